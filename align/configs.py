@@ -1,0 +1,167 @@
+"""One configuration per method, extending TRL's; inherited fields that our losses do not honour are refused."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from trl import DPOConfig as TRLDPOConfig
+
+from .losses.divergences import Divergence, divergence
+
+_OWN_LOSS = "the loss is the method's own: choose the method instead"
+REFUSED = {
+    "loss_type": _OWN_LOSS,
+    "loss_weights": _OWN_LOSS,
+    "ld_alpha": _OWN_LOSS,
+    "use_weighting": _OWN_LOSS,
+    "discopop_tau": _OWN_LOSS,
+    "f_divergence_type": "use FDPOConfig (method: fdpo) and its `divergence`",
+    "f_alpha_divergence_coef": "use FDPOConfig (method: fdpo) and its `alpha`, which is 1 minus this coefficient",
+    "label_smoothing": "only DPOConfig (method: dpo) has it",
+    "label_smoothing_factor": "it smooths cross-entropy; DPOConfig has `label_smoothing` for flipped labels",
+    "padding_free": "TRL accepts it and does not do it",
+    "truncation_mode": "TRL has deprecated 'keep_end'; shorten the prompts instead",
+    "router_aux_loss_coef": "the load-balancing loss of mixture-of-experts models is not added; 0.0 says so explicitly",
+}
+"""Fields of TRL's DPOConfig that must keep their default, and what to do instead."""
+
+
+class ConfigError(ValueError):
+    """Settings that contradict each other or would be ignored; one line per problem."""
+
+
+@dataclass
+class PreferenceConfig(TRLDPOConfig):
+    """What `DPOConfig`, `RPOConfig` and `FDPOConfig` share. All fields of TRL's DPOConfig apply unless refused.
+
+    Raises:
+        ConfigError: If a field that no loss of ours honours is set, or a value is out of range; all at once.
+    """
+
+    global_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs per optimizer step over all processes. `gradient_accumulation_steps` follows from it, the "
+            "number of processes and `per_device_train_batch_size`."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        problems = self.problems()
+        if problems:
+            raise ConfigError("\n".join(problems))
+        super().__post_init__()
+        if self.global_batch_size is not None:
+            self._derive_accumulation(self.global_batch_size)
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the fields of this configuration, one line each, the field's name first."""
+        found = []
+        for entry in dataclasses.fields(self):
+            default = entry.default_factory() if callable(entry.default_factory) else entry.default  # type: ignore[misc]
+            value = getattr(self, entry.name)
+            unset = value == default or (entry.name == "loss_type" and value == "sigmoid")
+            if entry.name in self._refused() and not unset:
+                found.append(f"{entry.name}: not honoured here, got {value!r}; {self._refused()[entry.name]}")
+        if not self.beta > 0:
+            found.append(f"beta: must be positive, got {self.beta}")
+        return found
+
+    def _refused(self) -> dict[str, str]:
+        if self.router_aux_loss_coef == 0.0:
+            return {name: why for name, why in REFUSED.items() if name != "router_aux_loss_coef"}
+        return REFUSED
+
+    def _derive_accumulation(self, pairs: int) -> None:
+        per_step = self.per_device_train_batch_size * self.world_size
+        steps, rest = divmod(pairs, per_step)
+        if rest or steps < 1:
+            raise ConfigError(
+                f"global_batch_size: must be a multiple of per_device_train_batch_size x processes = "
+                f"{self.per_device_train_batch_size} x {self.world_size}, got {pairs}"
+            )
+        if self.gradient_accumulation_steps not in (1, steps):
+            raise ConfigError(
+                f"gradient_accumulation_steps: global_batch_size={pairs} asks for {steps}, got "
+                f"{self.gradient_accumulation_steps}; give one of the two"
+            )
+        self.gradient_accumulation_steps = steps
+
+
+@dataclass
+class DPOConfig(PreferenceConfig):
+    """Settings of `align.DPOTrainer`. `label_smoothing` ε in [0, 0.5) makes it conservative DPO (TRL ignores it)."""
+
+    def problems(self) -> list[str]:
+        """See `PreferenceConfig.problems`."""
+        found = super().problems()
+        if not 0.0 <= self.label_smoothing < 0.5:
+            found.append(f"label_smoothing: must be in [0, 0.5), got {self.label_smoothing}")
+        return found
+
+    def _refused(self) -> dict[str, str]:
+        return {name: why for name, why in super()._refused().items() if name != "label_smoothing"}
+
+
+@dataclass
+class RPOConfig(PreferenceConfig):
+    """Settings of `align.RPOTrainer`: Regularized Preference Optimization (arXiv:2405.16436)."""
+
+    eta: float = field(
+        default=0.005,
+        metadata={"help": "Weight of the chosen answer's negative log-likelihood; the paper uses 0.005. 0 is DPO."},
+    )
+    sft_reduction: Literal["sum", "sequence_mean"] = field(
+        default="sum",
+        metadata={"help": "'sum' over the chosen answer's tokens (the paper) or 'sequence_mean' over its own tokens."},
+    )
+    scale_by_beta: bool = field(
+        default=True,
+        metadata={"help": "Weight eta * beta (the paper) or eta alone (the authors' second variant)."},
+    )
+
+    def problems(self) -> list[str]:
+        """See `PreferenceConfig.problems`."""
+        found = super().problems()
+        if self.eta < 0:
+            found.append(f"eta: must not be negative, got {self.eta}")
+        if self.sft_reduction not in ("sum", "sequence_mean"):
+            found.append(f"sft_reduction: must be 'sum' or 'sequence_mean', got {self.sft_reduction!r}")
+        return found
+
+
+@dataclass
+class FDPOConfig(PreferenceConfig):
+    """Settings of `align.FDPOTrainer`: f-DPO (arXiv:2309.16240)."""
+
+    divergence: str = field(
+        default="jensen_shannon",
+        metadata={"help": "reverse_kl, forward_kl, jensen_shannon, alpha or chi_squared_kl."},
+    )
+    alpha: float | None = field(
+        default=None,
+        metadata={"help": "The paper's α in (0, 1), for divergence 'alpha' only. TRL's coefficient is 1 - α."},
+    )
+    beta_scaling: Literal["raw", "curvature"] = field(
+        default="raw",
+        metadata={"help": "'curvature' divides beta by f''(1): equal beta, equal strength near the reference."},
+    )
+
+    def problems(self) -> list[str]:
+        """See `PreferenceConfig.problems`."""
+        found = super().problems()
+        try:
+            self.generator()
+        except ValueError as error:
+            found.append(str(error))
+        if self.beta_scaling not in ("raw", "curvature"):
+            found.append(f"beta_scaling: must be 'raw' or 'curvature', got {self.beta_scaling!r}")
+        return found
+
+    def generator(self) -> Divergence:
+        """The divergence these settings name."""
+        return divergence(self.divergence, alpha=self.alpha)
+
+
+CONFIGS: dict[str, type[PreferenceConfig]] = {"dpo": DPOConfig, "rpo": RPOConfig, "fdpo": FDPOConfig}
+"""Configuration of each method that a recipe can name; `align.methods` adds the trainers."""

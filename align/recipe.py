@@ -1,0 +1,255 @@
+"""Recipes: YAML in, typed sections out. Keys are field names of TRL's and PEFT's own dataclasses."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from peft import LoraConfig
+from trl import ModelConfig
+
+from .configs import CONFIGS, PreferenceConfig
+from .data import DataConfig
+from .rewards import REWARDS
+from .strict import RecipeError, Tree, build, describe, merge, nearest, override, read_tree
+
+__all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe", "recipes_dir"]
+
+SECTIONS = ("extends", "method", "model", "lora", "ref", "data", "train", "eval", "expect")
+NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
+NOT_IN_TRAIN = {
+    "model_init_kwargs": "the `model` section says how the model is loaded",
+    "trust_remote_code": "a recipe cannot allow code from a model repository to run",
+    "resume_from_checkpoint": "use --resume on the command line",
+    "hub_token": "a secret does not belong into a recipe; log in with `hf auth login`",
+    "do_train": "training is what a recipe does",
+    "do_eval": "`data.eval` and `train.eval_strategy` decide",
+    "do_predict": "there is no prediction step",
+    "local_rank": "the launcher sets it",
+}
+
+
+@dataclass
+class RefConfig:
+    """The reference π_ref.
+
+    `base`: the model itself, adapters off. `adapter`: the policy starts from the adapter in `path`, and a frozen copy
+    of it is the reference. `model`: the model at `path`. `cached`: the data's columns `ref_chosen_logps` and
+    `ref_rejected_logps`.
+    """
+
+    kind: Literal["base", "adapter", "model", "cached"] = "base"
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind in ("adapter", "model") and not self.path:
+            raise ValueError(f"path: needed by kind {self.kind!r}")
+        if self.kind in ("base", "cached") and self.path:
+            raise ValueError(f"path: not used by kind {self.kind!r}, got {self.path!r}")
+
+
+@dataclass
+class Generate:
+    """How the evaluation samples answers, from policy and reference alike."""
+
+    prompts: int = 128
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    seed: int = 0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature: must not be negative, got {self.temperature}")
+
+
+@dataclass
+class EvalConfig:
+    """What `alignkit eval` does with a finished run."""
+
+    pairs: int | None = None
+    """At most so many pairs of each evaluation set are scored; null scores all."""
+    batch_size: int = 4
+    generate: Generate | None = None
+    gold_reward: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.gold_reward is not None and self.gold_reward not in REWARDS:
+            raise ValueError(f"gold_reward: unknown, got {self.gold_reward!r}; {nearest(self.gold_reward, REWARDS)}")
+        if self.gold_reward is not None and self.generate is None:
+            raise ValueError("gold_reward: scores generated answers, so `generate` is needed too")
+
+
+@dataclass
+class Expectation:
+    """What `alignkit verify` compares an estimate of the report with."""
+
+    value: float
+    tol: float
+
+
+@dataclass
+class Recipe:
+    """A checked recipe. `raw` is what was read, `extends` and overrides applied; it replays the run."""
+
+    path: Path
+    method: str
+    model: ModelConfig
+    lora: LoraConfig | None
+    ref: RefConfig
+    data: DataConfig
+    train: PreferenceConfig
+    eval: EvalConfig
+    expect: dict[str, Expectation] = field(default_factory=dict)
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    def resolved_yaml(self) -> str:
+        """The recipe as one self-contained file."""
+        return yaml.safe_dump(self.raw, sort_keys=False, allow_unicode=True)
+
+
+def recipes_dir() -> Path:
+    """The shipped recipes: inside the installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "_recipes"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "recipes"
+
+
+def find_recipe(name: str | Path) -> Path:
+    """A recipe file: a path, or the name of a shipped recipe such as `quickstart` or `rpo/tiny`.
+
+    Raises:
+        RecipeError: If there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = recipes_dir() / path.with_suffix(".yaml")
+    if not path.is_absolute() and ".." not in path.parts and shipped.is_file():
+        return shipped
+    known = sorted(str(p.relative_to(recipes_dir()).with_suffix("")) for p in recipes_dir().rglob("*.yaml"))
+    raise RecipeError(f"{name}: no such recipe; {nearest(str(path.with_suffix('')), known)}")
+
+
+def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and check everything that can be checked without data or weights.
+
+    Args:
+        name: A path, or the name of a shipped recipe.
+        overrides: `section.key=value` strings; values are read as YAML.
+
+    Raises:
+        RecipeError: With every problem, one a line: file and line, key path, rule, value, remedy.
+    """
+    path = find_recipe(name)
+    tree = _with_bases(path, ())
+    override(tree, overrides)
+    for key in tree.values:
+        if key not in SECTIONS:
+            tree.problem((key,), f"unknown section; {nearest(key, SECTIONS)}")
+    recipe = _build(path, tree)
+    _cross_check(recipe, tree)
+    tree.fail_on_problems()
+    return Recipe(path, **recipe, raw=tree.values)
+
+
+def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
+    if path.resolve() in seen:
+        raise RecipeError(f"{path}: extends itself, through {', '.join(p.name for p in seen)}")
+    tree = read_tree(path)
+    base = tree.values.pop("extends", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise RecipeError(f"{path}: extends: expected a file name, got {describe(base)}")
+    beside = path.parent / base
+    return merge(_with_bases(beside if beside.is_file() else find_recipe(base), (*seen, path.resolve())), tree)
+
+
+def _build(path: Path, tree: Tree) -> dict[str, Any]:
+    method = tree.get("method")
+    if method not in CONFIGS:
+        got = "missing" if method is None else f"unknown, got {describe(method)}"
+        remedy = f"one of {', '.join(CONFIGS)}" if method is None else nearest(str(method), CONFIGS)
+        tree.problem(("method",), f"{got}; {remedy}")
+    for section in ("model", "data", "train"):
+        if section not in tree.values:
+            tree.problem((section,), "missing section")
+
+    def made(cls: type, section: str, hints: dict[str, str] | None = None) -> Any:
+        return build(cls, tree.values.get(section) or {}, (section,), tree, hints)
+
+    return {
+        "method": method,
+        "model": made(ModelConfig, "model") if "model" in tree.values else None,
+        "lora": made(LoraConfig, "lora") if tree.values.get("lora") is not None else None,
+        "ref": made(RefConfig, "ref"),
+        "data": made(DataConfig, "data") if "data" in tree.values else None,
+        "train": _train(method, tree) if method in CONFIGS and "train" in tree.values else None,
+        "eval": made(EvalConfig, "eval"),
+        "expect": _expect(tree),
+    }
+
+
+def _train(method: str, tree: Tree) -> PreferenceConfig | None:
+    values = tree.get("train")
+    own = {f.name for f in fields(CONFIGS[method])}
+    hints = {
+        f.name: f"it belongs to method {other!r}"
+        for other, config in CONFIGS.items()
+        for f in fields(config)
+        if f.name not in own
+    }
+    hints["rpo_alpha"] = "RPO's weight is `eta` (method: rpo), with `sft_reduction` and `scale_by_beta`"
+    for key, why in NOT_IN_TRAIN.items():
+        if isinstance(values, dict) and key in values:
+            tree.problem(("train", key), f"not allowed in a recipe, got {values[key]!r}; {why}")
+    if isinstance(values, dict) and not values.get("output_dir"):
+        tree.problem(("train", "output_dir"), "missing; the run directory")
+    return build(CONFIGS[method], values, ("train",), tree, hints)
+
+
+def _expect(tree: Tree) -> dict[str, Expectation]:
+    values = tree.values.get("expect") or {}
+    if not isinstance(values, dict):
+        tree.problem(("expect",), f"expected names of estimates, got {describe(values)}")
+        return {}
+    return {name: build(Expectation, item, ("expect", name), tree) for name, item in values.items()}
+
+
+def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
+    model, lora, ref, train = recipe["model"], recipe["lora"], recipe["ref"], recipe["train"]
+    for key in tree.get("model") or {}:
+        if key.startswith("lora_") or key in ("use_peft", "use_rslora", "use_dora"):
+            tree.problem(("model", key), f"not used here; {NOT_IN_MODEL}")
+    if model is not None and not model.model_name_or_path:
+        tree.problem(("model", "model_name_or_path"), "missing; a hub id, a folder, a .gguf file or tiny-random")
+    if model is not None and (model.load_in_4bit or model.load_in_8bit) and lora is None and ref is not None and ref.kind != "adapter":
+        tree.problem(("model",), "quantised weights cannot be trained; add a `lora` section (QLoRA)")
+    if lora is not None:
+        _check_lora(lora, tree)
+        if ref is not None and ref.kind == "adapter":
+            tree.problem(("lora",), f"contradicts ref.kind=adapter: the policy starts from {ref.path}; remove `lora`")
+        if train is not None and train.disable_dropout and lora.lora_dropout > 0:
+            tree.problem(
+                ("lora", "lora_dropout"),
+                f"{lora.lora_dropout} would be switched off by train.disable_dropout=true; "
+                "set that to false to train with it, or lora_dropout to 0",
+            )
+    if train is not None and ref is not None and ref.kind == "cached" and train.precompute_ref_log_probs:
+        tree.problem(("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data")
+
+
+def _check_lora(lora: LoraConfig, tree: Tree) -> None:
+    if tree.get("lora", "task_type") not in (None, "CAUSAL_LM"):
+        tree.problem(("lora", "task_type"), f"must be CAUSAL_LM, got {tree.get('lora', 'task_type')!r}")
+    lora.task_type = "CAUSAL_LM"
+    targets = tree.get("lora", "target_modules")
+    if "lm_head" in (targets if isinstance(targets, list) else [targets]):
+        tree.problem(
+            ("lora", "target_modules"),
+            "lm_head cannot be adapted: log-probabilities are computed from its plain weight; use all-linear",
+        )

@@ -1,0 +1,177 @@
+"""Models and tokenizers from a recipe's `model` section: hub ids, folders, GGUF files, and a tiny random one."""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from trl import ModelConfig, get_quantization_config
+
+from .tiny import TINY_MODEL, tiny_model, tiny_tokenizer
+
+logger = logging.getLogger(__name__)
+
+PACKAGE_PREFIX = "package:"
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: `$ALIGNKIT_CACHE`, else `~/.cache/alignkit`."""
+    return Path(os.environ.get("ALIGNKIT_CACHE") or Path.home() / ".cache" / "alignkit")
+
+
+def resolve_model_path(name: str) -> str:
+    """Turn a model name of a recipe into something `from_pretrained` loads.
+
+    `package:PACKAGE/FILE.gguf` is a GGUF file inside an installed Python package; any local path that ends in
+    `.gguf` is one too. Both are dequantised to bfloat16 safetensors once, in `cache_dir()`. `tiny-random` is the model
+    of `align.tiny`, written there too. Everything else (hub id, local folder) is returned unchanged.
+
+    Raises:
+        FileNotFoundError: If the package is not installed or does not hold the file.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        package, _, file = name.removeprefix(PACKAGE_PREFIX).partition("/")
+        spec = importlib.util.find_spec(package)
+        folders = list(spec.submodule_search_locations or []) if spec else []
+        found = [path for folder in folders if (path := Path(folder) / file).is_file()]
+        if not found:
+            raise FileNotFoundError(
+                f"model.model_name_or_path: {name!r}: no file {file!r} in the Python package {package!r}; "
+                f"install it with `pip install {package.replace('_', '-')} gguf`, or name a local folder"
+            )
+        return str(_convert_gguf(found[0]))
+    if name == TINY_MODEL:
+        return str(_write_once(f"{TINY_MODEL}-{package_version('transformers')}", _save_tiny))
+    if name.endswith(".gguf"):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"model.model_name_or_path: no such file {name!r}")
+        return str(_convert_gguf(Path(name)))
+    return name
+
+
+def _convert_gguf(path: Path) -> Path:
+    def save(folder: Path) -> None:
+        logger.warning("converting %s to safetensors in %s (once)", path.name, cache_dir())
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return _write_once(f"{path.stem}-{digest}", save)
+
+
+def _save_tiny(folder: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(folder)
+    tiny_model(tokenizer).save_pretrained(folder)
+
+
+def _write_once(name: str, save: Callable[[Path], None]) -> Path:
+    """Let `save` fill a scratch folder and rename it, so that no process ever sees half a model."""
+    target = cache_dir() / "models" / name
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
+    try:
+        save(scratch)
+        try:
+            os.replace(scratch, target)
+        except OSError:
+            if not target.is_dir():  # otherwise another process finished first: its copy is the same
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of `config.model_name_or_path`, with a padding token."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        resolve_model_path(_name(config)), revision=config.model_revision, trust_remote_code=False
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(config: ModelConfig, *, adapter: str | None = None, trainable: bool = False) -> PreTrainedModel:
+    """The model of a recipe, with weights in `config.dtype` and quantised where the recipe says so.
+
+    Args:
+        config: The recipe's `model` section.
+        adapter: A PEFT adapter folder to put on top; the result is then a `PeftModel`.
+        trainable: Whether the adapter's weights get gradients.
+
+    Raises:
+        FileNotFoundError: If the model or the adapter is not there.
+    """
+    dtype = config.dtype if config.dtype in ("auto", None) else getattr(torch, config.dtype)
+    model = AutoModelForCausalLM.from_pretrained(
+        resolve_model_path(_name(config)),
+        revision=config.model_revision,
+        dtype=dtype,
+        attn_implementation=config.attn_implementation,
+        quantization_config=get_quantization_config(config),
+        trust_remote_code=False,
+    )
+    if adapter is not None:
+        model = load_adapter(model, adapter, trainable=trainable)
+    return model
+
+
+def load_adapter(model: PreTrainedModel, path: str | Path, *, trainable: bool = False) -> PeftModel:
+    """Put the adapter saved at `path` on `model`.
+
+    Raises:
+        FileNotFoundError: If the folder holds no adapter.
+    """
+    if Path(path).exists() and not (Path(path) / "adapter_config.json").is_file():
+        raise FileNotFoundError(f"{path}: no adapter_config.json there; name a folder written by PEFT")
+    return PeftModel.from_pretrained(model, str(path), is_trainable=trainable)
+
+
+def weights_digest(model: torch.nn.Module, *, only: str = "") -> str:
+    """sha256 over names, shapes, dtypes and bytes of the weights whose name contains `only`.
+
+    LoRA weights are left out unless `only` asks for them, so that the digest of a policy's base is the digest of its
+    reference. Nothing is upcast or copied beyond one tensor at a time.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if (only not in name) if only else ("lora_" in name):
+            continue
+        plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        digest.update(f"{plain}|{tuple(tensor.shape)}|{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def base_model_of(adapter: str | Path) -> str:
+    """The base model that an adapter folder names."""
+    return str(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path)
+
+
+def _name(config: ModelConfig) -> str:
+    if not config.model_name_or_path:
+        raise ValueError("model.model_name_or_path: missing; give a hub id, a folder or `tiny-random`")
+    return config.model_name_or_path

@@ -1,0 +1,96 @@
+"""Metrics as sums over examples: the same value at any batch size, padding or number of processes."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from ..losses.preference import Pair, PreferenceLoss, log_ratios
+from .trl_contract import Scored
+
+Ratio = tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]
+
+
+def accuracy(rewards: Pair) -> Float[Tensor, " batch"]:
+    """1 where the chosen answer has the larger reward, 0 where the smaller, one half for a tie. Shape (batch,)."""
+    margin = rewards.chosen - rewards.rejected
+    return (margin > 0).float() + 0.5 * (margin == 0).float()
+
+
+def preference_metrics(policy: Pair, ref: Pair, result: PreferenceLoss, scored: Scored) -> dict[str, Ratio]:
+    """Metrics of one batch as (numerator, denominator) per pair; a metric is the ratio of their sums.
+
+    `rewards/*` come out of the call that made the loss. `logps/*` are summed over the answer, `log_ratio/*` are
+    log π - log π_ref, an estimate of the KL spent on either side; all in nats per answer.
+    """
+    ratio = log_ratios(Pair(policy.chosen.detach(), policy.rejected.detach()), ref)
+    rewards = Pair(result.rewards.chosen.detach(), result.rewards.rejected.detach())
+    per_pair = {
+        "rewards/chosen": rewards.chosen,
+        "rewards/rejected": rewards.rejected,
+        "rewards/accuracies": accuracy(rewards),
+        "rewards/margins": rewards.chosen - rewards.rejected,
+        "logps/chosen": policy.chosen.detach(),
+        "logps/rejected": policy.rejected.detach(),
+        "log_ratio/chosen": ratio.chosen,
+        "log_ratio/rejected": ratio.rejected,
+        **{f"loss/{name}": value.detach() for name, value in result.components.items()},
+        **result.diagnostics,
+    }
+    sides = scored.mask.chunk(2)
+    tokens = Pair(sides[0].sum(1), sides[1].sum(1))
+    per_pair |= {"length/chosen": tokens.chosen, "length/rejected": tokens.rejected}
+    metrics = {name: (value, torch.ones_like(policy.chosen)) for name, value in per_pair.items()}
+    entropy = (scored.entropy * scored.mask).sum(1).chunk(2)
+    logits = scored.mean_logits.masked_fill(~scored.mask, 0.0).sum(1).chunk(2)
+    top1 = (scored.is_top1 & scored.mask).sum(1).chunk(2)
+    metrics["entropy"] = (entropy[0] + entropy[1], tokens.chosen + tokens.rejected)
+    metrics["logits/chosen"] = (logits[0], tokens.chosen)
+    metrics["logits/rejected"] = (logits[1], tokens.rejected)
+    metrics["mean_token_accuracy"] = (top1[0], tokens.chosen)
+    return metrics
+
+
+class MetricSums(TrainerCallback, ExportableState):
+    """Running sums of numerators and denominators, kept in checkpoints so that a resumed run logs the same values."""
+
+    def __init__(self) -> None:
+        self.train: dict[str, list[float]] = {}
+        self.eval: dict[str, list[float]] = {}
+        self.num_tokens = 0
+
+    def add(self, mode: str, metrics: dict[str, Ratio], accelerator: Accelerator) -> None:
+        """Gather one batch's metrics over the processes, drop the copies that padding made, and add them up."""
+        kind = torch.float32 if accelerator.device.type == "mps" else torch.float64
+        columns = [column.to(kind) for ratio in metrics.values() for column in ratio]
+        gathered = accelerator.gather_for_metrics(torch.stack(columns, dim=1))
+        totals = gathered.sum(dim=0).tolist()
+        sums = self.train if mode == "train" else self.eval
+        for index, name in enumerate(metrics):
+            numerator, denominator = sums.setdefault(name, [0.0, 0.0])
+            sums[name] = [numerator + totals[2 * index], denominator + totals[2 * index + 1]]
+
+    def take(self, mode: str) -> dict[str, float]:
+        """The metrics since the last call, and start anew."""
+        sums = self.train if mode == "train" else self.eval
+        values = {name: top / bottom for name, (top, bottom) in sums.items() if bottom}
+        sums.clear()
+        return values
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps. Evaluations are never half done when one is written."""
+        sums = {name: list(pair) for name, pair in self.train.items()}
+        return {"args": {}, "attributes": {"train": sums, "num_tokens": self.num_tokens}}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Take up the sums of the checkpoint that training resumes from."""
+        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        if isinstance(saved, dict):
+            self.train = {name: list(pair) for name, pair in saved["attributes"]["train"].items()}
+            self.num_tokens = saved["attributes"]["num_tokens"]

@@ -1,0 +1,210 @@
+"""Preference trainers: TRL's DPOTrainer with one method, `preference_loss`, in place of its loss."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset, IterableDataset
+from peft import LoraConfig, PeftConfig, PeftModel
+from torch import Tensor, nn
+from transformers import (
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainerCallback,
+)
+from trl import DPOTrainer as TRLDPOTrainer
+
+from ..configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
+from ..losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
+from ..losses.preference import sequence_logps
+from .metrics import MetricSums, preference_metrics
+from .trl_contract import dropout_off, reference_logps, score
+
+
+class PreferenceTrainer(TRLDPOTrainer):
+    """A TRL DPOTrainer whose objective is one method, `preference_loss`.
+
+    Construct and use it as TRL's: data, tokenization, collation, the reference, checkpoints and hub uploads are TRL's.
+    Three things differ. Metrics are sums over examples, so they do not depend on the eval batch size, and each named
+    eval set has its own keys. A tie counts one half in accuracies. LoRA dropout is either honoured
+    (`disable_dropout=False`) or refused, never switched off silently; the reference never has dropout.
+
+    If the data have the columns `ref_chosen_logps` and `ref_rejected_logps` (summed, in nats), they are the reference.
+
+    Raises:
+        TypeError: If `args` is not the configuration of this trainer.
+        ValueError: If something passed would be ignored: `compute_metrics`, LoRA dropout under `disable_dropout=True`,
+            images, the auxiliary loss of a mixture of experts.
+    """
+
+    config_class: ClassVar[type[PreferenceConfig]] = PreferenceConfig
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        ref_model: PreTrainedModel | PeftModel | None = None,
+        args: PreferenceConfig | None = None,
+        data_collator: Callable[..., Any] | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        compute_metrics: None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: BitsAndBytesConfig | None = None,
+        peft_config: PeftConfig | None = None,
+    ) -> None:
+        where = type(self).__name__
+        if args is None:
+            name = model if isinstance(model, str) else model.config._name_or_path
+            args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
+        if not isinstance(args, self.config_class):
+            raise TypeError(f"{where}: args must be {self.config_class.__name__}, got {type(args).__name__}")
+        if compute_metrics is not None:
+            raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
+        for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
+            refuse_silent_dropout(config, args.disable_dropout, where)
+        self.sums = MetricSums()
+        super().__init__(
+            model=model,
+            ref_model=ref_model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=[*(callbacks or []), self.sums],
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
+        if self._is_vision_dataset:
+            raise ValueError(f"{where}: images are not supported; use trl.DPOTrainer")
+        if self.aux_loss_enabled:
+            raise ValueError(
+                f"{where}: the load-balancing loss of a mixture of experts is not added; "
+                "set router_aux_loss_coef=0.0 to train without it"
+            )
+
+    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair) -> PreferenceLoss:
+        """The objective. Overridden by each method.
+
+        Args:
+            policy: log π(y|x), summed over the answer, in nats; carries the gradient. Each side has shape (batch,).
+            ref: log π_ref(y|x), likewise.
+            tokens: Tokens of each answer.
+        """
+        raise NotImplementedError
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Mean over the micro-batch of `preference_loss`; the Trainer divides by the accumulation steps."""
+        mode = "train" if self.model.training else "eval"
+        scored, outputs = score(model, inputs)
+        policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2))
+        ref = Pair(*reference_logps(self, inputs))
+        tokens = Pair(*scored.mask.sum(dim=1).to(policy.chosen.dtype).chunk(2))
+        result = self.preference_loss(policy, ref, tokens)
+        self.sums.add(mode, preference_metrics(policy, ref, result, scored), self.accelerator)
+        if mode == "train":
+            self.sums.num_tokens += int(self.accelerator.gather(inputs["attention_mask"].sum()).sum())
+        loss = result.losses.mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """TRL's, with dropout off: it would otherwise run while the policy trains."""
+        with dropout_off(self.model, self.ref_model):
+            return super().compute_ref_log_probs(model, inputs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the metrics gathered since the last call, under the prefix of the evaluation that `logs` belong to."""
+        mode = "train" if self.model.training else "eval"
+        metrics = self.sums.take(mode)
+        if mode == "train":
+            logs.update(metrics)
+            if "loss" in logs:  # not in the summary at the end
+                logs["num_tokens"] = self.sums.num_tokens
+        else:
+            prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
+            prefix = prefixes[0] if prefixes else "eval"
+            logs.update({f"{prefix}_{name}": value for name, value in metrics.items()})
+        super().log(logs, start_time)
+
+
+class DPOTrainer(PreferenceTrainer):
+    """Direct Preference Optimization, with `label_smoothing` as conservative DPO. See `losses.dpo_loss`."""
+
+    config_class = DPOConfig
+    _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "dpo"]
+    _name = "DPO"
+
+    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair) -> PreferenceLoss:
+        """-log σ of the margin of implicit rewards."""
+        rewards = implicit_rewards(log_ratios(policy, ref), beta=self.args.beta)
+        losses = dpo_loss(rewards, label_smoothing=self.args.label_smoothing)
+        return PreferenceLoss(losses, rewards, {"preference": losses}, {})
+
+
+class RPOTrainer(PreferenceTrainer):
+    """Regularized Preference Optimization: DPO plus the chosen answer's likelihood. See `losses.rpo_loss`."""
+
+    config_class = RPOConfig
+    _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "rpo"]
+    _name = "RPO"
+    _paper: ClassVar[dict[str, str]] = {
+        "title": "Provably Mitigating Overoptimization in RLHF: Your SFT Loss is Implicitly an Adversarial Regularizer",
+        "id": "2405.16436",
+    }
+
+    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair) -> PreferenceLoss:
+        """The DPO loss plus η β (or η) times the chosen answer's negative log-likelihood."""
+        return rpo_loss(
+            implicit_rewards(log_ratios(policy, ref), beta=self.args.beta),
+            policy.chosen,
+            tokens.chosen,
+            beta=self.args.beta,
+            eta=self.args.eta,
+            sft_reduction=self.args.sft_reduction,
+            scale_by_beta=self.args.scale_by_beta,
+        )
+
+
+class FDPOTrainer(PreferenceTrainer):
+    """f-DPO: DPO under another divergence than the reverse KL. See `losses.f_dpo_loss`."""
+
+    config_class = FDPOConfig
+    _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "f-dpo"]
+    _name = "f-DPO"
+    _paper: ClassVar[dict[str, str]] = {
+        "title": "Beyond Reverse KL: Generalizing Direct Preference Optimization with Diverse Divergence Constraints",
+        "id": "2309.16240",
+    }
+
+    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair) -> PreferenceLoss:
+        """-log σ of the margin of β f'(u)."""
+        return f_dpo_loss(
+            log_ratios(policy, ref),
+            beta=self.args.beta,
+            f=self.args.generator(),
+            beta_scaling=self.args.beta_scaling,
+        )
+
+
+def refuse_silent_dropout(config: PeftConfig | None, disable_dropout: bool, where: str) -> None:
+    """Raise if `disable_dropout=True` would switch off a LoRA dropout that the user asked for.
+
+    Raises:
+        ValueError: In that case, with both remedies.
+    """
+    if disable_dropout and isinstance(config, LoraConfig) and config.lora_dropout > 0:
+        raise ValueError(
+            f"{where}: lora_dropout={config.lora_dropout} would be switched off by disable_dropout=True; "
+            "set disable_dropout=False to train with it, or lora_dropout=0"
+        )

@@ -1,0 +1,75 @@
+"""Small data, models and trainers for tests; the model itself is `align.tiny`."""
+
+from datasets import Dataset
+from peft import LoraConfig
+
+from align.tiny import tiny_model, tiny_tokenizer
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+
+ROWS = [
+    ("what is two plus two", "four", "it is five, I believe"),
+    ("what is the sky", "the sky is blue", "green"),
+    ("two plus two is", "four it says", "five"),
+    ("the sky is", "blue", "green, mostly green"),
+    ("name a colour", "red is one", "seven"),
+    ("count to three", "one two three", "three"),
+    ("is water wet", "yes", "no, it is not wet at all"),
+    ("say hello", "hello there", "goodbye"),
+    ("what is up", "not much, and you", "the sky"),
+    ("name a number", "nine", "blue"),
+]
+
+
+def pairs(n=len(ROWS)):
+    return Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": prompt}],
+                "chosen": [{"role": "assistant", "content": chosen}],
+                "rejected": [{"role": "assistant", "content": rejected}],
+            }
+            for prompt, chosen, rejected in ROWS[:n]
+        ]
+    )
+
+
+def arguments(config, tmp_path, **kw):
+    """A configuration of ours or TRL's with quiet, fast, CPU settings."""
+    settings = {
+        "output_dir": str(tmp_path),
+        "max_steps": 5,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 0.01,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "logging_steps": 1,
+        "seed": 3,
+        "save_strategy": "no",
+        "gradient_checkpointing": False,
+        "beta": 0.3,
+        "disable_tqdm": True,
+    }
+    return config(**settings | kw)
+
+
+def trainer(cls, config, tmp_path, *, data=None, eval_data=None, lora=None, model=None, callbacks=None, **kw):
+    tokenizer = tiny_tokenizer()
+    return cls(
+        model=tiny_model(tokenizer) if model is None else model,
+        args=arguments(config, tmp_path, **kw),
+        train_dataset=pairs() if data is None else data,
+        eval_dataset=eval_data,
+        processing_class=tokenizer,
+        peft_config=None if model is not None else LoraConfig(**LORA | (lora or {})),
+        callbacks=callbacks,
+    )
+
+
+def losses(trained, key="loss"):
+    return [record[key] for record in trained.state.log_history if key in record]
+
+
+def weights(trained):
+    return {n: p.detach().clone() for n, p in trained.model.named_parameters() if p.requires_grad}

@@ -1,0 +1,153 @@
+"""The `alignkit` command: check, train, eval, verify, recipes."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from . import train
+from .data import DataError, load_preferences
+from .recipe import RecipeError, load_recipe, recipes_dir
+from .rundir import RECIPE_FILE, RunError
+
+USER_ERRORS = (RecipeError, DataError, RunError, FileNotFoundError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; problems with what the user gave are told without a traceback, with exit code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="alignkit", description="Preference optimization from recipes.", allow_abbrev=False)
+    parser.add_argument("command", choices=COMMANDS, help="; ".join(f"{k}: {(f.__doc__ or '').splitlines()[0]}" for k, f in COMMANDS.items()))
+    command = parser.parse_args(words[:1]).command
+    try:
+        return COMMANDS[command](words[1:])
+    except USER_ERRORS as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _check(argv: Sequence[str]) -> int:
+    """read a recipe and its data, and say what would be trained; no weights are loaded."""
+    parser = argparse.ArgumentParser(prog="alignkit check", allow_abbrev=False)
+    parser.add_argument("recipe")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    options = parser.parse_args(argv)
+    recipe = load_recipe(options.recipe, options.overrides)
+    data = load_preferences(recipe.data, cached_reference=recipe.ref.kind == "cached")
+    per_step = recipe.train.per_device_train_batch_size * recipe.train.gradient_accumulation_steps
+    print(f"{recipe.path}: {recipe.method} on {recipe.model.model_name_or_path}, reference: {recipe.ref.kind}")
+    print(f"  training pairs: {len(data.train)}, {per_step} per optimizer step on each process")
+    for name, dataset in data.eval.items():
+        print(f"  evaluation set {name}: {len(dataset)} pairs")
+    return 0
+
+
+def _train(argv: Sequence[str]) -> int:
+    """train a recipe; several processes are started through accelerate."""
+    parser = train.arguments()
+    parser.prog = "alignkit train"
+    parser.add_argument("--num-processes", type=int, help="default: one per visible GPU, or one")
+    parser.add_argument("--accelerate-config", metavar="FILE|NAME", help="an accelerate file, or ddp, fsdp2, zero2, zero3")
+    options = parser.parse_intermixed_args(argv)
+    processes = options.num_processes or max(1, torch.cuda.device_count())
+    if processes < 1:
+        raise RunError(f"--num-processes: must be at least 1, got {processes}")
+    words = [options.recipe, *options.overrides]
+    words += ["--resume", options.resume] if options.resume else []
+    words += ["--overwrite"] if options.overwrite else []
+    if "WORLD_SIZE" in os.environ or (processes == 1 and options.accelerate_config is None):
+        return train.main(words)
+    load_recipe(options.recipe, options.overrides)  # one clear message, before any process starts
+    command = launcher(processes, options.accelerate_config) + words
+    os.execv(command[0], command)
+    return 1  # not reached
+
+
+def launcher(processes: int, accelerate_config: str | None) -> list[str]:
+    """The command that starts `align.train` in several processes.
+
+    With `accelerate launch` on a machine without a GPU a single process would start, whatever is asked for; there
+    torchrun, which accelerate itself uses, is called directly.
+
+    Raises:
+        RunError: If the accelerate configuration does not exist.
+    """
+    if accelerate_config is None and not torch.cuda.is_available():
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "align.train"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}"]
+    if accelerate_config is not None:
+        path = Path(accelerate_config)
+        path = path if path.is_file() else recipes_dir() / "accelerate" / f"{accelerate_config}.yaml"
+        if not path.is_file():
+            raise RunError(f"--accelerate-config: no such file or shipped configuration: {accelerate_config}")
+        command.append(f"--config_file={path}")
+    return [*command, "-m", "align.train"]
+
+
+def _eval(argv: Sequence[str]) -> int:
+    """evaluate finished runs: tables, pictures, report.html."""
+    if find_spec("matplotlib") is None:
+        raise RunError("evaluation draws pictures: pip install 'alignkit[eval]'")
+    from eval.__main__ import main as evaluate  # noqa: PLC0415 - the composition root may call eval, lazily
+
+    return evaluate(argv)
+
+
+def _verify(argv: Sequence[str]) -> int:
+    """compare a run's report with what its recipe expects; exit code 1 if it does not hold."""
+    parser = argparse.ArgumentParser(prog="alignkit verify", allow_abbrev=False)
+    parser.add_argument("run", type=Path)
+    run = parser.parse_args(argv).run
+    if not (run / "report.json").is_file() or not (run / RECIPE_FILE).is_file():
+        raise RunError(f"{run}: no report.json of a finished run there; make it with `alignkit eval {run}`")
+    expect = load_recipe(run / RECIPE_FILE, ["train.use_cpu=true", "train.bf16=false"]).expect
+    if not expect:
+        raise RunError(f"{run}: its recipe expects nothing; add an `expect` section")
+    estimates = json.loads((run / "report.json").read_text(encoding="utf-8"))["estimates"]
+    failed = 0
+    for name, wanted in expect.items():
+        if name not in estimates:
+            raise RunError(f"{run}: the report has no estimate {name!r}; it has {', '.join(estimates)}")
+        got = estimates[name]
+        holds = abs(got["value"] - wanted.value) <= wanted.tol
+        failed += not holds
+        print(
+            f"{'ok  ' if holds else 'FAIL'} {name}: {got['value']:.4f} [{got['low']:.4f}, {got['high']:.4f}] (n={got['n']}), "
+            f"expected {wanted.value} ± {wanted.tol}"
+        )
+    return 1 if failed else 0
+
+
+def _recipes(argv: Sequence[str]) -> int:
+    """list the shipped recipes with their first line, or show one."""
+    parser = argparse.ArgumentParser(prog="alignkit recipes", allow_abbrev=False)
+    parser.add_argument("name", nargs="?")
+    name = parser.parse_args(argv).name
+    if name is not None:
+        path = recipes_dir() / f"{name}.yaml"
+        if not path.is_file():
+            raise RunError(f"{name}: no such shipped recipe; see `alignkit recipes`")
+        print(path.read_text(encoding="utf-8"), end="")
+        return 0
+    for path in sorted(recipes_dir().rglob("*.yaml")):
+        relative = path.relative_to(recipes_dir()).with_suffix("")
+        if relative.parts[0] != "accelerate":
+            print(f"{relative!s:32} {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "check": _check,
+    "train": _train,
+    "eval": _eval,
+    "verify": _verify,
+    "recipes": _recipes,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""A run directory: what a run writes besides TRL's own files, and how a later one finds its way back into it.
+
+RUN/  recipe.resolved.yaml   replays the run          metrics.jsonl   every logged value, one line a step
+      env.json               versions, data, reference  checkpoint-*/  adapter/ (or model/)  README.md
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+RECIPE_FILE = "recipe.resolved.yaml"
+ENV_FILE = "env.json"
+METRICS_FILE = "metrics.jsonl"
+PACKAGES = ("alignkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "numpy")
+
+
+class RunError(ValueError):
+    """A run directory that cannot be used as asked. The message says what to do."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def environment(*, ref: dict[str, Any], data: dict[str, Any], device: str, processes: int) -> dict[str, Any]:
+    """What `env.json` records. No value of any environment variable is in it."""
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "device": device,
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "ref": ref,
+        "data": data,
+    }
+
+
+def data_digest(dataset: Dataset) -> dict[str, Any]:
+    """Rows and sha256 of a normalised data set, in order."""
+    digest = hashlib.sha256()
+    for row in dataset:
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    return {"rows": len(dataset), "sha256": digest.hexdigest()}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package is imported from, with `+dirty`, or None outside one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+dirty" if changed.strip() else "")
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The last checkpoint of a run that was written to its end, or None.
+
+    The Trainer writes `trainer_state.json` last, so a checkpoint killed half way lacks it or cuts it short.
+    """
+    numbered = [(int(p.name.split("-")[1]), p) for p in run.glob("checkpoint-*") if p.name.split("-")[1].isdigit()]
+    for step, path in sorted(numbered, reverse=True):
+        if _is_complete(path, step):
+            return path
+    return None
+
+
+def _is_complete(path: Path, step: int) -> bool:
+    try:
+        state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    weights = [*path.glob("*.safetensors"), *path.glob("*.bin")]
+    return state.get("global_step") == step and bool(weights) and (path / "scheduler.pt").is_file()
+
+
+def checkpoint_to_resume(run: Path, resume: str | None) -> Path | None:
+    """The checkpoint that `--resume` means.
+
+    Raises:
+        RunError: If `resume` names something that is no complete checkpoint.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        return newest_checkpoint(run)
+    path = Path(resume)
+    step = path.name.rpartition("-")[2]
+    if not step.isdigit() or not _is_complete(path, int(step)):
+        raise RunError(f"--resume: {resume} is not a complete checkpoint; use `--resume auto` for the last one that is")
+    return path
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every logged record to `metrics.jsonl`; a resumed run first drops what it is about to repeat."""
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / METRICS_FILE
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Keep the lines up to the step that training starts from."""
+        if state.is_world_process_zero:
+            kept = [r for r in read_metrics(self.path) if r["step"] <= state.global_step] if state.global_step else []
+            write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Append one record. Values that JSON cannot hold become text: "nan", "inf"."""
+        if state.is_world_process_zero and logs:
+            record = {"step": state.global_step, **{k: _plain(v) for k, v in logs.items()}}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a `metrics.jsonl`; a last line cut short by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,205 @@
+"""Train from a recipe: `accelerate launch -m align.train RECIPE [section.key=value ...] [--resume auto]`."""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accelerate import PartialState
+from peft import PeftModel
+from transformers import set_seed
+from trl import ModelConfig
+
+from . import models
+from .data import DataError, load_preferences
+from .methods import METHODS
+from .recipe import Recipe, RecipeError, load_recipe
+from .rundir import (
+    ENV_FILE,
+    RECIPE_FILE,
+    MetricsFile,
+    RunError,
+    checkpoint_to_resume,
+    data_digest,
+    environment,
+    write_text,
+)
+from .trainers import PreferenceTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class Run(NamedTuple):
+    """A finished run: its directory, the trainer, and what `train` returned."""
+
+    path: Path
+    trainer: PreferenceTrainer
+    metrics: dict[str, float]
+
+
+def run(
+    recipe: Recipe | str | Path, overrides: Iterable[str] = (), *, resume: str | None = None, overwrite: bool = False
+) -> Run:
+    """Train a recipe and write its run directory.
+
+    Args:
+        recipe: A loaded recipe, a path, or the name of a shipped one.
+        overrides: `section.key=value` strings, for a path or a name.
+        resume: "auto" for the last complete checkpoint in the run directory (or from the start, if there is none), or
+            a checkpoint folder.
+        overwrite: Delete a run that is already in the run directory.
+
+    Raises:
+        RecipeError: If the recipe cannot be run as written.
+        DataError: If the data cannot be used.
+        RunError: If the run directory is taken, or the reference is not the one the run started with.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    path = Path(str(recipe.train.output_dir))
+    checkpoint = checkpoint_to_resume(path, resume)
+    _claim(path, resume=resume is not None, overwrite=overwrite)
+    set_seed(recipe.train.seed)
+    with PartialState().local_main_process_first():
+        data = load_preferences(recipe.data, cached_reference=recipe.ref.kind == "cached")
+    trainer, ref = build_trainer(recipe, data.train, data.eval)
+    if checkpoint is not None:
+        _same_reference(path, ref)
+        logger.warning("resuming from %s", checkpoint)
+    if trainer.is_world_process_zero():
+        names = {"train": data.train, **data.eval}
+        record = environment(
+            ref=ref,
+            data={name: data_digest(dataset) for name, dataset in names.items()},
+            device=str(trainer.accelerator.device),
+            processes=trainer.accelerator.num_processes,
+        )
+        write_text(path / RECIPE_FILE, recipe.resolved_yaml())
+        write_text(path / ENV_FILE, json.dumps(record, indent=2) + "\n")
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _save(trainer, recipe, path)
+    return Run(path, trainer, result.metrics)
+
+
+def build_trainer(recipe: Recipe, train: Any, eval_sets: dict[str, Any]) -> tuple[PreferenceTrainer, dict[str, Any]]:
+    """The trainer of a recipe over loaded data, and the identity of its reference."""
+    tokenizer = models.load_tokenizer(recipe.model)
+    adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
+    policy = models.load_model(recipe.model, adapter=adapter, trainable=True)
+    ref_model = None
+    if recipe.ref.kind == "model":
+        elsewhere = ModelConfig(**{**vars(recipe.model), "model_name_or_path": recipe.ref.path, "model_revision": "main"})
+        ref_model = models.load_model(elsewhere)
+    ref = reference_identity(recipe, policy, ref_model)
+    trainer = METHODS[recipe.method].trainer(
+        model=policy,
+        ref_model=ref_model,
+        args=recipe.train,
+        train_dataset=train,
+        eval_dataset=eval_sets or None,
+        processing_class=tokenizer,
+        peft_config=recipe.lora,
+        callbacks=[MetricsFile(Path(str(recipe.train.output_dir)))],
+    )
+    if len(trainer.train_dataset) < len(train):
+        logger.warning(
+            "%d of %d training pairs are left out: their prompt alone fills max_length=%s",
+            len(train) - len(trainer.train_dataset), len(train), recipe.train.max_length,
+        )  # fmt: skip
+    return trainer, ref
+
+
+def reference_identity(recipe: Recipe, policy: Any, ref_model: Any) -> dict[str, Any]:
+    """What the reference is, with a digest of the weights that determine it."""
+    model = policy if ref_model is None else ref_model
+    identity: dict[str, Any] = {
+        "kind": recipe.ref.kind,
+        "model": recipe.ref.path if recipe.ref.kind == "model" else recipe.model.model_name_or_path,
+        "digest": models.weights_digest(model),
+    }
+    if recipe.ref.kind == "adapter":
+        identity |= {"adapter": recipe.ref.path, "adapter_digest": models.weights_digest(policy, only="lora_")}
+    return identity
+
+
+def _claim(path: Path, *, resume: bool, overwrite: bool) -> None:
+    state = PartialState()
+    if state.is_main_process and (path / RECIPE_FILE).is_file() and not resume:
+        if not overwrite:
+            raise RunError(
+                f"{path} already holds a run; continue it with --resume auto, replace it with --overwrite, or choose "
+                "another train.output_dir"
+            )
+        shutil.rmtree(path)
+    state.wait_for_everyone()
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def _same_reference(path: Path, ref: dict[str, Any]) -> None:
+    recorded = json.loads((path / ENV_FILE).read_text(encoding="utf-8"))["ref"] if (path / ENV_FILE).is_file() else ref
+    keys = ("kind", "digest", "adapter_digest")
+    if any(recorded.get(key) != ref.get(key) for key in keys):
+        raise RunError(
+            f"{path}: the run started with another reference ({recorded['kind']} {recorded['model']}, "
+            f"{recorded['digest'][:12]}) than the recipe now gives ({ref['kind']} {ref['model']}, {ref['digest'][:12]}); "
+            "restore it, or start a new run in another train.output_dir"
+        )
+
+
+def _save(trainer: PreferenceTrainer, recipe: Recipe, path: Path) -> None:
+    is_adapter = isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel)
+    target = path / ("adapter" if is_adapter else "model")
+    trainer.save_model(str(target))
+    if trainer.is_world_process_zero():
+        shutil.rmtree(target / "ref", ignore_errors=True)  # the frozen reference is not part of the result
+        trainer.create_model_card(model_name=path.name, dataset_name=recipe.data.train.path)
+        card = path / "README.md"
+        write_text(card, card.read_text(encoding="utf-8") + _card_sections(trainer, recipe))
+
+
+def _card_sections(trainer: PreferenceTrainer, recipe: Recipe) -> str:
+    method = METHODS[recipe.method]
+    last = {k: v for record in trainer.state.log_history for k, v in record.items() if isinstance(v, int | float)}
+    shown = ("train_loss", "rewards/accuracies", "rewards/margins", "log_ratio/chosen", "log_ratio/rejected")
+    results = [f"| {k} | {v:.4g} |" for k, v in last.items() if k in shown or k.startswith("eval_") and "rewards/" in k]
+    sets = "".join(f"- evaluation `{name}`: `{source.path}` ({source.split})\n" for name, source in recipe.data.eval.items())
+    return (
+        f"\n## Method\n\n{method.title}, [arXiv:{method.arxiv}](https://arxiv.org/abs/{method.arxiv}), with alignkit.\n"
+        f"\n## Data\n\n- training: `{recipe.data.train.path}` ({recipe.data.train.split})\n{sets}"
+        f"\n## Results\n\nLast logged values; `alignkit eval` writes a full report.\n\n| metric | value |\n|---|---|\n"
+        + "\n".join(results)
+        + f"\n\n## Recipe\n\n```yaml\n{recipe.resolved_yaml()}```\n"
+    )
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line of `python -m align.train`; `alignkit train` adds the launcher's."""
+    parser = argparse.ArgumentParser(prog="align.train", description="Train from a recipe.", allow_abbrev=False)
+    parser.add_argument("recipe", help="a file, or the name of a shipped recipe (see `alignkit recipes`)")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values are read as YAML")
+    parser.add_argument("--resume", metavar="auto|CHECKPOINT", help="continue from the last complete checkpoint, or this one")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run that is in train.output_dir")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; problems with what the user gave are told without a traceback, with exit code 2."""
+    options = arguments().parse_intermixed_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        finished = run(options.recipe, options.overrides, resume=options.resume, overwrite=options.overwrite)
+    except (RecipeError, DataError, RunError, FileNotFoundError) as error:
+        print(f"{error}", file=sys.stderr)  # noqa: T201 - the command line's own message
+        return 2
+    if finished.trainer.is_world_process_zero():
+        print(f"run: {finished.path}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Who is evaluated: the policy of a run (or any model), and the reference it is compared with."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+from trl import ModelConfig
+
+from align.models import load_adapter, load_model, load_tokenizer, weights_digest
+from align.recipe import Recipe, load_recipe
+from align.rundir import ENV_FILE, RECIPE_FILE, RunError
+
+from .generate import Model
+
+Use = Callable[[], AbstractContextManager[Model]]
+
+
+@dataclass
+class Subject:
+    """A policy and its reference. `policy()` and `reference()` are context managers that give the model to call."""
+
+    name: str
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerBase
+    policy: Use
+    reference: Use
+    ref_digest: str
+
+
+def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str, ...] = ()) -> Subject:
+    """The policy and reference of a run directory, or of a model id or folder together with a recipe.
+
+    Args:
+        name: A run directory, or a model to be compared with the recipe's reference.
+        recipe_name: Recipe whose data, reference and `eval` section apply; a run directory brings its own.
+        overrides: `section.key=value` strings.
+
+    Raises:
+        RunError: If the run is not finished, its reference is not the one it was trained with (and no override of `ref`
+            or `model` says that this is meant), or a recipe is missing.
+    """
+    run = Path(name)
+    is_run = (run / RECIPE_FILE).is_file()
+    if not is_run and recipe_name is None:
+        raise RunError(f"{name}: no {RECIPE_FILE} there, so not a run directory; for a model, add --recipe RECIPE")
+    recipe = load_recipe(recipe_name or run / RECIPE_FILE, overrides)
+    policy, reference = _models(run, recipe) if is_run else _any_model(name, recipe)
+    with reference() as model:
+        found = {"digest": weights_digest(model)}
+        if recipe.ref.kind == "adapter":
+            found["adapter_digest"] = weights_digest(model, only="lora_")
+    recorded = json.loads((run / ENV_FILE).read_text(encoding="utf-8"))["ref"] if is_run else {}
+    on_purpose = any(override.startswith(("ref.", "model.")) for override in overrides)
+    for key, digest in found.items():
+        if recorded.get(key, digest) != digest and not on_purpose:
+            raise RunError(
+                f"{name}: trained against another reference ({recorded['model']}, {key} {recorded[key][:12]}) than is "
+                f"loaded now ({digest[:12]}); restore it, or name another on purpose with ref.kind=... ref.path=..."
+            )
+    tokenizer = load_tokenizer(recipe.model)
+    return Subject(run.name if is_run else name, recipe, tokenizer, policy, reference, "+".join(found.values()))
+
+
+def _models(run: Path, recipe: Recipe) -> tuple[Use, Use]:
+    if (run / "adapter").is_dir():
+        policy = load_adapter(load_model(recipe.model), run / "adapter").eval()
+        base_is_ref = recipe.ref.kind == "base"
+        return _always(policy), _adapters_off(policy) if base_is_ref else _reference(recipe)
+    if (run / "model").is_dir():
+        config = ModelConfig(**{**vars(recipe.model), "model_name_or_path": str(run / "model")})
+        return _always(load_model(config).eval()), _reference(recipe)
+    raise RunError(f"{run}: neither adapter/ nor model/ there: the run has not finished; continue it with --resume auto")
+
+
+def _any_model(name: str, recipe: Recipe) -> tuple[Use, Use]:
+    if (Path(name) / "adapter_config.json").is_file():
+        policy = load_adapter(load_model(recipe.model), name).eval()
+    else:
+        policy = load_model(ModelConfig(**{**vars(recipe.model), "model_name_or_path": name})).eval()
+    return _always(policy), _reference(recipe)
+
+
+def _reference(recipe: Recipe) -> Use:
+    if recipe.ref.kind == "cached":
+        raise RunError("ref.kind=cached: the data's values cannot generate answers; name a model with ref.kind=base or model")
+    if recipe.ref.kind == "model":
+        config = ModelConfig(**{**vars(recipe.model), "model_name_or_path": recipe.ref.path, "model_revision": "main"})
+        return _always(load_model(config).eval())
+    adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
+    return _always(load_model(recipe.model, adapter=adapter).eval())
+
+
+def _always(model: Model) -> Use:
+    @contextlib.contextmanager
+    def use() -> Iterator[Model]:
+        yield model
+
+    return use
+
+
+def _adapters_off(model: PeftModel) -> Use:
+    @contextlib.contextmanager
+    def use() -> Iterator[Model]:
+        with model.disable_adapter():
+            yield model
+
+    return use

@@ -13,17 +13,17 @@ from hypothesis import settings
 
 settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
 settings.load_profile("ci")
+torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 @pytest.fixture
-def single_thread():
-    """Tiny models are slower, not faster, on several threads of a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def all_threads():
+    """For real models. Tiny ones are slower, not faster, on several threads, and repeat to the bit only on as many."""
+    torch.set_num_threads(os.cpu_count() or 1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

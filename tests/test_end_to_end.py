@@ -19,7 +19,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPOTrainer
 
-pytestmark = pytest.mark.usefixtures("single_thread")
 
 Q, ARMS, EOS = 1, (2, 3, 4), 5
 REF = torch.tensor([0.5, 0.3, 0.2])

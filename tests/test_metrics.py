@@ -8,7 +8,6 @@ from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPO
 from align.losses import Pair
 from align.trainers.metrics import MetricSums, accuracy
 
-pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def perturbed(cls, config, tmp_path, **kw):

@@ -8,7 +8,6 @@ from trl import DPOTrainer as TRLDPOTrainer
 
 from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPOTrainer
 
-pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def same_path(ours, theirs):

@@ -15,7 +15,6 @@ from align import DPOConfig, DPOTrainer
 from align.tiny import tiny_model, tiny_tokenizer
 from align.trainers.trl_contract import NOT_FOR_THE_MODEL, compact_head, dropout_off, score
 
-pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 @pytest.fixture

@@ -25,11 +25,13 @@ def preference_metrics(policy: Pair, ref: Pair, result: PreferenceLoss, scored: 
     """Metrics of one batch as (numerator, denominator) per pair; a metric is the ratio of their sums.
 
     `rewards/*` come out of the call that made the loss. `logps/*` are summed over the answer, `log_ratio/*` are
-    log π - log π_ref, an estimate of the KL spent on either side; all in nats per answer.
+    log π - log π_ref, an estimate of the KL spent on either side; all in nats per answer. `loss` takes the place of
+    the Trainer's, a mean of micro-batch means that starts anew when a run resumes inside a logging window.
     """
     ratio = log_ratios(Pair(policy.chosen.detach(), policy.rejected.detach()), ref)
     rewards = Pair(result.rewards.chosen.detach(), result.rewards.rejected.detach())
     per_pair = {
+        "loss": result.losses.detach(),
         "rewards/chosen": rewards.chosen,
         "rewards/rejected": rewards.rejected,
         "rewards/accuracies": accuracy(rewards),

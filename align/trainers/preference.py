@@ -14,6 +14,7 @@ from transformers import (
     ProcessorMixin,
     TrainerCallback,
 )
+from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
 
 from ..configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
@@ -45,12 +46,12 @@ class PreferenceTrainer(TRLDPOTrainer):
         self,
         model: str | PreTrainedModel | PeftModel,
         ref_model: PreTrainedModel | PeftModel | None = None,
-        args: PreferenceConfig | None = None,
+        args: TRLDPOConfig | None = None,
         data_collator: Callable[..., Any] | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
-        compute_metrics: None = None,
+        compute_metrics: Callable[..., Any] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         quantization_config: BitsAndBytesConfig | None = None,
@@ -61,7 +62,8 @@ class PreferenceTrainer(TRLDPOTrainer):
             name = model if isinstance(model, str) else model.config._name_or_path
             args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
         if not isinstance(args, self.config_class):
-            raise TypeError(f"{where}: args must be {self.config_class.__name__}, got {type(args).__name__}")
+            got = f"{type(args).__module__.split('.')[0]}.{type(args).__name__}"
+            raise TypeError(f"{where}: args must be align.{self.config_class.__name__}, got {got}")
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
@@ -127,10 +129,11 @@ class PreferenceTrainer(TRLDPOTrainer):
         """Add the metrics gathered since the last call, under the prefix of the evaluation that `logs` belong to."""
         mode = "train" if self.model.training else "eval"
         metrics = self.sums.take(mode)
-        if mode == "train":
+        if mode == "train" and "loss" not in logs:  # the summary at the end, with what came after the last log
+            metrics.pop("loss", None)
             logs.update(metrics)
-            if "loss" in logs:  # not in the summary at the end
-                logs["num_tokens"] = self.sums.num_tokens
+        elif mode == "train":
+            logs.update(metrics, num_tokens=self.sums.num_tokens)
         else:
             prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
             prefix = prefixes[0] if prefixes else "eval"

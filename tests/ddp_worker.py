@@ -1,0 +1,48 @@
+"""One process of `test_ddp.py`: trains, evaluates, and rank 0 writes what it saw. Not a test by itself."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import tiny
+import torch
+from trl import DPOConfig as TRLDPOConfig
+from trl import DPOTrainer as TRLDPOTrainer
+
+from align import DPOConfig, DPOTrainer, RPOConfig, RPOTrainer
+
+CASES = {
+    "dpo": (DPOTrainer, DPOConfig, {}),
+    "rpo": (RPOTrainer, RPOConfig, {"eta": 0.5}),
+    "trl": (TRLDPOTrainer, TRLDPOConfig, {}),
+}
+
+
+def outcome(name: str, folder: Path, processes: int) -> dict:
+    """Four pairs a step over all processes; ten evaluation pairs, which two processes cannot share evenly."""
+    cls, config, kw = CASES[name]
+    trainer = tiny.trainer(
+        cls, config, folder / name, data=tiny.pairs(8), eval_data={"a": tiny.pairs(), "b": tiny.pairs(3)},
+        per_device_train_batch_size=4 // processes, per_device_eval_batch_size=3, max_steps=4, **kw,
+    )  # fmt: skip
+    trainer.train()
+    evaluated = trainer.evaluate()
+    return {
+        "loss": tiny.losses(trainer),
+        "margins": tiny.losses(trainer, "rewards/margins"),
+        "tokens": tiny.losses(trainer, "num_tokens"),
+        "eval": {k: v for k, v in evaluated.items() if k.startswith("eval_") and not k.endswith(("time", "second"))},
+        "weights": {n: w.flatten().tolist() for n, w in tiny.weights(trainer).items()},
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    results = {name: outcome(name, out.parent, processes=2) for name in CASES}
+    if torch.distributed.get_rank() == 0:
+        out.write_text(json.dumps(results))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

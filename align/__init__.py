@@ -1,7 +1,7 @@
 """Preference optimization for LoRA-adapted language models, built on TRL.
 
-    from align import RPOConfig, RPOTrainer      # used exactly like TRL's
-    import align; align.run("quickstart")        # a recipe, from a notebook
+from align import RPOConfig, RPOTrainer      # used exactly like TRL's
+import align; align.run("quickstart")        # a recipe, from a notebook
 """
 
 from importlib import import_module

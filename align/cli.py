@@ -21,8 +21,14 @@ USER_ERRORS = (RecipeError, DataError, RunError, FileNotFoundError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; problems with what the user gave are told without a traceback, with exit code 2."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="alignkit", description="Preference optimization from recipes.", allow_abbrev=False)
-    parser.add_argument("command", choices=COMMANDS, help="; ".join(f"{k}: {(f.__doc__ or '').splitlines()[0]}" for k, f in COMMANDS.items()))
+    parser = argparse.ArgumentParser(
+        prog="alignkit", description="Preference optimization from recipes.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "command",
+        choices=COMMANDS,
+        help="; ".join(f"{k}: {(f.__doc__ or '').splitlines()[0]}" for k, f in COMMANDS.items()),
+    )
     command = parser.parse_args(words[:1]).command
     try:
         return COMMANDS[command](words[1:])
@@ -32,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(argv: Sequence[str]) -> int:
-    """read a recipe and its data, and say what would be trained; no weights are loaded."""
+    """Read a recipe and its data, and say what would be trained; no weights are loaded."""
     parser = argparse.ArgumentParser(prog="alignkit check", allow_abbrev=False)
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
@@ -48,13 +54,15 @@ def _check(argv: Sequence[str]) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    """train a recipe; several processes are started through accelerate."""
+    """Train a recipe; several processes are started through accelerate."""
     parser = train.arguments()
     parser.prog = "alignkit train"
     parser.add_argument("--num-processes", type=int, help="default: one per visible GPU, or one")
-    parser.add_argument("--accelerate-config", metavar="FILE|NAME", help="an accelerate file, or ddp, fsdp2, zero2, zero3")
+    parser.add_argument(
+        "--accelerate-config", metavar="FILE|NAME", help="an accelerate file, or ddp, fsdp2, zero2, zero3"
+    )
     options = parser.parse_intermixed_args(argv)
-    processes = options.num_processes or max(1, torch.cuda.device_count())
+    processes = max(1, torch.cuda.device_count()) if options.num_processes is None else options.num_processes
     if processes < 1:
         raise RunError(f"--num-processes: must be at least 1, got {processes}")
     words = [options.recipe, *options.overrides]
@@ -78,7 +86,15 @@ def launcher(processes: int, accelerate_config: str | None) -> list[str]:
         RunError: If the accelerate configuration does not exist.
     """
     if accelerate_config is None and not torch.cuda.is_available():
-        return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "align.train"]
+        return [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={processes}",
+            "-m",
+            "align.train",
+        ]
     command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}"]
     if accelerate_config is not None:
         path = Path(accelerate_config)
@@ -90,7 +106,7 @@ def launcher(processes: int, accelerate_config: str | None) -> list[str]:
 
 
 def _eval(argv: Sequence[str]) -> int:
-    """evaluate finished runs: tables, pictures, report.html."""
+    """Evaluate finished runs: tables, pictures, report.html."""
     if find_spec("matplotlib") is None:
         raise RunError("evaluation draws pictures: pip install 'alignkit[eval]'")
     from eval.__main__ import main as evaluate  # noqa: PLC0415 - the composition root may call eval, lazily
@@ -99,7 +115,7 @@ def _eval(argv: Sequence[str]) -> int:
 
 
 def _verify(argv: Sequence[str]) -> int:
-    """compare a run's report with what its recipe expects; exit code 1 if it does not hold."""
+    """Compare a run's report with what its recipe expects; exit code 1 if it does not hold."""
     parser = argparse.ArgumentParser(prog="alignkit verify", allow_abbrev=False)
     parser.add_argument("run", type=Path)
     run = parser.parse_args(argv).run
@@ -124,7 +140,7 @@ def _verify(argv: Sequence[str]) -> int:
 
 
 def _recipes(argv: Sequence[str]) -> int:
-    """list the shipped recipes with their first line, or show one."""
+    """List the shipped recipes with their first line, or show one."""
     parser = argparse.ArgumentParser(prog="alignkit recipes", allow_abbrev=False)
     parser.add_argument("name", nargs="?")
     name = parser.parse_args(argv).name

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version as package_version
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -45,8 +46,7 @@ def resolve_model_path(name: str) -> str:
     """
     if name.startswith(PACKAGE_PREFIX):
         package, _, file = name.removeprefix(PACKAGE_PREFIX).partition("/")
-        spec = importlib.util.find_spec(package)
-        folders = list(spec.submodule_search_locations or []) if spec else []
+        folders = _package_folders(package)
         found = [path for folder in folders if (path := Path(folder) / file).is_file()]
         if not found:
             raise FileNotFoundError(
@@ -61,6 +61,14 @@ def resolve_model_path(name: str) -> str:
             raise FileNotFoundError(f"model.model_name_or_path: no such file {name!r}")
         return str(_convert_gguf(Path(name)))
     return name
+
+
+def _package_folders(package: str) -> list[str]:
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # the parent package is missing, or the name is empty
+        return []
+    return list(spec.submodule_search_locations or []) if spec else []
 
 
 def _convert_gguf(path: Path) -> Path:
@@ -114,7 +122,9 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(config: ModelConfig, *, adapter: str | None = None, trainable: bool = False) -> PreTrainedModel:
+def load_model(
+    config: ModelConfig, *, adapter: str | None = None, trainable: bool = False
+) -> PreTrainedModel | PeftModel:
     """The model of a recipe, with weights in `config.dtype` and quantised where the recipe says so.
 
     Args:
@@ -139,7 +149,7 @@ def load_model(config: ModelConfig, *, adapter: str | None = None, trainable: bo
     return model
 
 
-def load_adapter(model: PreTrainedModel, path: str | Path, *, trainable: bool = False) -> PeftModel:
+def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, trainable: bool = False) -> PeftModel:
     """Put the adapter saved at `path` on `model`.
 
     Raises:
@@ -147,7 +157,8 @@ def load_adapter(model: PreTrainedModel, path: str | Path, *, trainable: bool = 
     """
     if Path(path).exists() and not (Path(path) / "adapter_config.json").is_file():
         raise FileNotFoundError(f"{path}: no adapter_config.json there; name a folder written by PEFT")
-    return PeftModel.from_pretrained(model, str(path), is_trainable=trainable)
+    base: Any = model
+    return PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
 
 
 def weights_digest(model: torch.nn.Module, *, only: str = "") -> str:

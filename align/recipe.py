@@ -171,7 +171,8 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
 
 def _build(path: Path, tree: Tree) -> dict[str, Any]:
     method = tree.get("method")
-    if method not in CONFIGS:
+    is_known = isinstance(method, str) and method in CONFIGS
+    if not is_known:
         got = "missing" if method is None else f"unknown, got {describe(method)}"
         remedy = f"one of {', '.join(CONFIGS)}" if method is None else nearest(str(method), CONFIGS)
         tree.problem(("method",), f"{got}; {remedy}")
@@ -188,7 +189,7 @@ def _build(path: Path, tree: Tree) -> dict[str, Any]:
         "lora": made(LoraConfig, "lora") if tree.values.get("lora") is not None else None,
         "ref": made(RefConfig, "ref"),
         "data": made(DataConfig, "data") if "data" in tree.values else None,
-        "train": _train(method, tree) if method in CONFIGS and "train" in tree.values else None,
+        "train": _train(str(method), tree) if is_known and "train" in tree.values else None,
         "eval": made(EvalConfig, "eval"),
         "expect": _expect(tree),
     }
@@ -227,7 +228,13 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
             tree.problem(("model", key), f"not used here; {NOT_IN_MODEL}")
     if model is not None and not model.model_name_or_path:
         tree.problem(("model", "model_name_or_path"), "missing; a hub id, a folder, a .gguf file or tiny-random")
-    if model is not None and (model.load_in_4bit or model.load_in_8bit) and lora is None and ref is not None and ref.kind != "adapter":
+    if (
+        model is not None
+        and (model.load_in_4bit or model.load_in_8bit)
+        and lora is None
+        and ref is not None
+        and ref.kind != "adapter"
+    ):
         tree.problem(("model",), "quantised weights cannot be trained; add a `lora` section (QLoRA)")
     if lora is not None:
         _check_lora(lora, tree)
@@ -240,7 +247,9 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
                 "set that to false to train with it, or lora_dropout to 0",
             )
     if train is not None and ref is not None and ref.kind == "cached" and train.precompute_ref_log_probs:
-        tree.problem(("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data")
+        tree.problem(
+            ("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data"
+        )
 
 
 def _check_lora(lora: LoraConfig, tree: Tree) -> None:

@@ -10,9 +10,7 @@ MIN_DISTINCT_TRIGRAMS = 0.9
 FAILED_CHECK = -1.0
 
 
-def positive_sentiment(
-    completions: Sequence[str | Sequence[dict[str, str]]], **_: Any
-) -> list[float]:
+def positive_sentiment(completions: Sequence[str | Sequence[dict[str, str]]], **_: Any) -> list[float]:
     """How positive an answer sounds, in [-1, 1]: the mean over its sentences of VADER's compound score.
 
     The mean over sentences keeps length from paying: adding a second glowing sentence to a glowing one changes
@@ -63,9 +61,7 @@ def _analyzer() -> Any:
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # noqa: PLC0415 - optional extra
     except ImportError as error:
-        raise ImportError(
-            "positive_sentiment needs VADER: pip install 'alignkit[quickstart]'"
-        ) from error
+        raise ImportError("positive_sentiment needs VADER: pip install 'alignkit[quickstart]'") from error
     return SentimentIntensityAnalyzer()
 
 

@@ -86,6 +86,9 @@ def read_tree(path: Path) -> Tree:
 def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, path: Path) -> Any:
     if len(where) > MAX_DEPTH:
         raise RecipeError(f"{path}:{node.start_mark.line + 1}: nested more than {MAX_DEPTH} levels deep")
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+        tree.problem(where, f"cannot be read: the tag {node.tag} is not supported")
+        return None
     if isinstance(node, yaml.MappingNode):
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -202,15 +205,16 @@ def describe(value: Any) -> str:
 
 def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return build(hint, value, where, tree)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return build(typing.cast(Any, hint), value, where, tree)
     if origin is dict and args and dataclasses.is_dataclass(args[1]):
         if not isinstance(value, Mapping):
             tree.problem(where, f"expected named settings, got {describe(value)}")
             return None
-        return {key: build(args[1], item, (*where, key), tree) for key, item in value.items()}
+        cls: Any = args[1]
+        return {key: build(cls, item, (*where, key), tree) for key, item in value.items()}
     options = args if origin in (Union, types.UnionType) else (hint,)
-    nested = [o for o in options if dataclasses.is_dataclass(o) and isinstance(o, type)]
+    nested: list[Any] = [o for o in options if dataclasses.is_dataclass(o) and isinstance(o, type)]
     if nested and isinstance(value, Mapping):
         return build(nested[0], value, where, tree)
     if _fits(value, hint):
@@ -225,7 +229,9 @@ def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:
         choices = [str(choice) for choice in typing.get_args(literal)]
         tree.problem(where, f"must be one of {', '.join(choices)}, got {value!r}; {nearest(value, choices)}")
     else:
-        tree.problem(where, f"expected {_type_name(hint)}, got {describe(value)}")
+        takes_text = isinstance(value, bool) and any(o is str for o in options)
+        remedy = "; YAML reads an unquoted yes, no, on or off as true or false: quote it" if takes_text else ""
+        tree.problem(where, f"expected {_type_name(hint)}, got {describe(value)}{remedy}")
     return None
 
 

@@ -43,8 +43,8 @@ def tiny_model(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaFor
                 num_attention_heads=4,
                 num_key_value_heads=2,
                 max_position_embeddings=512,
-                pad_token_id=tokenizer.pad_token_id,
+                pad_token_id=SPECIAL.index("<|pad|>"),
                 bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=SPECIAL.index("<|end|>"),
             )
         )

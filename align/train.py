@@ -92,7 +92,9 @@ def build_trainer(recipe: Recipe, train: Any, eval_sets: dict[str, Any]) -> tupl
     policy = models.load_model(recipe.model, adapter=adapter, trainable=True)
     ref_model = None
     if recipe.ref.kind == "model":
-        elsewhere = ModelConfig(**{**vars(recipe.model), "model_name_or_path": recipe.ref.path, "model_revision": "main"})
+        elsewhere = ModelConfig(
+            **{**vars(recipe.model), "model_name_or_path": recipe.ref.path, "model_revision": "main"}
+        )
         ref_model = models.load_model(elsewhere)
     ref = reference_identity(recipe, policy, ref_model)
     trainer = METHODS[recipe.method].trainer(
@@ -165,8 +167,12 @@ def _card_sections(trainer: PreferenceTrainer, recipe: Recipe) -> str:
     method = METHODS[recipe.method]
     last = {k: v for record in trainer.state.log_history for k, v in record.items() if isinstance(v, int | float)}
     shown = ("train_loss", "rewards/accuracies", "rewards/margins", "log_ratio/chosen", "log_ratio/rejected")
-    results = [f"| {k} | {v:.4g} |" for k, v in last.items() if k in shown or k.startswith("eval_") and "rewards/" in k]
-    sets = "".join(f"- evaluation `{name}`: `{source.path}` ({source.split})\n" for name, source in recipe.data.eval.items())
+    results = [
+        f"| {k} | {v:.4g} |" for k, v in last.items() if k in shown or (k.startswith("eval_") and "rewards/" in k)
+    ]
+    sets = "".join(
+        f"- evaluation `{name}`: `{source.path}` ({source.split})\n" for name, source in recipe.data.eval.items()
+    )
     return (
         f"\n## Method\n\n{method.title}, [arXiv:{method.arxiv}](https://arxiv.org/abs/{method.arxiv}), with alignkit.\n"
         f"\n## Data\n\n- training: `{recipe.data.train.path}` ({recipe.data.train.split})\n{sets}"
@@ -181,7 +187,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="align.train", description="Train from a recipe.", allow_abbrev=False)
     parser.add_argument("recipe", help="a file, or the name of a shipped recipe (see `alignkit recipes`)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values are read as YAML")
-    parser.add_argument("--resume", metavar="auto|CHECKPOINT", help="continue from the last complete checkpoint, or this one")
+    parser.add_argument(
+        "--resume", metavar="auto|CHECKPOINT", help="continue from the last complete checkpoint, or this one"
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete the run that is in train.output_dir")
     return parser
 

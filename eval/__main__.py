@@ -17,7 +17,9 @@ from .subjects import load_subject
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__, allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", metavar="RUN|section.key=value", help="run directories, or a model with --recipe")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN|section.key=value", help="run directories, or a model with --recipe"
+    )
     parser.add_argument("--recipe", help="data, reference and eval settings for a model that is not a run directory")
     parser.add_argument("-o", "--out", type=Path, help="folder of the report; by default the first run's own")
     return parser
@@ -39,13 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = options.out or Path(names[0])
         if options.out is None and not out.is_dir():
             raise RunError(f"{names[0]}: not a folder, so say where the report goes with --out")
+        if out.is_file():
+            raise RunError(f"--out: {out} is a file; name a folder")
         out.mkdir(parents=True, exist_ok=True)
+        from .plots import pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
+
         report = evaluate(subject, others, out=out)
-        from .plots import pictures  # noqa: PLC0415 - matplotlib is an extra
-    except (RunError, RecipeError, DataError, FileNotFoundError) as error:
+    except (RunError, RecipeError, DataError, FileNotFoundError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
-    curves = {s.name: read_metrics(Path(name) / METRICS_FILE) for s, name in zip([subject, *others], names, strict=True)}
+    curves = {
+        s.name: read_metrics(Path(name) / METRICS_FILE) for s, name in zip([subject, *others], names, strict=True)
+    }
     page = write_report(report, pictures(report, curves), out)
     print(f"\n{verdict(report)}\n\n{table(report)}\n\nreport: {page}")
     return 0

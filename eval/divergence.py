@@ -10,8 +10,8 @@ from .stats import Estimate, mean_estimate
 
 
 def sampled_kl(
-    policy_logps: Sequence[Float[Tensor, " tokens"]],
-    ref_logps: Sequence[Float[Tensor, " tokens"]],
+    policy_logps: Sequence[Float[Tensor, " _tokens"]],
+    ref_logps: Sequence[Float[Tensor, " _tokens"]],
     *,
     rng: np.random.Generator,
 ) -> Estimate:

@@ -51,15 +51,21 @@ def evaluate(subject: Subject, others: Sequence[Subject] = (), *, out: Path | No
             reference or the same name.
     """
     config = subject.recipe.eval
+    if config.gold_reward is not None:
+        REWARDS[config.gold_reward](["five plain words to try"])  # a missing package shows before anything is computed
     sets = load_preferences(subject.recipe.data).eval
     if not sets:
         raise RunError(f"{subject.name}: no evaluation data; name some in data.eval, or set data.holdout")
     names = [subject.name, *(other.name for other in others)]
     if len(set(names)) < len(names):
-        raise RunError(f"{', '.join(names)}: a policy is named twice; each appears under its name, so names must differ")
+        raise RunError(
+            f"{', '.join(names)}: a policy is named twice; each appears under its name, so names must differ"
+        )
     for other in others:
         if other.ref_digest != subject.ref_digest:
-            raise RunError(f"{other.name}: another reference than {subject.name}'s; they cannot be compared pair by pair")
+            raise RunError(
+                f"{other.name}: another reference than {subject.name}'s; they cannot be compared pair by pair"
+            )
     report = Report(subject.name)
     report.settings = {
         "method": subject.recipe.method,
@@ -70,7 +76,9 @@ def evaluate(subject: Subject, others: Sequence[Subject] = (), *, out: Path | No
     for name, dataset in sets.items():
         chosen = dataset.select(range(min(len(dataset), config.pairs or len(dataset))))
         if len(chosen) < 2:
-            raise RunError(f"{name}: an interval needs at least 2 pairs, got {len(chosen)}; see data.eval and eval.pairs")
+            raise RunError(
+                f"{name}: an interval needs at least 2 pairs, got {len(chosen)}; see data.eval and eval.pairs"
+            )
         _rank(report, name, chosen, [subject, *others])
     if config.generate is not None:
         _answer(report, subject, sets, config.generate, config.gold_reward)
@@ -85,7 +93,7 @@ def _rng() -> np.random.Generator:
 
 def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) -> None:
     first = subjects[0]
-    both = [pair_ids(first.tokenizer, row["prompt"], row["chosen"], row["rejected"]) for row in pairs]
+    both = [pair_ids(first.tokenizer, row["prompt"], row["chosen"], row["rejected"]) for row in pairs.to_list()]
     tokens = [pair[side] for side in (0, 1) for pair in both]
     limit = first.recipe.train.max_length or 10**9
     tokens = [(prompt, completion[: max(limit - len(prompt), 1)]) for prompt, completion in tokens]
@@ -94,7 +102,7 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
     def summed(use: Any, who: str) -> np.ndarray:
         with use() as model:
             rows = completion_logps(
-                model, tokens, pad_token_id=first.tokenizer.pad_token_id, batch_size=first.recipe.eval.batch_size,
+                model, tokens, pad_token_id=first.pad_token_id, batch_size=first.recipe.eval.batch_size,
                 desc=f"{name}: pairs under {who}",
             )  # fmt: skip
         return np.array([float(row.double().sum()) for row in rows])
@@ -114,7 +122,7 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
 
 
 def _answer(report: Report, subject: Subject, sets: dict[str, Dataset], settings: Generate, gold: str | None) -> None:
-    unique = {json.dumps(row["prompt"]): row["prompt"] for dataset in sets.values() for row in dataset}
+    unique = {json.dumps(row["prompt"]): row["prompt"] for dataset in sets.values() for row in dataset.to_list()}
     prompts: list[Prompt] = list(unique.values())[: settings.prompts]
     if len(prompts) < 2:
         raise RunError(f"an interval needs at least 2 different prompts, got {len(prompts)}; see eval.generate.prompts")
@@ -122,7 +130,14 @@ def _answer(report: Report, subject: Subject, sets: dict[str, Dataset], settings
     sides: dict[str, list[Answer]] = {}
     for who, use in (("policy", subject.policy), ("ref", subject.reference)):
         with use() as model:
-            rows = generate(model, subject.tokenizer, prompts, decoding, batch_size=settings.batch_size, desc=f"answers of the {who}")
+            rows = generate(
+                model,
+                subject.tokenizer,
+                prompts,
+                decoding,
+                batch_size=settings.batch_size,
+                desc=f"answers of the {who}",
+            )
         sides[who] = [row[0] for row in rows]
     lengths = {who: np.array([float(len(a.completion_ids)) for a in answers]) for who, answers in sides.items()}
     report.estimates |= _paired("length_tokens", lengths["policy"], lengths["ref"])
@@ -130,7 +145,9 @@ def _answer(report: Report, subject: Subject, sets: dict[str, Dataset], settings
         report.estimates["kl"] = _kl(subject, sides["policy"], settings)
     report.settings["decoding"] = vars(decoding) | {"prompts": len(prompts), "template_sha256": _template(subject)}
     for index, prompt in enumerate(prompts):
-        report.answers.append({"prompt": prompt, "policy": sides["policy"][index].text, "ref": sides["ref"][index].text})
+        report.answers.append(
+            {"prompt": prompt, "policy": sides["policy"][index].text, "ref": sides["ref"][index].text}
+        )
     if gold is not None:
         rewards = {who: np.array(REWARDS[gold]([a.text for a in answers])) for who, answers in sides.items()}
         report.settings["gold_reward"] = gold
@@ -148,11 +165,11 @@ def _kl(subject: Subject, answers: list[Answer], settings: Generate) -> Estimate
         with use() as model:
             logps.append(
                 completion_logps(
-                    model, sequences, pad_token_id=subject.tokenizer.pad_token_id,
+                    model, sequences, pad_token_id=subject.pad_token_id,
                     batch_size=subject.recipe.eval.batch_size, temperature=settings.temperature,
                     desc=f"KL: answers under the {who}",
-                )  # fmt: skip
-            )
+                )
+            )  # fmt: skip
     return sampled_kl(*logps, rng=_rng())
 
 
@@ -171,7 +188,9 @@ def _write(report: Report, out: Path) -> None:
         json.dumps({**row, "decoding": report.settings["decoding"]}, ensure_ascii=False) for row in report.answers
     ]
     scores = [
-        json.dumps({"set": name, "subject": who, "pair": i, **{k: float(v) for k, v in zip(s._fields, row, strict=True)}})
+        json.dumps(
+            {"set": name, "subject": who, "pair": i, **{k: float(v) for k, v in zip(s._fields, row, strict=True)}}
+        )
         for name, subjects in report.pairs.items()
         for who, s in subjects.items()
         for i, row in enumerate(zip(*s, strict=True))

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -49,9 +50,11 @@ class Answer:
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Token ids of a prompt: a string as it is, messages through the chat template with a generation prompt."""
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    encoded = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
+    encoded: Any = (
+        tokenizer(prompt)
+        if isinstance(prompt, str)
+        else tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
+    )
     return list(encoded["input_ids"])
 
 
@@ -95,7 +98,7 @@ def generate(
             completions = _sample(model, tokenizer, [encoded[i] for i, _ in batch], seeds, decoding)
             for (i, k), ids in zip(batch, completions, strict=True):
                 finished = tokenizer.eos_token_id in ids
-                text = tokenizer.decode(ids, skip_special_tokens=True)
+                text = str(tokenizer.decode(ids, skip_special_tokens=True))
                 answers[i][k] = Answer(encoded[i], ids, text, finished)
             bar.update(len(batch))
     return [[answer for answer in row if answer is not None] for row in answers]
@@ -116,7 +119,7 @@ def _sample(
     if decoding.temperature > 0:
         processors.append(_GumbelNoise(seeds, decoding.temperature))
     with _own_settings_off(model):
-        output = model.generate(
+        output = model.generate(  # type: ignore[operator]
             input_ids=inputs,
             attention_mask=attention,
             max_new_tokens=decoding.max_new_tokens,
@@ -131,7 +134,7 @@ def _sample(
 
 @contextlib.contextmanager
 def _own_settings_off(model: Model) -> Iterator[None]:
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     own = base.generation_config
     base.generation_config = GenerationConfig()
     try:
@@ -147,7 +150,9 @@ class _GumbelNoise(LogitsProcessor):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.temperature = temperature
 
-    def __call__(self, input_ids: Int[Tensor, "batch time"], scores: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
+    def __call__(
+        self, input_ids: Int[Tensor, "batch time"], scores: Float[Tensor, "batch vocab"]
+    ) -> Float[Tensor, "batch vocab"]:
         width = scores.size(1)
         uniform = torch.stack([torch.empty(width).exponential_(generator=g) for g in self.generators])
         return scores.float() / self.temperature - uniform.log().to(scores.device)

@@ -1,6 +1,7 @@
 """Pictures of a report as PNG bytes. Matplotlib only, no display, colours that stay apart in grey print."""
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +57,8 @@ def _gold(figure: Figure, report: Report) -> bool:
     left.hist(policy, bins, histtype="step", color=POLICY, linewidth=2, label="policy")
     left.set(xlabel="gold reward", ylabel="answers")
     left.legend(frameon=False, loc="upper left")
+    for axes in (left, right):
+        axes.locator_params(axis="y", integer=True)
     right.hist(policy - ref, 21, color=POLICY)
     right.axvline(0, color="black", linewidth=1)
     right.axvline((policy - ref).mean(), color=THIRD, linewidth=2, label="mean")
@@ -74,10 +77,13 @@ def _margins(figure: Figure, report: Report) -> bool:
         bins = np.linspace(both.min() - 1e-9, both.max() + 1e-9, 31)
         for index, (who, values) in enumerate(margins.items()):
             style = {"color": COLOURS[index % len(COLOURS)], "label": _short(who)}
-            axes.hist(values, bins, **(style | ({"alpha": 0.75} if index == 0 else {"histtype": "step", "linewidth": 2})))
+            axes.hist(
+                values, bins, **(style | ({"alpha": 0.75} if index == 0 else {"histtype": "step", "linewidth": 2}))
+            )
         axes.axvline(0, color="black", linewidth=1)
-        axes.set(title=name, xlabel="log-ratio of chosen minus rejected, nats (reference: 0)", ylabel="pairs")
-        axes.legend(frameon=False)
+        axes.locator_params(axis="y", integer=True)
+        axes.set(title=_short(name), xlabel="chosen minus rejected log-ratio, nats", ylabel="pairs")
+    _name_series(figure)
     return True
 
 
@@ -95,14 +101,20 @@ def _sides(figure: Figure, report: Report) -> bool:
             error = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
             axes.errorbar(index + offset, estimate.value, yerr=error, color="black", capsize=4)
     axes.axhline(0, color="black", linewidth=1)
-    axes.set_xticks(range(len(names)), [_short(who) for who in names])
-    axes.set(ylabel="change in log-probability, nats", title=f"{name}: policy minus reference, mean and 95% interval")
+    axes.set_xticks(range(len(names)), [textwrap.fill(_short(who), max(60 // len(names), 8)) for who in names])
+    axes.set(
+        ylabel="change in log-probability, nats", title=f"{_short(name)}: policy minus reference, mean and 95% interval"
+    )
     axes.legend(frameon=False)
     return True
 
 
 def _curves(figure: Figure, curves: dict[str, list[dict[str, Any]]]) -> bool:
-    shown = (("rewards/margins", "margin, nats"), ("rewards/accuracies", "accuracy"), ("log_ratio/chosen", "chosen log-ratio, nats"))
+    shown = (
+        ("rewards/margins", "margin, nats"),
+        ("rewards/accuracies", "accuracy"),
+        ("log_ratio/chosen", "chosen log-ratio, nats"),
+    )
     shown = tuple((key, label) for key, label in shown if any(_points(records, key) for records in curves.values()))
     if not shown:
         return False
@@ -114,8 +126,16 @@ def _curves(figure: Figure, curves: dict[str, list[dict[str, Any]]]) -> bool:
             axes.plot(steps, values, color=colour, alpha=0.25)
             axes.plot(steps, _smooth(values), color=colour, label=_short(run))
         axes.set(xlabel="step", ylabel=label)
-    panels[0].legend(frameon=False, fontsize="small")
+        axes.locator_params(axis="x", integer=True)
+    _name_series(figure)
     return True
+
+
+def _name_series(figure: Figure) -> None:
+    """One legend above all panels, where it hides nothing."""
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize="small"
+    )
 
 
 def _points(records: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]]:
@@ -124,8 +144,9 @@ def _points(records: Sequence[dict[str, Any]], key: str) -> list[tuple[int, floa
 
 
 def _short(name: str) -> str:
-    """The end of a name, where runs differ."""
-    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
+    """The end of a name, where runs differ; a dollar sign is not the start of a formula."""
+    end = name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
+    return end.replace("$", r"\$")
 
 
 def _smooth(values: Sequence[float]) -> np.ndarray:

@@ -29,8 +29,8 @@ def correct(margin: Values) -> Values:
 def rankings(scores: PairScores) -> dict[str, Values]:
     """Per pair, whether each ranking puts the chosen answer first (ties one half).
 
-    `logp`: by log π(y|x); `mean_logp`: by log π(y|x) / |y|; `implicit_reward`: by log π(y|x) - log π_ref(y|x), whose
-    order is that of any increasing f' too; `longer_wins`: by length alone, the bar to clear.
+    `logp`: by log π(y|x); `mean_logp`: by log π(y|x) / |y|; `implicit_reward`: by log π(y|x) - log π_ref(y|x),
+    whose order is that of any increasing f' too; `longer_wins`: by length alone, the bar to clear.
     """
     return {
         "logp": correct(scores.chosen - scores.rejected),

@@ -30,7 +30,8 @@ th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--
 img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; } .pair > div { background: var(--soft);
   border: 1px solid var(--line); border-radius: 6px; padding: .6rem; white-space: pre-wrap; }
-@media (max-width: 40rem) { .pair { grid-template-columns: 1fr; } table { font-size: .8rem; } th, td { padding: .3rem .25rem; } }
+@media (max-width: 40rem) { .pair { grid-template-columns: 1fr; } table { font-size: .8rem; } th, td { padding: .3rem .25rem; }
+  .scroll img { min-width: 36rem; } }
 .dim { color: var(--dim); font-size: .85rem; } pre { background: var(--soft); padding: .8rem; overflow-x: auto; font-size: .8rem; }
 """
 
@@ -68,17 +69,25 @@ def _interval(e: Estimate) -> str:
 def to_json(report: Report) -> str:
     """Machine-readable: estimates by name, each value, low, high and n."""
     estimates = {name: estimate._asdict() for name, estimate in report.estimates.items()}
-    return json.dumps({"name": report.name, "verdict": verdict(report), "estimates": estimates, "settings": report.settings}, indent=2)
+    return json.dumps(
+        {"name": report.name, "verdict": verdict(report), "estimates": estimates, "settings": report.settings}, indent=2
+    )
 
 
 def table(report: Report) -> str:
     """The estimates as an aligned Markdown table."""
     rows = [("estimate", "value", "95% interval", "n"), ("---", "--:", "---", "--:")]
-    rows += [(k.replace("|", "\\|"), f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n)) for k, e in report.estimates.items()]
+    rows += [
+        (k.replace("|", "\\|"), f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n))
+        for k, e in report.estimates.items()
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
     for row in rows:
-        cells = [cell.ljust(w, "-" if set(cell) <= {"-", ":"} and not cell.endswith(":") else " ") for cell, w in zip(row, widths, strict=True)]
+        cells = [
+            cell.ljust(w, "-" if set(cell) <= {"-", ":"} and not cell.endswith(":") else " ")
+            for cell, w in zip(row, widths, strict=True)
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -99,7 +108,7 @@ def to_html(report: Report, pictures: dict[str, bytes]) -> str:
         for name, e in report.estimates.items()
     )
     figures = "".join(
-        f'<h2>{_e(title)}</h2><img alt="{_e(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        f'<h2>{_e(title)}</h2><div class=scroll><img alt="{_e(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>'
         for title, png in pictures.items()
     )
     answers = "".join(_answer(row) for row in report.answers[:SAMPLES])
@@ -120,7 +129,11 @@ def _answer(row: dict[str, Any]) -> str:
         reward = f" · gold reward {row[f'{who}_reward']:+.3f}" if f"{who}_reward" in row else ""
         return f"<div><span class=dim>{label}{reward}</span>\n{_e(row[who])}</div>"
 
-    prompt = row["prompt"] if isinstance(row["prompt"], str) else "\n".join(f"{m['role']}: {m['content']}" for m in row["prompt"])
+    prompt = (
+        row["prompt"]
+        if isinstance(row["prompt"], str)
+        else "\n".join(f"{m['role']}: {m['content']}" for m in row["prompt"])
+    )
     return f"<h3 class=dim>{_e(prompt)}</h3><div class=pair>{side('policy', 'policy')}{side('ref', 'reference')}</div>"
 
 

@@ -1,6 +1,7 @@
 """Log-probabilities of given completions under a model, for ranking and divergence estimates."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,8 +14,12 @@ from .generate import Model, Prompt, prompt_ids
 Sequences = Sequence[tuple[list[int], list[int]]]
 
 
-def completion_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: Prompt) -> tuple[list[int], list[int]]:
+def completion_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: Prompt
+) -> tuple[list[int], list[int]]:
     """Token ids of a prompt and of the completion after it, split where the two renderings part, as in training.
+
+    The very first token always counts as prompt: nothing predicts it.
 
     Raises:
         ValueError: If nothing of the completion is left.
@@ -22,13 +27,15 @@ def completion_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completio
     start = prompt_ids(tokenizer, prompt)
     if isinstance(prompt, str):
         text = str(completion)
-        end = tokenizer.eos_token or ""
-        full = list(tokenizer(prompt + (text if text.endswith(end) else text + end))["input_ids"])
+        end = str(tokenizer.eos_token or "")
+        encoded: Any = tokenizer(prompt + (text if text.endswith(end) else text + end))
     else:
-        messages = [*prompt, *completion]
-        full = list(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"])  # type: ignore[arg-type]
+        messages: Any = [*prompt, *completion]
+        encoded = tokenizer.apply_chat_template(messages, return_dict=True)
+    full = list(encoded["input_ids"])
     shared = next((i for i, (a, b) in enumerate(zip(start, full, strict=False)) if a != b), min(len(start), len(full)))
-    if shared == len(full):
+    shared = max(shared, 1)
+    if shared >= len(full):
         raise ValueError(f"no token of the completion is left after the prompt: {completion!r}")
     return full[:shared], full[shared:]
 
@@ -48,8 +55,8 @@ def completion_logps(
     batch_size: int = 4,
     temperature: float = 1.0,
     desc: str = "scoring",
-) -> list[Float[Tensor, " tokens"]]:
-    """log π(y_t | x, y_<t) of every completion token, in nats, float32.
+) -> list[Float[Tensor, " _tokens"]]:
+    """Log-probability log π(y_t | x, y_<t) of every completion token, in nats, float32.
 
     Args:
         model: A causal language model; put adapters on or off before the call.

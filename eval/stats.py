@@ -57,6 +57,8 @@ def mean_estimate(
     return Estimate(float(values.mean()), float(low), float(high), len(values))
 
 
-def win_scores(policy: Float[np.ndarray, " prompts"], ref: Float[np.ndarray, " prompts"]) -> Float[np.ndarray, " prompts"]:
+def win_scores(
+    policy: Float[np.ndarray, " prompts"], ref: Float[np.ndarray, " prompts"]
+) -> Float[np.ndarray, " prompts"]:
     """Per prompt 1 where the policy's answer has the higher reward, 0 where the lower, one half for a tie."""
     return (policy > ref) + 0.5 * (policy == ref)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
@@ -30,6 +31,12 @@ class Subject:
     policy: Use
     reference: Use
     ref_digest: str
+
+    @property
+    def pad_token_id(self) -> int:
+        """The tokenizer's, which `load_tokenizer` has made sure of."""
+        pad: Any = self.tokenizer.pad_token_id
+        return int(pad)
 
 
 def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str, ...] = ()) -> Subject:
@@ -74,7 +81,9 @@ def _models(run: Path, recipe: Recipe) -> tuple[Use, Use]:
     if (run / "model").is_dir():
         config = ModelConfig(**{**vars(recipe.model), "model_name_or_path": str(run / "model")})
         return _always(load_model(config).eval()), _reference(recipe)
-    raise RunError(f"{run}: neither adapter/ nor model/ there: the run has not finished; continue it with --resume auto")
+    raise RunError(
+        f"{run}: neither adapter/ nor model/ there: the run has not finished; continue it with --resume auto"
+    )
 
 
 def _any_model(name: str, recipe: Recipe) -> tuple[Use, Use]:
@@ -87,7 +96,9 @@ def _any_model(name: str, recipe: Recipe) -> tuple[Use, Use]:
 
 def _reference(recipe: Recipe) -> Use:
     if recipe.ref.kind == "cached":
-        raise RunError("ref.kind=cached: the data's values cannot generate answers; name a model with ref.kind=base or model")
+        raise RunError(
+            "ref.kind=cached: the data's values cannot generate answers; name a model with ref.kind=base or model"
+        )
     if recipe.ref.kind == "model":
         config = ModelConfig(**{**vars(recipe.model), "model_name_or_path": recipe.ref.path, "model_revision": "main"})
         return _always(load_model(config).eval())

@@ -125,7 +125,9 @@ def main(parts: list[str]) -> int:
     for mutant in chosen:
         count = (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.old)
         if count != 1:
-            raise SystemExit(f"mutant {mutant.name!r} no longer applies: its text occurs {count} times in {mutant.file}")
+            raise SystemExit(
+                f"mutant {mutant.name!r} no longer applies: its text occurs {count} times in {mutant.file}"
+            )
     survivors = []
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(2) as pool:
         copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
@@ -142,7 +144,10 @@ def main(parts: list[str]) -> int:
                 copies.put(copy)
 
         for number, (mutant, killer) in enumerate(pool.map(attempt, chosen), start=1):
-            print(f"{number:2}/{len(chosen)} {'killed  ' if killer else 'SURVIVED'} {mutant.name:42} {killer or ''}", flush=True)
+            print(
+                f"{number:2}/{len(chosen)} {'killed  ' if killer else 'SURVIVED'} {mutant.name:42} {killer or ''}",
+                flush=True,
+            )
             survivors += [] if killer else [mutant.name]
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed")
     return 1 if survivors else 0

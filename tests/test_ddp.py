@@ -52,8 +52,17 @@ def test_two_processes_of_ours_equal_two_of_trls(two):
 def test_a_recipe_under_torchrun_equals_one_process(tmp_path):
     shared = ["train.global_batch_size=4", "train.max_steps=3", "data.holdout=0.4"]
     one = align.run("fdpo/tiny", [*shared, f"train.output_dir={tmp_path / 'one'}"])
-    torchrun("-m", "align.train", "fdpo/tiny", *shared, f"train.output_dir={tmp_path / 'two'}", "train.per_device_train_batch_size=1")
-    losses = [[r["loss"] for r in read_metrics(tmp_path / run / "metrics.jsonl") if "loss" in r] for run in ("one", "two")]
+    torchrun(
+        "-m",
+        "align.train",
+        "fdpo/tiny",
+        *shared,
+        f"train.output_dir={tmp_path / 'two'}",
+        "train.per_device_train_batch_size=1",
+    )
+    losses = [
+        [r["loss"] for r in read_metrics(tmp_path / run / "metrics.jsonl") if "loss" in r] for run in ("one", "two")
+    ]
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
     envs = [json.loads((tmp_path / run / "env.json").read_text()) for run in ("one", "two")]
     assert [env["processes"] for env in envs] == [1, 2]

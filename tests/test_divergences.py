@@ -78,7 +78,9 @@ def test_the_barrier_that_f_dpo_needs(f):
 @pytest.mark.parametrize("f", ALL, ids=ids)
 def test_never_nan_never_dead(f, beta, dtype):
     """Every pair of log-ratios in ±10⁴: finite, right signs, and a gradient wherever there is something to learn."""
-    chosen, rejected = (t.flatten().to(dtype).requires_grad_() for t in torch.meshgrid(*[torch.tensor(EXTREME)] * 2, indexing="ij"))
+    chosen, rejected = (
+        t.flatten().to(dtype).requires_grad_() for t in torch.meshgrid(*[torch.tensor(EXTREME)] * 2, indexing="ij")
+    )
     result = f_dpo_loss(Pair(chosen, rejected), beta=beta, f=f, beta_scaling="raw")
     to_chosen, to_rejected = torch.autograd.grad(result.losses.sum(), (chosen, rejected))
     for tensor in (result.losses, *result.rewards, to_chosen, to_rejected):

@@ -19,7 +19,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPOTrainer
 
-
 Q, ARMS, EOS = 1, (2, 3, 4), 5
 REF = torch.tensor([0.5, 0.3, 0.2])
 COUNTS = {(1, 0): 15, (0, 1): 5, (2, 1): 15, (1, 2): 5, (2, 0): 18, (0, 2): 2}
@@ -70,9 +69,7 @@ def trained_log_ratios(fitted, cls, config, tmp_path, steps=300, **kw):
     state, shape = fitted
     model = LlamaForCausalLM(shape)
     model.load_state_dict(state)
-    rows = [
-        {"prompt": "q", "chosen": f" a{w}", "rejected": f" a{r}"} for (w, r), n in COUNTS.items() for _ in range(n)
-    ]
+    rows = [{"prompt": "q", "chosen": f" a{w}", "rejected": f" a{r}"} for (w, r), n in COUNTS.items() for _ in range(n)]
     settings = {
         "max_steps": steps, "per_device_train_batch_size": 60, "learning_rate": 1e-2, "lr_scheduler_type": "cosine",
         "max_grad_norm": 0.0, "beta": 0.5, "logging_steps": 500, "precompute_ref_log_probs": True,

@@ -9,7 +9,6 @@ from align.losses import Pair
 from align.trainers.metrics import MetricSums, accuracy
 
 
-
 def perturbed(cls, config, tmp_path, **kw):
     trainer = tiny.trainer(cls, config, tmp_path, **kw)
     g = torch.Generator().manual_seed(0)
@@ -61,7 +60,9 @@ def test_metrics_are_what_they_say(tmp_path):
     assert metrics["eval_rewards/accuracies"] == pytest.approx(sum(m > 0 for m in margins) / n)
     assert metrics["eval_logps/chosen"] == pytest.approx(sum(chosen) / n, abs=1e-3)
     assert metrics["eval_length/chosen"] == pytest.approx(sum(lengths) / n)
-    assert metrics["eval_loss"] == pytest.approx(sum(torch.tensor(m).sigmoid().log().neg().item() for m in margins) / n, abs=1e-4)
+    assert metrics["eval_loss"] == pytest.approx(
+        sum(torch.tensor(m).sigmoid().log().neg().item() for m in margins) / n, abs=1e-4
+    )
 
 
 def test_named_eval_sets_do_not_overwrite_each_other(tmp_path):
@@ -91,7 +92,9 @@ def test_evaluation_while_training_leaves_the_training_sums_alone(tmp_path):
 
 def test_f_dpo_logs_the_rewards_of_its_divergence(tmp_path):
     """JSD rewards stay below β log 2, which β times the log-ratio does not."""
-    trainer = perturbed(FDPOTrainer, FDPOConfig, tmp_path, eval_data=tiny.pairs(), divergence="jensen_shannon", beta=1.0)
+    trainer = perturbed(
+        FDPOTrainer, FDPOConfig, tmp_path, eval_data=tiny.pairs(), divergence="jensen_shannon", beta=1.0
+    )
     metrics = evaluated(trainer)
     assert metrics["eval_rewards/chosen"] < 0.6932
     plain = evaluated(perturbed(DPOTrainer, DPOConfig, tmp_path, eval_data=tiny.pairs(), beta=1.0))

@@ -9,7 +9,6 @@ from trl import DPOTrainer as TRLDPOTrainer
 from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPOTrainer
 
 
-
 def same_path(ours, theirs):
     assert tiny.losses(ours) == pytest.approx(tiny.losses(theirs), abs=1e-6)
     for name, weight in tiny.weights(theirs).items():
@@ -56,9 +55,7 @@ def test_f_dpo_equals_trl_inside_the_exact_range(tmp_path, ours, theirs):
 def test_f_dpo_rewards_differ_from_trl_which_ignores_the_divergence(tmp_path):
     """The stated difference: our logged rewards are β f'(u), TRL's are β log u under every divergence."""
     ours = trained(FDPOTrainer, FDPOConfig, tmp_path / "a", divergence="jensen_shannon", learning_rate=0.05)
-    theirs = trained(
-        TRLDPOTrainer, TRLDPOConfig, tmp_path / "b", f_divergence_type="js_divergence", learning_rate=0.05
-    )
+    theirs = trained(TRLDPOTrainer, TRLDPOConfig, tmp_path / "b", f_divergence_type="js_divergence", learning_rate=0.05)
     last, plain = ours.state.log_history[-2], theirs.state.log_history[-2]
     assert last["loss"] == pytest.approx(plain["loss"], abs=1e-5)
     assert last["rewards/chosen"] != pytest.approx(plain["rewards/chosen"], rel=1e-2)

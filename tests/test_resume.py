@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
 import align
 from align.rundir import METRICS_FILE, RunError, newest_checkpoint, read_metrics
-
 
 # Shuffled data, accumulation, LoRA dropout, and a logging window that a checkpoint cuts in two.
 OVERRIDES = (
@@ -73,7 +73,9 @@ def test_an_incomplete_checkpoint_is_passed_over(finished, tmp_path):
 
 
 def test_a_run_is_not_overwritten_by_accident(finished):
-    with pytest.raises(RunError, match="already holds a run; continue it with --resume auto, replace it with --overwrite"):
+    with pytest.raises(
+        RunError, match="already holds a run; continue it with --resume auto, replace it with --overwrite"
+    ):
         align.run("rpo/tiny", [f"train.output_dir={finished}"])
 
 
@@ -114,8 +116,6 @@ def test_what_a_run_leaves_behind(finished):
 
 
 def test_the_adapter_loads_with_peft_alone(finished):
-    from peft import AutoPeftModelForCausalLM
-
     model = AutoPeftModelForCausalLM.from_pretrained(finished / "adapter")
     assert any("lora_" in name for name, _ in model.named_parameters())
 

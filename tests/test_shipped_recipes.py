@@ -17,7 +17,13 @@ ON_CPU = ("train.use_cpu=true", "train.bf16=false")
 
 def test_the_promised_recipes_are_there():
     promised = {f"{m}/{kind}" for m in ("dpo", "rpo", "fdpo") for kind in ("tiny", "smollm2-ultrafeedback")}
-    promised |= {"quickstart", "papers/rpo-zephyr-beta", "papers/rpo-zephyr-gemma", "papers/rpo-average", "papers/fdpo-hh"}
+    promised |= {
+        "quickstart",
+        "papers/rpo-zephyr-beta",
+        "papers/rpo-zephyr-gemma",
+        "papers/rpo-average",
+        "papers/fdpo-hh",
+    }
     assert set(RECIPES) == promised
 
 

@@ -33,7 +33,12 @@ def train(loss_of_pair, rewards, ref):
     values = torch.tensor(rewards, dtype=torch.float64)
     weight = torch.sigmoid(values[winners] - values[losers])
     optimiser = torch.optim.LBFGS(
-        [logits], max_iter=2000, tolerance_grad=1e-14, tolerance_change=1e-18, line_search_fn="strong_wolfe", history_size=50
+        [logits],
+        max_iter=2000,
+        tolerance_grad=1e-14,
+        tolerance_change=1e-18,
+        line_search_fn="strong_wolfe",
+        history_size=50,
     )
 
     def closure():

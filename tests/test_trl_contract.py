@@ -16,7 +16,6 @@ from align.tiny import tiny_model, tiny_tokenizer
 from align.trainers.trl_contract import NOT_FOR_THE_MODEL, compact_head, dropout_off, score
 
 
-
 @pytest.fixture
 def trainer(tmp_path):
     return tiny.trainer(DPOTrainer, DPOConfig, tmp_path)
@@ -40,7 +39,13 @@ def test_signatures_we_override():
 
 def test_a_batch_is_chosen_then_rejected():
     rows = [
-        {"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5], "ref_chosen_logps": -1.0, "ref_rejected_logps": -2.0}
+        {
+            "prompt_ids": [1, 2],
+            "chosen_ids": [3, 4],
+            "rejected_ids": [5],
+            "ref_chosen_logps": -1.0,
+            "ref_rejected_logps": -2.0,
+        }
     ]
     out = DataCollatorForPreference(pad_token_id=0)(rows)
     assert out["input_ids"].tolist() == [[1, 2, 3, 4], [1, 2, 5, 0]]
@@ -75,7 +80,9 @@ def test_the_head_sees_only_labelled_positions_on_cpu(trainer, monkeypatch):
     """About a fifth of a CPU step; the results are the same, which the parity tests show."""
     seen = []
     original = trl_utils._ChunkedLogProbFunction.apply
-    monkeypatch.setattr(trl_utils._ChunkedLogProbFunction, "apply", lambda *a: seen.append(a[0].shape[0]) or original(*a))
+    monkeypatch.setattr(
+        trl_utils._ChunkedLogProbFunction, "apply", lambda *a: seen.append(a[0].shape[0]) or original(*a)
+    )
     inputs = batch(trainer)
     score(trainer.model, inputs)
     assert seen == [int(inputs["completion_mask"][:, 1:].sum())]

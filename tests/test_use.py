@@ -14,7 +14,6 @@ from align.configs import ConfigError
 from align.tiny import tiny_model, tiny_tokenizer
 
 
-
 class Counter(TrainerCallback):
     steps = 0
 
@@ -26,7 +25,9 @@ def test_ten_lines_as_with_trl(tmp_path):
     tokenizer, counter = tiny_tokenizer(), Counter()
     trainer = RPOTrainer(
         model=tiny_model(tokenizer),
-        args=RPOConfig(str(tmp_path), eta=0.1, max_steps=3, use_cpu=True, bf16=False, eval_strategy="steps", eval_steps=1),
+        args=RPOConfig(
+            str(tmp_path), eta=0.1, max_steps=3, use_cpu=True, bf16=False, eval_strategy="steps", eval_steps=1
+        ),
         train_dataset=tiny.pairs(),
         eval_dataset=tiny.pairs(4),
         processing_class=tokenizer,
@@ -106,7 +107,12 @@ def test_a_loaded_adapter_with_dropout_is_refused_too(tmp_path):
 def test_config_problems_come_together():
     with pytest.raises(ConfigError) as caught:
         RPOConfig("x", beta=-1.0, eta=-0.1, loss_type=["ipo"], label_smoothing=0.1, use_cpu=True, bf16=False)
-    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["loss_type", "label_smoothing", "beta", "eta"]
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "loss_type",
+        "label_smoothing",
+        "beta",
+        "eta",
+    ]
 
 
 def test_every_trained_weight_is_the_adapters(tmp_path):
@@ -120,7 +126,9 @@ def test_every_trained_weight_is_the_adapters(tmp_path):
 def test_qlora_through_a_recipe(tmp_path):
     """4-bit base, bf16 adapters, base as reference: bitsandbytes has CPU kernels too."""
     pytest.importorskip("bitsandbytes", reason="needs the extra `quant`")
-    done = align.run("rpo/tiny", ["model.load_in_4bit=true", f"train.output_dir={tmp_path / 'run'}", "train.max_steps=1"])
+    done = align.run(
+        "rpo/tiny", ["model.load_in_4bit=true", f"train.output_dir={tmp_path / 'run'}", "train.max_steps=1"]
+    )
     assert any(type(m).__name__ == "Linear4bit" for m in done.trainer.model.modules())
     first = done.trainer.state.log_history[0]
     assert first["loss/preference"] == pytest.approx(0.693147, abs=1e-3)

@@ -21,7 +21,7 @@ ROWS = [
 ]
 
 
-def pairs(n=len(ROWS)):
+def pairs(n=10):
     return Dataset.from_list(
         [
             {

@@ -68,9 +68,7 @@ def load_preferences(config: DataConfig, *, cached_reference: bool = False) -> P
     """
     keep = REF_COLUMNS if cached_reference else ()
     train = _load(config.train, "data.train", config.unusable, keep)
-    named = {
-        name: _load(source, f"data.eval.{name}", config.unusable, keep) for name, source in config.eval.items()
-    }
+    named = {name: _load(source, f"data.eval.{name}", config.unusable, keep) for name, source in config.eval.items()}
     if config.holdout:
         train, named["holdout"] = hold_out(train, config.holdout)
     return Preferences(train, named)
@@ -81,7 +79,9 @@ def _load(source: DataSource, where: str, unusable: str, keep: tuple[str, ...]) 
         raw = read(source)
     except Exception as error:
         raise DataError(f"{where}: cannot read {source.path!r} (split {source.split!r}): {error}") from error
-    dataset, dropped = normalise(raw, columns=source.columns, where=f"{where} ({source.path})", unusable=unusable, keep=keep)
+    dataset, dropped = normalise(
+        raw, columns=source.columns, where=f"{where} ({source.path})", unusable=unusable, keep=keep
+    )
     if dropped:
         logger.warning("%s: dropped %d of %d rows: %s", where, len(dropped), len(raw), "; ".join(dropped[:3]))
     return dataset
@@ -97,8 +97,14 @@ def read(source: DataSource) -> Dataset:
     if path.is_file():
         kinds = [suffix.lstrip(".") for suffix in path.suffixes if suffix.lstrip(".") not in COMPRESSION]
         if not kinds or kinds[-1] not in BUILDERS:
-            raise ValueError(f"unknown kind of file; expected one of .{', .'.join(BUILDERS)}, or .jsonl.gz and the like")
+            raise ValueError(
+                f"unknown kind of file; expected one of .{', .'.join(BUILDERS)}, or .jsonl.gz and the like"
+            )
         return load_dataset(BUILDERS[kinds[-1]], data_files={"train": str(path)}, split=source.split)
-    if not path.exists() and (path.is_absolute() or path.suffix.lstrip(".") in {*BUILDERS, *COMPRESSION} or path.parts[:1] in ((".",), ("..",))):
+    if not path.exists() and (
+        path.is_absolute()
+        or path.suffix.lstrip(".") in {*BUILDERS, *COMPRESSION}
+        or path.parts[:1] in ((".",), ("..",))
+    ):
         raise FileNotFoundError(f"no such file or folder: {path.absolute()}")
     return load_dataset(source.path, source.name, split=source.split, revision=source.revision)

@@ -5,14 +5,13 @@
 | prompt, chosen, rejected: strings | as it is |
 | prompt, chosen, rejected: messages | as it is |
 | chosen, rejected: messages | the common beginning is the prompt |
-| chosen, rejected: strings | the common beginning is the prompt (whole words) |
+| chosen, rejected: strings | the common beginning is the prompt: up to the last "Assistant:" in it, else whole words |
 | prompt: string; chosen, rejected: full conversations | the prompt is the conversation without its last answer |
 | prompt: string; chosen, rejected: assistant messages | the prompt becomes one user message |
 | question, response_j, response_k | response_j is preferred |
 """
 
 import math
-import os.path
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ ALIASES = (
     {"chosen": "chosen", "rejected": "rejected"},
     {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},
 )
+LAST_TURN = "\n\nAssistant:"
 SHOWN = 10
 
 
@@ -59,7 +59,7 @@ def normalise(
     if missing:
         raise DataError(f"{where}: missing column {', '.join(missing)}, which ref.kind=cached needs")
     rows, problems = [], []
-    for number, row in enumerate(raw, start=1):
+    for number, row in enumerate(raw.to_list(), start=1):
         try:
             rows.append(_row(row, mapping) | {name: _number(row[name], name) for name in keep})
         except _RowError as error:
@@ -75,7 +75,9 @@ def normalise(
         raise DataError(f"{where}: no rows")
     kinds = {isinstance(row["prompt"], str) for row in rows}
     if len(kinds) > 1:
-        first = next(i for i, row in enumerate(rows) if isinstance(row["prompt"], str) != isinstance(rows[0]["prompt"], str))
+        first = next(
+            i for i, row in enumerate(rows) if isinstance(row["prompt"], str) != isinstance(rows[0]["prompt"], str)
+        )
         raise DataError(f"{where}: plain strings and chat messages are mixed, first at usable row {first + 1}")
     return Dataset.from_list(rows), problems
 
@@ -97,16 +99,15 @@ def _layout(names: Sequence[str], columns: Mapping[str, str], where: str) -> dic
 
 
 def _row(row: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
-    chosen, rejected = (_side(row[mapping[side]], side) for side in ("chosen", "rejected"))
+    chosen: Any = _side(row[mapping["chosen"]], "chosen")
+    rejected: Any = _side(row[mapping["rejected"]], "rejected")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise _RowError("chosen and rejected are of different kinds (text and messages)")
     prompt = row[mapping["prompt"]] if "prompt" in mapping else None
     if "prompt" in mapping and not prompt:
         raise _RowError("the prompt is empty")
-    if isinstance(chosen, str):
-        result = _plain(prompt, chosen, rejected)
-    else:
-        result = _conversation(prompt, chosen, rejected)
+    read: Any = _plain if isinstance(chosen, str) else _conversation
+    result = read(prompt, chosen, rejected)
     if result["chosen"] == result["rejected"]:
         raise _RowError("chosen and rejected are identical")
     return result
@@ -137,9 +138,9 @@ def _messages(value: Any, side: str) -> list[dict[str, str]]:
 
 def _plain(prompt: Any, chosen: str, rejected: str) -> dict[str, Any]:
     if prompt is None:
-        common = os.path.commonprefix([chosen, rejected])
-        if chosen != rejected:
-            common = common[: common.rfind(" ") + 1] or common[: common.rfind("\n") + 1]
+        if chosen == rejected:
+            raise _RowError("chosen and rejected are identical")
+        common = _common_beginning(chosen, rejected)
         if not common.strip():
             raise _RowError("no prompt column, and chosen and rejected have no common beginning")
         prompt, chosen, rejected = common, chosen[len(common) :], rejected[len(common) :]
@@ -148,6 +149,15 @@ def _plain(prompt: Any, chosen: str, rejected: str) -> dict[str, Any]:
     if not isinstance(prompt, str):
         raise _RowError("the prompt is messages but the answers are text")
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def _common_beginning(chosen: str, rejected: str) -> str:
+    same = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
+    common = chosen[: min(len(chosen), len(rejected)) if same is None else same]
+    turn = common.rfind(LAST_TURN)
+    if turn >= 0:  # the layout of Anthropic's HH: answers may well begin with the same words
+        return common[: turn + len(LAST_TURN)]
+    return common[: max(common.rfind(" "), common.rfind("\n")) + 1]
 
 
 def _conversation(prompt: Any, chosen: list[dict[str, str]], rejected: list[dict[str, str]]) -> dict[str, Any]:

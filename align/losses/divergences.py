@@ -95,9 +95,7 @@ def _forward_kl() -> Divergence:
 
 
 def _jensen_shannon() -> Divergence:
-    return Divergence(
-        "jensen_shannon", lambda r: LOG_2 + F.logsigmoid(r), lambda r: torch.sigmoid(-r), curvature=0.5
-    )
+    return Divergence("jensen_shannon", lambda r: LOG_2 + F.logsigmoid(r), lambda r: torch.sigmoid(-r), curvature=0.5)
 
 
 def _chi_squared_kl() -> Divergence:

@@ -39,9 +39,7 @@ class PreferenceLoss(NamedTuple):
     diagnostics: dict[str, Batch]
 
 
-def sequence_logps(
-    token_logps: Float[Tensor, "batch time"], completion_mask: Bool[Tensor, "batch time"]
-) -> Batch:
+def sequence_logps(token_logps: Float[Tensor, "batch time"], completion_mask: Bool[Tensor, "batch time"]) -> Batch:
     """Sum per-token log-probabilities over the completion: log π(y|x), in nats.
 
     A row with no completion token would silently have log-probability 0, so it is refused.
@@ -60,7 +58,7 @@ def sequence_logps(
 
 
 def log_ratios(policy: Pair, ref: Pair) -> Pair:
-    """log π(y|x) - log π_ref(y|x) for each side, in nats, shape (batch,).
+    """Log π(y|x) - log π_ref(y|x) for each side, in nats, shape (batch,).
 
     Raises:
         ValueError: If `ref` requires a gradient.
@@ -168,7 +166,9 @@ def rpo_loss(
     return PreferenceLoss(losses, rewards, components, {"rpo/sft_dominates": (pull < eta).float()})
 
 
-def f_dpo_loss(log_ratio: Pair, *, beta: float, f: Divergence, beta_scaling: Literal["raw", "curvature"]) -> PreferenceLoss:
+def f_dpo_loss(
+    log_ratio: Pair, *, beta: float, f: Divergence, beta_scaling: Literal["raw", "curvature"]
+) -> PreferenceLoss:
     """f-DPO: -log σ(β f'(u_chosen) - β f'(u_rejected)), u = π/π_ref.
 
     Source: Wang et al. 2023 (arXiv:2309.16240); β f'(u) takes the place of β log u in eq. 7 of DPO.

@@ -88,9 +88,7 @@ class MetricSums(TrainerCallback, ExportableState):
         sums = {name: list(pair) for name, pair in self.train.items()}
         return {"args": {}, "attributes": {"train": sums, "num_tokens": self.num_tokens}}
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take up the sums of the checkpoint that training resumes from."""
         saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
         if isinstance(saved, dict):

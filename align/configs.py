@@ -1,6 +1,7 @@
 """One configuration per method, extending TRL's; inherited fields that our losses do not honour are refused."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,6 +66,11 @@ class PreferenceConfig(TRLDPOConfig):
                 found.append(f"{entry.name}: not honoured here, got {value!r}; {self._refused()[entry.name]}")
         if not self.beta > 0:
             found.append(f"beta: must be positive, got {self.beta}")
+        elif math.isinf(self.beta):
+            found.append(f"beta: must be finite, got {self.beta}")
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                found.append(f"{name}: must be at least 1, got {getattr(self, name)}")
         return found
 
     def _refused(self) -> dict[str, str]:
@@ -125,6 +131,8 @@ class RPOConfig(PreferenceConfig):
         found = super().problems()
         if self.eta < 0:
             found.append(f"eta: must not be negative, got {self.eta}")
+        elif not math.isfinite(self.eta):
+            found.append(f"eta: must be finite, got {self.eta}")
         if self.sft_reduction not in ("sum", "sequence_mean"):
             found.append(f"sft_reduction: must be 'sum' or 'sequence_mean', got {self.sft_reduction!r}")
         return found

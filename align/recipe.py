@@ -1,5 +1,7 @@
 """Recipes: YAML in, typed sections out. Keys are field names of TRL's and PEFT's own dataclasses."""
 
+import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -63,8 +65,8 @@ class Generate:
         for name in ("prompts", "max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.temperature < 0:
-            raise ValueError(f"temperature: must not be negative, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature: must be finite and not negative, got {self.temperature}")
 
 
 @dataclass
@@ -78,6 +80,9 @@ class EvalConfig:
     gold_reward: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("pairs", "batch_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if self.gold_reward is not None and self.gold_reward not in REWARDS:
             raise ValueError(f"gold_reward: unknown, got {self.gold_reward!r}; {nearest(self.gold_reward, REWARDS)}")
         if self.gold_reward is not None and self.generate is None:
@@ -90,6 +95,12 @@ class Expectation:
 
     value: float
     tol: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"value: must be finite, got {self.value}")
+        if not 0 <= self.tol < math.inf:
+            raise ValueError(f"tol: must be finite and not negative, got {self.tol}")
 
 
 @dataclass
@@ -125,13 +136,15 @@ def find_recipe(name: str | Path) -> Path:
         RecipeError: If there is neither.
     """
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, also answers for names too long for the file system
         return path
-    shipped = recipes_dir() / path.with_suffix(".yaml")
-    if not path.is_absolute() and ".." not in path.parts and shipped.is_file():
+    stem = str(path).removesuffix(".yaml")
+    shipped = recipes_dir() / f"{stem}.yaml"
+    if not path.is_absolute() and ".." not in path.parts and os.path.isfile(shipped):
         return shipped
-    known = sorted(str(p.relative_to(recipes_dir()).with_suffix("")) for p in recipes_dir().rglob("*.yaml"))
-    raise RecipeError(f"{name}: no such recipe; {nearest(str(path.with_suffix('')), known)}")
+    files = (p.relative_to(recipes_dir()).with_suffix("") for p in recipes_dir().rglob("*.yaml"))
+    known = sorted(str(p) for p in files if p.parts[0] != "accelerate")
+    raise RecipeError(f"{str(name)!r}: no such recipe; {nearest(stem, known)}")
 
 
 def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -150,6 +163,8 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for key in tree.values:
         if key not in SECTIONS:
             tree.problem((key,), f"unknown section; {nearest(key, SECTIONS)}")
+        if key == "extends":
+            tree.problem((key,), "only a file can extend another; give that file's name instead")
     recipe = _build(path, tree)
     _cross_check(recipe, tree)
     tree.fail_on_problems()
@@ -166,7 +181,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
     if not isinstance(base, str):
         raise RecipeError(f"{path}: extends: expected a file name, got {describe(base)}")
     beside = path.parent / base
-    return merge(_with_bases(beside if beside.is_file() else find_recipe(base), (*seen, path.resolve())), tree)
+    return merge(_with_bases(beside if os.path.isfile(beside) else find_recipe(base), (*seen, path.resolve())), tree)
 
 
 def _build(path: Path, tree: Tree) -> dict[str, Any]:
@@ -181,7 +196,8 @@ def _build(path: Path, tree: Tree) -> dict[str, Any]:
             tree.problem((section,), "missing section")
 
     def made(cls: type, section: str, hints: dict[str, str] | None = None) -> Any:
-        return build(cls, tree.values.get(section) or {}, (section,), tree, hints)
+        values = tree.values.get(section)
+        return build(cls, {} if values is None else values, (section,), tree, hints)
 
     return {
         "method": method,
@@ -214,7 +230,9 @@ def _train(method: str, tree: Tree) -> PreferenceConfig | None:
 
 
 def _expect(tree: Tree) -> dict[str, Expectation]:
-    values = tree.values.get("expect") or {}
+    values = tree.values.get("expect")
+    if values is None:
+        return {}
     if not isinstance(values, dict):
         tree.problem(("expect",), f"expected names of estimates, got {describe(values)}")
         return {}
@@ -223,7 +241,8 @@ def _expect(tree: Tree) -> dict[str, Expectation]:
 
 def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
     model, lora, ref, train = recipe["model"], recipe["lora"], recipe["ref"], recipe["train"]
-    for key in tree.get("model") or {}:
+    settings = tree.get("model")
+    for key in settings if isinstance(settings, dict) else ():
         if key.startswith("lora_") or key in ("use_peft", "use_rslora", "use_dora"):
             tree.problem(("model", key), f"not used here; {NOT_IN_MODEL}")
     if model is not None and not model.model_name_or_path:

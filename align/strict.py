@@ -7,13 +7,14 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal, NamedTuple, Union
 
 import yaml
 
 Where = tuple[str, ...]
 MAX_DEPTH = 32
 SHOWN_KEYS = 10
+SHOWN_TEXT = 80
 PATH_KEYS = frozenset({"path", "model_name_or_path"})
 
 
@@ -62,30 +63,50 @@ def read_tree(path: Path) -> Tree:
         RecipeError: If the file is not readable as YAML at all.
     """
     tree = Tree(str(path))
+    source = _Source(str(path), path.parent, has_lines=True)
     try:
         text = path.read_text(encoding="utf-8")
-        events = [event for event in yaml.parse(text, yaml.SafeLoader) if isinstance(event, yaml.AliasEvent)]
-        if events:
-            raise RecipeError(f"{path}:{events[0].start_mark.line + 1}: anchors are not supported; use `extends`")
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text: {error}") from None
-    except RecursionError:
-        raise RecipeError(f"{path}: nested more than {MAX_DEPTH} levels deep") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+    node, loader = _compose(text, source)
     if node is None:
         raise RecipeError(f"{path}: the file is empty; a recipe needs at least method, model, data and train")
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(f"{path}: expected `key: value` lines at the top level")
-    tree.values = _plain(node, (), tree, loader, path)
+    tree.values = _plain(node, (), tree, loader, source) or {}
     return tree
 
 
-def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, path: Path) -> Any:
+class _Source(NamedTuple):
+    """Where YAML text comes from: its name in messages, and the folder that its relative paths start from."""
+
+    name: str
+    folder: Path
+    has_lines: bool
+
+    def at(self, mark: Any) -> str:
+        return f"{self.name}:{mark.line + 1}" if self.has_lines and mark else self.name
+
+
+def _compose(text: str, source: _Source) -> tuple[yaml.Node | None, yaml.SafeLoader]:
+    try:
+        events = [event for event in yaml.parse(text, yaml.SafeLoader) if isinstance(event, yaml.AliasEvent)]
+        if events:
+            raise RecipeError(f"{source.at(events[0].start_mark)}: anchors are not supported; use `extends`")
+        loader = yaml.SafeLoader(text)
+        return loader.get_single_node(), loader
+    except RecursionError:
+        raise RecipeError(f"{source.name}: nested more than {MAX_DEPTH} levels deep") from None
+    except yaml.YAMLError as error:
+        at, rule = source.at(getattr(error, "problem_mark", None)), getattr(error, "problem", None)
+        raise RecipeError(f"{at}: not valid YAML: {rule or ' '.join(str(error).split())}") from None
+
+
+def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, source: _Source) -> Any:
     if len(where) > MAX_DEPTH:
-        raise RecipeError(f"{path}:{node.start_mark.line + 1}: nested more than {MAX_DEPTH} levels deep")
+        raise RecipeError(f"{source.at(node.start_mark)}: nested more than {MAX_DEPTH} levels deep")
     if not isinstance(node, yaml.ScalarNode) and node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
         tree.problem(where, f"cannot be read: the tag {node.tag} is not supported")
         return None
@@ -94,21 +115,27 @@ def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, p
         for key_node, value_node in node.value:
             key = str(getattr(key_node, "value", "?")) if isinstance(key_node, yaml.ScalarNode) else "?"
             here = (*where, key)
-            line = f"{path}:{key_node.start_mark.line + 1}"
+            line = source.at(key_node.start_mark)
             if key in values:
                 tree.problems.append(f"{line}: {'.'.join(here)}: given twice")
             tree.lines[here] = line
-            values[key] = _plain(value_node, here, tree, loader, path)
+            values[key] = _plain(value_node, here, tree, loader, source)
         return values
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*where, str(i)), tree, loader, path) for i, item in enumerate(node.value)]
+        return [_plain(item, (*where, str(i)), tree, loader, source) for i, item in enumerate(node.value)]
     try:
         value = loader.construct_object(node)
+        if where and where[-1] in PATH_KEYS and isinstance(value, str) and value.startswith(("./", "../")):
+            return str((source.folder / value).resolve())
     except (yaml.YAMLError, ValueError) as error:
         tree.problem(where, f"cannot be read: {str(error).splitlines()[0]}")
         return None
-    if where and where[-1] in PATH_KEYS and isinstance(value, str) and value.startswith(("./", "../")):
-        return str((path.parent / value).resolve())
+    except (KeyError, IndexError, AttributeError):  # PyYAML's answer to `!!bool x`, `!!int ''` and `!!timestamp x`
+        tree.problem(where, f"cannot be read: {node.value!r} is no {node.tag.rpartition(':')[2]}")
+        return None
+    if isinstance(value, int) and value.bit_length() > 64:
+        tree.problem(where, f"cannot be read: a whole number of {value.bit_length()} bits, more than 64")
+        return None
     return value
 
 
@@ -128,17 +155,22 @@ def _merged(base: Any, child: Any) -> Any:
 
 
 def override(tree: Tree, items: Iterable[str]) -> None:
-    """Apply `section.key=value` strings; values are read as YAML."""
+    """Apply `section.key=value` strings; values are read as in a file, paths relative to the working directory."""
+    source = _Source("command line", Path.cwd(), has_lines=False)
     for item in items:
         target, equals, text = item.partition("=")
         where = tuple(target.split("."))
         if not equals or not all(where):
             tree.problems.append(f"command line: {item!r} is not of the form section.key=value")
             continue
+        tree.lines = {key: line for key, line in tree.lines.items() if key[: len(where)] != where}
+        tree.lines[where] = source.name
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            tree.problems.append(f"command line: {target}: cannot read {text!r} as YAML")
+            node, loader = _compose(text, source)
+            value = None if node is None else _plain(node, where, tree, loader, source)
+        except RecipeError as error:
+            rule = str(error).removeprefix(f"{source.name}: ")
+            tree.problems.append(f"{source.name}: {target}: {rule}, got {_shortened(repr(text))}")
             continue
         level = tree.values
         for key in where[:-1]:
@@ -146,7 +178,6 @@ def override(tree: Tree, items: Iterable[str]) -> None:
                 level[key] = {}
             level = level[key]
         level[where[-1]] = value
-        tree.lines[where] = "command line"
 
 
 def build(cls: type, values: Any, where: Where, tree: Tree, hints: Mapping[str, str] | None = None) -> Any:
@@ -180,7 +211,7 @@ def build(cls: type, values: Any, where: Where, tree: Tree, hints: Mapping[str, 
         return None
     try:
         return cls(**built)
-    except (ValueError, TypeError, ImportError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         for line in str(error).splitlines() or [repr(error)]:
             key, colon, rest = line.partition(": ")
             known = colon and key.split(".")[0] in fields
@@ -201,6 +232,10 @@ def nearest(key: str, known: Iterable[str]) -> str:
 def describe(value: Any) -> str:
     """A value with its type, as error messages show it."""
     return "nothing" if value is None else f"{type(value).__name__} {value!r}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
 
 
 def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:

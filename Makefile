@@ -23,10 +23,15 @@ quickstart: setup
 	$(BIN)/alignkit train quickstart --overwrite train.eta=0 train.output_dir=runs/quickstart-dpo
 	$(BIN)/alignkit eval runs/quickstart runs/quickstart-dpo
 
-test: setup
+# bitsandbytes only for the tests: where it is installed, every import of peft prints a line about its kernels.
+$(VENV)/.quant: $(VENV)/.done
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[quant]'
+	touch $@
+
+test: $(VENV)/.quant
 	$(BIN)/python -m pytest
 
-test-all: setup
+test-all: $(VENV)/.quant
 	$(BIN)/python -m pytest -m 'not gpu'
 
 lint: setup

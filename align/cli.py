@@ -13,22 +13,24 @@ import torch
 from . import train
 from .data import DataError, load_preferences
 from .recipe import RecipeError, load_recipe, recipes_dir
-from .rundir import RECIPE_FILE, RunError
+from .rundir import RECIPE_FILE, RunError, quiet_upstream
 
-USER_ERRORS = (RecipeError, DataError, RunError, FileNotFoundError)
+USER_ERRORS = (RecipeError, DataError, RunError, OSError)  # OSError: a model or a folder that is not there
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; problems with what the user gave are told without a traceback, with exit code 2."""
+    quiet_upstream()
     words = list(sys.argv[1:] if argv is None else argv)
+    about = "\n".join(f"  {name:8} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items())
     parser = argparse.ArgumentParser(
-        prog="alignkit", description="Preference optimization from recipes.", allow_abbrev=False
+        prog="alignkit",
+        description=f"Preference optimization from recipes.\n\n{about}",
+        epilog="`alignkit COMMAND --help` says more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument(
-        "command",
-        choices=COMMANDS,
-        help="; ".join(f"{k}: {(f.__doc__ or '').splitlines()[0]}" for k, f in COMMANDS.items()),
-    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     command = parser.parse_args(words[:1]).command
     try:
         return COMMANDS[command](words[1:])
@@ -124,7 +126,10 @@ def _verify(argv: Sequence[str]) -> int:
     expect = load_recipe(run / RECIPE_FILE, ["train.use_cpu=true", "train.bf16=false"]).expect
     if not expect:
         raise RunError(f"{run}: its recipe expects nothing; add an `expect` section")
-    estimates = json.loads((run / "report.json").read_text(encoding="utf-8"))["estimates"]
+    try:
+        estimates = dict(json.loads((run / "report.json").read_text(encoding="utf-8"))["estimates"])
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{run}: report.json holds no report; make it again with `alignkit eval {run}`") from None
     failed = 0
     for name, wanted in expect.items():
         if name not in estimates:

@@ -68,10 +68,8 @@ class PreferenceConfig(TRLDPOConfig):
             found.append(f"beta: must be positive, got {self.beta}")
         elif math.isinf(self.beta):
             found.append(f"beta: must be finite, got {self.beta}")
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                found.append(f"{name}: must be at least 1, got {getattr(self, name)}")
-        return found
+        counts = ("per_device_train_batch_size", "gradient_accumulation_steps")
+        return found + [f"{n}: must be at least 1, got {getattr(self, n)}" for n in counts if getattr(self, n) < 1]
 
     def _refused(self) -> dict[str, str]:
         if self.router_aux_loss_coef == 0.0:

@@ -275,6 +275,8 @@ def _check_lora(lora: LoraConfig, tree: Tree) -> None:
     if tree.get("lora", "task_type") not in (None, "CAUSAL_LM"):
         tree.problem(("lora", "task_type"), f"must be CAUSAL_LM, got {tree.get('lora', 'task_type')!r}")
     lora.task_type = "CAUSAL_LM"
+    if lora.r < 1:
+        tree.problem(("lora", "r"), f"must be at least 1, got {lora.r}")
     targets = tree.get("lora", "target_modules")
     if "lm_head" in (targets if isinstance(targets, list) else [targets]):
         tree.problem(

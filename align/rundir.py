@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ PACKAGES = ("alignkit", "torch", "transformers", "trl", "peft", "datasets", "acc
 
 class RunError(ValueError):
     """A run directory that cannot be used as asked. The message says what to do."""
+
+
+def quiet_upstream() -> None:
+    """Hide deprecations that TRL 1.16 causes inside transformers: nothing a user of ours could mend."""
+    for name in ("gradient_checkpointing", "is_gradient_checkpointing"):
+        warnings.filterwarnings("ignore", message=f"`{name}` is deprecated", category=FutureWarning)
 
 
 def write_text(path: Path, text: str) -> None:

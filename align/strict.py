@@ -170,12 +170,13 @@ def override(tree: Tree, items: Iterable[str]) -> None:
             value = None if node is None else _plain(node, where, tree, loader, source)
         except RecipeError as error:
             rule = str(error).removeprefix(f"{source.name}: ")
-            tree.problems.append(f"{source.name}: {target}: {rule}, got {_shortened(repr(text))}")
+            tree.problems.append(f"{source.name}: {target}: {rule}, got {text[:SHOWN_TEXT]!r}")
             continue
         level = tree.values
-        for key in where[:-1]:
+        for depth, key in enumerate(where[:-1], start=1):
             if not isinstance(level.get(key), dict):
                 level[key] = {}
+                tree.lines[where[:depth]] = source.name
             level = level[key]
         level[where[-1]] = value
 
@@ -232,10 +233,6 @@ def nearest(key: str, known: Iterable[str]) -> str:
 def describe(value: Any) -> str:
     """A value with its type, as error messages show it."""
     return "nothing" if value is None else f"{type(value).__name__} {value!r}"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
 
 
 def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:

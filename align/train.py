@@ -27,6 +27,7 @@ from .rundir import (
     checkpoint_to_resume,
     data_digest,
     environment,
+    quiet_upstream,
     write_text,
 )
 from .trainers import PreferenceTrainer
@@ -196,6 +197,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; problems with what the user gave are told without a traceback, with exit code 2."""
+    quiet_upstream()
     options = arguments().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

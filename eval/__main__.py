@@ -7,7 +7,7 @@ from pathlib import Path
 
 from align.data import DataError
 from align.recipe import RecipeError
-from align.rundir import METRICS_FILE, RunError, read_metrics
+from align.rundir import METRICS_FILE, RunError, quiet_upstream, read_metrics
 
 from .evaluate import evaluate
 from .report import table, verdict, write_report
@@ -27,6 +27,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print the table and the report's path; problems with what was given end with exit code 2."""
+    quiet_upstream()
     options = arguments().parse_intermixed_args(argv)
     overrides = tuple(item for item in options.runs if "=" in item)
     names = [item for item in options.runs if "=" not in item]

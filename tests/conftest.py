@@ -32,3 +32,9 @@ def shared_data():
     if not SHARED.is_dir():
         pytest.skip(f"real data sets are not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the recipe tests of a module write theirs."""
+    return tmp_path_factory.mktemp("recipes")

@@ -6,38 +6,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from recipes_under_test import GOOD, load, problems
 
 from align.recipe import RecipeError, load_recipe
-
-GOOD = """\
-method: rpo
-model: {model_name_or_path: tiny-random, dtype: float32}
-lora: {r: 4, target_modules: all-linear}
-data:
-  train: {path: ./pairs.jsonl}
-train:
-  output_dir: runs/x
-  beta: 0.3
-  learning_rate: 5e-7
-  use_cpu: true
-  bf16: false
-"""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("recipes")
-
-
-def load(folder, text, *overrides, name="r.yaml"):
-    (folder / name).write_text(text)
-    return load_recipe(folder / name, overrides)
-
-
-def problems(folder, text, *overrides):
-    with pytest.raises(RecipeError) as caught:
-        load(folder, text, *overrides)
-    return str(caught.value).splitlines()
 
 
 def test_reads_a_recipe(folder):

@@ -95,6 +95,8 @@ def read(source: DataSource) -> Dataset:
     """
     path = Path(source.path)
     if path.is_file():
+        if source.name or source.revision:
+            raise ValueError("name and revision belong to hub data sets; remove them for a file")
         kinds = [suffix.lstrip(".") for suffix in path.suffixes if suffix.lstrip(".") not in COMPRESSION]
         if not kinds or kinds[-1] not in BUILDERS:
             raise ValueError(

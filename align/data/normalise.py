@@ -147,7 +147,7 @@ def _plain(prompt: Any, chosen: str, rejected: str) -> dict[str, Any]:
         if not chosen.strip() or not rejected.strip():
             raise _RowError("an answer is empty once the common beginning is taken as the prompt")
     if not isinstance(prompt, str):
-        raise _RowError("the prompt is messages but the answers are text")
+        raise _RowError("the answers are text but the prompt is not")
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
@@ -168,8 +168,6 @@ def _conversation(prompt: Any, chosen: list[dict[str, str]], rejected: list[dict
             raise _RowError(f"{side} is empty")
     if prompt is not None and not isinstance(prompt, str):
         prompt = _messages(prompt, "prompt")
-        if prompt[-1]["role"] == "assistant":
-            raise _RowError("the prompt ends with an assistant message")
     if len(chosen) > 1 or len(rejected) > 1:
         context = chosen[:-1]
         if context != rejected[:-1]:
@@ -182,6 +180,8 @@ def _conversation(prompt: Any, chosen: list[dict[str, str]], rejected: list[dict
         prompt = [{"role": "user", "content": prompt}]
     if prompt is None:
         raise _RowError("no prompt column, and the conversations hold only an answer")
+    if prompt[-1]["role"] == "assistant":
+        raise _RowError("the prompt ends with an assistant message")
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 

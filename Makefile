@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export ALIGNKIT_CACHE ?= $(CURDIR)/.cache
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Threads that wait asleep: spinning ones slow each other down manyfold when the machine has other work.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: setup quickstart test test-all lint check mutants clean
 

@@ -223,7 +223,8 @@ def _train(method: str, tree: Tree) -> PreferenceConfig | None:
     hints["rpo_alpha"] = "RPO's weight is `eta` (method: rpo), with `sft_reduction` and `scale_by_beta`"
     for key, why in NOT_IN_TRAIN.items():
         if isinstance(values, dict) and key in values:
-            tree.problem(("train", key), f"not allowed in a recipe, got {values[key]!r}; {why}")
+            shown = "" if key == "hub_token" else f", got {values[key]!r}"
+            tree.problem(("train", key), f"not allowed in a recipe{shown}; {why}")
     if isinstance(values, dict) and not values.get("output_dir"):
         tree.problem(("train", "output_dir"), "missing; the run directory")
     return build(CONFIGS[method], values, ("train",), tree, hints)

@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         finished = run(options.recipe, options.overrides, resume=options.resume, overwrite=options.overwrite)
-    except (RecipeError, DataError, RunError, FileNotFoundError) as error:
+    except (RecipeError, DataError, RunError, OSError) as error:
         print(f"{error}", file=sys.stderr)  # noqa: T201 - the command line's own message
         return 2
     if finished.trainer.is_world_process_zero():

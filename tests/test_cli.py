@@ -33,6 +33,10 @@ def test_check_reads_recipe_and_data(capsys):
         (["train", "rpo/tiny", "--num-processes", "2", "train.beta=x"], "train.beta: expected float"),
         (["verify", "nowhere"], "no report.json of a finished run there"),
         (["eval", "nowhere"], "not a run directory"),
+        (["train", "rpo/tiny", "--resume", "nowhere"], "--resume: nowhere is not a complete checkpoint"),
+        (["train", "rpo/tiny", "--num-processes", "2", "--accelerate-config", "zero9"], "no such file or shipped"),
+        (["check", "rpo/tiny", "beta=1"], "command line: beta: unknown section"),
+        (["check", ""], "'': no such recipe"),
         (["recipes", "nothing"], "no such shipped recipe"),
     ],
 )
@@ -41,6 +45,21 @@ def test_what_the_user_got_wrong_is_told_in_a_line(capsys, words, message):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("setting", ["train.output_dir={file}", "model.model_name_or_path={file}/nothing"])
+def test_a_folder_or_model_that_is_not_there_is_told_without_a_traceback(tmp_path, capsys, setting):
+    (tmp_path / "taken").write_text("")
+    out = f"train.output_dir={tmp_path / 'run'}"
+    assert cli.main(["train", "rpo/tiny", out, setting.format(file=tmp_path / "taken")]) == 2
+    assert str(tmp_path / "taken") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["trian"], ["check"], ["train", "rpo/tiny", "--overwrit"]])
+def test_unknown_words_end_with_the_usage(capsys, words):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    assert "usage: alignkit" in capsys.readouterr().err
 
 
 def test_recipes_are_listed_and_shown(capsys):
@@ -77,6 +96,33 @@ def test_verify_needs_something_to_compare(tmp_path, capsys, tail, message):
     (tmp_path / "report.json").write_text(json.dumps({"estimates": {"kl": {"value": 1, "low": 1, "high": 1, "n": 2}}}))
     assert cli.main(["verify", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"estimates": 3}'])
+def test_verify_names_a_report_that_is_none(tmp_path, capsys, text):
+    (tmp_path / "recipe.resolved.yaml").write_text(RESOLVED + "expect: {kl: {value: 1, tol: 1}}\n")
+    (tmp_path / "report.json").write_text(text)
+    assert cli.main(["verify", str(tmp_path)]) == 2
+    assert f"{tmp_path}: report.json holds no report; make it again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--num-processes", "2"], ["--accelerate-config", "ddp"]])
+def test_train_hands_all_it_was_given_to_the_launcher(monkeypatch, words):
+    started = []
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(cli.os, "execv", lambda program, command: started.append((program, command)))
+    cli.main(["train", "rpo/tiny", "--resume", "auto", *words, "train.beta=0.2", "--overwrite"])
+    ((program, command),) = started
+    assert program == sys.executable
+    assert command[-7:] == ["-m", "align.train", "rpo/tiny", "train.beta=0.2", "--resume", "auto", "--overwrite"]
+
+
+def test_inside_a_launched_process_train_trains_itself(monkeypatch):
+    given = []
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setattr(cli.train, "main", lambda words: given.append(words) or 0)
+    assert cli.main(["train", "rpo/tiny", "--num-processes", "2"]) == 0
+    assert given == [["rpo/tiny"]]
 
 
 def test_how_several_processes_are_started():

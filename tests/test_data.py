@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 
 import pytest
 from datasets import Dataset
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
 from align.data.normalise import normalise
+from align.data.split import prompt_position
 
 
 def user(text):
@@ -101,6 +103,40 @@ def test_unusable_plain_rows_are_named(row, reason):
         rows_of(row)
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (TEXT | {"prompt": [user("q")]}, "the answers are text but the prompt is not"),
+        (TEXT | {"prompt": 5}, "the answers are text but the prompt is not"),
+        (TEXT | {"chosen": [bot("a")]}, "chosen and rejected are of different kinds"),
+        (TEXT | {"chosen": {"role": "assistant", "content": "a"}}, "chosen is neither text nor a list of messages"),
+        (TEXT | {"chosen": ["a"], "rejected": ["b"]}, "chosen holds something that is not a message"),
+        (CHAT | {"prompt": [{"content": "q"}]}, "prompt holds something that is not a message"),
+        ({k: CHAT[k] for k in ("chosen", "rejected")}, "no prompt column, and the conversations hold only an answer"),
+        ({k: [bot("x"), *CHAT[k]] for k in ("chosen", "rejected")}, "the prompt ends with an assistant message"),
+    ],
+)
+def test_rows_of_the_wrong_shape_are_named(row, reason):
+    with pytest.raises(DataError, match=f"row 1: {reason}"):
+        rows_of(row)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt"),
+    [  # answers that begin alike must not lend their first words, or half a word, to the prompt
+        (
+            "\n\nHuman: hi\n\nAssistant: I am\nwell",
+            "\n\nHuman: hi\n\nAssistant: I am ill",
+            "\n\nHuman: hi\n\nAssistant:",
+        ),
+        ("say it:\nyesterday", "say it:\nyes", "say it:\n"),
+        ("one two three", "one two thirds", "one two "),
+    ],
+)
+def test_the_common_beginning_ends_at_the_last_turn_or_a_whole_word(chosen, rejected, prompt):
+    assert rows_of({"chosen": chosen, "rejected": rejected})[0][0]["prompt"] == prompt
+
+
 def test_only_the_first_ten_rows_are_listed():
     with pytest.raises(DataError, match=r"row 10: .*\n  ... and 2 more\n  mend them, or set data.unusable=drop"):
         rows_of(*[TEXT | {"chosen": ""}] * 12)
@@ -149,6 +185,72 @@ def test_unreadable_sources(tmp_path, name, message):
     (tmp_path / "data.txt").write_text("x")
     with pytest.raises(DataError, match=f"data.train: cannot read .*{message}"):
         load_preferences(DataConfig(train=DataSource(str(tmp_path / name))))
+
+
+def source(tmp_path, *rows, **settings):
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return DataSource(str(tmp_path / "pairs.jsonl"), **settings)
+
+
+def test_text_and_chat_rows_do_not_mix(tmp_path):
+    with pytest.raises(DataError, match="plain strings and chat messages are mixed, first at usable row 2"):
+        load_preferences(DataConfig(train=source(tmp_path, TEXT, CHAT)))
+
+
+def test_dropped_rows_are_told_and_none_left_is_an_error(tmp_path, caplog):
+    rows = [TEXT | {"chosen": chosen} for chosen in ("a", "", "b", "c")]
+    data = load_preferences(DataConfig(train=source(tmp_path, *rows), unusable="drop"))
+    assert [row["chosen"] for row in data.train] == ["a", "c"]
+    told = "data.train: dropped 2 of 4 rows: row 2: chosen is empty; row 3: chosen and rejected are identical"
+    assert caplog.messages == [told]
+    with pytest.raises(DataError, match="2 of 2 rows cannot be used"):
+        load_preferences(DataConfig(train=source(tmp_path, *rows[1:3]), unusable="drop"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split": "test"}, r"\(split 'test'\): Unknown split"),
+        ({"name": "default"}, "name and revision belong to hub data sets"),
+        ({"revision": "main"}, "name and revision belong to hub data sets"),
+        ({"columns": {"chosen": "good"}}, "columns.chosen: no column 'good'; there are prompt, chosen, rejected"),
+    ],
+)
+def test_settings_that_do_not_fit_a_file_are_refused(tmp_path, settings, message):
+    with pytest.raises(DataError, match=f"data.train.*{message}"):
+        load_preferences(DataConfig(train=source(tmp_path, TEXT, **settings)))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("", "there are no rows in it"), ("{nope\n", "JSON parse error: Missing a name")]
+)
+def test_broken_files_say_what_is_wrong_and_in_which_set(tmp_path, text, reason):
+    (tmp_path / "bad.jsonl").write_text(text)
+    bad = DataSource(str(tmp_path / "bad.jsonl"))
+    with pytest.raises(DataError, match=f"data.eval.x: cannot read .*: {reason}"):
+        load_preferences(DataConfig(train=source(tmp_path, TEXT), eval={"x": bad}))
+
+
+def test_cached_columns_are_asked_of_every_set(tmp_path):
+    columns = {"ref_chosen_logps": -1.0, "ref_rejected_logps": -2.0}
+    config = DataConfig(train=source(tmp_path, TEXT | columns))
+    assert load_preferences(config, cached_reference=True).train.to_list() == [TEXT | columns]
+    (tmp_path / "plain").mkdir()
+    config.eval["x"] = source(tmp_path / "plain", TEXT)
+    with pytest.raises(DataError, match=r"data.eval.x .*: missing column .* which ref.kind=cached needs"):
+        load_preferences(config, cached_reference=True)
+
+
+@given(st.lists(st.text(max_size=6), max_size=30), st.floats(0, 0.7))
+def test_a_larger_share_holds_out_the_same_prompts_and_more(prompts, share):
+    less, more = ({p for p in prompts if prompt_position(p) < s} for s in (share, share + 0.2))
+    assert less <= more
+    assert all(0 <= prompt_position(p) < 1 for p in prompts)
+
+
+def test_the_holdout_is_about_as_large_as_asked_for():
+    held_out = sum(prompt_position(f"prompt {i}") < 0.2 for i in range(4000))
+    assert held_out == pytest.approx(800, abs=5 * math.sqrt(4000 * 0.2 * 0.8))  # five standard deviations
 
 
 def held(tmp_path, rows, share=0.4):

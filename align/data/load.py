@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 
 from .normalise import REF_COLUMNS, DataError, normalise
 from .split import hold_out
@@ -78,7 +79,10 @@ def _load(source: DataSource, where: str, unusable: str, keep: tuple[str, ...]) 
     try:
         raw = read(source)
     except Exception as error:
-        raise DataError(f"{where}: cannot read {source.path!r} (split {source.split!r}): {error}") from error
+        # `datasets` hides what the parser said behind "An error occurred", and says nothing about a file without rows
+        reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        told = "there are no rows in it" if isinstance(error, StopIteration) else reason
+        raise DataError(f"{where}: cannot read {source.path!r} (split {source.split!r}): {told}") from error
     dataset, dropped = normalise(
         raw, columns=source.columns, where=f"{where} ({source.path})", unusable=unusable, keep=keep
     )

@@ -30,7 +30,7 @@ def train(recipe, path, tmp_path, *more):
         [
             f"data={{train: {{path: {path}, split: 'train[:24]'}}, holdout: 0.2, unusable: drop}}", f"train.output_dir={tmp_path / 'run'}",
             "train.max_steps=2", "train.per_device_train_batch_size=1", "train.global_batch_size=1", "train.max_length=256",
-            "train.learning_rate=2e-4", 'train.eval_strategy="no"', 'train.save_strategy="no"', "train.logging_steps=1",
+            "train.learning_rate=2e-4", "train.warmup_steps=0", 'train.eval_strategy="no"', 'train.save_strategy="no"', "train.logging_steps=1",
             "train.gradient_checkpointing=false", "train.use_cpu=true", "train.bf16=false", *more,
         ],
     )  # fmt: skip

@@ -92,6 +92,13 @@ def test_rpo_without_eta_is_dpo(tmp_path):
         assert_close(tiny.weights(rpo)[name], weight, rtol=0, atol=0)
 
 
+def test_rpo_mean_variant_is_over_each_answers_own_tokens(tmp_path):
+    kw = {"eta": 0.5, "sft_reduction": "sequence_mean", "scale_by_beta": False, "per_device_train_batch_size": 1}
+    for record in trained(RPOTrainer, RPOConfig, tmp_path, **kw).state.log_history[:-1]:
+        mean = record["logps/chosen"] / record["length/chosen"]
+        assert record["loss/sft"] == pytest.approx(-0.5 * mean, rel=1e-5)
+
+
 def test_rpo_loss_is_its_components(tmp_path):
     rpo = trained(RPOTrainer, RPOConfig, tmp_path, eta=0.5)
     for record in rpo.state.log_history[:-1]:

@@ -130,6 +130,12 @@ def test_the_reference_has_no_dropout_while_the_policy_has(tmp_path):
     with torch.no_grad():
         policies = [score(trained.model.train(), inputs)[0].token_logps for _ in range(2)]
     assert not torch.equal(*policies)
+    for module in trained.model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    trained.model.train()
+    refs = [torch.cat(trained.compute_ref_log_probs(trained.model, inputs)) for _ in range(2)]
+    assert torch.equal(*refs)
     with dropout_off(trained.model):
         assert not any(m.training for m in trained.model.modules() if isinstance(m, torch.nn.Dropout))
     assert any(m.training for m in trained.model.modules() if isinstance(m, torch.nn.Dropout))

@@ -67,14 +67,11 @@ def compact_head() -> Iterator[None]:
 
 @contextlib.contextmanager
 def dropout_off(*models: nn.Module | None) -> Iterator[None]:
-    """Dropout modules in evaluation mode: the reference is deterministic even where the policy has dropout."""
-    active = [
-        module
-        for model in models
-        if model is not None
-        for module in model.modules()
-        if isinstance(module, nn.Dropout) and module.training
-    ]
+    """Every module in evaluation mode: the reference is deterministic even where the policy has dropout.
+
+    Attention dropout is a function that reads its module's mode, so switching `nn.Dropout` off would not do.
+    """
+    active = [module for model in models if model is not None for module in model.modules() if module.training]
     for module in active:
         module.training = False
     try:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,11 @@ def weights_digest(model: torch.nn.Module, *, only: str = "") -> str:
 def base_model_of(adapter: str | Path) -> str:
     """The base model that an adapter folder names."""
     return str(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path)
+
+
+def another_model(config: ModelConfig, path: str | Path | None) -> ModelConfig:
+    """The same settings for the model at `path`, whose revisions are its own."""
+    return replace(config, model_name_or_path=str(path), model_revision="main")
 
 
 def _name(config: ModelConfig) -> str:

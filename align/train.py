@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 from peft import PeftModel
 from transformers import set_seed
-from trl import ModelConfig
 
 from . import models
 from .data import DataError, load_preferences
@@ -93,10 +92,7 @@ def build_trainer(recipe: Recipe, train: Any, eval_sets: dict[str, Any]) -> tupl
     policy = models.load_model(recipe.model, adapter=adapter, trainable=True)
     ref_model = None
     if recipe.ref.kind == "model":
-        elsewhere = ModelConfig(
-            **{**vars(recipe.model), "model_name_or_path": recipe.ref.path, "model_revision": "main"}
-        )
-        ref_model = models.load_model(elsewhere)
+        ref_model = models.load_model(models.another_model(recipe.model, recipe.ref.path))
     ref = reference_identity(recipe, policy, ref_model)
     trainer = METHODS[recipe.method].trainer(
         model=policy,

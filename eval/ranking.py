@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from .stats import Estimate, mean_estimate
+from .stats import Estimate, mean_estimate, win_scores
 
 Values = Float[np.ndarray, " pairs"]
 
@@ -23,7 +23,7 @@ class PairScores(NamedTuple):
 
 def correct(margin: Values) -> Values:
     """1 for a positive margin, 0 for a negative one, one half for a tie. Shape (pairs,)."""
-    return (margin > 0) + 0.5 * (margin == 0)
+    return win_scores(margin, np.zeros_like(margin))
 
 
 def rankings(scores: PairScores) -> dict[str, Values]:

@@ -10,9 +10,8 @@ from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
-from trl import ModelConfig
 
-from align.models import load_adapter, load_model, load_tokenizer, weights_digest
+from align.models import another_model, load_adapter, load_model, load_tokenizer, weights_digest
 from align.recipe import Recipe, load_recipe
 from align.rundir import ENV_FILE, RECIPE_FILE, RunError
 
@@ -79,8 +78,7 @@ def _models(run: Path, recipe: Recipe) -> tuple[Use, Use]:
         base_is_ref = recipe.ref.kind == "base"
         return _always(policy), _adapters_off(policy) if base_is_ref else _reference(recipe)
     if (run / "model").is_dir():
-        config = ModelConfig(**{**vars(recipe.model), "model_name_or_path": str(run / "model")})
-        return _always(load_model(config).eval()), _reference(recipe)
+        return _always(load_model(another_model(recipe.model, run / "model")).eval()), _reference(recipe)
     raise RunError(
         f"{run}: neither adapter/ nor model/ there: the run has not finished; continue it with --resume auto"
     )
@@ -90,7 +88,7 @@ def _any_model(name: str, recipe: Recipe) -> tuple[Use, Use]:
     if (Path(name) / "adapter_config.json").is_file():
         policy = load_adapter(load_model(recipe.model), name).eval()
     else:
-        policy = load_model(ModelConfig(**{**vars(recipe.model), "model_name_or_path": name})).eval()
+        policy = load_model(another_model(recipe.model, name)).eval()
     return _always(policy), _reference(recipe)
 
 
@@ -100,8 +98,7 @@ def _reference(recipe: Recipe) -> Use:
             "ref.kind=cached: the data's values cannot generate answers; name a model with ref.kind=base or model"
         )
     if recipe.ref.kind == "model":
-        config = ModelConfig(**{**vars(recipe.model), "model_name_or_path": recipe.ref.path, "model_revision": "main"})
-        return _always(load_model(config).eval())
+        return _always(load_model(another_model(recipe.model, recipe.ref.path)).eval())
     adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
     return _always(load_model(recipe.model, adapter=adapter).eval())
 

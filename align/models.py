@@ -145,9 +145,22 @@ def load_model(
         quantization_config=get_quantization_config(config),
         trust_remote_code=False,
     )
+    keep_quantised_weights_plain(model)
     if adapter is not None:
         model = load_adapter(model, adapter, trainable=trainable)
     return model
+
+
+def keep_quantised_weights_plain(model: torch.nn.Module) -> None:
+    """On CPUs with AVX512-BF16, keep bitsandbytes from repacking 4-bit weights in the first forward in eval mode.
+
+    The packed product has no gradient with respect to its input, and the layer stays packed when training goes on: one
+    evaluation, or one reference pass with dropout off, would silently cut the gradients of all layers below. It also
+    asserts that every layer has a multiple of 32 outputs. (bitsandbytes 0.50, `Linear4bit.forward`.)
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, trainable: bool = False) -> PeftModel:

@@ -132,3 +132,16 @@ def test_qlora_through_a_recipe(tmp_path):
     assert any(type(m).__name__ == "Linear4bit" for m in done.trainer.model.modules())
     first = done.trainer.state.log_history[0]
     assert first["loss/preference"] == pytest.approx(0.693147, abs=1e-3)
+
+
+def test_qlora_gradients_survive_an_evaluation(tmp_path):
+    """bitsandbytes repacks weights in eval mode on some CPUs, and the packed product has no gradient."""
+    pytest.importorskip("bitsandbytes", reason="needs the extra `quant`")
+    trainer = align.run(
+        "rpo/tiny", ["model.load_in_4bit=true", f"train.output_dir={tmp_path / 'run'}", "train.max_steps=1"]
+    ).trainer
+    trainer.evaluate()
+    trainer.training_step(trainer.model, next(iter(trainer.get_train_dataloader())))
+    first_layer = [p for n, p in trainer.model.named_parameters() if "layers.0.self_attn.q_proj.lora_B" in n]
+    assert first_layer
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in first_layer)

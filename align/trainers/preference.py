@@ -20,6 +20,7 @@ from trl import DPOTrainer as TRLDPOTrainer
 from ..configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
 from ..losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
 from ..losses.preference import sequence_logps
+from ..models import keep_quantised_weights_plain
 from .metrics import MetricSums, preference_metrics
 from .trl_contract import dropout_off, reference_logps, score
 
@@ -82,6 +83,9 @@ class PreferenceTrainer(TRLDPOTrainer):
             quantization_config=quantization_config,
             peft_config=peft_config,
         )
+        for each in (self.model, self.ref_model):
+            if each is not None:
+                keep_quantised_weights_plain(each)
         if self._is_vision_dataset:
             raise ValueError(f"{where}: images are not supported; use trl.DPOTrainer")
         if self.aux_loss_enabled:

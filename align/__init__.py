@@ -8,18 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .configs import DPOConfig, FDPOConfig, RPOConfig
+    from .configs import DPOConfig, FDPOConfig, GRPOConfig, RLOOConfig, RPOConfig
     from .losses import Pair, divergence, dpo_loss, f_dpo_loss, implicit_rewards, rpo_loss, sequence_logps
     from .recipe import Recipe, RecipeError, load_recipe
     from .train import run
     from .trainers import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
+    from .trainers.online import GRPOTrainer, RLOOTrainer
 
 _HOME = {
-    "configs": ("DPOConfig", "FDPOConfig", "RPOConfig"),
+    "configs": ("DPOConfig", "FDPOConfig", "GRPOConfig", "RLOOConfig", "RPOConfig"),
     "losses": ("Pair", "divergence", "dpo_loss", "f_dpo_loss", "implicit_rewards", "rpo_loss", "sequence_logps"),
     "recipe": ("Recipe", "RecipeError", "load_recipe"),
     "train": ("run",),
     "trainers": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),
+    "trainers.online": ("GRPOTrainer", "RLOOTrainer"),
 }
 
 __all__ = [
@@ -27,8 +29,12 @@ __all__ = [
     "DPOTrainer",
     "FDPOConfig",
     "FDPOTrainer",
+    "GRPOConfig",
+    "GRPOTrainer",
     "Pair",
     "PreferenceTrainer",
+    "RLOOConfig",
+    "RLOOTrainer",
     "RPOConfig",
     "RPOTrainer",
     "Recipe",

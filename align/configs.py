@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trl import DPOConfig as TRLDPOConfig
+from trl import GRPOConfig as TRLGRPOConfig
+from trl import RLOOConfig as TRLRLOOConfig
 
 from .losses.divergences import Divergence, divergence
 
@@ -26,6 +28,11 @@ REFUSED = {
 }
 """Fields of TRL's DPOConfig that must keep their default, and what to do instead."""
 
+_SHARED_PREFIX = (
+    "Compute a prompt once, for all its answers in a batch. 'auto' does so where the model allows it and the first batch "
+    "gives the same log-probabilities both ways, and says why not otherwise; 'on' fails instead; 'off' never does."
+)
+
 
 class ConfigError(ValueError):
     """Settings that contradict each other or would be ignored; one line per problem."""
@@ -44,6 +51,17 @@ class PreferenceConfig(TRLDPOConfig):
         metadata={
             "help": "Pairs per optimizer step over all processes. `gradient_accumulation_steps` follows from it, the "
             "number of processes and `per_device_train_batch_size`."
+        },
+    )
+    shared_prefix: Literal["auto", "on", "off"] = field(
+        default="auto",
+        metadata={"help": _SHARED_PREFIX},
+    )
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most tokens in one forward pass on one device. A batch with more is computed in parts, with the same "
+            "gradient: it bounds memory, whatever `per_device_train_batch_size` is."
         },
     )
 
@@ -68,6 +86,10 @@ class PreferenceConfig(TRLDPOConfig):
             found.append(f"beta: must be positive, got {self.beta}")
         elif math.isinf(self.beta):
             found.append(f"beta: must be finite, got {self.beta}")
+        if self.shared_prefix not in ("auto", "on", "off"):
+            found.append(f"shared_prefix: must be 'auto', 'on' or 'off', got {self.shared_prefix!r}")
+        if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
+            found.append(f"max_tokens_per_batch: must be at least 1, got {self.max_tokens_per_batch}")
         counts = ("per_device_train_batch_size", "gradient_accumulation_steps")
         return found + [f"{n}: must be at least 1, got {getattr(self, n)}" for n in counts if getattr(self, n) < 1]
 
@@ -167,6 +189,20 @@ class FDPOConfig(PreferenceConfig):
     def generator(self) -> Divergence:
         """The divergence these settings name."""
         return divergence(self.divergence, alpha=self.alpha)
+
+
+@dataclass
+class GRPOConfig(TRLGRPOConfig):
+    """TRL's GRPOConfig and `shared_prefix`."""
+
+    shared_prefix: Literal["auto", "on", "off"] = field(default="auto", metadata={"help": _SHARED_PREFIX})
+
+
+@dataclass
+class RLOOConfig(TRLRLOOConfig):
+    """TRL's RLOOConfig and `shared_prefix`."""
+
+    shared_prefix: Literal["auto", "on", "off"] = field(default="auto", metadata={"help": _SHARED_PREFIX})
 
 
 CONFIGS: dict[str, type[PreferenceConfig]] = {"dpo": DPOConfig, "rpo": RPOConfig, "fdpo": FDPOConfig}

@@ -257,8 +257,10 @@ def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:
         except ValueError:
             pass
     literal = next((o for o in options if typing.get_origin(o) is Literal), None)
+    choices = [str(choice) for choice in typing.get_args(literal)]
+    if isinstance(value, bool) and {"on", "off"} <= set(choices):  # an unquoted `on` or `off`
+        return "on" if value else "off"
     if literal is not None and isinstance(value, str):
-        choices = [str(choice) for choice in typing.get_args(literal)]
         tree.problem(where, f"must be one of {', '.join(choices)}, got {value!r}; {nearest(value, choices)}")
     else:
         takes_text = isinstance(value, bool) and any(o is str for o in options)

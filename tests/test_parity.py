@@ -7,12 +7,22 @@ from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
 
 from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPOTrainer
+from align.trainers import trl_contract
 
 
 def same_path(ours, theirs):
     assert tiny.losses(ours) == pytest.approx(tiny.losses(theirs), abs=1e-6)
     for name, weight in tiny.weights(theirs).items():
         assert_close(tiny.weights(ours)[name], weight, rtol=1e-5, atol=1e-7)
+
+
+PADDED = {"shared_prefix": "off"}
+
+
+@pytest.fixture
+def trl_head(monkeypatch):
+    """With TRL's own head and padded rows, sums are taken in TRL's order, and equality is to the last digits."""
+    monkeypatch.setattr(trl_contract, "_Head", trl_contract.CHUNKED_HEAD)
 
 
 def trained(cls, config, tmp_path, **kw):
@@ -22,15 +32,28 @@ def trained(cls, config, tmp_path, **kw):
 
 
 @pytest.mark.parametrize("precompute", [False, True])
-def test_five_dpo_steps_equal_trl(tmp_path, precompute):
+def test_five_dpo_steps_equal_trl(tmp_path, trl_head, precompute):
     kw = {"precompute_ref_log_probs": precompute}
-    ours = trained(DPOTrainer, DPOConfig, tmp_path / "a", **kw)
+    ours = trained(DPOTrainer, DPOConfig, tmp_path / "a", **kw, **PADDED)
     theirs = trained(TRLDPOTrainer, TRLDPOConfig, tmp_path / "b", **kw)
     same_path(ours, theirs)
     assert tiny.losses(ours)[0] == pytest.approx(0.693147, abs=1e-5)  # LoRA starts at zero: policy == reference
     assert tiny.losses(ours)[-1] != tiny.losses(ours)[0]
     for key in ("rewards/margins", "logps/chosen", "entropy", "mean_token_accuracy", "logits/chosen", "num_tokens"):
         assert tiny.losses(ours, key) == pytest.approx(tiny.losses(theirs, key), abs=2e-5), key
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_shared_prompts_take_trls_path_within_rounding(tmp_path, checkpointing):
+    """Twenty steps through the packed row and the two-product head, with the defaults that users get."""
+    kw = {"max_steps": 20, "gradient_checkpointing": checkpointing}
+    ours = trained(DPOTrainer, DPOConfig, tmp_path / "a", **kw)
+    theirs = trained(TRLDPOTrainer, TRLDPOConfig, tmp_path / "b", **kw)
+    assert tiny.losses(ours, "computed_per_token")[0] < 0.8
+    assert tiny.losses(ours) == pytest.approx(tiny.losses(theirs), abs=1e-4)
+    for name, weight in tiny.weights(theirs).items():  # Adam divides by gradients that are nearly zero
+        assert_close(tiny.weights(ours)[name], weight, rtol=1e-2, atol=5e-4)
+        assert (tiny.weights(ours)[name] - weight).norm() < 1e-3 * weight.norm()
 
 
 @pytest.mark.parametrize(
@@ -45,9 +68,9 @@ def test_five_dpo_steps_equal_trl(tmp_path, precompute):
         ),
     ],
 )
-def test_f_dpo_equals_trl_inside_the_exact_range(tmp_path, ours, theirs):
+def test_f_dpo_equals_trl_inside_the_exact_range(tmp_path, trl_head, ours, theirs):
     same_path(
-        trained(FDPOTrainer, FDPOConfig, tmp_path / "a", **ours),
+        trained(FDPOTrainer, FDPOConfig, tmp_path / "a", **ours, **PADDED),
         trained(TRLDPOTrainer, TRLDPOConfig, tmp_path / "b", **theirs),
     )
 
@@ -77,11 +100,11 @@ def test_accumulating_eight_times_one_equals_one_times_eight(tmp_path, cls, conf
         cls, config, tmp_path / "b", data=data, per_device_train_batch_size=1, global_batch_size=8, max_steps=3, **kw
     )
     assert many.args.gradient_accumulation_steps == 8
-    assert tiny.losses(many) == pytest.approx(tiny.losses(one), abs=1e-6)
+    assert tiny.losses(many) == pytest.approx(tiny.losses(one), abs=3e-6)
     for key in ("rewards/margins", "loss/preference", "logps/chosen", "entropy"):
         assert tiny.losses(many, key) == pytest.approx(tiny.losses(one, key), abs=1e-4), key
     for name, weight in tiny.weights(one).items():
-        assert_close(tiny.weights(many)[name], weight, rtol=1e-4, atol=1e-6)
+        assert_close(tiny.weights(many)[name], weight, rtol=1e-4, atol=1e-5)
 
 
 def test_rpo_without_eta_is_dpo(tmp_path):

@@ -13,7 +13,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from align import DPOConfig, DPOTrainer
 from align.tiny import tiny_model, tiny_tokenizer
-from align.trainers.trl_contract import NOT_FOR_THE_MODEL, compact_head, dropout_off, score
+from align.trainers import trl_contract
+from align.trainers.trl_contract import NOT_FOR_THE_MODEL, fast_head, dropout_off, score
 
 
 @pytest.fixture
@@ -79,17 +80,16 @@ def test_the_fused_head_returns_log_probabilities_of_the_labels(trainer):
 def test_the_head_sees_only_labelled_positions_on_cpu(trainer, monkeypatch):
     """About a fifth of a CPU step; the results are the same, which the parity tests show."""
     seen = []
-    original = trl_utils._ChunkedLogProbFunction.apply
-    monkeypatch.setattr(
-        trl_utils._ChunkedLogProbFunction, "apply", lambda *a: seen.append(a[0].shape[0]) or original(*a)
-    )
+    original = trl_contract._Head.apply
+    monkeypatch.setattr(trl_contract._Head, "apply", lambda *a: seen.append(a[0].shape[0]) or original(*a))
     inputs = batch(trainer)
     score(trainer.model, inputs)
     assert seen == [int(inputs["completion_mask"][:, 1:].sum())]
     before = trl_utils._use_triton
-    with pytest.raises(ZeroDivisionError), compact_head():
+    with pytest.raises(ZeroDivisionError), fast_head():
         1 / 0  # noqa: B018
     assert trl_utils._use_triton is before
+    assert trl_utils._ChunkedLogProbFunction is trl_contract.CHUNKED_HEAD
 
 
 def test_the_reference_is_the_base_model(trainer):

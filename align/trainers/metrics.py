@@ -1,10 +1,10 @@
 """Metrics as sums over examples: the same value at any batch size, padding or number of processes."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -12,6 +12,8 @@ from transformers.trainer_callback import ExportableState
 from ..losses.preference import Pair, PreferenceLoss, log_ratios
 from .trl_contract import Scored
 
+TOKENS = "num_tokens"
+WORK = ("padding", "computed_per_token")  # of the way it was computed, not of the pairs: logged in training only
 Ratio = tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]
 
 
@@ -21,7 +23,15 @@ def accuracy(rewards: Pair) -> Float[Tensor, " batch"]:
     return (margin > 0).float() + 0.5 * (margin == 0).float()
 
 
-def preference_metrics(policy: Pair, ref: Pair, result: PreferenceLoss, scored: Scored) -> dict[str, Ratio]:
+class Work(NamedTuple):
+    """What a forward pass computed: positions, how many of them were padding, and real tokens of each pair's rows."""
+
+    positions: int
+    padding: int
+    tokens: Int[Tensor, " batch"]
+
+
+def preference_metrics(policy: Pair, ref: Pair, result: PreferenceLoss, scored: Scored, work: Work) -> dict[str, Ratio]:
     """Metrics of one batch as (numerator, denominator) per pair; a metric is the ratio of their sums.
 
     `rewards/*` come out of the call that made the loss. `logps/*` are summed over the answer, `log_ratio/*` are
@@ -54,6 +64,10 @@ def preference_metrics(policy: Pair, ref: Pair, result: PreferenceLoss, scored: 
     metrics["logits/chosen"] = (logits[0], tokens.chosen)
     metrics["logits/rejected"] = (logits[1], tokens.rejected)
     metrics["mean_token_accuracy"] = (top1[0], tokens.chosen)
+    each = torch.ones_like(policy.chosen) / len(policy.chosen)
+    metrics["padding"] = (each * work.padding, each * work.positions)
+    metrics["computed_per_token"] = (each * work.positions, work.tokens)
+    metrics[TOKENS] = (work.tokens, torch.zeros_like(each))
     return metrics
 
 
@@ -64,15 +78,34 @@ class MetricSums(TrainerCallback, ExportableState):
         self.train: dict[str, list[float]] = {}
         self.eval: dict[str, list[float]] = {}
         self.num_tokens = 0
+        self._waiting: list[tuple[list[str], Tensor]] = []
 
-    def add(self, mode: str, metrics: dict[str, Ratio], accelerator: Accelerator) -> None:
-        """Gather one batch's metrics over the processes, drop the copies that padding made, and add them up."""
-        kind = torch.float32 if accelerator.device.type == "mps" else torch.float64
-        columns = [column.to(kind) for ratio in metrics.values() for column in ratio]
-        gathered = accelerator.gather_for_metrics(torch.stack(columns, dim=1))
+    def hold(self, metrics: dict[str, Ratio]) -> None:
+        """Keep one forward pass's metrics on this process until `add`."""
+        columns = [column.double() for ratio in metrics.values() for column in ratio]
+        self._waiting.append((list(metrics), torch.stack(columns, dim=1)))
+
+    def add(self, mode: str, accelerator: Accelerator, order: Int[Tensor, " batch"] | None = None) -> None:
+        """Gather what is held over the processes, drop the copies that padding made, and add it up.
+
+        Args:
+            mode: `train` or `eval`.
+            accelerator: Of the trainer.
+            order: Where in the batch each held pair stood; by default they are held in order.
+        """
+        names = self._waiting[0][0]
+        rows = torch.cat([columns for _, columns in self._waiting])
+        self._waiting.clear()
+        if order is not None:
+            rows = rows[order.argsort()]
+        gathered = accelerator.gather_for_metrics(rows.contiguous())
         totals = gathered.sum(dim=0).tolist()
         sums = self.train if mode == "train" else self.eval
-        for index, name in enumerate(metrics):
+        for index, name in enumerate(names):
+            if name == TOKENS:
+                self.num_tokens += int(totals[2 * index]) if mode == "train" else 0
+            if name == TOKENS or (name in WORK and mode == "eval"):
+                continue
             numerator, denominator = sums.setdefault(name, [0.0, 0.0])
             sums[name] = [numerator + totals[2 * index], denominator + totals[2 * index + 1]]
 

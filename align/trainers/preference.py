@@ -1,10 +1,12 @@
 """Preference trainers: TRL's DPOTrainer with one method, `preference_loss`, in place of its loss."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset, IterableDataset
+from jaxtyping import Int
 from peft import LoraConfig, PeftConfig, PeftModel
 from torch import Tensor, nn
 from transformers import (
@@ -21,8 +23,10 @@ from ..configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
 from ..losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
 from ..losses.preference import sequence_logps
 from ..models import keep_quantised_weights_plain
-from .metrics import MetricSums, preference_metrics
-from .trl_contract import dropout_off, reference_logps, score
+from ..scoring.lengths import parts_within
+from .metrics import MetricSums, Work, preference_metrics
+from .prefix_sharing import PrefixSharing
+from .trl_contract import dropout_off, fast_head, reference_logps, score, scoring_inputs
 
 
 class PreferenceTrainer(TRLDPOTrainer):
@@ -70,6 +74,8 @@ class PreferenceTrainer(TRLDPOTrainer):
         for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
             refuse_silent_dropout(config, args.disable_dropout, where)
         self.sums = MetricSums()
+        self.sharing = PrefixSharing(args.shared_prefix, args.max_length)
+        self._pairs_in_step: int | None = None
         super().__init__(
             model=model,
             ref_model=ref_model,
@@ -104,6 +110,28 @@ class PreferenceTrainer(TRLDPOTrainer):
         """
         raise NotImplementedError
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """The Trainer's, in as many parts as `max_tokens_per_batch` asks for; gradients add up to those of the whole."""
+        inputs = self._prepare_inputs(inputs)
+        parts = self._parts(inputs)
+        loss = torch.zeros((), device=self.accelerator.device)
+        self._pairs_in_step = sum(map(len, parts))
+        for number, part in enumerate(parts, start=1):
+            last = number == len(parts)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                loss += super().training_step(model, _pick(inputs, part), *args, **kwargs)
+        self._pairs_in_step = None
+        self.sums.add("train", self.accelerator, torch.cat(parts))
+        return loss
+
+    def _parts(self, inputs: dict[str, Tensor]) -> list[Int[Tensor, " part"]]:
+        """Which pairs go through the model together: all of them, or by length up to `max_tokens_per_batch`."""
+        budget = self.args.max_tokens_per_batch
+        tokens = _tokens_of_pairs(inputs)
+        if budget is None:
+            return [torch.arange(len(tokens))]
+        return parts_within(tokens.tolist(), budget)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -113,21 +141,24 @@ class PreferenceTrainer(TRLDPOTrainer):
     ) -> Any:
         """Mean over the micro-batch of `preference_loss`; the Trainer divides by the accumulation steps."""
         mode = "train" if self.model.training else "eval"
-        scored, outputs = score(model, inputs)
+        scorer = self.sharing.scorer(model, scoring_inputs(inputs), self.accelerator)
+        scored, outputs = score(scorer, inputs)
         policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2))
         ref = Pair(*reference_logps(self, inputs))
         tokens = Pair(*scored.mask.sum(dim=1).to(policy.chosen.dtype).chunk(2))
         result = self.preference_loss(policy, ref, tokens)
-        self.sums.add(mode, preference_metrics(policy, ref, result, scored), self.accelerator)
-        if mode == "train":
-            self.sums.num_tokens += int(self.accelerator.gather(inputs["attention_mask"].sum()).sum())
-        loss = result.losses.mean()
+        work = Work(*self.sharing.positions(scorer, inputs), _tokens_of_pairs(inputs))
+        self.sums.hold(preference_metrics(policy, ref, result, scored, work))
+        if self._pairs_in_step is None:
+            self.sums.add(mode, self.accelerator)
+        loss = result.losses.sum() / (self._pairs_in_step or len(result.losses))
         return (loss, outputs) if return_outputs else loss
 
     def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """TRL's, with dropout off: it would otherwise run while the policy trains."""
-        with dropout_off(self.model, self.ref_model):
-            return super().compute_ref_log_probs(model, inputs)
+        """TRL's, with dropout off: it would otherwise run while the policy trains. Prompts are shared as in training."""
+        scorer: Any = self.sharing.scorer(model, scoring_inputs(inputs), self.accelerator)
+        with dropout_off(self.model, self.ref_model), fast_head():
+            return super().compute_ref_log_probs(scorer, inputs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics gathered since the last call, under the prefix of the evaluation that `logs` belong to."""
@@ -215,3 +246,27 @@ def refuse_silent_dropout(config: PeftConfig | None, disable_dropout: bool, wher
             f"{where}: lora_dropout={config.lora_dropout} would be switched off by disable_dropout=True; "
             "set disable_dropout=False to train with it, or lora_dropout=0"
         )
+
+
+def _tokens_of_pairs(inputs: dict[str, Tensor]) -> Int[Tensor, " pairs"]:
+    """Real tokens of both rows of each pair."""
+    return inputs["attention_mask"].sum(dim=1).view(2, -1).sum(dim=0)
+
+
+def _pick(inputs: dict[str, Any], pairs: Int[Tensor, " part"]) -> dict[str, Any]:
+    """The batch of some of the pairs, without the columns that are padding in all of them."""
+    count = len(inputs["input_ids"]) // 2
+    if len(pairs) == count:
+        return inputs
+    here = pairs.to(inputs["input_ids"].device)
+    rows = torch.cat([here, here + count])
+    picked = {
+        name: value[rows if len(value) == 2 * count else here] if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+    }
+    used = picked["attention_mask"].any(dim=0).nonzero()
+    columns = slice(int(used[0]), int(used[-1]) + 1)
+    return {
+        name: value[:, columns] if isinstance(value, Tensor) and value.dim() == 2 else value
+        for name, value in picked.items()
+    }

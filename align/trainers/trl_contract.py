@@ -7,12 +7,16 @@
 - `compute_ref_log_probs(model, batch)` returns summed log-probabilities of the reference; a fresh adapter's reference
   is the base model, a loaded adapter's is a frozen copy named "ref".
 - The patched forward asks `trl.trainer.utils._use_triton(device)` whether to project label positions only; on CPU it
-  would project every position, prompts included.
+  would project every position, prompts included. It computes the head by `trl.trainer.utils._ChunkedLogProbFunction`.
+- Given `shift_labels` it scores them without shifting, so that a packed row of one's own goes through it.
+- `GRPOTrainer` and `RLOOTrainer` score in `_get_per_token_logps_and_entropies(model, input_ids, attention_mask,
+  logits_to_keep, ...)`, which calls the model as above with the last `logits_to_keep` tokens as labels;
+  `_entropy_bonus_enabled` says whether GRPO's loss has a gradient through the entropy.
 - `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `_metrics` is merged into the logs by `log`.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +24,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from trl import DPOTrainer as TRLDPOTrainer
 from trl.trainer import utils as trl_utils
+
+from ..scoring.head import FrozenHead
 
 NOT_FOR_THE_MODEL = frozenset({"completion_mask", "ref_chosen_logps", "ref_rejected_logps"})
 
@@ -34,13 +40,17 @@ class Scored(NamedTuple):
     mask: Bool[Tensor, "rows time"]
 
 
-def score(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Scored, Any]:
+def scoring_inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the model gets of a batch, and the labels to score."""
+    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+    return {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL} | {"labels": labels}
+
+
+def score(model: Callable[..., Any], inputs: dict[str, Tensor]) -> tuple[Scored, Any]:
     """Run the policy (the wrapped model, so that DDP sees the gradients) through TRL's fused head."""
     mask = inputs["completion_mask"][:, 1:].bool()
-    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-    kwargs = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
-    with compact_head():
-        outputs = model(**kwargs, use_cache=False, labels=labels, fused_lm_head=True)
+    with fast_head():
+        outputs = model(**scoring_inputs(inputs), use_cache=False, fused_lm_head=True)
     last = slice(-mask.size(1), None)  # prompt-learning adapters put virtual tokens in front
     return Scored(
         outputs.log_probs[:, last],
@@ -51,18 +61,57 @@ def score(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Scored, Any]:
     ), outputs
 
 
-@contextlib.contextmanager
-def compact_head() -> Iterator[None]:
-    """On CPU too, let TRL's fused head see only the positions that have a label.
+class _Head:
+    """What TRL's forward calls in place of its own function: ours where it applies, else TRL's."""
 
-    TRL does so on CUDA; elsewhere it keeps shapes fixed for compilers that would recompile, which a CPU does not need.
+    @staticmethod
+    def apply(
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        chunk_size: int,
+        softcap: float | None = None,
+        logit_scale: float = 1.0,
+        outputs: tuple[str, ...] = (),
+    ) -> tuple[Tensor | None, ...]:
+        if weight.requires_grad or bias is not None or softcap is not None or "log_sum_sq_probs" in outputs:
+            return CHUNKED_HEAD.apply(
+                hidden, weight, bias, targets, temperature, chunk_size, softcap, logit_scale, outputs
+            )
+        statistics = bool(outputs) and set(outputs) != {"log_probs"}
+        logps, entropy, mean_logits, is_top1 = FrozenHead.apply(
+            hidden, weight, targets, logit_scale / temperature, statistics
+        )
+        return (
+            logps,
+            entropy if "entropy" in outputs else None,
+            None,
+            mean_logits if "mean_logits" in outputs else None,
+            is_top1 if "is_top1" in outputs else None,
+        )
+
+
+CHUNKED_HEAD: Any = trl_utils._ChunkedLogProbFunction
+
+
+@contextlib.contextmanager
+def fast_head(*, entropy_gradient: bool = False) -> Iterator[None]:
+    """Let TRL's fused head see only positions that have a label, and, where the head is frozen, recompute nothing.
+
+    TRL does the first on CUDA; elsewhere it keeps shapes fixed for compilers that would recompile, which a CPU does not
+    need. The second is `scoring.head.FrozenHead`, whose entropy has no gradient: objectives with an entropy term say so
+    and get TRL's.
     """
     original = trl_utils._use_triton
     trl_utils._use_triton = lambda device: device.type == "cpu" or original(device)
+    trl_utils._ChunkedLogProbFunction = CHUNKED_HEAD if entropy_gradient else _Head
     try:
         yield
     finally:
         trl_utils._use_triton = original
+        trl_utils._ChunkedLogProbFunction = CHUNKED_HEAD
 
 
 @contextlib.contextmanager
@@ -86,6 +135,6 @@ def reference_logps(trainer: TRLDPOTrainer, inputs: dict[str, Tensor]) -> tuple[
     if "ref_chosen_logps" in inputs:
         return inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
     model = trainer.model if trainer.ref_model is None else trainer.ref_model
-    with torch.no_grad(), compact_head():
+    with torch.no_grad():
         chosen, rejected = trainer.compute_ref_log_probs(model, inputs)
     return chosen, rejected

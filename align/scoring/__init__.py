@@ -1,0 +1,1 @@
+"""Log-probabilities: each prompt computed once, each reference once."""

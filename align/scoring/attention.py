@@ -1,0 +1,191 @@
+"""Attention over a packed row: an answer sees its prompt and itself, never another answer.
+
+Registered with transformers' attention interface under the name `shared_prefix`, so that projections, rotary embeddings
+and everything else stay the model's own. Without a `Packed` argument it is scaled dot-product attention, so that
+generation and unpacked scoring go on as before.
+"""
+
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from .plan import Group, Plan
+
+NAME = "shared_prefix"
+Kernel = Literal["dense", "cascade", "flex", "causal"]
+"""`causal` is wrong on purpose: every position sees all before it. What the equivalence check compares with."""
+_FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class Packed(NamedTuple):
+    """What attention needs to know of a plan: how to compute, and where groups and answers stand."""
+
+    kernel: Kernel
+    groups: tuple[Group, ...]
+
+
+def kernel_for(device: torch.device) -> Kernel:
+    """The fastest kernel on `device`: cascade calls on CPUs, FlexAttention on CUDA, else a dense mask."""
+    return {"cpu": "cascade", "cuda": "flex"}.get(device.type, "dense")  # pyright: ignore[reportReturnType]
+
+
+def dense_mask(plan: Plan) -> Bool[Tensor, "1 1 packed packed"]:
+    """Who attends to whom: the same group, not later, and either a prefix or the same answer."""
+    index = torch.arange(len(plan.group), device=plan.group.device)
+    seen = index[:, None] >= index[None, :]
+    seen &= plan.group[:, None] == plan.group[None, :]
+    seen &= (plan.answer[None, :] == 0) | (plan.answer[:, None] == plan.answer[None, :])
+    return seen[None, None]
+
+
+def mask_for(plan: Plan, kernel: Kernel) -> Any:
+    """The `attention_mask` that goes with a kernel; one of four dimensions is passed on untouched by transformers."""
+    if kernel == "dense":
+        return dense_mask(plan)
+    if kernel == "cascade":
+        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=plan.group.device)
+    if kernel == "causal":
+        return torch.ones_like(dense_mask(plan)).tril()
+    group, answer = plan.group, plan.answer
+
+    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        together = (group[query] == group[key]) & (query >= key)
+        return together & ((answer[key] == 0) | (answer[query] == answer[key]))
+
+    length = len(group)
+    return create_block_mask(seen, B=None, H=None, Q_LEN=length, KV_LEN=length, device=group.device.type)
+
+
+class CascadeAttention(torch.autograd.Function):
+    """Exact attention in few dense calls per group, without a mask.
+
+    Prefix and first answer are one causal call. All further answers attend to the prefix in one unmasked call and each
+    to itself in a causal one; the two are merged by their log-sum-exps. In backward every partial call is handed the
+    merged output and log-sum-exp, which makes its gradients the exact parts of the whole (as in ring attention,
+    Liu et al. 2023, arXiv:2310.01889).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Float[Tensor, "1 heads packed width"],
+        key: Float[Tensor, "1 kv_heads packed width"],
+        value: Float[Tensor, "1 kv_heads packed width"],
+        groups: tuple[Group, ...],
+        scale: float,
+    ) -> Float[Tensor, "1 heads packed width"]:
+        """The attention output, zero at positions of no group."""
+        k, v = _for_each_head(key, query), _for_each_head(value, query)
+        out = torch.zeros_like(query)
+        logsumexp = query.new_zeros(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
+
+        def attend(rows: slice, columns: slice, *, causal: bool) -> tuple[Tensor, Tensor]:
+            return _FORWARD(query[:, :, rows], k[:, :, columns], v[:, :, columns], 0.0, causal, scale=scale)
+
+        for prefix, first, others in map(_slices, groups):
+            head = slice(prefix.start, first.stop)
+            out[:, :, head], logsumexp[:, :, head] = attend(head, head, causal=True)
+            if not others:
+                continue
+            rest = slice(first.stop, others[-1].stop)
+            for answer in others:
+                out[:, :, answer], logsumexp[:, :, answer] = attend(answer, answer, causal=True)
+            if prefix.stop > prefix.start:
+                onto_prefix, partial = attend(rest, prefix, causal=False)
+                whole = torch.logaddexp(logsumexp[:, :, rest], partial)
+                own = out[:, :, rest] * (logsumexp[:, :, rest] - whole).exp()[..., None]
+                out[:, :, rest] = (own + onto_prefix * (partial - whole).exp()[..., None]).to(out.dtype)
+                logsumexp[:, :, rest] = whole
+        ctx.save_for_backward(query, key, value, out, logsumexp)
+        ctx.groups, ctx.scale = groups, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Gradients of query, key and value, summed over the partial calls and over the heads that share a key."""
+        query, key, value, out, logsumexp = ctx.saved_tensors
+        grad = gradients[0].to(query.dtype).contiguous()
+        k, v = _for_each_head(key, query), _for_each_head(value, query)
+        dq, dk, dv = torch.zeros_like(query), torch.zeros_like(k), torch.zeros_like(v)
+
+        def add(rows: slice, columns: slice, *, causal: bool) -> None:
+            parts = _BACKWARD(
+                grad[:, :, rows], query[:, :, rows], k[:, :, columns], v[:, :, columns],
+                out[:, :, rows], logsumexp[:, :, rows], 0.0, causal, scale=ctx.scale,
+            )  # fmt: skip
+            for total, where, part in zip((dq, dk, dv), (rows, columns, columns), parts, strict=True):
+                total[:, :, where] += part
+
+        for prefix, first, others in map(_slices, ctx.groups):
+            head = slice(prefix.start, first.stop)
+            add(head, head, causal=True)
+            for answer in others:
+                add(answer, answer, causal=True)
+            if others and prefix.stop > prefix.start:
+                add(slice(first.stop, others[-1].stop), prefix, causal=False)
+        return dq, _over_heads(dk, key), _over_heads(dv, value), None, None
+
+
+def _slices(group: Group) -> tuple[slice, slice, list[slice]]:
+    ends = [group.start, group.start + group.prefix]
+    for length in group.answers:
+        ends.append(ends[-1] + length)
+    spans = [slice(a, b) for a, b in pairwise(ends)]
+    return spans[0], spans[1], spans[2:]
+
+
+def _for_each_head(shared: Tensor, query: Tensor) -> Tensor:
+    return shared.repeat_interleave(query.shape[1] // shared.shape[1], dim=1)
+
+
+def _over_heads(gradient: Tensor, shared: Tensor) -> Tensor:
+    return gradient.unflatten(1, (shared.shape[1], -1)).sum(dim=2)
+
+
+def shared_prefix_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    packed: Packed | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """What models call. `sliding_window` is dropped on a packed row: only rows that fit into the window are packed.
+
+    Raises:
+        NotImplementedError: On a packed row, for what changes the scores (soft-capping, sinks, biases, dropout).
+    """
+    if packed is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    changed = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    if changed or dropout:
+        raise NotImplementedError(f"attention with {', '.join(changed) or 'dropout'} on a packed row")
+    if packed.kernel == "flex":
+        return flex_attention_forward(module, query, key, value, attention_mask, scaling=scaling)
+    if packed.kernel in ("dense", "causal"):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, is_causal=False)
+    if torch.is_autocast_enabled(query.device.type):
+        kind = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(kind), key.to(kind), value.to(kind)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out = CascadeAttention.apply(query, key, value, packed.groups, scale)
+    return out.transpose(1, 2).contiguous(), None  # pyright: ignore[reportOptionalMemberAccess]
+
+
+AttentionInterface.register(NAME, shared_prefix_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,79 @@
+"""Log-probabilities through a frozen output head: two matrix products, none of them in backward."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+CHUNK = 256  # positions whose logits exist at a time
+
+
+class FrozenHead(torch.autograd.Function):
+    """log p(target | h) and statistics of p, for logits z = s h Wᵀ with a weight W that gets no gradient.
+
+    With e = (onehot(y) - softmax(z)) W, the gradient of log p_y with respect to h is s e. It is computed along with the
+    value, chunk by chunk, so that no logits are kept or computed again: one product for z and one for e, where
+    recomputing in backward takes three. The entropy comes for nothing: H = s e·h - log p_y.
+
+    The statistics (entropy, mean logit, whether the target is the most likely token) carry no gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Float[Tensor, "scored width"],
+        weight: Float[Tensor, "vocabulary width"],
+        targets: Int[Tensor, " scored"],
+        scale: float,
+        statistics: bool,
+    ) -> tuple[Float[Tensor, " scored"], Float[Tensor, " scored"], Float[Tensor, " scored"], Bool[Tensor, " scored"]]:
+        """Returns log p(target), entropy, mean logit (zeros without `statistics`) and is_top1."""
+        device = hidden.device.type
+        compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        frozen = weight.to(compute)
+        logps = hidden.new_empty(len(hidden), dtype=exact)
+        entropy, mean_logits = torch.zeros_like(logps), torch.zeros_like(logps)
+        is_top1 = torch.zeros_like(logps, dtype=torch.bool)
+        wanted = ctx.needs_input_grad[0]
+        slope = torch.empty_like(hidden, dtype=exact) if wanted else None
+        with torch.autocast(device, enabled=False):
+            for start in range(0, len(hidden), CHUNK):
+                part = slice(start, start + CHUNK)
+                h, y = hidden[part].to(compute), targets[part]
+                z = (h @ frozen.t()).to(exact)
+                if scale != 1.0:
+                    z *= scale
+                top, first = z.max(dim=-1)
+                at_target = z.gather(1, y[:, None])[:, 0]
+                if statistics:
+                    mean_logits[part] = z.mean(dim=-1)
+                    is_top1[part] = first == y
+                z -= top[:, None]
+                weighted = z.clone() if statistics and slope is None else None
+                z.exp_()
+                total = z.sum(dim=-1)
+                log_total = total.log()
+                logps[part] = at_target - top - log_total
+                if weighted is not None:
+                    entropy[part] = log_total - weighted.mul_(z).sum(dim=-1) / total
+                if slope is not None:
+                    z /= -total[:, None]
+                    z[torch.arange(len(y), device=y.device), y] += 1.0
+                    slope[part] = (z.to(compute) @ frozen).to(exact)
+                    if statistics:
+                        entropy[part] = scale * (slope[part] * h).sum(dim=-1) - logps[part]
+        ctx.save_for_backward(slope)
+        ctx.scale, ctx.dtype = scale, hidden.dtype
+        ctx.mark_non_differentiable(entropy, mean_logits, is_top1)
+        ctx.set_materialize_grads(False)
+        return logps, entropy, mean_logits, is_top1
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        """The kept slope times the incoming gradient."""
+        (slope,) = ctx.saved_tensors
+        if gradients[0] is None or slope is None:
+            return None, None, None, None, None
+        return (slope * (ctx.scale * gradients[0])[:, None]).to(ctx.dtype), None, None, None, None

@@ -1,0 +1,93 @@
+"""When a trainer scores packed rows: only after they were seen to give the same log-probabilities as padded ones."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator, DistributedType
+from torch import Tensor, nn
+
+from ..scoring.plan import Plan
+from ..scoring.shared_prefix import NotEquivalent, SharedPrefixModel, check_equivalent, prepare, restore, unsupported
+from .trl_contract import dropout_off, fast_head
+
+logger = logging.getLogger(__name__)
+
+PACKABLE = frozenset({"input_ids", "attention_mask", "labels"})
+Mode = Literal["auto", "on", "off"]
+
+
+class PrefixSharing:
+    """Decides, model by model and at the first batch of each, whether its rows are packed.
+
+    Args:
+        mode: `auto` falls back to padded rows with one line that says why, `on` raises instead, `off` never packs.
+        max_length: Longest row in tokens, or None.
+    """
+
+    def __init__(self, mode: Mode, max_length: int | None) -> None:
+        self.mode = mode
+        self.max_length = max_length
+        self._packs: dict[int, bool] = {}
+        self._plan: tuple[Tensor, Plan] | None = None
+
+    def scorer(self, model: Any, batch: dict[str, Tensor], accelerator: Accelerator) -> Callable[..., Any]:
+        """The model itself, or what scores its packed rows in its place.
+
+        Args:
+            model: As the Trainer hands it out, wrapped or not.
+            batch: What the model is given to score: `input_ids`, `attention_mask`, `labels` and whatever else.
+            accelerator: For what several processes must agree on.
+
+        Raises:
+            ValueError: Under mode `on`, if rows of this model cannot be packed.
+        """
+        base = accelerator.unwrap_model(model)
+        if self.mode != "off" and id(base) not in self._packs:
+            self._packs[id(base)] = self._settle(model, base, batch, accelerator)
+        return SharedPrefixModel(model, plan=self._plan_of) if self._packs.get(id(base)) else model
+
+    def positions(self, scorer: Any, batch: dict[str, Tensor]) -> tuple[int, int]:
+        """Positions that a forward pass of this batch computes, and how many of them are padding."""
+        if isinstance(scorer, SharedPrefixModel) and self._plan is not None:
+            return self._plan[1].input_ids.numel(), self._plan[1].filler
+        mask = batch["attention_mask"]
+        return mask.numel(), mask.numel() - int(mask.sum())
+
+    def _plan_of(self, input_ids: Tensor, make: Callable[[], Plan]) -> Plan:
+        if self._plan is None or self._plan[0] is not input_ids:  # policy and reference score the same batch
+            self._plan = (input_ids, make())
+        return self._plan[1]
+
+    def _settle(self, model: Any, base: nn.Module, batch: dict[str, Tensor], accelerator: Accelerator) -> bool:
+        reason = unsupported(base, max_length=self.max_length)
+        if reason is None and set(batch) != PACKABLE:
+            reason = f"the batch has more than tokens ({', '.join(sorted(set(batch) - PACKABLE))})"
+        if reason is None:
+            previous = prepare(base)
+            try:
+                with dropout_off(base), fast_head():
+                    forward, exact = without_autocast(model, base, accelerator)
+                    check_equivalent(forward, batch, exact=exact)
+            except (NotEquivalent, NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+                reason = f"{type(base).__name__}: the first batch, scored both ways, says no: {error}"
+                restore(base, previous)
+        refused = torch.tensor([reason is not None], device=accelerator.device)
+        if bool(accelerator.gather(refused).any()) and reason is None:  # pyright: ignore[reportAttributeAccessIssue]
+            reason = "another process cannot"
+        if reason is not None and self.mode == "on":
+            raise ValueError(f"shared_prefix: 'on', but {reason}; use 'auto' or 'off'")
+        if reason is not None and accelerator.is_main_process:
+            logger.warning("shared_prefix: every prompt is computed once per answer, because %s", reason)
+        return reason is None
+
+
+def without_autocast(model: Any, base: nn.Module, accelerator: Accelerator) -> tuple[Callable[..., Any], bool]:
+    """A forward that computes in the precision of its inputs, and whether it does.
+
+    Accelerate's `prepare` wraps the forward in autocast and keeps the original; shards need the wrapper they are in.
+    """
+    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    quantised = any(not p.is_floating_point() for p in base.parameters())
+    return (model if sharded else getattr(base, "_original_forward", base)), not (sharded or quantised)

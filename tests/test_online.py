@@ -1,0 +1,86 @@
+"""GRPO and RLOO with shared prompts take the path of TRL's within rounding."""
+
+import pytest
+import tiny
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from torch.testing import assert_close
+from trl import GRPOConfig as TRLGRPOConfig
+from trl import GRPOTrainer as TRLGRPOTrainer
+from trl import RLOOConfig as TRLRLOOConfig
+from trl import RLOOTrainer as TRLRLOOTrainer
+
+from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from align.scoring import shared_prefix
+from align.tiny import tiny_model, tiny_tokenizer
+
+PROMPTS = [[{"role": "user", "content": text}] for text in ("say hi", "count to three please", "up", "name a colour")]
+CASES = {"grpo": (GRPOTrainer, GRPOConfig, TRLGRPOTrainer, TRLGRPOConfig), "rloo": (RLOOTrainer, RLOOConfig, TRLRLOOTrainer, TRLRLOOConfig)}  # fmt: skip
+
+
+def vowels(completions, **_):
+    """A reward that random answers differ in."""
+    return [float(sum(letter in "aeiou" for letter in answer[0]["content"])) for answer in completions]
+
+
+def trained(cls, config, tmp_path, **kw):
+    tokenizer = tiny_tokenizer()
+    settings = {
+        "output_dir": str(tmp_path), "max_steps": 3, "per_device_train_batch_size": 8, "num_generations": 4,
+        "max_completion_length": 8, "learning_rate": 0.01, "use_cpu": True, "bf16": False, "report_to": "none",
+        "logging_steps": 1, "save_strategy": "no", "gradient_checkpointing": False, "beta": 0.1, "num_iterations": 2,
+        "disable_tqdm": True,
+    }  # fmt: skip
+    trainer = cls(
+        model=tiny_model(tokenizer),
+        reward_funcs=vowels,
+        args=config(**settings | kw),
+        train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(**tiny.LORA),
+    )
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_shared_prompts_take_trls_path(tmp_path, monkeypatch, name):
+    ours, config, theirs, their_config = CASES[name]
+    computed = []
+    plan = shared_prefix.make_plan
+    monkeypatch.setattr(
+        shared_prefix, "make_plan", lambda ids, *a, **kw: computed.append((made := plan(ids, *a, **kw), ids)) or made
+    )
+    one = trained(ours, config, tmp_path / "a", shared_prefix="on")
+    other = trained(theirs, their_config, tmp_path / "b")
+    assert tiny.losses(one) == pytest.approx(tiny.losses(other), abs=1e-4)
+    assert tiny.losses(one, "reward") == tiny.losses(other, "reward")  # the same completions were sampled
+    moved = False
+    for key, weight in tiny.weights(other).items():
+        assert_close(tiny.weights(one)[key], weight, rtol=1e-2, atol=2e-3)
+        moved |= "lora_B" in key and bool(weight.abs().max() > 0)
+    assert moved
+    assert len(computed) > 6  # training, old and reference passes
+    assert all(len(made.groups) <= 2 for made, _ in computed)  # two prompts, each once
+    assert all(made.input_ids.numel() < ids.numel() for made, ids in computed)
+
+
+def test_an_entropy_bonus_keeps_its_gradient(tmp_path):
+    one = trained(GRPOTrainer, GRPOConfig, tmp_path / "a", entropy_coef=1e4, max_steps=2, shared_prefix="on")
+    other = trained(TRLGRPOTrainer, TRLGRPOConfig, tmp_path / "b", entropy_coef=1e4, max_steps=2)
+    none = trained(TRLGRPOTrainer, TRLGRPOConfig, tmp_path / "c", max_steps=2)
+    key = next(k for k in tiny.weights(one) if "lora_B" in k)
+    assert_close(tiny.weights(one)[key], tiny.weights(other)[key], rtol=1e-2, atol=2e-3)
+    assert (tiny.weights(none)[key] - tiny.weights(other)[key]).abs().max() > 4e-3
+
+
+def test_a_model_that_cannot_share_falls_back(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("align.trainers.prefix_sharing.unsupported", lambda *a, **kw: "it has a sliding window")
+    one = trained(GRPOTrainer, GRPOConfig, tmp_path / "a", max_steps=1)
+    assert [r.message for r in caplog.records if "shared_prefix" in r.message] == [
+        "shared_prefix: every prompt is computed once per answer, because it has a sliding window"
+    ]
+    assert torch.isfinite(torch.tensor(tiny.losses(one))).all()
+    with pytest.raises(ValueError, match="'on', but it has a sliding window"):
+        trained(GRPOTrainer, GRPOConfig, tmp_path / "b", max_steps=1, shared_prefix="on")

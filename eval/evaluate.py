@@ -18,7 +18,7 @@ from align.rundir import RunError, write_text
 from .divergence import sampled_kl
 from .generate import Answer, Decoding, Prompt, generate
 from .ranking import PairScores, ranking_estimates
-from .scoring import completion_logps, pair_ids
+from .scoring import Sequences, completion_logps, pair_ids, reference_store, stored
 from .stats import Estimate, mean_estimate, win_scores
 from .subjects import Subject
 
@@ -99,15 +99,15 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
     tokens = [(prompt, completion[: max(limit - len(prompt), 1)]) for prompt, completion in tokens]
     lengths = np.array([len(completion) for _, completion in tokens], dtype=float)
 
-    def summed(use: Any, who: str) -> np.ndarray:
+    def summed(use: Any, who: str, sequences: Sequences = tokens) -> np.ndarray:
         with use() as model:
             rows = completion_logps(
-                model, tokens, pad_token_id=first.pad_token_id, batch_size=first.recipe.eval.batch_size,
+                model, sequences, pad_token_id=first.pad_token_id, batch_size=first.recipe.eval.batch_size,
                 desc=f"{name}: pairs under {who}",
             )  # fmt: skip
         return np.array([float(row.double().sum()) for row in rows])
 
-    ref = summed(first.reference, "the reference")
+    ref = stored(reference_store(first), tokens, lambda missing: summed(first.reference, "the reference", missing))
     half = len(pairs)
     report.pairs[name] = {}
     for subject in subjects:

@@ -1,15 +1,22 @@
 """Log-probabilities of given completions under a model, for ranking and divergence estimates."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from align.scoring.reference_store import ReferenceStore, sequence_key
+
 from .generate import Model, Prompt, prompt_ids
+from .subjects import Subject
+
+logger = logging.getLogger(__name__)
 
 Sequences = Sequence[tuple[list[int], list[int]]]
 
@@ -93,3 +100,38 @@ def completion_logps(
                 results[i] = picked[row, begin : begin + len(sequences[i][1])]
             bar.update(len(batch))
     return results
+
+
+def reference_store(subject: Subject) -> ReferenceStore:
+    """Where the log-probabilities of a subject's reference are kept, so that comparing runs scores it once."""
+    with subject.reference() as model:
+        return ReferenceStore(
+            {
+                "weights": subject.ref_digest,
+                "dtype": str(model.dtype),
+                "mixed_precision": "no",
+                "attention": str(model.config._attn_implementation),
+                "device": model.device.type,
+                "reduction": "sum",
+            }
+        )
+
+
+def stored(
+    store: ReferenceStore, sequences: Sequences, score: Callable[[Sequences], Float[np.ndarray, " missing"]]
+) -> Float[np.ndarray, " sequences"]:
+    """Summed log-probabilities from the store; `score` computes those that are missing, which are then kept.
+
+    Args:
+        store: Of the model that `score` uses.
+        sequences: (prompt ids, completion ids) pairs.
+        score: Given the missing sequences, their summed log-probabilities in nats.
+    """
+    keys = [sequence_key(*sequence) for sequence in sequences]
+    values = store.get(keys)
+    missing = {keys[i]: i for i in np.flatnonzero(np.isnan(values)).tolist()}
+    if missing:
+        store.add(list(missing), score([sequences[i] for i in missing.values()]))
+        values = store.get(keys)
+    logger.info("%d of %d answers were in %s", len(keys) - len(missing), len(keys), store.path)
+    return values

@@ -18,6 +18,12 @@ torch.set_num_threads(1)
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def own_reference_store(tmp_path, monkeypatch):
+    """No test finds what another stored."""
+    monkeypatch.setattr("align.scoring.reference_store.cache_dir", lambda: tmp_path / "cache")
+
+
 @pytest.fixture
 def all_threads():
     """For real models. Tiny ones are slower, not faster, on several threads, and repeat to the bit only on as many."""

@@ -1,6 +1,7 @@
 """One process of `test_ddp.py`: trains, evaluates, and rank 0 writes what it saw. Not a test by itself."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from align.trainers import trl_contract
 CASES = {
     "dpo": (DPOTrainer, DPOConfig, {"shared_prefix": "off"}),
     "rpo": (RPOTrainer, RPOConfig, {"eta": 0.5, "shared_prefix": "on"}),
+    "stored": (RPOTrainer, RPOConfig, {"eta": 0.5, "precompute_ref_log_probs": True, "max_tokens_per_batch": 60}),
     "trl": (TRLDPOTrainer, TRLDPOConfig, {}),
 }
 OUR_HEAD = trl_contract._Head
@@ -44,6 +46,7 @@ def outcome(name: str, folder: Path, processes: int) -> dict:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
+    os.environ["ALIGNKIT_CACHE"] = str(out.parent / "cache")
     results = {name: outcome(name, out.parent, processes=2) for name in CASES}
     if torch.distributed.get_rank() == 0:
         out.write_text(json.dumps(results))

@@ -10,10 +10,10 @@ from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPO
 from align.trainers import trl_contract
 
 
-def same_path(ours, theirs):
-    assert tiny.losses(ours) == pytest.approx(tiny.losses(theirs), abs=1e-6)
+def same_path(ours, theirs, *, loss=1e-6, weights=1e-5):
+    assert tiny.losses(ours) == pytest.approx(tiny.losses(theirs), abs=loss)
     for name, weight in tiny.weights(theirs).items():
-        assert_close(tiny.weights(ours)[name], weight, rtol=1e-5, atol=1e-7)
+        assert_close(tiny.weights(ours)[name], weight, rtol=weights, atol=weights / 100)
 
 
 PADDED = {"shared_prefix": "off"}
@@ -36,7 +36,8 @@ def test_five_dpo_steps_equal_trl(tmp_path, trl_head, precompute):
     kw = {"precompute_ref_log_probs": precompute}
     ours = trained(DPOTrainer, DPOConfig, tmp_path / "a", **kw, **PADDED)
     theirs = trained(TRLDPOTrainer, TRLDPOConfig, tmp_path / "b", **kw)
-    same_path(ours, theirs)
+    # precomputed values come from batches of other pairs, padded to other lengths
+    same_path(ours, theirs, **{"loss": 3e-6, "weights": 1e-4} if precompute else {})
     assert tiny.losses(ours)[0] == pytest.approx(0.693147, abs=1e-5)  # LoRA starts at zero: policy == reference
     assert tiny.losses(ours)[-1] != tiny.losses(ours)[0]
     for key in ("rewards/margins", "logps/chosen", "entropy", "mean_token_accuracy", "logits/chosen", "num_tokens"):

@@ -25,8 +25,9 @@ from ..losses.preference import sequence_logps
 from ..models import keep_quantised_weights_plain
 from ..scoring.lengths import parts_within
 from .metrics import MetricSums, Work, preference_metrics
+from .precompute import with_reference
 from .prefix_sharing import PrefixSharing
-from .trl_contract import dropout_off, fast_head, reference_logps, score, scoring_inputs
+from .trl_contract import dropout_off, fast_head, no_model_hash, reference_logps, score, scoring_inputs
 
 
 class PreferenceTrainer(TRLDPOTrainer):
@@ -76,19 +77,20 @@ class PreferenceTrainer(TRLDPOTrainer):
         self.sums = MetricSums()
         self.sharing = PrefixSharing(args.shared_prefix, args.max_length)
         self._pairs_in_step: int | None = None
-        super().__init__(
-            model=model,
-            ref_model=ref_model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            callbacks=[*(callbacks or []), self.sums],
-            optimizers=optimizers,
-            quantization_config=quantization_config,
-            peft_config=peft_config,
-        )
+        with no_model_hash():
+            super().__init__(
+                model=model,
+                ref_model=ref_model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                callbacks=[*(callbacks or []), self.sums],
+                optimizers=optimizers,
+                quantization_config=quantization_config,
+                peft_config=peft_config,
+            )
         for each in (self.model, self.ref_model):
             if each is not None:
                 keep_quantised_weights_plain(each)
@@ -153,6 +155,11 @@ class PreferenceTrainer(TRLDPOTrainer):
             self.sums.add(mode, self.accelerator)
         loss = result.losses.sum() / (self._pairs_in_step or len(result.losses))
         return (loss, outputs) if return_outputs else loss
+
+    def _precompute_ref_logps(self, dataset: Dataset | IterableDataset, name: str, batch_size: int) -> Dataset:
+        """TRL's `precompute_ref_log_probs`, from the reference store: TRL's cache keys are faulty."""
+        keep_quantised_weights_plain(self.model)
+        return with_reference(self, dataset, name, batch_size)
 
     def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """TRL's, with dropout off: it would otherwise run while the policy trains. Prompts are shared as in training."""

@@ -12,6 +12,8 @@
 - `GRPOTrainer` and `RLOOTrainer` score in `_get_per_token_logps_and_entropies(model, input_ids, attention_mask,
   logits_to_keep, ...)`, which calls the model as above with the last `logits_to_keep` tokens as labels;
   `_entropy_bonus_enabled` says whether GRPO's loss has a gradient through the entropy.
+- `DPOTrainer` precomputes the reference in `_precompute_ref_logps(dataset, name, batch_size)`, called for each data set
+  at construction and in `evaluate`, after `hash_module(model)` for its own cache.
 - `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `_metrics` is merged into the logs by `log`.
 """
 
@@ -23,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from trl import DPOTrainer as TRLDPOTrainer
+from trl.trainer import dpo_trainer
 from trl.trainer import utils as trl_utils
 
 from ..scoring.head import FrozenHead
@@ -112,6 +115,17 @@ def fast_head(*, entropy_gradient: bool = False) -> Iterator[None]:
     finally:
         trl_utils._use_triton = original
         trl_utils._ChunkedLogProbFunction = CHUNKED_HEAD
+
+
+@contextlib.contextmanager
+def no_model_hash() -> Iterator[None]:
+    """Keep DPOTrainer from hashing all weights, upcast, on every process, for a cache key that we do not use."""
+    original = dpo_trainer.hash_module
+    dpo_trainer.hash_module = lambda model: ""
+    try:
+        yield
+    finally:
+        dpo_trainer.hash_module = original
 
 
 @contextlib.contextmanager

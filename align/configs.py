@@ -65,10 +65,19 @@ class PreferenceConfig(TRLDPOConfig):
         },
     )
 
+    gradient_checkpointing: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Recompute activations in backward, for memory at the price of another forward pass. By default only "
+            "if the largest batch would not fit otherwise, which two forward passes at the start find out."
+        },
+    )
+
     def __post_init__(self) -> None:
         problems = self.problems()
         if problems:
             raise ConfigError("\n".join(problems))
+        self.chooses_checkpointing = self.gradient_checkpointing is None and self.activation_checkpointing is None
         super().__post_init__()
         if self.global_batch_size is not None:
             self._derive_accumulation(self.global_batch_size)

@@ -24,6 +24,7 @@ from ..losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_reward
 from ..losses.preference import sequence_logps
 from ..models import keep_quantised_weights_plain
 from ..scoring.lengths import parts_within
+from .checkpointing import settle_checkpointing
 from .metrics import MetricSums, Work, preference_metrics
 from .precompute import with_reference
 from .prefix_sharing import PrefixSharing
@@ -101,6 +102,8 @@ class PreferenceTrainer(TRLDPOTrainer):
                 f"{where}: the load-balancing loss of a mixture of experts is not added; "
                 "set router_aux_loss_coef=0.0 to train without it"
             )
+        if args.chooses_checkpointing:
+            settle_checkpointing(self)
 
     def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair) -> PreferenceLoss:
         """The objective. Overridden by each method.

@@ -1,0 +1,95 @@
+"""Activation checkpointing by measured need: it costs another forward pass, so only where memory asks for it."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from accelerate import DistributedType
+from datasets import Dataset
+from jaxtyping import Int
+
+from ..losses.preference import sequence_logps
+from ..scoring.memory import Activations, free_bytes, line_through, saved_bytes
+from ..scoring.shared_prefix import SharedPrefixModel
+from .trl_contract import score, scoring_inputs
+
+logger = logging.getLogger(__name__)
+
+SHARE = 0.7  # of the free memory that activations may take; the rest is for gradients, logits and what else there is
+PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+
+def settle_checkpointing(trainer: Any) -> None:
+    """Switch activation checkpointing on if the largest batch would not fit without, and say why.
+
+    Where nothing can be measured (streamed data, sharded models) it is on, as TRL's default.
+    """
+    sharded = trainer.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    data = trainer.train_dataset
+    if sharded or not isinstance(data, Dataset) or len(data) == 0:
+        reason, needed = "the model is sharded" if sharded else "the data are streamed", True
+    else:
+        lengths = lengths_of(data, trainer.args.max_length)
+        activations, packed = measure(trainer, lengths)
+        positions = largest_batch(lengths, trainer.args, packed=packed)
+        need, free = activations.at(positions), free_bytes(trainer.accelerator.device)
+        full = torch.tensor([need > SHARE * free], device=trainer.accelerator.device)
+        needed = bool(trainer.accelerator.gather(full).any())
+        reason = f"the largest batch ({positions} positions) keeps {need / 2**30:.2g} GiB for backward, {free / 2**30:.3g} GiB are free"
+    if trainer.accelerator.is_main_process:
+        logger.info("activation checkpointing is %s: %s", "on" if needed else "off", reason)
+    if needed:
+        trainer.args.activation_checkpointing = trainer.args.gradient_checkpointing = True
+        trainer.model.enable_input_require_grads()
+
+
+def lengths_of(data: Dataset, max_length: int | None) -> Int[np.ndarray, "pairs 3"]:
+    """Tokens of prompt, chosen and rejected of each pair after truncation, read a slice at a time."""
+    table = np.concatenate(list(_slices(data)))
+    if max_length is not None:
+        prompt = np.minimum(table[:, :1], max_length)
+        table = np.concatenate([prompt, np.minimum(table[:, 1:], max_length - prompt)], axis=1)
+    return table
+
+
+def _slices(data: Dataset) -> Iterator[Int[np.ndarray, "slice 3"]]:
+    for part in data.select_columns(list(PARTS)).with_format("arrow").iter(batch_size=10_000):
+        yield np.stack([pc.list_value_length(part[name]).to_numpy() for name in PARTS], axis=1).astype(np.int64)
+
+
+def positions_of(lengths: Int[np.ndarray, "pairs 3"], *, packed: bool) -> Int[np.ndarray, " pairs"]:
+    """Positions that each pair costs: P - 1 + C + R in a packed row, two rows as long as the longer answer if padded."""
+    prompt, chosen, rejected = lengths.T
+    return prompt - 1 + chosen + rejected if packed else 2 * (prompt + np.maximum(chosen, rejected))
+
+
+def largest_batch(lengths: Int[np.ndarray, "pairs 3"], args: Any, *, packed: bool) -> int:
+    """Positions of the largest forward pass that can occur: the longest pairs together, within the token budget."""
+    costs = np.sort(positions_of(lengths, packed=packed))[::-1]
+    together = costs[: args.per_device_train_batch_size]
+    total = int(together.sum()) if packed else int(together[0]) * len(together)
+    budget = args.max_tokens_per_batch
+    return total if budget is None else max(int(costs[0]), min(total, budget))
+
+
+def measure(trainer: Any, lengths: Int[np.ndarray, "pairs 3"]) -> tuple[Activations, bool]:
+    """What a batch keeps for backward, from one pair and then two, and whether rows are packed."""
+    order = np.argsort(lengths.sum(axis=1), kind="stable")
+    shorter, longer = order[len(order) // 4], order[(len(order) - 1) * 3 // 4]
+    points = []
+    packed = False
+    for rows in ([shorter], [shorter, longer]):
+        batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[int(row)] for row in rows]))
+        scorer = trainer.sharing.scorer(trainer.model, scoring_inputs(batch), trainer.accelerator)
+        packed = isinstance(scorer, SharedPrefixModel)
+
+        def forward(scorer: Any = scorer, batch: Any = batch) -> Any:
+            with trainer.accelerator.autocast():
+                scored, _ = score(scorer, batch)
+            return sequence_logps(scored.token_logps, scored.mask).sum()
+
+        points.append((trainer.sharing.positions(scorer, batch)[0], saved_bytes(forward, trainer.model)))
+    return line_through(*points), packed

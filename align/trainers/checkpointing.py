@@ -91,5 +91,6 @@ def measure(trainer: Any, lengths: Int[np.ndarray, "pairs 3"]) -> tuple[Activati
                 scored, _ = score(scorer, batch)
             return sequence_logps(scored.token_logps, scored.mask).sum()
 
-        points.append((trainer.sharing.positions(scorer, batch)[0], saved_bytes(forward, trainer.model)))
+        kept = saved_bytes(forward, trainer.model)
+        points.append((trainer.sharing.positions(scorer, batch)[0], kept))
     return line_through(*points), packed

@@ -49,8 +49,10 @@ class PrefixSharing:
         return SharedPrefixModel(model, plan=self._plan_of) if self._packs.get(id(base)) else model
 
     def positions(self, scorer: Any, batch: dict[str, Tensor]) -> tuple[int, int]:
-        """Positions that a forward pass of this batch computes, and how many of them are padding."""
-        if isinstance(scorer, SharedPrefixModel) and self._plan is not None:
+        """Positions that the last forward pass, of this batch, computed, and how many of them were padding."""
+        if isinstance(scorer, SharedPrefixModel):
+            if self._plan is None or self._plan[0] is not batch["input_ids"]:
+                raise ValueError("this batch was not scored last")
             return self._plan[1].input_ids.numel(), self._plan[1].filler
         mask = batch["attention_mask"]
         return mask.numel(), mask.numel() - int(mask.sum())

@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from unittest.mock import Mock
@@ -22,8 +23,7 @@ VALUES = [-0.1 - 1.7 * n for n in range(10)]
 
 @pytest.fixture
 def fresh(tmp_path):
-    """Makes a store that has to read everything from disk."""
-    return lambda: ReferenceStore(IDENTITY, tmp_path)
+    return lambda: ReferenceStore(IDENTITY, tmp_path)  # has to read everything from disk
 
 
 @pytest.fixture
@@ -66,7 +66,6 @@ def test_round_trip(store, fresh, tmp_path, caplog):
     assert len(segments(store)) == 2
     for one in (store, fresh()):
         assert np.array_equal(one.get(KEYS[::-1]), [np.nan, np.nan, *VALUES[7::-1]], equal_nan=True)  # to the bit
-        assert one.get([]).shape == (0,)
         assert len(one) == 8
         assert one.nbytes == sum(file.stat().st_size for file in segments(store)) > 8 * 24
     assert not caplog.records
@@ -128,7 +127,6 @@ def expect_unused(store, caplog, file):
     assert np.isnan(store.get(KEYS)).all()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert f"{file} is damaged" in caplog.text
-    assert "computed again" in caplog.text
     assert file.with_name(file.name + ".damaged").is_file()
 
 
@@ -153,7 +151,6 @@ def test_one_bit_wrong_anywhere_or_cut_anywhere(store, fresh, caplog):
         (lambda keys, values: {"keys": keys[:-1], "values": values}, "(9, 16)"),
         (lambda keys, values: {"keys": keys[:, None], "values": values[:, None]}, "(10, 1, 16)"),
         (lambda keys, values: {"keys": keys, "values": np.full_like(values, np.nan)}, "NaN"),
-        (lambda keys, values: {"keys": keys}, "'values'"),
         (lambda keys, values: None, "eader"),
     ],
 )
@@ -256,11 +253,12 @@ def test_of_two_values_the_first_segment_counts_and_none_changes_under_a_running
     for number in range(12):
         another = fresh()
         another._loaded = True  # as if they all started at once
-        another.add([KEYS[number % 2]], [-float(number)])
+        another.add([KEYS[number % 2]], [-float(number // 4)])
     store.add([KEYS[0]], [-100.0])
     store.load()
     assert store.get(KEYS[:1]).tolist() == [-100.0]
     held = [load(file.read_bytes()) for file in segments(store)]
+    assert len(held) == 13  # the same rows twice are two files: a name that was deleted never comes back
     expected = [next(one["values"][0] for one in held if one["keys"].tobytes() == key) for key in KEYS[:2]]
     assert fresh().get(KEYS[:2]).tolist() == expected
     monkeypatch.setattr(reference_store, "MOST_SEGMENTS", 5)
@@ -269,31 +267,34 @@ def test_of_two_values_the_first_segment_counts_and_none_changes_under_a_running
     assert fresh().get(KEYS[:2]).tolist() == expected
 
 
-def test_neither_large_nor_damaged_segments_are_merged(store, fresh, monkeypatch):
+def test_segments_that_are_large_or_damaged_or_cannot_be_read_are_not_merged(store, fresh, monkeypatch):
     store.add([sequence_key([n], []) for n in range(100)], -np.ones(100))
     (large,) = segments(store)
     add_one_by_one(store)
-    damaged = next(file for file in segments(store) if file != large)
+    damaged, unread = [file for file in segments(store) if file != large][:2]
+    read = store._read
+    monkeypatch.setattr(store, "_read", lambda name: None if name == unread.name else read(name))
     damaged.write_bytes(damaged.read_bytes()[::-1])
     monkeypatch.setattr(reference_store, "MOST_SEGMENTS", 2)
     monkeypatch.setattr(reference_store, "MERGE_BELOW", large.stat().st_size)
     store._merge_small()
-    assert large.exists()
     assert damaged.with_name(damaged.name + ".damaged").is_file()
-    assert len(segments(store)) == 2
+    assert {large, unread} < set(segments(store))
+    assert len(segments(store)) == 3
     assert sum(fresh().get(KEYS) == VALUES) == 9
 
 
 @pytest.mark.parametrize(("where", "function"), [(Path, "unlink"), (os, "fsync"), (None, "")])
 def test_merging_loses_nothing_when_it_fails_or_under_a_reader(store, fresh, monkeypatch, where, function):
     add_one_by_one(store)
-    reader, before = fresh(), store._segments()
+    before = store._segments()
     monkeypatch.setattr(reference_store, "MOST_SEGMENTS", 5)
     if where:
         monkeypatch.setattr(where, function, failing(errno.ENOSPC))
     store._merge_small()
     after = store._segments()
     assert len(after) == {"": 1, "unlink": 11, "fsync": 10}[function]
-    lists = chain([before], repeat(after))
-    monkeypatch.setattr(reader, "_segments", lambda: next(lists))
-    assert reader.get(KEYS).tolist() == fresh().get(KEYS).tolist() == VALUES
+    for first in (before, {}, after):
+        reader, lists = fresh(), chain([first], repeat(after))
+        monkeypatch.setattr(reader, "_segments", partial(next, lists))
+        assert reader.get(KEYS).tolist() == VALUES

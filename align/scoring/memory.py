@@ -17,7 +17,7 @@ class Activations(NamedTuple):
     fixed: float
     per_position: float
 
-    def at(self, positions: float) -> float:
+    def at(self, positions: int) -> float:
         """Bytes kept by a pass over that many positions."""
         return self.fixed + self.per_position * positions
 

@@ -7,7 +7,6 @@ row, and a pair costs P - 1 + C + R positions in place of 2P + C + R.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Int
@@ -56,7 +55,7 @@ class Plan:
     groups: tuple[Group, ...]
     filler: int
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Plan":
         """The plan with its tensors on `device`."""
         moved = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(self, **moved)

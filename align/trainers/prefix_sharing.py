@@ -46,7 +46,11 @@ class PrefixSharing:
         base = accelerator.unwrap_model(model)
         if self.mode != "off" and id(base) not in self._packs:
             self._packs[id(base)] = self._settle(model, base, batch, accelerator)
-        return SharedPrefixModel(model, plan=self._plan_of) if self._packs.get(id(base)) else model
+        return SharedPrefixModel(model, plan=self._plan_of) if self.packs(model, accelerator) else model
+
+    def packs(self, model: Any, accelerator: Accelerator) -> bool:
+        """Whether rows of this model are packed, as its first batch decided."""
+        return self._packs.get(id(accelerator.unwrap_model(model)), False)
 
     def positions(self, scorer: Any, batch: dict[str, Tensor]) -> tuple[int, int]:
         """Positions that the last forward pass, of this batch, computed, and how many of them were padding."""

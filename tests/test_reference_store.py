@@ -53,7 +53,7 @@ def test_a_key_depends_on_the_split_on_each_id_and_on_their_order_and_on_nothing
     keys = [sequence_key(*sequence) for sequence in sequences + [(other[:2], other[2:]) for other in others]]
     assert len(set(keys)) == len(keys) == 18
     assert sequence_key([1, 2], [3]).hex() == "4c85ae5d0e2ecd0933f7d692f4bf61c8"
-    assert sequence_key([1, 2], [3]) == sequence_key(np.array([1, 2]), (3,))
+    assert sequence_key([1, 2], [3]) == sequence_key((1, 2), (3,))
 
 
 def test_round_trip(store, fresh, tmp_path, caplog):

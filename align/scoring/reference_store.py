@@ -40,7 +40,7 @@ MOST_SEGMENTS = 64
 MERGE_BELOW = 16 * 2**20
 DAY = 86400.0
 
-Rows = tuple[np.ndarray, Float64[np.ndarray, " n"]]
+Rows = tuple[np.ndarray, Float64[np.ndarray, " _rows"]]
 
 
 def sequence_key(prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> bytes:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from datasets import Dataset
 from torch import nn
 
 from align import DPOConfig, DPOTrainer
+from align.data import normalise
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
 from align.trainers import checkpointing
 from align.trainers.checkpointing import largest_batch, lengths_of, positions_of
@@ -92,3 +94,15 @@ def test_the_prediction_is_what_a_large_batch_keeps(tmp_path):
     batch = trainer.data_collator(list(trainer.train_dataset))
     kept = saved_bytes(lambda: trainer.compute_loss(trainer.model.train(), batch), trainer.model)
     assert activations.at(largest_batch(lengths, trainer.args, packed=True)) == pytest.approx(kept, rel=0.1)
+
+
+def test_rows_become_python_objects_a_slice_at_a_time(monkeypatch):
+    """Numbers of rows go on across slices, and so does the kind of the first row."""
+    monkeypatch.setattr(normalise, "SLICE", 2)
+    rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(5)]
+    clean, dropped = normalise.normalise(Dataset.from_list(rows), columns={}, where="x")
+    assert (clean["prompt"], dropped) == ([f"p{i}" for i in range(5)], [])
+    rows[3]["chosen"] = "b"
+    with pytest.raises(normalise.DataError, match="row 4: chosen and rejected are identical"):
+        normalise.normalise(Dataset.from_list(rows), columns={}, where="x")
+    assert len(normalise.normalise(Dataset.from_list(rows), columns={}, where="x", unusable="drop")[0]) == 4

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 ALIASES = (
@@ -25,6 +25,7 @@ ALIASES = (
 )
 LAST_TURN = "\n\nAssistant:"
 SHOWN = 10
+SLICE = 10_000  # rows that are Python objects at a time
 
 
 class DataError(ValueError):
@@ -58,28 +59,35 @@ def normalise(
     missing = [name for name in keep if name not in raw.column_names]
     if missing:
         raise DataError(f"{where}: missing column {', '.join(missing)}, which ref.kind=cached needs")
-    rows, problems = [], []
-    for number, row in enumerate(raw.to_list(), start=1):
-        try:
-            rows.append(_row(row, mapping) | {name: _number(row[name], name) for name in keep})
-        except _RowError as error:
-            problems.append(f"row {number}: {error}")
-    if problems and (unusable == "error" or not rows):
+    parts: list[Dataset] = []
+    problems: list[str] = []
+    usable, plain, mixed_at = 0, None, None
+    for start in range(0, len(raw), SLICE):
+        rows = []
+        for number, row in enumerate(raw.select(range(start, min(start + SLICE, len(raw)))).to_list(), start=start + 1):
+            try:
+                rows.append(_row(row, mapping) | {name: _number(row[name], name) for name in keep})
+            except _RowError as error:
+                problems.append(f"row {number}: {error}")
+                continue
+            usable += 1
+            plain = isinstance(rows[-1]["prompt"], str) if plain is None else plain
+            if mixed_at is None and isinstance(rows[-1]["prompt"], str) != plain:
+                mixed_at = usable
+        if rows and mixed_at is None:
+            parts.append(Dataset.from_list(rows))
+    if problems and (unusable == "error" or not usable):
         more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         listed = "\n  ".join(problems[:SHOWN])
         raise DataError(
             f"{where}: {len(problems)} of {len(raw)} rows cannot be used:\n  {listed}{more}\n"
             "  mend them, or set data.unusable=drop to train without them"
         )
-    if not rows:
+    if not usable:
         raise DataError(f"{where}: no rows")
-    kinds = {isinstance(row["prompt"], str) for row in rows}
-    if len(kinds) > 1:
-        first = next(
-            i for i, row in enumerate(rows) if isinstance(row["prompt"], str) != isinstance(rows[0]["prompt"], str)
-        )
-        raise DataError(f"{where}: plain strings and chat messages are mixed, first at usable row {first + 1}")
-    return Dataset.from_list(rows), problems
+    if mixed_at is not None:
+        raise DataError(f"{where}: plain strings and chat messages are mixed, first at usable row {mixed_at}")
+    return concatenate_datasets(parts), problems
 
 
 def _layout(names: Sequence[str], columns: Mapping[str, str], where: str) -> dict[str, str]:

@@ -40,11 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(argv: Sequence[str]) -> int:
-    """Read a recipe and its data, and say what would be trained; no weights are loaded."""
+    """Read a recipe and its data, and say what would be trained; no weights are loaded without `--deep`."""
     parser = argparse.ArgumentParser(prog="alignkit check", allow_abbrev=False)
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--deep", action="store_true", help="load the model, take a dozen steps, and predict time and memory of the run"
+    )
+    options = parser.parse_intermixed_args(argv)
     recipe = load_recipe(options.recipe, options.overrides)
     data = load_preferences(recipe.data, cached_reference=recipe.ref.kind == "cached")
     per_step = recipe.train.per_device_train_batch_size * recipe.train.gradient_accumulation_steps
@@ -52,6 +55,10 @@ def _check(argv: Sequence[str]) -> int:
     print(f"  training pairs: {len(data.train)}, {per_step} per optimizer step on each process")
     for name, dataset in data.eval.items():
         print(f"  evaluation set {name}: {len(dataset)} pairs")
+    if options.deep:
+        from .dry_run import predict  # noqa: PLC0415 - loads the trainers, which reading a recipe does not need
+
+        print(predict(recipe))
     return 0
 
 

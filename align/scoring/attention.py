@@ -55,14 +55,17 @@ def mask_for(plan: Plan, kernel: Kernel) -> Any:
         return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=plan.group.device)
     if kernel == "causal":
         return torch.ones_like(dense_mask(plan)).tril()
-    group, answer = plan.group, plan.answer
-
-    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        together = (group[query] == group[key]) & (query >= key)
-        return together & ((answer[key] == 0) | (answer[query] == answer[key]))
-
-    length = len(group)
-    return create_block_mask(seen, B=None, H=None, Q_LEN=length, KV_LEN=length, device=group.device.type)
+    group, answer, length = plan.group, plan.answer, len(plan.group)
+    return create_block_mask(
+        lambda batch, head, query, key: (  # a lambda: its signature is read, and tests wrap functions
+            (group[query] == group[key]) & (query >= key) & ((answer[key] == 0) | (answer[query] == answer[key]))
+        ),
+        B=None,
+        H=None,
+        Q_LEN=length,
+        KV_LEN=length,
+        device=group.device.type,
+    )
 
 
 class CascadeAttention(torch.autograd.Function):

@@ -99,6 +99,8 @@ class PreferenceConfig(TRLDPOConfig):
             found.append(f"shared_prefix: must be 'auto', 'on' or 'off', got {self.shared_prefix!r}")
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             found.append(f"max_tokens_per_batch: must be at least 1, got {self.max_tokens_per_batch}")
+        if self.train_sampling_strategy == "batch_rebalance":
+            found.append("train_sampling_strategy: 'batch_rebalance' needs a column of lengths; use 'group_by_length'")
         counts = ("per_device_train_batch_size", "gradient_accumulation_steps")
         return found + [f"{n}: must be at least 1, got {getattr(self, n)}" for n in counts if getattr(self, n) < 1]
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,11 @@ METRICS = "align/trainers/metrics.py"
 TRAINER = "align/trainers/preference.py"
 CONTRACT = "align/trainers/trl_contract.py"
 LOSS_TESTS = ("tests/test_losses.py", "tests/test_divergences.py")
+PLAN, ATTENTION, HEAD = "align/scoring/plan.py", "align/scoring/attention.py", "align/scoring/head.py"
+SHARED, STORE, LENGTHS = "align/scoring/shared_prefix.py", "align/scoring/reference_store.py", "align/scoring/lengths.py"
+MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/dry_run.py"
+SHARING, PRECOMPUTE = "align/trainers/prefix_sharing.py", "align/trainers/precompute.py"
+CHECKPOINTING, ONLINE = "align/trainers/checkpointing.py", "align/trainers/online.py"
 TRAINER_TESTS = ("tests/test_metrics.py", "tests/test_parity.py", "tests/test_trl_contract.py", "tests/test_use.py")
 
 
@@ -40,6 +46,19 @@ def loss(name: str, old: str, new: str, file: str = PREFERENCE) -> Mutant:
 def train(name: str, old: str, new: str, file: str = TRAINER) -> Mutant:
     return Mutant(name, file, old, new, TRAINER_TESTS)
 
+
+def noticed_by(*tests: str) -> Callable[[str, str, str, str], Mutant]:
+    return lambda name, file, old, new: Mutant(name, file, old, new, tests)
+
+
+exact = noticed_by("tests/test_shared_prefix.py")
+family = noticed_by("tests/test_sharing_families.py")
+sharing = noticed_by("tests/test_prefix_sharing.py")
+store = noticed_by("tests/test_reference_store.py")
+sweep = noticed_by("tests/test_sweep.py")
+lengths = noticed_by("tests/test_lengths.py", "tests/test_memory.py")
+cost = noticed_by("tests/test_flops.py", "tests/test_dry_run.py")
+online = noticed_by("tests/test_online.py")
 
 MUTANTS = [
     # losses
@@ -87,17 +106,94 @@ MUTANTS = [
     train("lose the sums on resume", '"attributes": {"train": sums,', '"attributes": {"train": {},', METRICS),
     # trainers
     train("sets overwrite each other", 'logs.update({f"{prefix}_{name}": value', 'logs.update({f"eval_{name}": value', TRAINER),
-    train("sum over the batch", "loss = result.losses.mean()", "loss = result.losses.sum()"),
+    train("sum over the batch", "loss = result.losses.sum() / (self._pairs_in_step or len(result.losses))", "loss = result.losses.sum()"),
     train("chosen and rejected swapped in the batch", "policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2))", "policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2)[::-1])"),
     train("label smoothing ignored", "dpo_loss(rewards, label_smoothing=self.args.label_smoothing)", "dpo_loss(rewards)"),
     train("eta ignored", "eta=self.args.eta,", "eta=0.005,"),
     train("reduction ignored", "sft_reduction=self.args.sft_reduction,", 'sft_reduction="sum",'),
     train("silent dropout", "if disable_dropout and isinstance", "if False and isinstance"),
-    train("reference with dropout", "with dropout_off(self.model, self.ref_model):", "with dropout_off():"),
+    train("reference with dropout", "with dropout_off(self.model, self.ref_model), fast_head():", "with fast_head():"),
     train("reference with the adapter on", "trainer.compute_ref_log_probs(model, inputs)", "(s.detach() for s in score(model, inputs)[0].token_logps.sum(1).chunk(2))", CONTRACT),
     train("cached reference ignored", 'if "ref_chosen_logps" in inputs:', "if False:", CONTRACT),
     train("prompt tokens counted", 'labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)', 'labels = inputs["input_ids"]', CONTRACT),
     train("mask not shifted", 'mask = inputs["completion_mask"][:, 1:].bool()', 'mask = inputs["completion_mask"][:, :-1].bool()', CONTRACT),
+    # shared prompts
+    exact("positions run on", PLAN, "put([prompt[-1], *answer[:-1]], prefix, answer, number, index)", "put([prompt[-1], *answer[:-1]], here - start, answer, number, index)"),
+    exact("cells off by one", PLAN, "cells += range(row * (len(columns) - 1) + begin - 1, row * (len(columns) - 1) + begin - 1 + len(answer))", "cells += range(row * (len(columns) - 1) + begin, row * (len(columns) - 1) + begin + len(answer))"),
+    exact("answers keep the prompt's answer number", PLAN, "put([prompt[-1], *answer[:-1]], prefix, answer, number, index)", "put([prompt[-1], *answer[:-1]], prefix, answer, number, 0)"),
+    exact("one group for all", PLAN, "put([prompt[-1], *answer[:-1]], prefix, answer, number, index)", "put([prompt[-1], *answer[:-1]], prefix, answer, 0, index)"),
+    exact("left padding is prompt", PLAN, "prompt = tuple(ids[row][present[0] : begin])", "prompt = tuple(ids[row][:begin])"),
+    exact("contiguity unchecked", PLAN, "if wanted != present[-len(wanted) :] or", "if"),
+    exact("dense leak", ATTENTION, "(plan.answer[None, :] == 0) | (plan.answer[:, None] == plan.answer[None, :])", "(plan.answer[None, :] >= 0) | (plan.answer[:, None] == plan.answer[None, :])"),
+    exact("dense groups leak", ATTENTION, "seen &= plan.group[:, None] == plan.group[None, :]", "pass"),
+    exact("flex leak", ATTENTION, "& ((answer[key] == 0) | (answer[query] == answer[key]))", "& (answer[key] <= answer[query])"),
+    exact("cascade leak", ATTENTION, "out[:, :, answer], logsumexp[:, :, answer] = attend(answer, answer, causal=True)", "out[:, :, answer], logsumexp[:, :, answer] = attend(answer, slice(head.stop, answer.stop), causal=True)"),
+    exact("no merge", ATTENTION, "(own + onto_prefix * (partial - whole).exp()[..., None])", "(own + onto_prefix)"),
+    exact("own part not rescaled", ATTENTION, "own = out[:, :, rest] * (logsumexp[:, :, rest] - whole).exp()[..., None]", "own = out[:, :, rest]"),
+    exact("logsumexp of the answer alone in backward", ATTENTION, "                logsumexp[:, :, rest] = whole\n", ""),
+    exact("no gradient to the prefix", ATTENTION, "            if others and prefix.stop > prefix.start:\n                add(", "            if False:\n                add("),
+    family("scale forgotten in attention", ATTENTION, "scale = query.shape[-1] ** -0.5 if scaling is None else scaling", "scale = query.shape[-1] ** -0.5"),
+    exact("shared heads averaged", ATTENTION, "(shared.shape[1], -1)).sum(dim=2)", "(shared.shape[1], -1)).mean(dim=2)"),
+    exact("heads in the wrong order", ATTENTION, "return shared.repeat_interleave(query.shape[1] // shared.shape[1], dim=1)", "return shared.repeat(1, query.shape[1] // shared.shape[1], 1, 1)"),
+    family("soft-capping ignored", ATTENTION, '("softcap", "s_aux", "position_bias")', '("s_aux", "position_bias")'),
+    family("dropout ignored", ATTENTION, "if changed or dropout:", "if changed:"),
+    exact("scale forgotten in backward", HEAD, "(ctx.scale * gradients[0])", "(gradients[0])"),
+    exact("scale forgotten in logits", HEAD, "z *= scale", "pass"),
+    exact("maximum not subtracted", HEAD, "z -= top[:, None]", "top = top * 0"),
+    exact("slope of the target forgotten", HEAD, "y] += 1.0", "y] += 0.0"),
+    exact("mean logit after the shift", HEAD, "mean_logits[part] = z.mean(dim=-1)", "mean_logits[part] = z.mean(dim=-1) - top"),
+    family("check takes anything", SHARED, "within = largest <= TOLERANCE if exact else", "within = True if exact else"),
+    family("check in half precision", SHARED, "return value.float() if half else value", "return value"),
+    family("any window will do", SHARED, "max_length > window)", "False)"),
+    family("ALiBi accepted", SHARED, 'config.model_type in ("bloom", "mpt") or ', ""),
+    family("Falcon's ALiBi accepted", SHARED, ' or getattr(config, "alibi", False)', ""),
+    family("state accepted", SHARED, 'if getattr(base, "_is_stateful", False) or kinds - {"full_attention", "sliding_attention"}:', "if False:"),
+    family("layer kinds ignored", SHARED, 'or kinds - {"full_attention", "sliding_attention"}:', ":"),
+    family("chosen implementation overridden", SHARED, 'if chosen not in ("sdpa", "eager", NAME):', "if False:"),
+    family("virtual tokens accepted", SHARED, "any(c.is_prompt_learning for c in", "any(False for c in"),
+    sharing("off is on", SHARING, 'if self.mode != "off" and id(base)', "if id(base)"),
+    sharing("on falls back", SHARING, 'if reason is not None and self.mode == "on":', "if False:"),
+    sharing("fall back in silence", SHARING, 'logger.warning("shared_prefix', 'logger.debug("shared_prefix'),
+    sharing("extra inputs dropped", SHARING, "if reason is None and set(batch) != PACKABLE:", "if False:"),
+    sharing("the check left out", SHARING, "check_equivalent(forward, batch, exact=exact)", "pass"),
+    sharing("plan of another batch", SHARING, "if self._plan is None or self._plan[0] is not input_ids:", "if self._plan is None:"),
+    sharing("part weighting forgotten", TRAINER, "(self._pairs_in_step or len(result.losses))", "len(result.losses)"),
+    sharing("a part left out", TRAINER, "for number, part in enumerate(parts, start=1):", "for number, part in enumerate(parts[:1], start=1):"),
+    sharing("parts take the wrong rejected", TRAINER, "rows = torch.cat([here, here + count])", "rows = torch.cat([here, here])"),
+    sharing("parts keep the padding", TRAINER, "columns = slice(int(used[0]), int(used[-1]) + 1)", "columns = slice(None)"),
+    sharing("parts lose a column", TRAINER, "columns = slice(int(used[0]), int(used[-1]) + 1)", "columns = slice(int(used[0]), int(used[-1]))"),
+    sharing("order not restored", METRICS, "rows = rows[order.argsort()]", "pass"),
+    sharing("order restored the wrong way", METRICS, "rows = rows[order.argsort()]", "rows = rows[order]"),
+    sharing("padding logged in evaluation", METRICS, '(name in WORK and mode == "eval")', "False"),
+    sharing("budget ignores padding", LENGTHS, "tokens[parts[-1][0]] * (len(parts[-1]) + 1) > budget", "sum(tokens[i] for i in parts[-1]) + tokens[index] > budget"),
+    sharing("short ones first", LENGTHS, "key=lambda i: (-tokens[i], i)", "key=lambda i: (tokens[i], i)"),
+    exact("filler not counted", PLAN, "filler=fill,", "filler=0,"),
+    exact("unpacked copies drop their gradient", PLAN, "picked = values[0].index_select(0, self.source)", "picked = values[0].detach().index_select(0, self.source)"),
+    exact("entropy without its sum", HEAD, "torch.linalg.vecdot(shifted, z) / total", "torch.linalg.vecdot(shifted, z)"),
+    family("coarse check takes anything", SHARED, 'mean <= 0.2 * float(difference("causal").mean())', "True"),
+    family("attention dropout accepted", SHARED, "if dropout := max(map(_attention_dropout, base.modules()), default=0.0):", "if dropout := 0.0:"),
+    family("a mask of the model's own ignored", ATTENTION, "if attention_mask is None or attention_mask.shape != (1, 1, 1, 1):", "if False:"),
+    sharing("nothing undone", SHARING, "if reason is not None and previous is not None:", "if False:"),
+    # reference store, lengths, memory, cost
+    store("damage unseen", STORE, "if self._name(data) != name:", "if False:"),
+    store("key without the split", STORE, 'struct.pack(f"<{1 + total}q", prompt, *', 'struct.pack(f"<{1 + total}q", 0, *'),
+    sweep("weights not in the key", PRECOMPUTE, '"weights": weights_digest(base),', '"weights": "",'),
+    sweep("adapter not in the key", PRECOMPUTE, 'weights_digest(base, only=".ref.") if adapter else None', "None"),
+    sweep("dtype not in the key", PRECOMPUTE, '"dtype": str(next(p.dtype for n, p in base.named_parameters() if "lora_" not in n)),', '"dtype": "",'),
+    sweep("attention not in the key", PRECOMPUTE, '"shared_prefix" if packed else inner.config._attn_implementation', '""'),
+    sweep("answers in the wrong order", PRECOMPUTE, "zip(sides[: len(rows)], sides[len(rows) :], strict=True)", "zip(sides[len(rows) :], sides[: len(rows)], strict=True)"),
+    sweep("non-finite values kept", PRECOMPUTE, "        if bad:", "        if False:"),
+    lengths("the same order in every epoch", LENGTHS, "manual_seed(self.seed + self.epoch)", "manual_seed(self.seed)"),
+    lengths("the global generator", LENGTHS, "self.lengths, self.batch_size, generator=generator", "self.lengths, self.batch_size"),
+    lengths("weights count as activations", MEMORY, "if storage.data_ptr() not in weights:", "if True:"),
+    lengths("never checkpoint", CHECKPOINTING, "if needed:", "if False:"),
+    lengths("truncation forgotten", CHECKPOINTING, "np.minimum(table[:, 1:], max_length - prompt)", "table[:, 1:]"),
+    cost("causal counted whole", FLOPS, "return batch * heads * queries * (queries + 1) / 2", "return float(batch * heads * queries * queries)"),
+    cost("backward of adapters counted once", FLOPS, "linear + 2 * lora + 2.5 * attention", "linear + lora + 2.5 * attention"),
+    cost("reference forgotten", FLOPS, "backward + head_products * head + reference", "backward + head_products * head"),
+    cost("accumulation forgotten", DRY_RUN, "teraflops_per_step=micro * mean_flops", "teraflops_per_step=mean_flops"),
+    online("entropy loses its gradient", CONTRACT, "CHUNKED_HEAD if entropy_gradient else _Head", "_Head"),
+    online("prompt scored in groups", ONLINE, "labels[:, :-logits_to_keep] = -100", "pass"),
 ]  # fmt: skip
 
 

@@ -1,58 +1,19 @@
-"""A packed row gives the log-probabilities and gradients of padded ones, or is refused."""
-
-from types import SimpleNamespace
+"""A packed row gives the log-probabilities and gradients of padded ones."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from packing import LEFT, built, compare, gradients, padded, random
 from torch.nn.attention.flex_attention import flex_attention
-from torch.random import fork_rng
 from torch.testing import assert_close
-from transformers import AutoConfig, AutoModelForCausalLM
-from trl.trainer.utils import add_fused_lm_head
 
-from align.scoring import attention, head, shared_prefix
+from align.scoring import head
 from align.scoring.attention import CascadeAttention
 from align.scoring.head import FrozenHead
 from align.scoring.plan import FILLER, Group, make_plan
-from align.scoring.shared_prefix import (
-    FIELDS,
-    NotEquivalent,
-    SharedPrefixModel,
-    check_equivalent,
-    prepare,
-    unsupported,
-)
+from align.scoring.shared_prefix import SharedPrefixModel, prepare
 from align.trainers.trl_contract import fast_head
-
-SIZES = {
-    "vocab_size": 48, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 64,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-OTHER_NAMES = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64, "hidden_dim": 16, "d_model": 16, "n_layers": 2, "n_heads": 4}  # fmt: skip
-
-
-def random(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def built(family="llama", *, lora=False, scale=3.0, **settings):
-    """A tiny random model with TRL's head, its weights scaled up so that attention matters."""
-    default = AutoConfig.for_model(family)
-    known = {name: value for name, value in (SIZES | OTHER_NAMES).items() if hasattr(default, name)}
-    with fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **known | settings))
-        add_fused_lm_head(model, outputs=FIELDS)
-        if lora:
-            model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.mul_(scale if weight.dim() > 1 and "lora" not in name else 1.0)
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +21,6 @@ def llama():
     model = built(lora=True)
     prepare(model)
     return model
-
-
-def padded(rows, *, left=False, max_length=None):
-    """A batch of (prompt, answer) rows as a collator makes it, cut at `max_length`."""
-    width = min(max(len(p) + len(a) for p, a in rows), max_length or 1000)
-    out = {name: [] for name in ("input_ids", "attention_mask", "labels")}
-    for prompt, answer in rows:
-        tokens, labels = (prompt + answer)[:width], ([-100] * len(prompt) + answer)[:width]
-        fill = width - len(tokens)
-        for name, real, pad in zip(out, (tokens, [1] * len(tokens), labels), (0, 0, -100), strict=True):
-            out[name].append([pad] * fill + real if left else real + [pad] * fill)
-    return {name: torch.tensor(value) for name, value in out.items()}
 
 
 tokens = st.integers(3, 47)
@@ -92,32 +41,6 @@ def batches(draw):
     return padded([*sides[0], *sides[1]], left=draw(st.booleans()), max_length=cut)
 
 
-EXAMPLE = padded(
-    [([5, 6, 7, 8], [9, 10, 11]), ([12], [13, 14]), ([5, 6, 7, 8], [15, 16, 17, 18, 19]), ([12], [20])], left=True
-)
-
-
-def gradients(model, outputs):
-    weights = [p for p in model.parameters() if p.requires_grad]
-    loss = (outputs.log_probs * random(*outputs.log_probs.shape, seed=1)).sum()
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
-
-
-def compare(model, batch, kernel=None, *, gradient=True, tolerance=1e-5):
-    with torch.set_grad_enabled(gradient), fast_head():
-        packed = SharedPrefixModel(model, kernel)(**batch, fused_lm_head=True)
-    with torch.set_grad_enabled(gradient):
-        plain = model(**batch, use_cache=False, fused_lm_head=True)
-    assert torch.equal(packed.label_mask, plain.label_mask)
-    for name in FIELDS[:3]:
-        atol = tolerance if name == "log_probs" else 5 * tolerance
-        assert_close(getattr(packed, name), getattr(plain, name), rtol=0, atol=atol)
-    assert torch.equal(packed.is_top1, plain.is_top1)
-    if gradient:
-        one, other = gradients(model, packed), gradients(model, plain)
-        assert (one - other).norm() <= 1e-4 * other.norm() + 1e-6
-
-
 @settings(max_examples=200)
 @given(batches())
 def test_any_batch_scores_alike_in_cascades(llama, batch):
@@ -136,7 +59,7 @@ def test_batches_score_alike_in_flex_attention(llama, monkeypatch):
     monkeypatch.setattr("transformers.integrations.flex_attention.compile_friendly_flex_attention", plain)
     many = padded([([n % 9 + 3] * 20, [n % 7 + 3] * (n + 1)) for n in range(12)])
     assert make_plan(many["input_ids"], many["attention_mask"], many["labels"] != -100).input_ids.numel() > 128
-    for batch in (EXAMPLE, many):
+    for batch in (LEFT, many):
         compare(llama, batch, "flex", gradient=False)
 
 
@@ -145,7 +68,7 @@ def test_batches_score_alike_in_flex_attention(llama, monkeypatch):
 def test_batches_score_alike_on_a_gpu(kernel):
     model = built(lora=True, hidden_size=64, head_dim=16).cuda()
     prepare(model)
-    batch = {name: value.cuda() for name, value in EXAMPLE.items()}
+    batch = {name: value.cuda() for name, value in LEFT.items()}
     with fast_head():
         packed = SharedPrefixModel(model, kernel)(**batch, fused_lm_head=True)
     plain = model(**batch, use_cache=False, fused_lm_head=True)
@@ -167,7 +90,7 @@ def test_eight_completions_share_one_left_padded_prompt(llama):
 def test_in_double_precision_cascades_are_the_dense_mask():
     model = built(lora=True).double()
     prepare(model)
-    outputs = [SharedPrefixModel(model, kernel)(**EXAMPLE, fused_lm_head=True) for kernel in ("cascade", "dense")]
+    outputs = [SharedPrefixModel(model, kernel)(**LEFT, fused_lm_head=True) for kernel in ("cascade", "dense")]
     assert_close(outputs[0].log_probs, outputs[1].log_probs, rtol=0, atol=1e-12)
     assert_close(gradients(model, outputs[0]), gradients(model, outputs[1]), rtol=1e-9, atol=1e-12)
 
@@ -236,15 +159,18 @@ def expected_of(hidden, weight, targets, scale):
 def test_the_frozen_head_is_log_softmax(scale, gradient):
     rows = head.CHUNK + 3
     hidden = random(rows, 8, dtype=torch.float64).requires_grad_(gradient)
-    weight, targets = random(20, 8, seed=1, dtype=torch.float64).requires_grad_(), torch.arange(rows) % 20
+    weight, targets = random(20, 8, seed=1, dtype=torch.float64).requires_grad_(gradient), torch.arange(rows) % 20
     found = FrozenHead.apply(hidden, weight, targets, scale, True)
-    expected = expected_of(hidden, weight.detach(), targets, scale)
-    assert_close(found, expected, rtol=0, atol=1e-12)
+    expected = expected_of(hidden.detach(), weight.detach(), targets, scale)
+    assert_close(tuple(value.detach() for value in found), expected, rtol=0, atol=1e-12)
     assert expected[3].any()
     assert [value.requires_grad for value in found] == [gradient, False, False, False]
+    if gradient:
+        assert torch.autograd.grad(found[0].sum(), weight, allow_unused=True) == (None,)
     bare = FrozenHead.apply(hidden, weight, targets, scale, False)
     assert torch.equal(bare[0], found[0])
-    assert not bare[1].any() and not bare[2].any()
+    assert not bare[1].any()
+    assert not bare[2].any()
 
 
 def test_the_gradient_of_the_frozen_head_is_its_derivative(monkeypatch):
@@ -301,4 +227,14 @@ def test_a_plan_costs_each_prompt_once_and_unpacks_to_the_labels(batch):
         answers.setdefault(prompt, []).append(sum(w != -100 for w in wanted))
     cost = sum(len(prompt) - 1 + sum(lengths) for prompt, lengths in answers.items() if sum(lengths))
     assert plan.input_ids.numel() == (cost or 1)
-    assert [sum(g.answers) + g.prefix for g in plan.groups] == [len(p) - 1 + sum(n) for p, n in answers.items() if sum(n)]
+    assert [sum(g.answers) + g.prefix for g in plan.groups] == [
+        len(p) - 1 + sum(n) for p, n in answers.items() if sum(n)
+    ]
+
+
+def test_tokens_to_score_must_end_a_contiguous_row():
+    ids = torch.tensor([[3, 4, 5, 6]])
+    real = torch.ones_like(ids)
+    for present, wanted in ((real, [0, 1, 1, 0]), (real, [1, 0, 1, 1]), (torch.tensor([[1, 0, 1, 1]]), [0, 0, 1, 1])):
+        with pytest.raises(ValueError, match="row 0: the tokens to score must be the last of a contiguous row"):
+            make_plan(ids, present, torch.tensor([wanted]).bool())

@@ -93,8 +93,8 @@ def test_stored_values_are_the_references(tmp_path):
     again = made(tmp_path / "b", per_device_train_batch_size=3)
     assert columns(trainer) == columns(again)
     batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(10)]))
-    for stored, direct in zip(columns(trainer), trainer.compute_ref_log_probs(trainer.model, batch), strict=True):
-        assert stored == pytest.approx(direct.tolist(), abs=2e-5)
+    for kept, direct in zip(columns(trainer), trainer.compute_ref_log_probs(trainer.model, batch), strict=True):
+        assert kept == pytest.approx(direct.tolist(), abs=2e-5)
 
 
 def test_new_rows_only_are_computed(tmp_path, computed):

@@ -182,6 +182,8 @@ def shared_prefix_attention(
         return flex_attention_forward(module, query, key, value, attention_mask, scaling=scaling)
     if packed.kernel in ("dense", "causal"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, is_causal=False)
+    if attention_mask is None or attention_mask.shape != (1, 1, 1, 1):
+        raise NotImplementedError("attention with a mask of the model's own on a packed row")
     if torch.is_autocast_enabled(query.device.type):
         kind = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(kind), key.to(kind), value.to(kind)

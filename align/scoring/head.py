@@ -14,7 +14,7 @@ class FrozenHead(torch.autograd.Function):
 
     With e = (onehot(y) - softmax(z)) W, the gradient of log p_y with respect to h is s e. It is computed along with the
     value, chunk by chunk, so that no logits are kept or computed again: one product for z and one for e, where
-    recomputing in backward takes three. The entropy comes for nothing: H = s e·h - log p_y.
+    recomputing in backward takes three.
 
     The statistics (entropy, mean logit, whether the target is the most likely token) carry no gradient.
     """
@@ -51,19 +51,17 @@ class FrozenHead(torch.autograd.Function):
                     mean_logits[part] = z.mean(dim=-1)
                     is_top1[part] = first == y
                 z -= top[:, None]
-                weighted = z.clone() if statistics and slope is None else None
+                shifted = z.clone() if statistics else None
                 z.exp_()
                 total = z.sum(dim=-1)
                 log_total = total.log()
                 logps[part] = at_target - top - log_total
-                if weighted is not None:
-                    entropy[part] = log_total - weighted.mul_(z).sum(dim=-1) / total
+                if shifted is not None:
+                    entropy[part] = log_total - torch.linalg.vecdot(shifted, z) / total
                 if slope is not None:
                     z /= -total[:, None]
                     z[torch.arange(len(y), device=y.device), y] += 1.0
                     slope[part] = (z.to(compute) @ frozen).to(exact)
-                    if statistics:
-                        entropy[part] = scale * (slope[part] * h).sum(dim=-1) - logps[part]
         ctx.save_for_backward(slope)
         ctx.scale, ctx.dtype = scale, hidden.dtype
         ctx.mark_non_differentiable(entropy, mean_logits, is_top1)

@@ -1,10 +1,35 @@
 """Which sequences go through the model together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+
+
+class SeededLengthSampler(LengthGroupedSampler):
+    """transformers' mega-batches of similar lengths, in an order that depends on seed and epoch alone.
+
+    Its parent draws from the global generator, so that a resumed run would go on with other batches.
+
+    Args:
+        batch_size: Members of an optimizer step on one process; fifty of them are a mega-batch.
+        lengths: Tokens of each member.
+        seed: Of the run.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths)
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate at the beginning of each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
 
 
 def parts_within(tokens: Sequence[int], budget: int) -> list[Int[Tensor, " part"]]:

@@ -23,8 +23,8 @@ from ..configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
 from ..losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
 from ..losses.preference import sequence_logps
 from ..models import keep_quantised_weights_plain
-from ..scoring.lengths import parts_within
-from .checkpointing import settle_checkpointing
+from ..scoring.lengths import SeededLengthSampler, parts_within
+from .checkpointing import lengths_of, positions_of, settle_checkpointing
 from .metrics import MetricSums, Work, preference_metrics
 from .precompute import with_reference
 from .prefix_sharing import PrefixSharing
@@ -114,6 +114,15 @@ class PreferenceTrainer(TRLDPOTrainer):
             tokens: Tokens of each answer.
         """
         raise NotImplementedError
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The Trainer's; `group_by_length` goes by the length of pairs, and repeats when a run resumes."""
+        data = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(data, Dataset):
+            return super()._get_train_sampler(train_dataset)
+        lengths = positions_of(lengths_of(data, self.args.max_length), packed=False)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return SeededLengthSampler(size, lengths.tolist(), self.args.data_seed or self.args.seed)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's, in as many parts as `max_tokens_per_batch` asks for; gradients add up to those of the whole."""

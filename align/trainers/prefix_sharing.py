@@ -70,18 +70,20 @@ class PrefixSharing:
         reason = unsupported(base, max_length=self.max_length)
         if reason is None and set(batch) != PACKABLE:
             reason = f"the batch has more than tokens ({', '.join(sorted(set(batch) - PACKABLE))})"
+        previous = prepare(base) if reason is None else None
         if reason is None:
-            previous = prepare(base)
             try:
                 with dropout_off(base), fast_head():
                     forward, exact = without_autocast(model, base, accelerator)
                     check_equivalent(forward, batch, exact=exact)
-            except (NotEquivalent, NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-                reason = f"{type(base).__name__}: the first batch, scored both ways, says no: {error}"
-                restore(base, previous)
+            except Exception as error:
+                kind = "" if isinstance(error, NotEquivalent) else f"{type(error).__name__}: "
+                reason = f"{type(base).__name__}: the first batch, scored both ways, says no: {kind}{error}"
         refused = torch.tensor([reason is not None], device=accelerator.device)
         if bool(accelerator.gather(refused).any()) and reason is None:  # pyright: ignore[reportAttributeAccessIssue]
             reason = "another process cannot"
+        if reason is not None and previous is not None:
+            restore(base, previous)
         if reason is not None and self.mode == "on":
             raise ValueError(f"shared_prefix: 'on', but {reason}; use 'auto' or 'off'")
         if reason is not None and accelerator.is_main_process:

@@ -65,7 +65,7 @@ class PreferenceConfig(TRLDPOConfig):
         },
     )
 
-    gradient_checkpointing: bool | None = field(
+    gradient_checkpointing: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default=None,
         metadata={
             "help": "Recompute activations in backward, for memory at the price of another forward pass. By default only "

@@ -69,7 +69,8 @@ def predict(recipe: Recipe) -> Cost:
     run.step(groups[0])  # warms up, and settles how rows are scored
     packed = run.packed
     measured = [run.step(rows) for rows in groups]
-    architecture = Architecture.of(trainer.model)
+    policy: Any = trainer.model
+    architecture = Architecture.of(policy)
 
     def flops(rows: np.ndarray) -> float:
         return step_flops(

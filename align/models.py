@@ -160,7 +160,7 @@ def keep_quantised_weights_plain(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportAttributeAccessIssue]
+            module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
 
 
 def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, trainable: bool = False) -> PeftModel:

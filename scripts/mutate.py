@@ -24,7 +24,11 @@ TRAINER = "align/trainers/preference.py"
 CONTRACT = "align/trainers/trl_contract.py"
 LOSS_TESTS = ("tests/test_losses.py", "tests/test_divergences.py")
 PLAN, ATTENTION, HEAD = "align/scoring/plan.py", "align/scoring/attention.py", "align/scoring/head.py"
-SHARED, STORE, LENGTHS = "align/scoring/shared_prefix.py", "align/scoring/reference_store.py", "align/scoring/lengths.py"
+SHARED, STORE, LENGTHS = (
+    "align/scoring/shared_prefix.py",
+    "align/scoring/reference_store.py",
+    "align/scoring/lengths.py",
+)
 MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/dry_run.py"
 SHARING, PRECOMPUTE = "align/trainers/prefix_sharing.py", "align/trainers/precompute.py"
 CHECKPOINTING, ONLINE = "align/trainers/checkpointing.py", "align/trainers/online.py"

@@ -35,7 +35,9 @@ class Packed(NamedTuple):
 
 def kernel_for(device: torch.device) -> Kernel:
     """The fastest kernel on `device`: cascade calls on CPUs, FlexAttention on CUDA, else a dense mask."""
-    return {"cpu": "cascade", "cuda": "flex"}.get(device.type, "dense")  # pyright: ignore[reportReturnType]
+    if device.type == "cpu":
+        return "cascade"
+    return "flex" if device.type == "cuda" else "dense"
 
 
 def dense_mask(plan: Plan) -> Bool[Tensor, "1 1 packed packed"]:

@@ -105,6 +105,7 @@ class Architecture(NamedTuple):
 def _maps(model: nn.Module) -> Iterator[tuple[str, Any, int, int]]:
     """Name, linear map, adapter weights, and weights of the adapter's down-projection, of every linear map."""
     inside: set[int] = set()
+    module: Any
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             base = module.get_base_layer()

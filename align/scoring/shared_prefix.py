@@ -50,7 +50,7 @@ class SharedPrefixModel:
         plan: Callable[[Tensor, Callable[[], Plan]], Plan] = lambda _, make: make(),
     ) -> None:
         self.model = model
-        self.kernel = kernel
+        self.kernel: Kernel | None = kernel
         self.plan = plan
 
     def __call__(
@@ -95,7 +95,7 @@ def prepare(model: nn.Module) -> str:
         The name of its attention implementation before, for `restore`.
     """
     base = _base(model)
-    previous = base.config._attn_implementation
+    previous = str(base.config._attn_implementation)
     base.set_attn_implementation(NAME)
     return previous
 
@@ -172,7 +172,8 @@ def check_equivalent(
     scored = batch["labels"][:, 1:] != -100
 
     def difference(other: Kernel | None) -> Tensor:
-        packed = SharedPrefixModel(model, other)(**batch, fused_lm_head=True).log_probs
+        scorer: Any = SharedPrefixModel(model, other)
+        packed = scorer(**batch, fused_lm_head=True).log_probs
         return (padded - packed).abs()[scored]
 
     with torch.no_grad(), torch.autocast(batch["input_ids"].device.type, enabled=False), _SinglePrecision():

@@ -60,8 +60,8 @@ class PreferenceConfig(TRLDPOConfig):
     max_tokens_per_batch: int | None = field(
         default=None,
         metadata={
-            "help": "Most tokens in one forward pass on one device. A batch with more is computed in parts, with the same "
-            "gradient: it bounds memory, whatever `per_device_train_batch_size` is."
+            "help": "Most tokens in one forward pass of training on one device. A batch with more is computed in parts, "
+            "with the same gradient: it bounds memory, whatever `per_device_train_batch_size` is. Not with DeepSpeed."
         },
     )
 
@@ -97,6 +97,8 @@ class PreferenceConfig(TRLDPOConfig):
             found.append(f"beta: must be finite, got {self.beta}")
         if self.shared_prefix not in ("auto", "on", "off"):
             found.append(f"shared_prefix: must be 'auto', 'on' or 'off', got {self.shared_prefix!r}")
+        if self.max_tokens_per_batch is not None and self.deepspeed:
+            found.append("max_tokens_per_batch: DeepSpeed would take an optimizer step after every part; leave it out")
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             found.append(f"max_tokens_per_batch: must be at least 1, got {self.max_tokens_per_batch}")
         if self.train_sampling_strategy == "batch_rebalance":

@@ -7,11 +7,13 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from align import DPOConfig, DPOTrainer
 from align.data import normalise
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
+from align.tiny import tiny_model, tiny_tokenizer
 from align.trainers import checkpointing
 from align.trainers.checkpointing import largest_batch, lengths_of, positions_of
 
@@ -106,3 +108,22 @@ def test_rows_become_python_objects_a_slice_at_a_time(monkeypatch):
     with pytest.raises(normalise.DataError, match="row 4: chosen and rejected are identical"):
         normalise.normalise(Dataset.from_list(rows), columns={}, where="x")
     assert len(normalise.normalise(Dataset.from_list(rows), columns={}, where="x", unusable="drop")[0]) == 4
+
+
+def test_autocast_keeps_one_copy_of_what_several_maps_read(tmp_path):
+    """PEFT would cast every input to the adapter's float32, and autocast each back to a bfloat16 copy of its own."""
+    half = get_peft_model(tiny_model(tiny_tokenizer()).bfloat16(), LoraConfig(**tiny.LORA))
+    trainer = tiny.trainer(DPOTrainer, DPOConfig, tmp_path, bf16=True, model=half)
+    model = trainer.accelerator.prepare(trainer.model)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    trainer.compute_loss(model, batch)  # settles how rows are scored
+
+    def kept():
+        return saved_bytes(lambda: trainer.compute_loss(model, batch), model)
+
+    plain = kept()
+    value = trainer.compute_loss(model, batch)
+    with trainer.no_casts():
+        assert kept() < 0.9 * plain
+        assert torch.equal(trainer.compute_loss(model, batch), value)
+    assert kept() == plain

@@ -105,14 +105,15 @@ class Architecture(NamedTuple):
 def _maps(model: nn.Module) -> Iterator[tuple[str, Any, int, int]]:
     """Name, linear map, adapter weights, and weights of the adapter's down-projection, of every linear map."""
     inside: set[int] = set()
-    module: Any
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            base = module.get_base_layer()
+            base: Any = module.get_base_layer()
             inside |= {id(each) for each in module.modules()}  # type: ignore[attr-defined]
             active = [adapter for adapter in module.active_adapters if adapter in module.lora_A]
-            down = sum(module.lora_A[adapter].weight.numel() for adapter in active)
-            up = sum(module.lora_B[adapter].weight.numel() for adapter in active)
+            down, up = (
+                sum(p.numel() for adapter in active for p in side[adapter].parameters())
+                for side in (module.lora_A, module.lora_B)
+            )
             if hasattr(base, "in_features"):
                 yield name, base, down + up, down
         elif isinstance(module, nn.Linear) and id(module) not in inside:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-CHUNK = 256  # positions whose logits exist at a time
+CHUNK = 128  # positions whose logits exist at a time
 
 
 class FrozenHead(torch.autograd.Function):

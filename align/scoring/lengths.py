@@ -1,6 +1,7 @@
 """Which sequences go through the model together."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -52,3 +53,27 @@ def parts_within(tokens: Sequence[int], budget: int) -> list[Int[Tensor, " part"
             parts.append([])
         parts[-1].append(index)
     return [torch.tensor(part, dtype=torch.long) for part in parts]
+
+
+def tokens_of_pairs(inputs: dict[str, Tensor]) -> Int[Tensor, " pairs"]:
+    """Real tokens of both rows of each pair."""
+    return inputs["attention_mask"].sum(dim=1).view(2, -1).sum(dim=0)
+
+
+def pick_pairs(inputs: dict[str, Any], pairs: Int[Tensor, " part"]) -> dict[str, Any]:
+    """The batch of some of the pairs, without the columns that are padding in all of them."""
+    count = len(inputs["input_ids"]) // 2
+    if len(pairs) == count:
+        return inputs
+    here = pairs.to(inputs["input_ids"].device)
+    rows = torch.cat([here, here + count])
+    picked = {
+        name: value[rows if len(value) == 2 * count else here] if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+    }
+    used = picked["attention_mask"].any(dim=0).nonzero()
+    columns = slice(int(used[0]), int(used[-1]) + 1)
+    return {
+        name: value[:, columns] if isinstance(value, Tensor) and value.dim() == 2 else value
+        for name, value in picked.items()
+    }

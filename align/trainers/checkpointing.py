@@ -40,7 +40,8 @@ def settle_checkpointing(trainer: Any) -> None:
         needed = bool(trainer.accelerator.gather(full).any())
         reason = f"the largest batch ({positions} positions) keeps {need / 2**30:.2g} GiB for backward, {free / 2**30:.3g} GiB are free"
     if trainer.accelerator.is_main_process:
-        logger.info("activation checkpointing is %s: %s", "on" if needed else "off", reason)
+        level = logging.WARNING if needed else logging.INFO
+        logger.log(level, "activation checkpointing is %s: %s", "on" if needed else "off", reason)
     if needed:
         trainer.args.activation_checkpointing = trainer.args.gradient_checkpointing = True
         trainer.model.enable_input_require_grads()
@@ -87,7 +88,7 @@ def measure(trainer: Any, lengths: Int[np.ndarray, "pairs 3"]) -> tuple[Activati
         packed = isinstance(scorer, SharedPrefixModel)
 
         def forward(scorer: Any = scorer, batch: Any = batch) -> Any:
-            with trainer.accelerator.autocast():
+            with trainer.accelerator.autocast(), trainer.no_casts():
                 scored, _ = score(scorer, batch)
             return sequence_logps(scored.token_logps, scored.mask).sum()
 

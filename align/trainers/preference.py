@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from jaxtyping import Int
 from peft import LoraConfig, PeftConfig, PeftModel
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from transformers import (
     BitsAndBytesConfig,
@@ -23,7 +24,7 @@ from ..configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
 from ..losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
 from ..losses.preference import sequence_logps
 from ..models import keep_quantised_weights_plain
-from ..scoring.lengths import SeededLengthSampler, parts_within
+from ..scoring.lengths import SeededLengthSampler, parts_within, pick_pairs, tokens_of_pairs
 from .checkpointing import lengths_of, positions_of, settle_checkpointing
 from .metrics import MetricSums, Work, preference_metrics
 from .precompute import with_reference
@@ -38,6 +39,10 @@ class PreferenceTrainer(TRLDPOTrainer):
     Three things differ. Metrics are sums over examples, so they do not depend on the eval batch size, and each named
     eval set has its own keys. A tie counts one half in accuracies. LoRA dropout is either honoured
     (`disable_dropout=False`) or refused, never switched off silently; the reference never has dropout.
+
+    Three things are done in another way, with the same results within rounding. The two answers of a pair share their
+    prompt (`shared_prefix`). Precomputed reference log-probabilities come from a store that outlives the run. Activations
+    are checkpointed only where memory asks for it.
 
     If the data have the columns `ref_chosen_logps` and `ref_rejected_logps` (summed, in nats), they are the reference.
 
@@ -132,16 +137,23 @@ class PreferenceTrainer(TRLDPOTrainer):
         self._pairs_in_step = sum(map(len, parts))
         for number, part in enumerate(parts, start=1):
             last = number == len(parts)
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss += super().training_step(model, _pick(inputs, part), *args, **kwargs)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self.no_casts():
+                loss += super().training_step(model, pick_pairs(inputs, part), *args, **kwargs)
         self._pairs_in_step = None
         self.sums.add("train", self.accelerator, torch.cat(parts))
         return loss
 
+    def no_casts(self) -> contextlib.AbstractContextManager[None]:
+        """Under autocast, spare LoRA layers the copy of their input in the adapter's precision, which is cast back.
+
+        The product is the same, and what is kept for backward is one tensor for all maps that read it.
+        """
+        return disable_input_dtype_casting(self.model, active=self.accelerator.mixed_precision in ("bf16", "fp16"))
+
     def _parts(self, inputs: dict[str, Tensor]) -> list[Int[Tensor, " part"]]:
         """Which pairs go through the model together: all of them, or by length up to `max_tokens_per_batch`."""
         budget = self.args.max_tokens_per_batch
-        tokens = _tokens_of_pairs(inputs)
+        tokens = tokens_of_pairs(inputs)
         if budget is None:
             return [torch.arange(len(tokens))]
         return parts_within(tokens.tolist(), budget)
@@ -161,7 +173,7 @@ class PreferenceTrainer(TRLDPOTrainer):
         ref = Pair(*reference_logps(self, inputs))
         tokens = Pair(*scored.mask.sum(dim=1).to(policy.chosen.dtype).chunk(2))
         result = self.preference_loss(policy, ref, tokens)
-        work = Work(*self.sharing.positions(scorer, inputs), _tokens_of_pairs(inputs))
+        work = Work(*self.sharing.positions(scorer, inputs), tokens_of_pairs(inputs))
         self.sums.hold(preference_metrics(policy, ref, result, scored, work))
         if self._pairs_in_step is None:
             self.sums.add(mode, self.accelerator)
@@ -265,27 +277,3 @@ def refuse_silent_dropout(config: PeftConfig | None, disable_dropout: bool, wher
             f"{where}: lora_dropout={config.lora_dropout} would be switched off by disable_dropout=True; "
             "set disable_dropout=False to train with it, or lora_dropout=0"
         )
-
-
-def _tokens_of_pairs(inputs: dict[str, Tensor]) -> Int[Tensor, " pairs"]:
-    """Real tokens of both rows of each pair."""
-    return inputs["attention_mask"].sum(dim=1).view(2, -1).sum(dim=0)
-
-
-def _pick(inputs: dict[str, Any], pairs: Int[Tensor, " part"]) -> dict[str, Any]:
-    """The batch of some of the pairs, without the columns that are padding in all of them."""
-    count = len(inputs["input_ids"]) // 2
-    if len(pairs) == count:
-        return inputs
-    here = pairs.to(inputs["input_ids"].device)
-    rows = torch.cat([here, here + count])
-    picked = {
-        name: value[rows if len(value) == 2 * count else here] if isinstance(value, Tensor) else value
-        for name, value in inputs.items()
-    }
-    used = picked["attention_mask"].any(dim=0).nonzero()
-    columns = slice(int(used[0]), int(used[-1]) + 1)
-    return {
-        name: value[:, columns] if isinstance(value, Tensor) and value.dim() == 2 else value
-        for name, value in picked.items()
-    }

@@ -2,7 +2,7 @@
 
 The pairs are UltraFeedback's, as they are; `trl_best` and ours precompute the reference within the measured time.
 
-Run (about 20 minutes on two cores): python scripts/bench/epoch.py DATA_FOLDER scripts/bench/results/epoch.json
+Run (about 10 minutes on two cores): python scripts/bench/epoch.py DATA_FOLDER scripts/bench/results/epoch.json
 """
 
 import argparse
@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from align.models import resolve_model_path
 
 NAMES = ("trl_default", "trl_best", "trl_best_bf16", "ours")
-PAIRS, PER_STEP, MAX_LENGTH, REPETITIONS = 16, 4, 512, 3
+PAIRS, PER_STEP, MAX_LENGTH, REPETITIONS = 8, 4, 512, 3
 
 
 def epoch(name: str, data: Dataset, path: str) -> dict[str, float]:

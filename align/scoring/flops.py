@@ -15,19 +15,54 @@ READS_EMBEDDINGS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value",
 
 
 def count_flops(run: Callable[[], Any]) -> int:
-    """FLOPs of all matrix products and attention calls in `run`, backward included.
-
-    torch's counter, with what it lacks: fused attention on CPUs, where a causal call counts the pairs it attends to and
-    a masked one those that the mask leaves, and products into a buffer.
-    """
-    attention = {
-        aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-        aten.addmm_: _addmm_in_place,
-    }
-    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
+    """FLOPs of all matrix products and attention calls in `run`, backward included, as `FlopCounter` counts them."""
+    with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter:
         run()
     return counter.get_total_flops()
+
+
+class FlopCounter(FlopCounterMode):
+    """Counts matrix products and attention while it is entered, backward included, by what they are for.
+
+    torch's counter, with what it lacks: fused attention on CPUs, where a causal call counts the pairs it attends to and
+    a masked one those that the mask leaves, and products into a buffer. On CUDA, torch counts attention without regard
+    to masks.
+
+    A product is a layer's or an adapter's if it has the shape of one of their weights, else the head's, which may come
+    in slices of the vocabulary. A step over exactly as many positions as an adapter has ranks counts products of other
+    layers as the adapter's too; the sum is right all the same.
+
+    Args:
+        model: What runs, adapted or not; tells the kinds apart.
+
+    Attributes:
+        by_kind: FLOPs so far of `linear`, `lora`, `head` and `attention` (the angles of rotary embeddings included).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.by_kind: dict[str, int] = dict.fromkeys(("linear", "lora", "head", "attention"), 0)
+        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        head = base.get_output_embeddings()
+        self._linear = {frozenset((m.in_features, m.out_features)) for _, m, _, _ in _maps(model) if m is not head}
+        self._lora = {frozenset(p.shape) for name, p in model.named_parameters() if "lora_" in name and p.dim() == 2}
+        attention = {op: self._kept("attention", formula) for op, formula in _FUSED.items() if op != aten.addmm_}
+        batched = {op: self._kept("attention", _batched_product) for op in (aten.bmm, aten.baddbmm)}
+        plain = {op: self._kept(None, _product) for op in (aten.mm, aten.addmm, aten.addmm_)}
+        super().__init__(display=False, custom_mapping=attention | batched | plain)
+
+    def _kept(self, kind: str | None, formula: Callable[..., int]) -> Callable[..., int]:
+        def counted(*args: Any, **kwargs: Any) -> int:
+            flops = formula(*args, **kwargs)
+            self.by_kind[kind or self._kind(args[-2], args[-1])] += flops
+            return flops
+
+        return _raw(counted)
+
+    def _kind(self, a: Tensor, b: Tensor) -> str:
+        shapes = {frozenset(b.shape), frozenset((a.shape[0], b.shape[1]))}  # of the weight, or of its gradient
+        if shapes & self._lora:
+            return "lora"
+        return "linear" if shapes & self._linear else "head"
 
 
 def _raw(formula: Callable[..., int]) -> Callable[..., int]:
@@ -51,8 +86,14 @@ def _attention_backward(
 
 
 @_raw
-def _addmm_in_place(total: Tensor, a: Tensor, b: Tensor, **_: Any) -> int:
+def _product(*factors: Tensor, **_: Any) -> int:
+    a, b = factors[-2:]  # what is added to comes first
     return 2 * a.shape[0] * a.shape[1] * b.shape[1]
+
+
+def _batched_product(*factors: Tensor, **_: Any) -> int:
+    a, b = factors[-2:]
+    return 2 * a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]
 
 
 def _attended(q: Tensor, k: Tensor, causal: bool, mask: Tensor | None) -> float:
@@ -64,6 +105,13 @@ def _attended(q: Tensor, k: Tensor, causal: bool, mask: Tensor | None) -> float:
         return float(batch * heads * queries * k.shape[2])
     seen = (mask if mask.dtype == torch.bool else mask > -1).float().mean(dim=(-2, -1))
     return float(seen.expand(batch, heads).sum()) * queries * k.shape[2]
+
+
+_FUSED = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    aten.addmm_: _product,
+}
 
 
 class Architecture(NamedTuple):
@@ -128,6 +176,7 @@ def step_flops(
     checkpointing: bool,
     reference_online: bool,
     head_products: int = 2,
+    head_everywhere: bool = False,
 ) -> float:
     """FLOPs of forward and backward over a micro-batch with a frozen base, and of the reference pass if there is one.
 
@@ -142,6 +191,7 @@ def step_flops(
         checkpointing: Whether activations are computed again in backward.
         reference_online: Whether the reference is computed in the step.
         head_products: Matrix products of the head in training: 2 of `FrozenHead`, 3 of TRL's.
+        head_everywhere: Whether the head is applied to all positions of padded rows, as TRL does on CPUs.
     """
     answers = [(prompt, answer) for prompt, *rest in groups for answer in rest]
     if shared:
@@ -153,7 +203,8 @@ def step_flops(
         pairs = sum(_causal(p + a) + (widest - p - a) * (p + a) for p, a in answers)
     linear, lora = 2.0 * n * model.linear, 2.0 * n * model.lora
     attention = 4.0 * model.layers * model.attention_width * pairs
-    head = 2.0 * model.head * sum(answer for _, answer in answers)
+    scored = n - len(answers) if head_everywhere else sum(answer for _, answer in answers)
+    head = 2.0 * model.head * scored
     forward = linear + lora + attention
     backward = linear + 2 * lora + 2.5 * attention
     if checkpointing:

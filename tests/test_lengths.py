@@ -9,6 +9,7 @@ from datasets import Dataset
 from align import DPOConfig, DPOTrainer
 from align.configs import ConfigError
 from align.scoring.lengths import SeededLengthSampler
+from align.trainers.prefix_sharing import few
 
 LENGTHS = np.random.default_rng(0).integers(10, 500, 400).tolist()
 
@@ -62,3 +63,18 @@ def test_similar_lengths_go_together(tmp_path):
 def test_a_strategy_that_cannot_work_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="train_sampling_strategy: 'batch_rebalance' needs"):
         tiny.arguments(DPOConfig, tmp_path, train_sampling_strategy="batch_rebalance")
+
+
+def test_two_prompts_of_middling_length_are_checked():
+    ids = torch.arange(1, 61).reshape(6, 10)
+    ids[3:, :3] = ids[:3, :3]  # three prompts of three tokens, two answers each
+    present = torch.zeros(6, 10, dtype=torch.long)
+    for row, length in enumerate([9, 5, 6, 10, 5, 7]):
+        present[row, :length] = 1
+    labels = ids.masked_fill(present == 0, -100)
+    labels[:, :3] = -100
+    found = few({"input_ids": ids, "attention_mask": present, "labels": labels})
+    assert found["input_ids"].tolist() == ids[[1, 2, 4, 5], :7].tolist()
+    assert found["attention_mask"].sum(dim=1).tolist() == [5, 6, 5, 7]
+    one = {name: value[[0, 3]] for name, value in (("input_ids", ids), ("attention_mask", present), ("labels", labels))}
+    assert few(one)["labels"].shape == (2, 10)

@@ -28,9 +28,19 @@ REFUSED = {
 }
 """Fields of TRL's DPOConfig that must keep their default, and what to do instead."""
 
+COUNTS = (
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length",
+    "save_total_limit", "max_skipped_steps",
+)  # fmt: skip
+NOT_NEGATIVE = ("seed", "data_seed", "learning_rate", "weight_decay", "max_grad_norm")
+
 _SHARED_PREFIX = (
     "Compute a prompt once, for all its answers in a batch. 'auto' does so where the model allows it and the first batch "
     "gives the same log-probabilities both ways, and says why not otherwise; 'on' fails instead; 'off' never does."
+)
+_SKIPPED = (
+    "A step whose loss or gradient is not finite is skipped and its batch kept for `alignkit replay`; training ends when so "
+    "many steps have been skipped."
 )
 
 
@@ -64,6 +74,8 @@ class PreferenceConfig(TRLDPOConfig):
             "with the same gradient: it bounds memory, whatever `per_device_train_batch_size` is. Not with DeepSpeed."
         },
     )
+
+    max_skipped_steps: int = field(default=10, metadata={"help": _SKIPPED})
 
     gradient_checkpointing: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default=None,
@@ -101,10 +113,24 @@ class PreferenceConfig(TRLDPOConfig):
             found.append("max_tokens_per_batch: DeepSpeed would take an optimizer step after every part; leave it out")
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             found.append(f"max_tokens_per_batch: must be at least 1, got {self.max_tokens_per_batch}")
+        if self.fsdp and self.use_cpu:
+            found.append("fsdp: accelerate does not shard on CPUs, and would train plain replicas without a word")
         if self.train_sampling_strategy == "batch_rebalance":
             found.append("train_sampling_strategy: 'batch_rebalance' needs a column of lengths; use 'group_by_length'")
-        counts = ("per_device_train_batch_size", "gradient_accumulation_steps")
-        return found + [f"{n}: must be at least 1, got {getattr(self, n)}" for n in counts if getattr(self, n) < 1]
+        return found + self._out_of_range()
+
+    def _out_of_range(self) -> list[str]:
+        set_to = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        given = {name: value for name, value in set_to.items() if value is not None}
+        found = [f"{name}: must be at least 1, got {given[name]}" for name in COUNTS if given.get(name, 1) < 1]
+        found += [
+            f"{name}: must be finite and not negative, got {given[name]}"
+            for name in NOT_NEGATIVE
+            if not 0 <= given.get(name, 0) < math.inf
+        ]
+        if self.max_steps <= 0 and not 0 < self.num_train_epochs < math.inf:
+            found.append(f"num_train_epochs: must be positive and finite, got {self.num_train_epochs}")
+        return found
 
     def _refused(self) -> dict[str, str]:
         if self.router_aux_loss_coef == 0.0:
@@ -206,16 +232,18 @@ class FDPOConfig(PreferenceConfig):
 
 @dataclass
 class GRPOConfig(TRLGRPOConfig):
-    """TRL's GRPOConfig and `shared_prefix`."""
+    """TRL's GRPOConfig, `shared_prefix` and `max_skipped_steps`."""
 
     shared_prefix: Literal["auto", "on", "off"] = field(default="auto", metadata={"help": _SHARED_PREFIX})
+    max_skipped_steps: int = field(default=10, metadata={"help": _SKIPPED})
 
 
 @dataclass
 class RLOOConfig(TRLRLOOConfig):
-    """TRL's RLOOConfig and `shared_prefix`."""
+    """TRL's RLOOConfig, `shared_prefix` and `max_skipped_steps`."""
 
     shared_prefix: Literal["auto", "on", "off"] = field(default="auto", metadata={"help": _SHARED_PREFIX})
+    max_skipped_steps: int = field(default=10, metadata={"help": _SKIPPED})
 
 
 CONFIGS: dict[str, type[PreferenceConfig]] = {"dpo": DPOConfig, "rpo": RPOConfig, "fdpo": FDPOConfig}

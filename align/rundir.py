@@ -23,6 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 RECIPE_FILE = "recipe.resolved.yaml"
 ENV_FILE = "env.json"
 METRICS_FILE = "metrics.jsonl"
+REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
 PACKAGES = ("alignkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "numpy")
 
 
@@ -89,44 +90,6 @@ def _commit() -> str | None:
     return commit + ("+dirty" if changed.strip() else "")
 
 
-def newest_checkpoint(run: Path) -> Path | None:
-    """The last checkpoint of a run that was written to its end, or None.
-
-    The Trainer writes `trainer_state.json` last, so a checkpoint killed half way lacks it or cuts it short.
-    """
-    numbered = [(int(p.name.split("-")[1]), p) for p in run.glob("checkpoint-*") if p.name.split("-")[1].isdigit()]
-    for step, path in sorted(numbered, reverse=True):
-        if _is_complete(path, step):
-            return path
-    return None
-
-
-def _is_complete(path: Path, step: int) -> bool:
-    try:
-        state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    weights = [*path.glob("*.safetensors"), *path.glob("*.bin")]
-    return state.get("global_step") == step and bool(weights) and (path / "scheduler.pt").is_file()
-
-
-def checkpoint_to_resume(run: Path, resume: str | None) -> Path | None:
-    """The checkpoint that `--resume` means.
-
-    Raises:
-        RunError: If `resume` names something that is no complete checkpoint.
-    """
-    if resume is None:
-        return None
-    if resume == "auto":
-        return newest_checkpoint(run)
-    path = Path(resume)
-    step = path.name.rpartition("-")[2]
-    if not step.isdigit() or not _is_complete(path, int(step)):
-        raise RunError(f"--resume: {resume} is not a complete checkpoint; use `--resume auto` for the last one that is")
-    return path
-
-
 class MetricsFile(TrainerCallback):
     """Appends every logged record to `metrics.jsonl`; a resumed run first drops what it is about to repeat."""
 
@@ -136,7 +99,8 @@ class MetricsFile(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Keep the lines up to the step that training starts from."""
         if state.is_world_process_zero:
-            kept = [r for r in read_metrics(self.path) if r["step"] <= state.global_step] if state.global_step else []
+            done = read_metrics(self.path) if state.global_step else []
+            kept = [r for r in done if r["step"] <= state.global_step and "train_runtime" not in r]
             write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def on_log(

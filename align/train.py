@@ -15,23 +15,27 @@ from peft import PeftModel
 from transformers import set_seed
 
 from . import models
+from .checkpoints import check, checkpoint_to_resume
 from .data import DataError, load_preferences
 from .methods import METHODS
 from .recipe import Recipe, RecipeError, load_recipe
 from .rundir import (
     ENV_FILE,
     RECIPE_FILE,
+    REFERENCE_FILE,
     MetricsFile,
     RunError,
-    checkpoint_to_resume,
     data_digest,
     environment,
     quiet_upstream,
     write_text,
 )
 from .trainers import PreferenceTrainer
+from .trainers.safe_runs import StopOnSignal
 
 logger = logging.getLogger(__name__)
+
+STOPPED = 143  # 128 + SIGTERM, as a shell would say
 
 
 class Run(NamedTuple):
@@ -57,7 +61,9 @@ def run(
     Raises:
         RecipeError: If the recipe cannot be run as written.
         DataError: If the data cannot be used.
-        RunError: If the run directory is taken, or the reference is not the one the run started with.
+        RunError: If the run directory is taken, the reference is not the one the run started with, or a checkpoint
+            cannot be written.
+        SystemExit: With 143, after a checkpoint, if the process got SIGTERM.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     path = Path(str(recipe.train.output_dir))
@@ -68,7 +74,7 @@ def run(
         data = load_preferences(recipe.data, cached_reference=recipe.ref.kind == "cached")
     trainer, ref = build_trainer(recipe, data.train, data.eval)
     if checkpoint is not None:
-        _same_reference(path, ref)
+        _same_reference(path, ref, checkpoint)
         logger.warning("resuming from %s", checkpoint)
     if trainer.is_world_process_zero():
         names = {"train": data.train, **data.eval}
@@ -80,7 +86,14 @@ def run(
         )
         write_text(path / RECIPE_FILE, recipe.resolved_yaml())
         write_text(path / ENV_FILE, json.dumps(record, indent=2) + "\n")
+    stop = StopOnSignal()
+    trainer.add_callback(stop)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop.asked:
+        logger.warning(
+            "stopped by SIGTERM after step %d, which is saved; go on with --resume auto", trainer.state.global_step
+        )
+        raise SystemExit(STOPPED)
     _save(trainer, recipe, path)
     return Run(path, trainer, result.metrics)
 
@@ -94,6 +107,8 @@ def build_trainer(recipe: Recipe, train: Any, eval_sets: dict[str, Any]) -> tupl
     if recipe.ref.kind == "model":
         ref_model = models.load_model(models.another_model(recipe.model, recipe.ref.path))
     ref = reference_identity(recipe, policy, ref_model)
+    if adapter is not None:
+        _say_reference(Path(adapter), ref)
     trainer = METHODS[recipe.method].trainer(
         model=policy,
         ref_model=ref_model,
@@ -104,12 +119,21 @@ def build_trainer(recipe: Recipe, train: Any, eval_sets: dict[str, Any]) -> tupl
         peft_config=recipe.lora,
         callbacks=[MetricsFile(Path(str(recipe.train.output_dir)))],
     )
+    trainer.reference_identity = ref
     if len(trainer.train_dataset) < len(train):
         logger.warning(
             "%d of %d training pairs are left out: their prompt alone fills max_length=%s",
             len(train) - len(trainer.train_dataset), len(train), recipe.train.max_length,
         )  # fmt: skip
     return trainer, ref
+
+
+def _say_reference(adapter: Path, ref: dict[str, Any]) -> None:
+    """Training that goes on from an adapter takes it, as it is now, for its reference; say so."""
+    logger.warning(
+        "training goes on from the adapter %s (%s); the reference is that adapter as it is now, not what it was trained "
+        "against", adapter, ref["adapter_digest"][:12],
+    )  # fmt: skip
 
 
 def reference_identity(recipe: Recipe, policy: Any, ref_model: Any) -> dict[str, Any]:
@@ -138,15 +162,22 @@ def _claim(path: Path, *, resume: bool, overwrite: bool) -> None:
     path.mkdir(parents=True, exist_ok=True)
 
 
-def _same_reference(path: Path, ref: dict[str, Any]) -> None:
-    recorded = json.loads((path / ENV_FILE).read_text(encoding="utf-8"))["ref"] if (path / ENV_FILE).is_file() else ref
-    keys = ("kind", "digest", "adapter_digest")
-    if any(recorded.get(key) != ref.get(key) for key in keys):
-        raise RunError(
-            f"{path}: the run started with another reference ({recorded['kind']} {recorded['model']}, "
-            f"{recorded['digest'][:12]}) than the recipe now gives ({ref['kind']} {ref['model']}, {ref['digest'][:12]}); "
-            "restore it, or start a new run in another train.output_dir"
-        )
+def _same_reference(path: Path, ref: dict[str, Any], checkpoint: Path) -> None:
+    known = [check(checkpoint)["reference"]]
+    if (path / ENV_FILE).is_file():
+        known.append(json.loads((path / ENV_FILE).read_text(encoding="utf-8"))["ref"])
+    for recorded in known:
+        if recorded is not None and not same_reference(recorded, ref):
+            raise RunError(
+                f"{path}: the run started with another reference ({recorded['kind']} {recorded['model']}, "
+                f"{recorded['digest'][:12]}) than the recipe now gives ({ref['kind']} {ref['model']}, {ref['digest'][:12]}); "
+                "restore it, or start a new run in another train.output_dir"
+            )
+
+
+def same_reference(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two identities have the same kind and weights; names may differ."""
+    return all(one.get(key) == other.get(key) for key in ("kind", "digest", "adapter_digest"))
 
 
 def _save(trainer: PreferenceTrainer, recipe: Recipe, path: Path) -> None:
@@ -154,6 +185,7 @@ def _save(trainer: PreferenceTrainer, recipe: Recipe, path: Path) -> None:
     target = path / ("adapter" if is_adapter else "model")
     trainer.save_model(str(target))
     if trainer.is_world_process_zero():
+        write_text(target / REFERENCE_FILE, json.dumps(trainer.reference_identity, indent=1) + "\n")
         shutil.rmtree(target / "ref", ignore_errors=True)  # the frozen reference is not part of the result
         trainer.create_model_card(model_name=path.name, dataset_name=recipe.data.train.path)
         card = path / "README.md"

@@ -11,9 +11,10 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from align.checkpoints import MANIFEST, manifest
 from align.models import another_model, load_adapter, load_model, load_tokenizer, weights_digest
 from align.recipe import Recipe, load_recipe
-from align.rundir import ENV_FILE, RECIPE_FILE, RunError
+from align.rundir import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, RunError
 
 from .generate import Model
 
@@ -60,7 +61,7 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
         found = {"digest": weights_digest(model)}
         if recipe.ref.kind == "adapter":
             found["adapter_digest"] = weights_digest(model, only="lora_")
-    recorded = json.loads((run / ENV_FILE).read_text(encoding="utf-8"))["ref"] if is_run else {}
+    recorded = _recorded_reference(run)
     on_purpose = any(override.startswith(("ref.", "model.")) for override in overrides)
     for key, digest in found.items():
         if recorded.get(key, digest) != digest and not on_purpose:
@@ -70,6 +71,15 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
             )
     tokenizer = load_tokenizer(recipe.model)
     return Subject(run.name if is_run else name, recipe, tokenizer, policy, reference, "+".join(found.values()))
+
+
+def _recorded_reference(path: Path) -> dict[str, Any]:
+    """The identity of the reference that a run, an adapter or a checkpoint was trained against; empty if it has none."""
+    if (path / ENV_FILE).is_file():
+        return json.loads((path / ENV_FILE).read_text(encoding="utf-8"))["ref"]
+    if (path / REFERENCE_FILE).is_file():
+        return json.loads((path / REFERENCE_FILE).read_text(encoding="utf-8"))
+    return (manifest(path)["reference"] or {}) if (path / MANIFEST).is_file() else {}
 
 
 def _models(run: Path, recipe: Recipe) -> tuple[Use, Use]:

@@ -3,8 +3,7 @@
 import pytest
 import tiny
 import torch
-from datasets import Dataset
-from peft import LoraConfig
+from groups import trained
 from torch.testing import assert_close
 from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer as TRLGRPOTrainer
@@ -13,35 +12,8 @@ from trl import RLOOTrainer as TRLRLOOTrainer
 
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from align.scoring import shared_prefix
-from align.tiny import tiny_model, tiny_tokenizer
 
-PROMPTS = [[{"role": "user", "content": text}] for text in ("say hi", "count to three please", "up", "name a colour")]
 CASES = {"grpo": (GRPOTrainer, GRPOConfig, TRLGRPOTrainer, TRLGRPOConfig), "rloo": (RLOOTrainer, RLOOConfig, TRLRLOOTrainer, TRLRLOOConfig)}  # fmt: skip
-
-
-def vowels(completions, **_):
-    """A reward that random answers differ in."""
-    return [float(sum(letter in "aeiou" for letter in answer[0]["content"])) for answer in completions]
-
-
-def trained(cls, config, tmp_path, **kw):
-    tokenizer = tiny_tokenizer()
-    settings = {
-        "output_dir": str(tmp_path), "max_steps": 3, "per_device_train_batch_size": 8, "num_generations": 4,
-        "max_completion_length": 8, "learning_rate": 0.01, "use_cpu": True, "bf16": False, "report_to": "none",
-        "logging_steps": 1, "save_strategy": "no", "gradient_checkpointing": False, "beta": 0.1, "num_iterations": 2,
-        "disable_tqdm": True,
-    }  # fmt: skip
-    trainer = cls(
-        model=tiny_model(tokenizer),
-        reward_funcs=vowels,
-        args=config(**settings | kw),
-        train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(**tiny.LORA),
-    )
-    trainer.train()
-    return trainer
 
 
 @pytest.mark.parametrize("name", CASES)

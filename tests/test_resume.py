@@ -14,7 +14,8 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
 import align
-from align.rundir import METRICS_FILE, RunError, newest_checkpoint, read_metrics
+from align.checkpoints import newest_checkpoint
+from align.rundir import METRICS_FILE, RunError, read_metrics
 
 # Shuffled data, accumulation, LoRA dropout, and a logging window that a checkpoint cuts in two.
 OVERRIDES = (
@@ -89,7 +90,7 @@ def test_overwrite_replaces_a_run(finished, tmp_path):
 
 
 def test_a_named_checkpoint_must_be_complete(finished, tmp_path):
-    with pytest.raises(RunError, match="is not a complete checkpoint"):
+    with pytest.raises(RunError, match="was not written to its end"):
         align.run("rpo/tiny", [f"train.output_dir={finished}"], resume=str(tmp_path / "checkpoint-3"))
 
 

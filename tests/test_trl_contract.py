@@ -8,6 +8,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.testing import assert_close
 from trl import DPOTrainer as TRLDPOTrainer
+from trl import GRPOTrainer as TRLGRPOTrainer
+from trl import RLOOTrainer as TRLRLOOTrainer
 from trl.trainer import utils as trl_utils
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -33,6 +35,9 @@ def test_signatures_we_override():
     ]  # fmt: skip
     assert list(inspect.signature(TRLDPOTrainer.compute_ref_log_probs).parameters) == ["self", "model", "inputs"]
     assert list(inspect.signature(TRLDPOTrainer.log).parameters) == ["self", "logs", "start_time"]
+    for cls in (TRLDPOTrainer, TRLGRPOTrainer, TRLRLOOTrainer):
+        assert list(inspect.signature(cls._save_checkpoint).parameters) == ["self", "model", "trial"]
+        assert list(inspect.signature(cls.train).parameters)[1] == "resume_from_checkpoint"
     ours = list(inspect.signature(DPOTrainer.__init__).parameters)
     assert ours == list(inspect.signature(TRLDPOTrainer.__init__).parameters)
     assert TRLDPOTrainer.loss_is_scaled_for_ga is False  # the Trainer divides by the accumulation steps

@@ -145,3 +145,24 @@ def test_qlora_gradients_survive_an_evaluation(tmp_path):
     first_layer = [p for n, p in trainer.model.named_parameters() if "layers.0.self_attn.q_proj.lora_B" in n]
     assert first_layer
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in first_layer)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": float("nan")}, "learning_rate: must be finite and not negative, got nan"),
+        ({"learning_rate": -1e-5}, "learning_rate: must be finite and not negative, got -1e-05"),
+        ({"seed": -1}, "seed: must be finite and not negative, got -1"),
+        ({"max_grad_norm": float("inf")}, "max_grad_norm: must be finite"),
+        ({"max_length": 0}, "max_length: must be at least 1, got 0"),
+        ({"save_total_limit": 0}, "save_total_limit: must be at least 1"),
+        ({"num_train_epochs": 0}, "num_train_epochs: must be positive and finite, got 0"),
+        ({"per_device_eval_batch_size": 0}, "per_device_eval_batch_size: must be at least 1, got 0"),
+        ({"max_skipped_steps": 0}, "max_skipped_steps: must be at least 1, got 0"),
+        ({"fsdp": True}, "fsdp: accelerate does not shard on CPUs"),
+    ],
+)
+def test_values_no_run_can_have_are_refused(tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        DPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", **settings)
+    DPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", num_train_epochs=0, max_steps=3)

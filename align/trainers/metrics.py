@@ -79,6 +79,7 @@ class MetricSums(TrainerCallback, ExportableState):
         self.eval: dict[str, list[float]] = {}
         self.num_tokens = 0
         self._waiting: list[tuple[list[str], Tensor]] = []
+        self._before_step: dict[str, list[float]] = {}
 
     def hold(self, metrics: dict[str, Ratio]) -> None:
         """Keep one forward pass's metrics on this process until `add`."""
@@ -115,6 +116,14 @@ class MetricSums(TrainerCallback, ExportableState):
         values = {name: top / bottom for name, (top, bottom) in sums.items() if bottom}
         sums.clear()
         return values
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Remember the sums, in case the step is skipped."""
+        self._before_step = {name: list(pair) for name, pair in self.train.items()}
+
+    def forget_step(self) -> None:
+        """Take back what the current step added: values that are not finite would spoil the whole window."""
+        self.train = self._before_step
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps. Evaluations are never half done when one is written."""

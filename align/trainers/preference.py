@@ -25,14 +25,16 @@ from ..losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_reward
 from ..losses.preference import sequence_logps
 from ..models import keep_quantised_weights_plain
 from ..scoring.lengths import SeededLengthSampler, parts_within, pick_pairs, tokens_of_pairs
+from .alarms import Alarms
 from .checkpointing import lengths_of, positions_of, settle_checkpointing
 from .metrics import MetricSums, Work, preference_metrics
 from .precompute import with_reference
 from .prefix_sharing import PrefixSharing
+from .safe_runs import SafeRuns
 from .trl_contract import dropout_off, fast_head, no_model_hash, reference_logps, score, scoring_inputs
 
 
-class PreferenceTrainer(TRLDPOTrainer):
+class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
     """A TRL DPOTrainer whose objective is one method, `preference_loss`.
 
     Construct and use it as TRL's: data, tokenization, collation, the reference, checkpoints and hub uploads are TRL's.
@@ -80,7 +82,7 @@ class PreferenceTrainer(TRLDPOTrainer):
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
             refuse_silent_dropout(config, args.disable_dropout, where)
-        self.sums = MetricSums()
+        self.sums, self.alarms = MetricSums(), Alarms()
         self.sharing = PrefixSharing(args.shared_prefix, args.max_length)
         self._pairs_in_step: int | None = None
         with no_model_hash():
@@ -92,7 +94,7 @@ class PreferenceTrainer(TRLDPOTrainer):
                 train_dataset=train_dataset,
                 eval_dataset=eval_dataset,
                 processing_class=processing_class,
-                callbacks=[*(callbacks or []), self.sums],
+                callbacks=[*(callbacks or []), self.sums, self.alarms],
                 optimizers=optimizers,
                 quantization_config=quantization_config,
                 peft_config=peft_config,
@@ -141,7 +143,12 @@ class PreferenceTrainer(TRLDPOTrainer):
                 loss += super().training_step(model, pick_pairs(inputs, part), *args, **kwargs)
         self._pairs_in_step = None
         self.sums.add("train", self.accelerator, torch.cat(parts))
+        self.guard.watch(inputs, loss)
         return loss
+
+    def step_was_skipped(self) -> None:
+        """Its metrics are not logged."""
+        self.sums.forget_step()
 
     def no_casts(self) -> contextlib.AbstractContextManager[None]:
         """Under autocast, spare LoRA layers the copy of their input in the adapter's precision, which is cast back.
@@ -199,6 +206,12 @@ class PreferenceTrainer(TRLDPOTrainer):
             metrics.pop("loss", None)
             logs.update(metrics)
         elif mode == "train":
+            if (
+                not metrics
+            ):  # every step since the last log was skipped, and the Trainer's loss leaves them out in its way
+                logs.pop("loss")
+            if self.guard.skipped:
+                logs["skipped_steps"] = self.guard.skipped
             logs.update(metrics, num_tokens=self.sums.num_tokens)
         else:
             prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]

@@ -12,9 +12,14 @@
 - `GRPOTrainer` and `RLOOTrainer` score in `_get_per_token_logps_and_entropies(model, input_ids, attention_mask,
   logits_to_keep, ...)`, which calls the model as above with the last `logits_to_keep` tokens as labels;
   `_entropy_bonus_enabled` says whether GRPO's loss has a gradient through the entropy.
+- They generate for `_step` a multiple of `steps_per_generation * num_iterations`, or where `_buffered_inputs` is None, and
+  learn from `_buffered_inputs[_step % steps_per_generation]`; `_step` counts micro-batches, from 0 in a new process.
 - `DPOTrainer` precomputes the reference in `_precompute_ref_logps(dataset, name, batch_size)`, called for each data set
   at construction and in `evaluate`, after `hash_module(model)` for its own cache.
 - `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `_metrics` is merged into the logs by `log`.
+- The Trainer sums losses in `_tr_loss` since step `_globalstep_last_logged`; both start anew before `on_train_begin`.
+- The Trainer writes a checkpoint in `_save_checkpoint(model, trial)` to `output_dir/checkpoint-STEP`, and deletes old ones
+  at its end if `args.save_total_limit` says so.
 """
 
 import contextlib
@@ -152,3 +157,28 @@ def reference_logps(trainer: TRLDPOTrainer, inputs: dict[str, Tensor]) -> tuple[
     with torch.no_grad():
         chosen, rejected = trainer.compute_ref_log_probs(model, inputs)
     return chosen, rejected
+
+
+def generation_state(trainer: Any) -> dict[str, Any]:
+    """What GRPO and RLOO keep between steps and no checkpoint of TRL's holds: tensors, numbers and lists of them."""
+    metrics = {name: list(values) for name, values in trainer._metrics["train"].items()}
+    window = {"loss": float(trainer._tr_loss), "since": trainer._globalstep_last_logged}
+    return {"step": trainer._step, "buffered": trainer._buffered_inputs, "metrics": metrics, "window": window}
+
+
+def set_generation_state(trainer: Any, state: dict[str, Any]) -> None:
+    """Take up what `generation_state` gave."""
+    trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]
+    trainer._metrics["train"].clear()
+    trainer._metrics["train"].update(state["metrics"])
+
+
+def set_logging_window(trainer: Any, window: dict[str, Any]) -> None:
+    """Take up the sum of losses since the last log, which the Trainer sets to zero as training begins."""
+    trainer._tr_loss += window["loss"]
+    trainer._globalstep_last_logged = window["since"]
+
+
+def last_generated(trainer: Any) -> dict[str, Any]:
+    """The part of the generation batch that the last training step learnt from."""
+    return trainer._buffered_inputs[(trainer._step - 1) % trainer.args.steps_per_generation]

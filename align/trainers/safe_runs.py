@@ -1,0 +1,153 @@
+"""What keeps a run's work: sealed checkpoints, resumption from the last intact one, a stop that saves first."""
+
+import logging
+import shutil
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
+
+from ..checkpoints import check, newest_checkpoint, seal
+from ..rundir import RunError
+from .guard import NumericalGuard
+
+logger = logging.getLogger(__name__)
+
+
+class SafeRuns:
+    """A Trainer whose checkpoints are whole or passed over. Mixed in before the Trainer.
+
+    A checkpoint is sealed with a manifest once it is written (`align.checkpoints`), and older ones are deleted only
+    then, so `save_total_limit` never deletes the last good one. `train(resume_from_checkpoint=True)` takes the latest
+    intact one; a path must name an intact one. Steps that are not finite are skipped (`NumericalGuard`).
+
+    Raises:
+        RunError: If a checkpoint cannot be written (a full disk, say), or one to resume from is damaged.
+    """
+
+    args: Any
+    state: Any
+    accelerator: Any
+    reference_identity: dict[str, Any] | None = None
+    """Travels with every checkpoint; set by recipes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.guard = NumericalGuard(self.args.max_skipped_steps, self)
+        self.add_callback(self.guard)  # type: ignore[attr-defined]
+
+    def step_was_skipped(self) -> None:
+        """Take back what the trainer has counted of the step. Nothing by default."""
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, from an intact checkpoint."""
+        if resume_from_checkpoint is True:
+            found = newest_checkpoint(Path(self.args.output_dir))
+            if found is None:
+                raise RunError(
+                    f"{self.args.output_dir}: no intact checkpoint there; start without resume_from_checkpoint"
+                )
+            resume_from_checkpoint = str(found)
+        if resume_from_checkpoint:
+            written = check(Path(resume_from_checkpoint))["processes"]
+            if written != self.accelerator.num_processes:
+                logger.warning(
+                    "%s was written by %d processes and is resumed by %d: the order of the data and the random states "
+                    "are not those of an uninterrupted run", resume_from_checkpoint, written, self.accelerator.num_processes,
+                )  # fmt: skip
+            self.load_state(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint or None, *args, **kwargs)  # type: ignore[misc]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        failure = None
+        try:
+            if self.accelerator.is_main_process:
+                shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed after this step
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            self.save_state(folder)
+        except Exception as error:  # torch, safetensors and Python each have their own for a full disk
+            failure = error
+        finally:
+            self.args.save_total_limit = limit
+        failed = self._anywhere(failure is not None)
+        if self.accelerator.is_main_process:
+            try:
+                if not failed:
+                    seal(
+                        folder,
+                        step=self.state.global_step,
+                        processes=self.accelerator.num_processes,
+                        reference=self.reference_identity,
+                    )
+            except OSError as error:
+                failure = error
+            if failure is not None or failed:
+                shutil.rmtree(folder, ignore_errors=True)
+            elif self.args.should_save:  # by step: a clock that was set back must not make the newest the oldest
+                rotate_checkpoints(
+                    str(folder.parent),
+                    save_total_limit=limit,
+                    best_model_checkpoint=self.state.best_model_checkpoint,
+                    use_mtime=False,
+                )
+        if self._anywhere(failure is not None):
+            reason = str(failure).partition("\n")[0] if failure is not None else "another process could not write"
+            raise RunError(
+                f"{folder} could not be written: {reason}; older checkpoints are as they were: make room or mend the "
+                "folder, and go on with --resume auto"
+            ) from failure
+
+    def save_state(self, folder: Path) -> None:
+        """Write what else a trainer needs to go on, one file for each process. Nothing by default."""
+
+    def load_state(self, folder: Path) -> None:
+        """Read what `save_state` wrote."""
+
+    def _anywhere(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        return bool(self.accelerator.gather(torch.tensor([flag], device=self.accelerator.device)).any())
+
+
+class StopOnSignal(TrainerCallback):
+    """On SIGTERM, finish the step, save and stop. A second SIGTERM ends the process at once.
+
+    Schedulers of clusters send SIGTERM some seconds before SIGKILL: a step and a checkpoint have to fit in there.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take the signal over."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save and stop, on all processes at the same step."""
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            asked = torch.tensor([float(self.asked)], device=args.device)
+            dist.all_reduce(asked)
+            self.asked = bool(asked.item())
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Give the signal back."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)

@@ -12,7 +12,14 @@ from trl import RLOOTrainer as TRLRLOOTrainer
 
 from .prefix_sharing import PrefixSharing
 from .safe_runs import SafeRuns
-from .trl_contract import fast_head, generation_state, last_generated, set_generation_state, set_logging_window
+from .trl_contract import (
+    OrderByEpoch,
+    fast_head,
+    generation_state,
+    last_generated,
+    set_generation_state,
+    set_logging_window,
+)
 
 
 class _Online(SafeRuns):
@@ -30,6 +37,10 @@ class _Online(SafeRuns):
     def sharing(self) -> PrefixSharing:
         """Whether rows are packed, by model."""
         return PrefixSharing(self.args.shared_prefix, max_length=None)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's order of prompts, also in a resumed run."""
+        return OrderByEpoch.of(super()._get_train_sampler(*args, **kwargs))  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard."""

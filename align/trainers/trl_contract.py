@@ -17,6 +17,8 @@
 - `DPOTrainer` precomputes the reference in `_precompute_ref_logps(dataset, name, batch_size)`, called for each data set
   at construction and in `evaluate`, after `hash_module(model)` for its own cache.
 - `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `_metrics` is merged into the logs by `log`.
+- Their prompts come from a `RepeatSampler` with attributes `data_source`, `mini_repeat_count`, `batch_size`,
+  `repeat_count`, `shuffle`, `seed`, `num_samples` and `generator`, which draws one permutation an epoch.
 - The Trainer sums losses in `_tr_loss` since step `_globalstep_last_logged`; both start anew before `on_train_begin`.
 - The Trainer writes a checkpoint in `_save_checkpoint(model, trial)` to `output_dir/checkpoint-STEP`, and deletes old ones
   at its end if `args.save_total_limit` says so.
@@ -32,6 +34,7 @@ from torch import Tensor, nn
 from trl import DPOTrainer as TRLDPOTrainer
 from trl.trainer import dpo_trainer
 from trl.trainer import utils as trl_utils
+from trl.trainer.utils import RepeatSampler
 
 from ..scoring.head import FrozenHead
 
@@ -157,6 +160,26 @@ def reference_logps(trainer: TRLDPOTrainer, inputs: dict[str, Tensor]) -> tuple[
     with torch.no_grad():
         chosen, rejected = trainer.compute_ref_log_probs(model, inputs)
     return chosen, rejected
+
+
+class OrderByEpoch(RepeatSampler):
+    """TRL's order of prompts, epoch by epoch the same whether or not the run was resumed in between.
+
+    TRL's generator goes on from epoch to epoch, so that a resumed run begins with the order of the first again.
+    """
+
+    @classmethod
+    def of(cls, sampler: RepeatSampler) -> "OrderByEpoch":
+        """The same sampler, but for that."""
+        names = ("data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed")
+        return cls(**{name: getattr(sampler, name) for name in names})
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called at the beginning of each epoch, more than once."""
+        if self.shuffle:
+            self.generator.manual_seed(self.seed)
+            for _ in range(epoch):
+                torch.randperm(self.num_samples, generator=self.generator)
 
 
 def generation_state(trainer: Any) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_column_mapping():
         ({"prompt": []}, "the prompt is empty"),
         ({"prompt": [user("other")], "chosen": [user("q"), bot("a")], "rejected": [user("q"), bot("b")]}, "not what chosen and rejected start with"),
         ({"chosen": [user("q"), bot("a")], "rejected": [user("z"), bot("b")]}, "differ before the last answer"),
-        ({"chosen": [{"role": "assistant", "content": None}]}, "a assistant message has no text content"),
+        ({"chosen": [{"role": "assistant", "content": None}]}, "a message of the assistant has no text content but nothing"),
     ],
 )  # fmt: skip
 def test_unusable_rows_are_named(change, reason):
@@ -138,7 +138,7 @@ def test_the_common_beginning_ends_at_the_last_turn_or_a_whole_word(chosen, reje
 
 
 def test_only_the_first_ten_rows_are_listed():
-    with pytest.raises(DataError, match=r"row 10: .*\n  ... and 2 more\n  mend them, or set data.unusable=drop"):
+    with pytest.raises(DataError, match=r"row 10: .*\n  ... and 2 more\n  mend them \(.*\), or set data.unusable=drop"):
         rows_of(*[TEXT | {"chosen": ""}] * 12)
 
 
@@ -193,7 +193,7 @@ def source(tmp_path, *rows, **settings):
 
 
 def test_text_and_chat_rows_do_not_mix(tmp_path):
-    with pytest.raises(DataError, match="plain strings and chat messages are mixed, first at usable row 2"):
+    with pytest.raises(DataError, match="plain strings and chat messages are mixed: row 2 is chat messages, the rows"):
         load_preferences(DataConfig(train=source(tmp_path, TEXT, CHAT)))
 
 
@@ -222,7 +222,8 @@ def test_settings_that_do_not_fit_a_file_are_refused(tmp_path, settings, message
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("", "there are no rows in it"), ("{nope\n", "JSON parse error: Missing a name")]
+    ("text", "reason"),
+    [("", "there are no rows in it"), ("{nope\n", "line 1: not valid JSON: Expecting property name")],
 )
 def test_broken_files_say_what_is_wrong_and_in_which_set(tmp_path, text, reason):
     (tmp_path / "bad.jsonl").write_text(text)

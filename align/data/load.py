@@ -7,14 +7,20 @@ from typing import Literal, NamedTuple
 
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
-from .normalise import REF_COLUMNS, DataError, normalise
+from .across import refuse_damaged
+from .files import COMPRESSION, check_file, check_folder
+from .findings import printable
+from .locate import bad_line
+from .normalise import REF_COLUMNS, ROW, DataError, normalise
 from .split import hold_out
 
 logger = logging.getLogger(__name__)
 
 BUILDERS = {"json": "json", "jsonl": "json", "parquet": "parquet", "csv": "csv"}
-COMPRESSION = ("gz", "zst", "xz", "bz2")
+TRAIN, EVAL = "data.train", "data.eval."
+SHOWN = 500  # characters of a line of a message that holds texts of strangers
 
 
 @dataclass
@@ -58,55 +64,103 @@ class Preferences(NamedTuple):
 
 
 def load_preferences(config: DataConfig, *, cached_reference: bool = False) -> Preferences:
-    """Load, normalise and split everything a recipe's `data` section names.
+    """Load, normalise and split everything a recipe's `data` section names, and hold the sets against each other.
 
     Args:
         config: The section.
         cached_reference: Keep the columns `ref_chosen_logps` and `ref_rejected_logps`, which must then be there.
 
     Raises:
-        DataError: If a source is missing or rows cannot be used, naming rows and reasons.
+        DataError: If a source is missing, rows cannot be used, pairs contradict each other, or evaluated pairs are
+            trained on, naming rows and reasons.
     """
-    keep = REF_COLUMNS if cached_reference else ()
-    train = _load(config.train, "data.train", config.unusable, keep)
-    named = {name: _load(source, f"data.eval.{name}", config.unusable, keep) for name, source in config.eval.items()}
+    keep = (ROW, *(REF_COLUMNS if cached_reference else ()))
+    sets = {TRAIN: _load(config.train, TRAIN, config.unusable, keep)}
+    sets |= {
+        f"{EVAL}{name}": _load(source, f"{EVAL}{name}", config.unusable, keep) for name, source in config.eval.items()
+    }
     if config.holdout:
-        train, named["holdout"] = hold_out(train, config.holdout)
-    return Preferences(train, named)
+        sets[TRAIN], sets[f"{EVAL}holdout"] = hold_out(sets[TRAIN], config.holdout)
+    sets = {name: data.remove_columns(ROW) for name, data in refuse_damaged(sets, unusable=config.unusable).items()}
+    return Preferences(sets.pop(TRAIN), {name.removeprefix(EVAL): data for name, data in sets.items()})
 
 
 def _load(source: DataSource, where: str, unusable: str, keep: tuple[str, ...]) -> Dataset:
     try:
         raw = read(source)
     except Exception as error:
-        # `datasets` hides what the parser said behind "An error occurred", and says nothing about a file without rows
-        reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
-        told = "there are no rows in it" if isinstance(error, StopIteration) else reason
-        raise DataError(f"{where}: cannot read {source.path!r} (split {source.split!r}): {told}") from error
-    dataset, dropped = normalise(
-        raw, columns=source.columns, where=f"{where} ({source.path})", unusable=unusable, keep=keep
-    )
+        raise DataError(
+            _clean(f"{where}: cannot read {source.path!r} (split {source.split!r}): {_why(error, source)}")
+        ) from error
+    raw = raw.remove_columns([name for name in raw.column_names if name == ROW])
+    raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
+    try:
+        dataset, dropped = normalise(
+            raw, columns=source.columns, where=f"{where} ({source.path})", unusable=unusable, keep=keep
+        )
+    except DataError as error:
+        raise DataError(_clean(str(error))) from None
     if dropped:
-        logger.warning("%s: dropped %d of %d rows: %s", where, len(dropped), len(raw), "; ".join(dropped[:3]))
+        logger.warning("%s: dropped %d of %d rows: %s", where, len(dropped), len(raw), _clean("; ".join(dropped[:3])))
     return dataset
 
 
+def _clean(message: str) -> str:
+    """A message that quotes data of strangers, without what would steer a terminal."""
+    return "\n".join(printable(line, SHOWN) for line in message.split("\n"))
+
+
+def _why(error: Exception, source: DataSource) -> str:
+    """What the parser said: `datasets` hides it behind "An error occurred", and says nothing about a file without rows."""
+    if isinstance(error, StopIteration):
+        return "there are no rows in it"
+    path = Path(source.path)
+    if not isinstance(error, DataError) and path.is_file() and _kind(path) in ("json", "jsonl"):
+        told = bad_line(path)
+        if told is not None:
+            return told
+    reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+    return str(reason)
+
+
+def _kind(path: Path) -> str | None:
+    kinds = [suffix.lstrip(".") for suffix in path.suffixes if suffix.lstrip(".") not in COMPRESSION]
+    return kinds[-1] if kinds and kinds[-1] in BUILDERS else None
+
+
 def read(source: DataSource) -> Dataset:
-    """The rows of a source as they are.
+    """The rows of a source as they are; local files are looked through first (`align.data.files`).
 
     Raises:
         FileNotFoundError: If a path that looks local does not exist.
+        DataError: If a local file or folder is not what it says, or not fit to be read.
+        ValueError: If the file is of an unknown kind, or the path is the name of a file format.
     """
+    parsers = logging.getLogger("datasets.packaged_modules")  # log what they raise too, and data of strangers with it
+    level = parsers.level
+    try:
+        parsers.setLevel(logging.CRITICAL)
+        return _read(source)
+    finally:
+        parsers.setLevel(level)
+
+
+def _read(source: DataSource) -> Dataset:
     path = Path(source.path)
     if path.is_file():
         if source.name or source.revision:
             raise ValueError("name and revision belong to hub data sets; remove them for a file")
-        kinds = [suffix.lstrip(".") for suffix in path.suffixes if suffix.lstrip(".") not in COMPRESSION]
-        if not kinds or kinds[-1] not in BUILDERS:
+        kind = _kind(path)
+        if kind is None:
             raise ValueError(
                 f"unknown kind of file; expected one of .{', .'.join(BUILDERS)}, or .jsonl.gz and the like"
             )
-        return load_dataset(BUILDERS[kinds[-1]], data_files={"train": str(path)}, split=source.split)
+        check_file(path)
+        return load_dataset(BUILDERS[kind], data_files={"train": str(path)}, split=source.split)
+    if source.path in _PACKAGED_DATASETS_MODULES:  # `datasets` would take whatever lies in the working directory
+        raise ValueError("the name of a file format, not of a data set; write ./ before the name of a folder")
+    if path.is_dir():
+        check_folder(path)
     if not path.exists() and (
         path.is_absolute()
         or path.suffix.lstrip(".") in {*BUILDERS, *COMPRESSION}

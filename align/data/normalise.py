@@ -1,15 +1,4 @@
-"""Preference rows in the layouts people have, normalised to TRL's explicit format.
-
-| layout | read as |
-|---|---|
-| prompt, chosen, rejected: strings | as it is |
-| prompt, chosen, rejected: messages | as it is |
-| chosen, rejected: messages | the common beginning is the prompt |
-| chosen, rejected: strings | the common beginning is the prompt: up to the last "Assistant:" in it, else whole words |
-| prompt: string; chosen, rejected: full conversations | the prompt is the conversation without its last answer |
-| prompt: string; chosen, rejected: assistant messages | the prompt becomes one user message |
-| question, response_j, response_k | response_j is preferred |
-"""
+"""Preference rows normalised to TRL's explicit format: `prompt`, `chosen`, `rejected`. The layouts are those of `rows`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,23 +6,23 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
+from .rows import RowError, read_row
+
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+ROW = "alignkit_row"
+"""Column of row numbers, counted from 1 in the source, for rows that are split or dropped before they are spoken of."""
 ALIASES = (
     {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
     {"chosen": "chosen", "rejected": "rejected"},
     {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},
 )
-LAST_TURN = "\n\nAssistant:"
+LIKE_A_PROMPT = ("instruction", "question", "query", "input", "context", "Prompt")
 SHOWN = 10
 SLICE = 10_000  # rows that are Python objects at a time
 
 
 class DataError(ValueError):
     """Data that cannot be trained on as it is. The message names the source, the rows and the reasons."""
-
-
-class _RowError(ValueError):
-    """Why one row cannot be used."""
 
 
 def normalise(
@@ -55,7 +44,13 @@ def normalise(
         DataError: If the columns fit no layout, rows cannot be used (and `unusable` is "error"), none is left, or
             plain and conversational rows are mixed.
     """
-    mapping = _layout(raw.column_names, columns, where)
+    mapping = layout(raw.column_names, columns, where)
+    likely = [name for name in LIKE_A_PROMPT if name in raw.column_names]
+    if "prompt" not in mapping and likely and getattr(raw.features[mapping["chosen"]], "dtype", "") == "string":
+        raise DataError(
+            f"{where}: no column 'prompt', but {likely[0]!r}; name it with `columns: {{prompt: {likely[0]}}}`, or remove it "
+            "if the answers hold the prompt"
+        )
     missing = [name for name in keep if name not in raw.column_names]
     if missing:
         raise DataError(f"{where}: missing column {', '.join(missing)}, which ref.kind=cached needs")
@@ -64,16 +59,16 @@ def normalise(
     usable, plain, mixed_at = 0, None, None
     for start in range(0, len(raw), SLICE):
         rows = []
-        for number, row in enumerate(raw.select(range(start, min(start + SLICE, len(raw)))).to_list(), start=start + 1):
+        for number, row in enumerate(_slice(raw, start), start=start + 1):
             try:
-                rows.append(_row(row, mapping) | {name: _number(row[name], name) for name in keep})
-            except _RowError as error:
+                rows.append(read_row(row, mapping) | {name: _number(row[name], name) for name in keep})
+            except RowError as error:
                 problems.append(f"row {number}: {error}")
                 continue
             usable += 1
             plain = isinstance(rows[-1]["prompt"], str) if plain is None else plain
             if mixed_at is None and isinstance(rows[-1]["prompt"], str) != plain:
-                mixed_at = usable
+                mixed_at = number
         if rows and mixed_at is None:
             parts.append(Dataset.from_list(rows))
     if problems and (unusable == "error" or not usable):
@@ -81,16 +76,27 @@ def normalise(
         listed = "\n  ".join(problems[:SHOWN])
         raise DataError(
             f"{where}: {len(problems)} of {len(raw)} rows cannot be used:\n  {listed}{more}\n"
-            "  mend them, or set data.unusable=drop to train without them"
+            "  mend them (`alignkit data fix` mends or drops them in a copy), "
+            "or set data.unusable=drop to train without them"
         )
     if not usable:
-        raise DataError(f"{where}: no rows")
+        raise DataError(f"{where}: no rows; name a file or a split that has some")
     if mixed_at is not None:
-        raise DataError(f"{where}: plain strings and chat messages are mixed, first at usable row {mixed_at}")
+        kinds = ("plain text", "chat messages") if plain else ("chat messages", "plain text")
+        raise DataError(
+            f"{where}: plain strings and chat messages are mixed: row {mixed_at} is {kinds[1]}, the rows before it are "
+            f"{kinds[0]}; bring them to one kind, or split them into two sets"
+        )
     return concatenate_datasets(parts), problems
 
 
-def _layout(names: Sequence[str], columns: Mapping[str, str], where: str) -> dict[str, str]:
+def layout(names: Sequence[str], columns: Mapping[str, str], where: str) -> dict[str, str]:
+    """Our names of the columns to theirs: `chosen`, `rejected` and, if there is one, `prompt`.
+
+    Raises:
+        DataError: If the columns fit none of the layouts.
+    """
+    names = [name for name in names if name != ROW]
     for ours, theirs in columns.items():
         if ours not in ("prompt", "chosen", "rejected"):
             raise DataError(f"{where}: columns.{ours}: unknown; expected prompt, chosen or rejected")
@@ -99,6 +105,11 @@ def _layout(names: Sequence[str], columns: Mapping[str, str], where: str) -> dic
     for alias in ALIASES:
         mapping = {**alias, **columns}
         if all(theirs in names for theirs in mapping.values()):
+            twice = [theirs for theirs in mapping.values() if list(mapping.values()).count(theirs) > 1]
+            if twice:
+                raise DataError(
+                    f"{where}: columns: {twice[0]!r} is named twice; give each of prompt, chosen, rejected its own"
+                )
             return mapping
     raise DataError(
         f"{where}: no preference columns; expected prompt, chosen, rejected (or question, response_j, response_k), "
@@ -106,94 +117,23 @@ def _layout(names: Sequence[str], columns: Mapping[str, str], where: str) -> dic
     )
 
 
-def _row(row: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
-    chosen: Any = _side(row[mapping["chosen"]], "chosen")
-    rejected: Any = _side(row[mapping["rejected"]], "rejected")
-    if isinstance(chosen, str) != isinstance(rejected, str):
-        raise _RowError("chosen and rejected are of different kinds (text and messages)")
-    prompt = row[mapping["prompt"]] if "prompt" in mapping else None
-    if "prompt" in mapping and not prompt:
-        raise _RowError("the prompt is empty")
-    read: Any = _plain if isinstance(chosen, str) else _conversation
-    result = read(prompt, chosen, rejected)
-    if result["chosen"] == result["rejected"]:
-        raise _RowError("chosen and rejected are identical")
-    return result
+def _slice(raw: Dataset, start: int) -> list[Any]:
+    """Rows as Python objects; None for one whose text is not UTF-8, which a Parquet file can hold."""
+    part = raw.select(range(start, min(start + SLICE, len(raw))))
+    try:
+        return part.to_list()
+    except UnicodeDecodeError:
+        return [_or_none(part, index) for index in range(len(part))]
 
 
-def _side(value: Any, side: str) -> Any:
-    if value is None:
-        raise _RowError(f"{side} is missing")
-    if isinstance(value, str):
-        if not value.strip():
-            raise _RowError(f"{side} is empty")
-        return value
-    return _messages(value, side)
-
-
-def _messages(value: Any, side: str) -> list[dict[str, str]]:
-    if not isinstance(value, list) or not value:
-        raise _RowError(f"{side} is neither text nor a list of messages")
-    messages = []
-    for message in value:
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise _RowError(f"{side} holds something that is not a message with role and content")
-        if not isinstance(message.get("content"), str):
-            raise _RowError(f"{side}: a {message['role']} message has no text content")
-        messages.append({"role": message["role"], "content": message["content"]})
-    return messages
-
-
-def _plain(prompt: Any, chosen: str, rejected: str) -> dict[str, Any]:
-    if prompt is None:
-        if chosen == rejected:
-            raise _RowError("chosen and rejected are identical")
-        common = _common_beginning(chosen, rejected)
-        if not common.strip():
-            raise _RowError("no prompt column, and chosen and rejected have no common beginning")
-        prompt, chosen, rejected = common, chosen[len(common) :], rejected[len(common) :]
-        if not chosen.strip() or not rejected.strip():
-            raise _RowError("an answer is empty once the common beginning is taken as the prompt")
-    if not isinstance(prompt, str):
-        raise _RowError("the answers are text but the prompt is not")
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-
-
-def _common_beginning(chosen: str, rejected: str) -> str:
-    same = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
-    common = chosen[: min(len(chosen), len(rejected)) if same is None else same]
-    turn = common.rfind(LAST_TURN)
-    if turn >= 0:  # the layout of Anthropic's HH: answers may well begin with the same words
-        return common[: turn + len(LAST_TURN)]
-    return common[: max(common.rfind(" "), common.rfind("\n")) + 1]
-
-
-def _conversation(prompt: Any, chosen: list[dict[str, str]], rejected: list[dict[str, str]]) -> dict[str, Any]:
-    for side, messages in (("chosen", chosen), ("rejected", rejected)):
-        if messages[-1]["role"] != "assistant":
-            raise _RowError(f"{side} ends with a {messages[-1]['role']} message, not the assistant's")
-        if not messages[-1]["content"].strip():
-            raise _RowError(f"{side} is empty")
-    if prompt is not None and not isinstance(prompt, str):
-        prompt = _messages(prompt, "prompt")
-    if len(chosen) > 1 or len(rejected) > 1:
-        context = chosen[:-1]
-        if context != rejected[:-1]:
-            raise _RowError("chosen and rejected differ before the last answer")
-        stated = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if stated is not None and context[-len(stated) :] != stated:
-            raise _RowError("the prompt is not what chosen and rejected start with")
-        prompt, chosen, rejected = context, chosen[-1:], rejected[-1:]
-    elif isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}]
-    if prompt is None:
-        raise _RowError("no prompt column, and the conversations hold only an answer")
-    if prompt[-1]["role"] == "assistant":
-        raise _RowError("the prompt ends with an assistant message")
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+def _or_none(part: Dataset, index: int) -> dict[str, Any] | None:
+    try:
+        return part[index]
+    except UnicodeDecodeError:
+        return None
 
 
 def _number(value: Any, name: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise _RowError(f"{name} is not a finite number")
+        raise RowError("wrong-type", f"{name} is not a finite number")
     return float(value)

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version as package_version
@@ -23,6 +24,9 @@ from transformers import (
 )
 from trl import ModelConfig, get_quantization_config
 
+from .data.findings import printable
+from .model_files import check_adapter_folder, check_model_folder, check_tokenizer_folder
+from .rundir import RunError
 from .tiny import TINY_MODEL, tiny_model, tiny_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -38,17 +42,23 @@ def cache_dir() -> Path:
 def resolve_model_path(name: str) -> str:
     """Turn a model name of a recipe into something `from_pretrained` loads.
 
-    `package:PACKAGE/FILE.gguf` is a GGUF file inside an installed Python package; any local path that ends in
-    `.gguf` is one too. Both are dequantised to bfloat16 safetensors once, in `cache_dir()`. `tiny-random` is the model
-    of `align.tiny`, written there too. Everything else (hub id, local folder) is returned unchanged.
+    `package:PACKAGE/FILE.gguf` is a GGUF file inside the folder of an installed Python package, which is not imported
+    (so no dotted name: its parents would be); any local path that ends in `.gguf` is one too. Both are dequantised to
+    bfloat16 safetensors once, in `cache_dir()`. `tiny-random` is the model of `align.tiny`, written there too.
+    Everything else (hub id, local folder) is returned unchanged.
 
     Raises:
         FileNotFoundError: If the package is not installed or does not hold the file.
+        RunError: If the name leads out of the package, or the file is no GGUF file.
     """
     if name.startswith(PACKAGE_PREFIX):
         package, _, file = name.removeprefix(PACKAGE_PREFIX).partition("/")
-        folders = _package_folders(package)
-        found = [path for folder in folders if (path := Path(folder) / file).is_file()]
+        if "." in package:
+            raise RunError(f"model.model_name_or_path: {name!r}: name a top-level package, got {package!r}")
+        folders = [Path(folder).resolve() for folder in _package_folders(package)]
+        found = [path for folder in folders if (path := folder / file).is_file()]
+        if any(not path.resolve().is_relative_to(folder) for path in found for folder in folders):
+            raise RunError(f"model.model_name_or_path: {name!r}: the file lies outside of the package {package!r}")
         if not found:
             raise FileNotFoundError(
                 f"model.model_name_or_path: {name!r}: no file {file!r} in the Python package {package!r}; "
@@ -75,16 +85,27 @@ def _package_folders(package: str) -> list[str]:
 def _convert_gguf(path: Path) -> Path:
     def save(folder: Path) -> None:
         logger.warning("converting %s to safetensors in %s (once)", path.name, cache_dir())
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent,
-            gguf_file=path.name,
-            dtype=torch.bfloat16,
-            quantization_config=GgufConfig(dequantize=True),
-        )
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+                trust_remote_code=False,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+        except ImportError:
+            raise
+        except Exception as error:
+            raise RunError(f"{path}: cannot be read as GGUF ({_first_line(error)}); fetch it again") from error
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise RunError(f"{path}: no GGUF file, by its first bytes; fetch it again")
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return _write_once(f"{path.stem}-{digest}", save)
 
 
@@ -114,10 +135,23 @@ def _write_once(name: str, save: Callable[[Path], None]) -> Path:
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer of `config.model_name_or_path`, with a padding token."""
-    tokenizer = AutoTokenizer.from_pretrained(
-        resolve_model_path(_name(config)), revision=config.model_revision, trust_remote_code=False
-    )
+    """The tokenizer of `config.model_name_or_path`, with a padding token.
+
+    Raises:
+        OSError: If there is none.
+        RunError: If it would run code, or cannot be read.
+    """
+    path = resolve_model_path(_name(config))
+    if os.path.isdir(path):
+        check_tokenizer_folder(Path(path))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=config.model_revision, trust_remote_code=False)
+    except OSError as error:
+        if not os.path.isdir(path):
+            raise
+        raise RunError(f"{path}: no tokenizer there; save it beside the model ({_first_line(error)})") from error
+    except Exception as error:  # the Rust library raises plain exceptions
+        raise RunError(f"{path}: no tokenizer can be read from it ({_first_line(error)})") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -134,17 +168,35 @@ def load_model(
         trainable: Whether the adapter's weights get gradients.
 
     Raises:
-        FileNotFoundError: If the model or the adapter is not there.
+        OSError: If the model or the adapter is not there.
+        RunError: If its folder would run code, or weights are damaged, missing, or not safetensors.
     """
     dtype = config.dtype if config.dtype in ("auto", None) else getattr(torch, config.dtype)
-    model = AutoModelForCausalLM.from_pretrained(
-        resolve_model_path(_name(config)),
-        revision=config.model_revision,
-        dtype=dtype,
-        attn_implementation=config.attn_implementation,
-        quantization_config=get_quantization_config(config),
-        trust_remote_code=False,
-    )
+    path = resolve_model_path(_name(config))
+    if os.path.isdir(path):
+        check_model_folder(Path(path))
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=config.model_revision,
+            dtype=dtype,
+            attn_implementation=config.attn_implementation,
+            quantization_config=get_quantization_config(config),
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (ImportError, OSError):
+        raise
+    except Exception as error:
+        raise RunError(f"{path}: cannot be loaded as a language model ({_first_line(error)})") from error
+    model, found = loaded
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise RunError(
+            f"{path}: {len(missing)} weights are missing, and would be random: {printable(', '.join(missing[:3]))}, ...; "
+            "fetch it again"
+        )
     keep_quantised_weights_plain(model)
     if adapter is not None:
         model = load_adapter(model, adapter, trainable=trainable)
@@ -168,11 +220,19 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, traina
 
     Raises:
         FileNotFoundError: If the folder holds no adapter.
+        RunError: If it would run code, is damaged, or does not fit the model.
     """
-    if Path(path).exists() and not (Path(path) / "adapter_config.json").is_file():
-        raise FileNotFoundError(f"{path}: no adapter_config.json there; name a folder written by PEFT")
+    if Path(path).exists():
+        check_adapter_folder(Path(path))
     base: Any = model
-    return PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys", category=UserWarning)
+        try:
+            return PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
+        except (ImportError, OSError):
+            raise
+        except Exception as error:
+            raise RunError(f"{path}: the adapter cannot be put on this model ({_first_line(error)})") from error
 
 
 def weights_digest(model: torch.nn.Module, *, only: str = "") -> str:
@@ -199,6 +259,10 @@ def base_model_of(adapter: str | Path) -> str:
 def another_model(config: ModelConfig, path: str | Path | None) -> ModelConfig:
     """The same settings for the model at `path`, whose revisions are its own."""
     return replace(config, model_name_or_path=str(path), model_revision="main")
+
+
+def _first_line(error: Exception) -> str:
+    return printable(str(error).strip().partition("\n")[0] or type(error).__name__, 300)
 
 
 def _name(config: ModelConfig) -> str:

@@ -1,11 +1,10 @@
 """Recipes: YAML in, typed sections out. Keys are field names of TRL's and PEFT's own dataclasses."""
 
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from peft import LoraConfig
@@ -13,8 +12,10 @@ from trl import ModelConfig
 
 from .configs import CONFIGS, PreferenceConfig
 from .data import DataConfig
-from .rewards import REWARDS
-from .strict import RecipeError, Tree, build, describe, merge, nearest, override, read_tree
+from .sections import EvalConfig, Expectation, Generate, RefConfig
+from .strict import RecipeError, Tree, merge, override, read_tree
+from .trust import as_a_file_may_say_it, check_trust
+from .typed import build, describe, nearest
 
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe", "recipes_dir"]
 
@@ -22,7 +23,6 @@ SECTIONS = ("extends", "method", "model", "lora", "ref", "data", "train", "eval"
 NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
 NOT_IN_TRAIN = {
     "model_init_kwargs": "the `model` section says how the model is loaded",
-    "trust_remote_code": "a recipe cannot allow code from a model repository to run",
     "resume_from_checkpoint": "use --resume on the command line",
     "hub_token": "a secret does not belong into a recipe; log in with `hf auth login`",
     "do_train": "training is what a recipe does",
@@ -30,77 +30,6 @@ NOT_IN_TRAIN = {
     "do_predict": "there is no prediction step",
     "local_rank": "the launcher sets it",
 }
-
-
-@dataclass
-class RefConfig:
-    """The reference π_ref.
-
-    `base`: the model itself, adapters off. `adapter`: the policy starts from the adapter in `path`, and a frozen copy
-    of it is the reference. `model`: the model at `path`. `cached`: the data's columns `ref_chosen_logps` and
-    `ref_rejected_logps`.
-    """
-
-    kind: Literal["base", "adapter", "model", "cached"] = "base"
-    path: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind in ("adapter", "model") and not self.path:
-            raise ValueError(f"path: needed by kind {self.kind!r}")
-        if self.kind in ("base", "cached") and self.path:
-            raise ValueError(f"path: not used by kind {self.kind!r}, got {self.path!r}")
-
-
-@dataclass
-class Generate:
-    """How the evaluation samples answers, from policy and reference alike."""
-
-    prompts: int = 128
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    seed: int = 0
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        for name in ("prompts", "max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature: must be finite and not negative, got {self.temperature}")
-
-
-@dataclass
-class EvalConfig:
-    """What `alignkit eval` does with a finished run."""
-
-    pairs: int | None = None
-    """At most so many pairs of each evaluation set are scored; null scores all."""
-    batch_size: int = 4
-    generate: Generate | None = None
-    gold_reward: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("pairs", "batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.gold_reward is not None and self.gold_reward not in REWARDS:
-            raise ValueError(f"gold_reward: unknown, got {self.gold_reward!r}; {nearest(self.gold_reward, REWARDS)}")
-        if self.gold_reward is not None and self.generate is None:
-            raise ValueError("gold_reward: scores generated answers, so `generate` is needed too")
-
-
-@dataclass
-class Expectation:
-    """What `alignkit verify` compares an estimate of the report with."""
-
-    value: float
-    tol: float
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise ValueError(f"value: must be finite, got {self.value}")
-        if not 0 <= self.tol < math.inf:
-            raise ValueError(f"tol: must be finite and not negative, got {self.tol}")
 
 
 @dataclass
@@ -119,8 +48,12 @@ class Recipe:
     raw: dict[str, Any] = field(default_factory=dict)
 
     def resolved_yaml(self) -> str:
-        """The recipe as one self-contained file."""
-        return yaml.safe_dump(self.raw, sort_keys=False, allow_unicode=True)
+        """The recipe as one self-contained file for the run directory.
+
+        What only the command line may say is left out: replaying a run uploads nothing unless it is asked for again,
+        and an output folder that no file may name becomes `.`, the folder that the file lies in.
+        """
+        return yaml.safe_dump(as_a_file_may_say_it(self.raw), sort_keys=False, allow_unicode=True)
 
 
 def recipes_dir() -> Path:
@@ -165,6 +98,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
             tree.problem((key,), f"unknown section; {nearest(key, SECTIONS)}")
         if key == "extends":
             tree.problem((key,), "only a file can extend another; give that file's name instead")
+    check_trust(tree, path.parent)
     recipe = _build(path, tree)
     _cross_check(recipe, tree)
     tree.fail_on_problems()

@@ -1,25 +1,33 @@
-"""Strict YAML to dataclasses: every problem is collected with its file, line and key path, none is guessed away."""
+"""Strict YAML: every problem is collected with its file, line and key path, none is guessed away."""
 
-import dataclasses
-import difflib
-import enum
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import yaml
 
+from .data.findings import printable
+
 Where = tuple[str, ...]
+MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
-SHOWN_KEYS = 10
+MAX_PROBLEMS = 100
 SHOWN_TEXT = 80
+SHOWN_LINE = 1000
 PATH_KEYS = frozenset({"path", "model_name_or_path"})
+COMMAND_LINE = "command line"
+REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be run as written; one line per problem: where, which rule, which value, what to do."""
+    """A recipe that cannot be run as written; one line per problem: where, which rule, which value, what to do.
+
+    Control characters are escaped, so that a recipe cannot write to the terminal that shows what is wrong with it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(printable(line, SHOWN_LINE) for line in message.split("\n")))
 
 
 class Tree:
@@ -32,10 +40,23 @@ class Tree:
         self.problems: list[str] = []
 
     def problem(self, where: Where, message: str) -> None:
-        """Note a problem at a key path; its line is that of the nearest enclosing key that has one."""
-        at = next((self.lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in self.lines), self.origin)
+        """Note a problem at a key path; its line is that of the nearest enclosing key that has one.
+
+        Raises:
+            RecipeError: If there are more problems than anybody would read.
+        """
         key = f"{'.'.join(where)}: " if where else ""
-        self.problems.append(f"{at}: {key}{message}")
+        self.problems.append(printable(f"{self._said_at(where) or self.origin}: {key}{message}", SHOWN_LINE))
+        if len(self.problems) > MAX_PROBLEMS:
+            self.problems.append(f"{self.origin}: more than {MAX_PROBLEMS} problems; the rest is not shown")
+            self.fail_on_problems()
+
+    def is_from_file(self, where: Where) -> bool:
+        """Whether a file says the value at a key path, rather than the command line."""
+        return self._said_at(where) != COMMAND_LINE
+
+    def _said_at(self, where: Where) -> str | None:
+        return next((self.lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in self.lines), None)
 
     def fail_on_problems(self) -> None:
         """Raise one error that shows all problems.
@@ -57,15 +78,20 @@ class Tree:
 def read_tree(path: Path) -> Tree:
     """Read one YAML file: mappings with unique string keys, no anchors, no tags.
 
-    A value of `path` or `model_name_or_path` that starts with `./` or `../` is relative to the file.
+    A value of `path` or `model_name_or_path` that starts with `./` or `../` is relative to the file, and a
+    `train.output_dir` of `.` is the folder that the file lies in.
 
     Raises:
-        RecipeError: If the file is not readable as YAML at all.
+        RecipeError: If the file is not readable as YAML at all, or is larger than a recipe can be.
     """
     tree = Tree(str(path))
     source = _Source(str(path), path.parent, has_lines=True)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RecipeError(f"{path}: larger than {MAX_BYTES:,} bytes; a recipe is a page of settings")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text: {error}") from None
     except OSError as error:
@@ -91,21 +117,23 @@ class _Source(NamedTuple):
 
 
 def _compose(text: str, source: _Source) -> tuple[yaml.Node | None, yaml.SafeLoader]:
+    depth = 0
     try:
-        events = [event for event in yaml.parse(text, yaml.SafeLoader) if isinstance(event, yaml.AliasEvent)]
-        if events:
-            raise RecipeError(f"{source.at(events[0].start_mark)}: anchors are not supported; use `extends`")
+        for event in yaml.parse(text, yaml.SafeLoader):  # one at a time: what follows a refused one is never read
+            if isinstance(event, yaml.AliasEvent):
+                raise RecipeError(f"{source.at(event.start_mark)}: anchors are not supported; use `extends`")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH + 1:
+                raise RecipeError(f"{source.at(event.start_mark)}: nested more than {MAX_DEPTH} levels deep")
         loader = yaml.SafeLoader(text)
         return loader.get_single_node(), loader
-    except RecursionError:
-        raise RecipeError(f"{source.name}: nested more than {MAX_DEPTH} levels deep") from None
     except yaml.YAMLError as error:
         at, rule = source.at(getattr(error, "problem_mark", None)), getattr(error, "problem", None)
         raise RecipeError(f"{at}: not valid YAML: {rule or ' '.join(str(error).split())}") from None
 
 
 def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, source: _Source) -> Any:
-    if len(where) > MAX_DEPTH:
+    if len(where) > MAX_DEPTH:  # an override starts below the top
         raise RecipeError(f"{source.at(node.start_mark)}: nested more than {MAX_DEPTH} levels deep")
     if not isinstance(node, yaml.ScalarNode) and node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
         tree.problem(where, f"cannot be read: the tag {node.tag} is not supported")
@@ -116,9 +144,11 @@ def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, s
             key = str(getattr(key_node, "value", "?")) if isinstance(key_node, yaml.ScalarNode) else "?"
             here = (*where, key)
             line = source.at(key_node.start_mark)
-            if key in values:
-                tree.problems.append(f"{line}: {'.'.join(here)}: given twice")
             tree.lines[here] = line
+            if key in values:
+                tree.problem(here, "given twice")
+            if _is_hidden(key):
+                tree.problem(here, "cannot be read: the key holds a control character")
             values[key] = _plain(value_node, here, tree, loader, source)
         return values
     if isinstance(node, yaml.SequenceNode):
@@ -127,6 +157,8 @@ def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, s
         value = loader.construct_object(node)
         if where and where[-1] in PATH_KEYS and isinstance(value, str) and value.startswith(("./", "../")):
             return str((source.folder / value).resolve())
+        if where == ("train", "output_dir") and value in (".", "./") and source.has_lines:
+            return str(source.folder.resolve())
     except (yaml.YAMLError, ValueError) as error:
         tree.problem(where, f"cannot be read: {str(error).splitlines()[0]}")
         return None
@@ -136,7 +168,15 @@ def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, s
     if isinstance(value, int) and value.bit_length() > 64:
         tree.problem(where, f"cannot be read: a whole number of {value.bit_length()} bits, more than 64")
         return None
+    if isinstance(value, str) and _is_hidden(value):
+        tree.problem(where, f"cannot be read: {value[:SHOWN_TEXT]!r} holds a control character")
+        return None
     return value
+
+
+def _is_hidden(text: str) -> bool:
+    """Whether showing the text would do something else than show it: terminal escapes, reordering, surrogates."""
+    return any(c in REORDERING or (c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cs")) for c in text)
 
 
 def merge(base: Tree, child: Tree) -> Tree:
@@ -156,7 +196,7 @@ def _merged(base: Any, child: Any) -> Any:
 
 def override(tree: Tree, items: Iterable[str]) -> None:
     """Apply `section.key=value` strings; values are read as in a file, paths relative to the working directory."""
-    source = _Source("command line", Path.cwd(), has_lines=False)
+    source = _Source(COMMAND_LINE, Path.cwd(), has_lines=False)
     for item in items:
         target, equals, text = item.partition("=")
         where = tuple(target.split("."))
@@ -179,122 +219,3 @@ def override(tree: Tree, items: Iterable[str]) -> None:
                 tree.lines[where[:depth]] = source.name
             level = level[key]
         level[where[-1]] = value
-
-
-def build(cls: type, values: Any, where: Where, tree: Tree, hints: Mapping[str, str] | None = None) -> Any:
-    """A dataclass from plain values, or None with the problems noted in `tree`.
-
-    Args:
-        cls: The dataclass; nested dataclasses, and dictionaries and lists of them, are built too.
-        values: What the recipe says.
-        where: Key path of `values`.
-        tree: Where lines are looked up and problems are noted.
-        hints: What to say about keys that are no field of `cls`, by key.
-    """
-    if not isinstance(values, Mapping):
-        tree.problem(where, f"expected `key: value` settings, got {describe(values)}")
-        return None
-    before = len(tree.problems)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    types_of = typing.get_type_hints(cls)
-    built = {}
-    for key, value in values.items():
-        if key not in fields:
-            remedy = (hints or {}).get(key) or nearest(key, fields)
-            tree.problem((*where, key), f"unknown key, got {value!r}; {remedy}")
-        else:
-            built[key] = _value(value, types_of[key], (*where, key), tree)
-    for name, entry in fields.items():
-        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            tree.problem(where, f"missing {name}")
-    if len(tree.problems) > before:
-        return None
-    try:
-        return cls(**built)
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        for line in str(error).splitlines() or [repr(error)]:
-            key, colon, rest = line.partition(": ")
-            known = colon and key.split(".")[0] in fields
-            tree.problem((*where, *key.split(".")) if known else where, rest if known else line)
-        return None
-
-
-def nearest(key: str, known: Iterable[str]) -> str:
-    """What to suggest for an unknown key."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(key), names, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    more = ", ..." if len(names) > SHOWN_KEYS else ""
-    return f"known keys: {', '.join(names[:SHOWN_KEYS])}{more}"
-
-
-def describe(value: Any) -> str:
-    """A value with its type, as error messages show it."""
-    return "nothing" if value is None else f"{type(value).__name__} {value!r}"
-
-
-def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return build(typing.cast(Any, hint), value, where, tree)
-    if origin is dict and args and dataclasses.is_dataclass(args[1]):
-        if not isinstance(value, Mapping):
-            tree.problem(where, f"expected named settings, got {describe(value)}")
-            return None
-        cls: Any = args[1]
-        return {key: build(cls, item, (*where, key), tree) for key, item in value.items()}
-    options = args if origin in (Union, types.UnionType) else (hint,)
-    nested: list[Any] = [o for o in options if dataclasses.is_dataclass(o) and isinstance(o, type)]
-    if nested and isinstance(value, Mapping):
-        return build(nested[0], value, where, tree)
-    if _fits(value, hint):
-        return value
-    if float in options and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 reads 5e-7 as a string and 1 as an integer
-        except ValueError:
-            pass
-    literal = next((o for o in options if typing.get_origin(o) is Literal), None)
-    choices = [str(choice) for choice in typing.get_args(literal)]
-    if isinstance(value, bool) and {"on", "off"} <= set(choices):  # an unquoted `on` or `off`
-        return "on" if value else "off"
-    if literal is not None and isinstance(value, str):
-        tree.problem(where, f"must be one of {', '.join(choices)}, got {value!r}; {nearest(value, choices)}")
-    else:
-        takes_text = isinstance(value, bool) and any(o is str for o in options)
-        remedy = "; YAML reads an unquoted yes, no, on or off as true or false: quote it" if takes_text else ""
-        tree.problem(where, f"expected {_type_name(hint)}, got {describe(value)}{remedy}")
-    return None
-
-
-def _type_name(hint: Any) -> str:
-    if hint is type(None):
-        return "null"
-    if typing.get_args(hint):
-        return str(hint).replace("typing.", "")
-    return getattr(hint, "__name__", str(hint))
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in args)
-    if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in args)
-    if origin in (list, set, tuple, Sequence):
-        return isinstance(value, list) and all(_fits(item, args[0]) for item in value)
-    if origin is dict or hint is dict:
-        return isinstance(value, dict) and (not args or all(_fits(item, args[1]) for item in value.values()))
-    if hint is None or hint is type(None):
-        return value is None
-    if not isinstance(hint, type):
-        return False
-    if isinstance(value, bool):
-        return hint is bool
-    if issubclass(hint, enum.Enum):
-        return isinstance(value, str) and value in [member.value for member in hint]
-    return isinstance(value, hint)

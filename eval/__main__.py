@@ -21,6 +21,9 @@ def arguments() -> argparse.ArgumentParser:
         "runs", nargs="+", metavar="RUN|section.key=value", help="run directories, or a model with --recipe"
     )
     parser.add_argument("--recipe", help="data, reference and eval settings for a model that is not a run directory")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's gold reward run this"
+    )
     parser.add_argument("-o", "--out", type=Path, help="folder of the report; by default the first run's own")
     return parser
 
@@ -47,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.mkdir(parents=True, exist_ok=True)
         from .plots import pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
 
-        report = evaluate(subject, others, out=out)
-    except (RunError, RecipeError, DataError, FileNotFoundError, ImportError) as error:
+        report = evaluate(subject, others, out=out, allow=options.allow)
+    except (RunError, RecipeError, DataError, OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
     curves = {

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from align.data import load_preferences
 from align.recipe import Generate
-from align.rewards import REWARDS
+from align.rewards import Reward, load_reward
 from align.rundir import RunError, write_text
 
 from .divergence import sampled_kl
@@ -38,21 +38,25 @@ class Report:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def evaluate(subject: Subject, others: Sequence[Subject] = (), *, out: Path | None = None) -> Report:
+def evaluate(
+    subject: Subject, others: Sequence[Subject] = (), *, out: Path | None = None, allow: Sequence[str] = ()
+) -> Report:
     """Measure a policy against its reference on the evaluation sets of its recipe.
 
     Args:
         subject: The policy in question, with its reference.
         others: Further policies with the same reference; only their held-out pairs are scored, for comparison.
         out: Folder for `responses.jsonl` and `scores.jsonl`; nothing is written without it.
+        allow: Gold rewards of the form MODULE:FUNCTION that may run; see `align.rewards.load_reward`.
 
     Raises:
         RunError: If the recipe names no evaluation data or too little for an interval, or another policy has another
-            reference or the same name.
+            reference or the same name, or the gold reward may not run.
     """
     config = subject.recipe.eval
-    if config.gold_reward is not None:
-        REWARDS[config.gold_reward](["five plain words to try"])  # a missing package shows before anything is computed
+    gold = None if config.gold_reward is None else load_reward(config.gold_reward, allow)
+    if gold is not None:
+        gold(["five plain words to try"])  # a missing package shows before anything is computed
     sets = load_preferences(subject.recipe.data).eval
     if not sets:
         raise RunError(f"{subject.name}: no evaluation data; name some in data.eval, or set data.holdout")
@@ -81,7 +85,7 @@ def evaluate(subject: Subject, others: Sequence[Subject] = (), *, out: Path | No
             )
         _rank(report, name, chosen, [subject, *others])
     if config.generate is not None:
-        _answer(report, subject, sets, config.generate, config.gold_reward)
+        _answer(report, subject, sets, config.generate, gold)
     if out is not None:
         _write(report, out)
     return report
@@ -121,7 +125,9 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
         report.estimates[f"{name}/logps_chosen_minus_{other.name}"] = mean_estimate(kept, rng=_rng())
 
 
-def _answer(report: Report, subject: Subject, sets: dict[str, Dataset], settings: Generate, gold: str | None) -> None:
+def _answer(
+    report: Report, subject: Subject, sets: dict[str, Dataset], settings: Generate, gold: Reward | None
+) -> None:
     unique = {json.dumps(row["prompt"]): row["prompt"] for dataset in sets.values() for row in dataset.to_list()}
     prompts: list[Prompt] = list(unique.values())[: settings.prompts]
     if len(prompts) < 2:
@@ -149,8 +155,8 @@ def _answer(report: Report, subject: Subject, sets: dict[str, Dataset], settings
             {"prompt": prompt, "policy": sides["policy"][index].text, "ref": sides["ref"][index].text}
         )
     if gold is not None:
-        rewards = {who: np.array(REWARDS[gold]([a.text for a in answers])) for who, answers in sides.items()}
-        report.settings["gold_reward"] = gold
+        rewards = {who: np.array(gold([a.text for a in answers])) for who, answers in sides.items()}
+        report.settings["gold_reward"] = subject.recipe.eval.gold_reward
         report.estimates |= _paired("gold_reward", rewards["policy"], rewards["ref"])
         wins = win_scores(rewards["policy"], rewards["ref"])
         report.estimates["gold_reward/win_rate"] = mean_estimate(wins, rng=_rng())

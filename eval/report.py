@@ -3,17 +3,20 @@
 import base64
 import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from align.data.findings import printable
 from align.rundir import write_text
 
 from .evaluate import Report
 from .stats import Estimate
 
 SAMPLES = 10
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # second line of defence: nothing loads or runs
 STYLE = """
 :root { color-scheme: light dark; --line: #d0d7de; --soft: #f6f8fa; --text: #1f2328; --back: #ffffff; --dim: #59636e; }
 @media (prefers-color-scheme: dark) {
@@ -44,7 +47,7 @@ def verdict(report: Report) -> str:
         parts.append(f"Gold reward {_direction(gold)}: {_signed(gold)} against the reference")
     for name in report.pairs:
         accuracy = report.estimates[f"{name}/ranking_accuracy/implicit_reward"]
-        parts.append(f"implicit-reward accuracy on {name} {_interval(accuracy)}")
+        parts.append(f"implicit-reward accuracy on {_plain(name)} {_interval(accuracy)}")
     if "kl" in report.estimates:
         parts.append(f"at a KL of {_interval(report.estimates['kl'])} nats per answer")
     length = report.estimates.get("length_tokens/difference")
@@ -78,8 +81,7 @@ def table(report: Report) -> str:
     """The estimates as an aligned Markdown table."""
     rows = [("estimate", "value", "95% interval", "n"), ("---", "--:", "---", "--:")]
     rows += [
-        (k.replace("|", "\\|"), f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n))
-        for k, e in report.estimates.items()
+        (_plain(k), f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n)) for k, e in report.estimates.items()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
@@ -95,9 +97,10 @@ def table(report: Report) -> str:
 def to_markdown(report: Report) -> str:
     """The verdict, the table and the settings."""
     settings = yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
     return (
-        f"# {report.name}\n\n{verdict(report)}\n\n{table(report)}\n\nIntervals: percentile bootstrap over prompts or "
-        f"pairs. Units: log-probabilities and KL in nats per answer.\n\n## Settings\n\n```yaml\n{settings}```\n"
+        f"# {_plain(report.name)}\n\n{verdict(report)}\n\n{table(report)}\n\nIntervals: percentile bootstrap over prompts or "
+        f"pairs. Units: log-probabilities and KL in nats per answer.\n\n## Settings\n\n{fence}yaml\n{settings}{fence}\n"
     )
 
 
@@ -115,7 +118,8 @@ def to_html(report: Report, pictures: dict[str, bytes]) -> str:
     heading = f"<h2>Answers side by side</h2><p class=dim>The first {min(SAMPLES, len(report.answers))} of {len(report.answers)} prompts, not chosen by hand.</p>"
     settings = yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_e(report.name)}</title>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{_e(report.name)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<style>{STYLE}</style></head><body><h1>{_e(report.name)}</h1><p class=verdict>{_e(verdict(report))}</p>"
         f"<h2>Estimates</h2><div class=scroll><table><tr><th>estimate</th><th class=n>value</th><th class=n>95% interval</th><th class=n>n</th></tr>{rows}</table></div>"
@@ -138,7 +142,17 @@ def _answer(row: dict[str, Any]) -> str:
 
 
 def _e(text: str) -> str:
-    return html.escape(text, quote=True)
+    """Text of strangers in HTML: no markup, and no control character but line break and tab."""
+    shown = "".join(c if c in "\n\t" or not _CONTROL.match(c) else printable(c) for c in text)
+    return html.escape(shown, quote=True)
+
+
+def _plain(text: str) -> str:
+    """Text of strangers in Markdown and in a terminal: one line, no markup, no control character."""
+    return re.sub(r"([\\`*<>|\[\]&#~])", r"\\\1", printable(text, len(text)))
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 def _breakable(name: str) -> str:

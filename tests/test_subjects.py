@@ -37,14 +37,14 @@ def home(tmp_path_factory):
             "lora": {"r": 4, "target_modules": "all-linear"},
             "data": {"train": pairs, "eval": {"test": dict(pairs)}},
             "train": {
-                "output_dir": str(home / "rpo"), "beta": 0.3, "eta": 0.2, "learning_rate": LOUD, "max_steps": 2,
+                "output_dir": "rpo", "beta": 0.3, "eta": 0.2, "learning_rate": LOUD, "max_steps": 2,
                 "per_device_train_batch_size": 4, "max_length": 128, "use_cpu": True, "bf16": False, "logging_steps": 1,
                 "report_to": "none", "gradient_checkpointing": False, "disable_tqdm": True, "save_strategy": "no",
             },
             "eval": {"generate": {"prompts": 3, "max_new_tokens": 8, "seed": 1}, "gold_reward": "positive_sentiment"},
         }  # fmt: skip
         (home / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        align.run(home / "recipe.yaml")
+        align.run(home / "recipe.yaml", [f"train.output_dir={home / 'rpo'}"])
         align.run(home / "recipe.yaml", ["train.eta=0.0", f"train.output_dir={home / 'dpo'}"])
         yield home
 

@@ -1,0 +1,139 @@
+"""Model, tokenizer and adapter folders of strangers: what they hold is looked at before anything is loaded from them.
+
+Weights are safetensors only: a pickle can run code when it is opened. No file of a folder may name code to import,
+download or run, and no list of files may lead out of its folder.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from .data.findings import printable
+from .rundir import RunError
+
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
+MAX_JSON = 64 << 20
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuse a model folder that would run code, or whose weights cannot be read.
+
+    Raises:
+        RunError: Naming the file, what is wrong with it, and what to do.
+    """
+    _check_config(folder / "config.json")
+    _check_weights(folder, "model")
+
+
+def check_tokenizer_folder(folder: Path) -> None:
+    """Refuse a folder whose tokenizer is code.
+
+    Raises:
+        RunError: Naming the file and what to do.
+    """
+    for name in ("config.json", "tokenizer_config.json"):
+        _check_config(folder / name)
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """Refuse an adapter folder that would run code, or whose weights cannot be read.
+
+    Raises:
+        FileNotFoundError: If the folder holds no adapter.
+        RunError: Naming the file, what is wrong with it, and what to do.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: no adapter_config.json there; name a folder written by PEFT")
+    settings = read_json(path)
+    if settings.get("megatron_config") is not None:
+        raise RunError(f"{path}: it makes PEFT import {_shown(settings.get('megatron_core'))}; remove megatron_config")
+    _check_weights(folder, "adapter_model")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A settings file of a model folder.
+
+    Raises:
+        RunError: If it is not one JSON object.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise RunError(f"{path}: larger than {MAX_JSON >> 20} MiB; that is no settings file")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(
+            f"{path}: damaged: not valid JSON ({str(error).partition(chr(10))[0]}); fetch it again"
+        ) from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path}: damaged: expected an object; fetch it again")
+    return values
+
+
+def _check_config(path: Path) -> None:
+    if not path.is_file():
+        return
+    settings = read_json(path)
+    if settings.get("auto_map"):
+        raise RunError(
+            f"{path}: the model brings its own code (auto_map: {_shown(settings['auto_map'])}), which is never run here; "
+            "use a model that transformers knows, or remove auto_map if transformers has its class"
+        )
+    for key, value in _pairs(settings):
+        if key in KERNELS and any(mark in str(value) for mark in "/:|"):
+            raise RunError(f"{path}: {key} names a kernel to download and run ({_shown(value)}); remove it")
+    weights = settings.get("transformers_weights")
+    if weights is not None and not str(weights).endswith((".safetensors", ".safetensors.index.json")):
+        raise RunError(f"{path}: transformers_weights names {_shown(weights)}, which is no safetensors file")
+
+
+def _pairs(values: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield key, value
+            yield from _pairs(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _pairs(value)
+
+
+def _check_weights(folder: Path, stem: str) -> None:
+    found = sorted(folder.glob("*.safetensors"))
+    pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLED and p.name not in NOT_WEIGHTS)
+    if not found and pickled:
+        raise RunError(
+            f"{folder}: its weights are pickled ({printable(', '.join(pickled[:3]))}), and opening a pickle can run code; "
+            "convert them where you trust them: save_pretrained writes safetensors"
+        )
+    if not found and not any(folder.glob("*.gguf")):
+        raise FileNotFoundError(
+            f"{folder}: no weights there ({stem}.safetensors); name a folder written by save_pretrained"
+        )
+    index = folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        shards = read_json(index).get("weight_map")
+        names = set(map(str, shards.values())) if isinstance(shards, dict) else set()
+        if not names:
+            raise RunError(f"{index}: damaged: no weight_map; fetch it again")
+        for name in sorted(names):
+            if Path(name).name != name or not name.endswith(".safetensors"):
+                raise RunError(f"{index}: names {_shown(name)}, which is no safetensors file of its folder")
+            if not (folder / name).is_file():
+                raise RunError(f"{folder}: {_shown(name)} is missing; fetch it again")
+    for path in found:
+        try:
+            with safe_open(path, framework="pt") as file:
+                file.keys()
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"{path}: cut short or damaged ({printable(str(error), 200)}); fetch it again") from None
+
+
+def _shown(value: Any) -> str:
+    return printable(repr(value))

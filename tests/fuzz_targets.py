@@ -1,0 +1,138 @@
+"""What is fuzzed: each target takes bytes and returns, or fails. Run over the saved corpus here, by scripts/fuzz.py at length.
+
+The documented errors are caught, so whatever comes out is a bug: another exception, or a broken promise.
+"""
+
+import hashlib
+import html.parser
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from align.data import DataConfig, DataError, DataSource, load_preferences
+from align.recipe import load_recipe
+from align.rewards import REWARDS, load_reward
+from align.rundir import RunError
+from align.strict import RecipeError
+from eval.evaluate import Report
+from eval.report import table, to_html, to_json, to_markdown, verdict
+from eval.stats import Estimate
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-"))
+SPLIT = b"\0\0"  # between the parts of an input
+KINDS = ("jsonl", "json", "csv", "jsonl.gz", "jsonl.xz", "jsonl.bz2", "parquet")
+
+
+def recipe(content: bytes) -> None:
+    """A recipe file and overrides load, or are refused with a message that one can show."""
+    text, *overrides = content.split(SPLIT)
+    path = SCRATCH / "recipe.yaml"
+    path.write_bytes(text)
+    try:
+        loaded = load_recipe(path, [o.decode("utf-8", "replace").replace("\0", "") for o in overrides])
+    except RecipeError as error:
+        assert str(error)
+        assert all(c.isprintable() or c == "\n" for c in str(error)), error
+        return
+    resolved = yaml.safe_load(loaded.resolved_yaml())["train"]
+    assert not {"push_to_hub", "hub_model_id"} & {key for key, value in resolved.items() if value}
+    target = Path(resolved["output_dir"])
+    assert not target.is_absolute()
+    assert ".." not in target.parts
+    path.write_text(loaded.resolved_yaml(), encoding="utf-8")
+    assert load_recipe(path).resolved_yaml() == loaded.resolved_yaml()
+
+
+def data(content: bytes) -> None:
+    """A data file gives usable pairs, or an error that names the set and can be shown."""
+    kind, _, content = content.partition(SPLIT)
+    name = kind.decode("ascii", "replace")
+    path = SCRATCH / f"{hashlib.sha256(content).hexdigest()[:16]}.{name if name in KINDS else 'jsonl'}"
+    path.write_bytes(content)
+    try:
+        rows = load_preferences(DataConfig(train=DataSource(str(path)))).train.to_list()
+    except DataError as error:
+        assert str(error).startswith("data.train")
+        assert all(c.isprintable() or c == "\n" for c in str(error)), error
+        return
+    finally:
+        path.unlink()
+    for row in rows:
+        assert row["prompt"]
+        assert row["chosen"]
+        assert row["rejected"]
+        assert row["chosen"] != row["rejected"]
+        assert json.dumps(row, ensure_ascii=False).encode()
+
+
+class _Page(html.parser.HTMLParser):
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[Any] = []
+        self.feed(content)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "wbr":
+            self.tags.append((tag, attrs))
+
+    def handle_comment(self, data: str) -> None:
+        self.tags.append(("comment", data))
+
+    def handle_pi(self, data: str) -> None:
+        self.tags.append(("instruction", data))
+
+    def unknown_decl(self, data: str) -> None:
+        self.tags.append(("declaration", data))
+
+
+def _report(name: str, key: str, prompt: str, answer: str) -> Report:
+    made = Report(name, settings={"recipe": {key: answer}})
+    made.pairs = {key: {}}
+    made.estimates = {f"{key}/ranking_accuracy/implicit_reward": Estimate(0.5, 0.4, 0.6, 9)}
+    made.answers = [{"prompt": [{"role": name, "content": prompt}], "policy": answer, "ref": prompt}]
+    return made
+
+
+def report(content: bytes) -> None:
+    """Names, prompts and answers stay text: the page has the tags of a harmless one, a line stays a line."""
+    parts = [part.decode("utf-8", "surrogateescape") for part in content.split(SPLIT)]
+    made = _report(*(parts + [""] * 4)[:4])
+    harmless = _Page(to_html(_report("a", "b", "c", "d"), {}))
+    page = to_html(made, {})
+    assert _Page(page).tags == harmless.tags
+    assert page.encode()
+    assert json.loads(to_json(made))["name"] == made.name
+    for shown in (table(made), verdict(made)):
+        assert all(c.isprintable() or c == "\n" for c in shown)
+    assert len(table(made).splitlines()) == 3
+    markdown = to_markdown(made)
+    assert markdown.encode()
+    fence = re.search(r"^`{3,}(?=yaml$)", markdown, re.MULTILINE)
+    assert fence is not None
+    assert markdown.count(fence[0]) == 2
+
+
+def rewards(content: bytes) -> None:
+    """Rewards are finite and in range whatever the answer; a reward that nobody allowed is never loaded."""
+    texts = [part.decode("utf-8", "surrogateescape") for part in content.split(SPLIT)]
+    for reward in REWARDS.values():
+        values = np.array(reward(texts), dtype=float)
+        assert values.shape == (len(texts),)
+        assert np.isfinite(values).all()
+        assert (np.abs(values) <= 1).all()
+        assert np.array_equal(values, np.array(reward(texts[::-1]))[::-1])
+    for text in texts:
+        try:
+            assert load_reward(text) is REWARDS[text]
+        except RunError as error:
+            assert "unknown" in str(error) or "--allow" in str(error)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"recipe": recipe, "data": data, "report": report, "rewards": rewards}

@@ -1,4 +1,4 @@
-"""The `alignkit` command: check, train, eval, verify, recipes."""
+"""The `alignkit` command: check, data, train, eval, verify, replay, recipes."""
 
 import argparse
 import json
@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from . import train
-from .data import DataError, load_preferences
+from .data import DataError
+from .environment import accelerate_file
 from .recipe import RecipeError, load_recipe, recipes_dir
 from .rundir import RECIPE_FILE, RunError, quiet_upstream
 
@@ -40,26 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(argv: Sequence[str]) -> int:
-    """Read a recipe and its data, and say what would be trained; no weights are loaded without `--deep`."""
-    parser = argparse.ArgumentParser(prog="alignkit check", allow_abbrev=False)
-    parser.add_argument("recipe")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    parser.add_argument(
-        "--deep", action="store_true", help="load the model, take a dozen steps, and predict time and memory of the run"
-    )
-    options = parser.parse_intermixed_args(argv)
-    recipe = load_recipe(options.recipe, options.overrides)
-    data = load_preferences(recipe.data, cached_reference=recipe.ref.kind == "cached")
-    per_step = recipe.train.per_device_train_batch_size * recipe.train.gradient_accumulation_steps
-    print(f"{recipe.path}: {recipe.method} on {recipe.model.model_name_or_path}, reference: {recipe.ref.kind}")
-    print(f"  training pairs: {len(data.train)}, {per_step} per optimizer step on each process")
-    for name, dataset in data.eval.items():
-        print(f"  evaluation set {name}: {len(dataset)} pairs")
-    if options.deep:
-        from .dry_run import predict  # noqa: PLC0415 - loads the trainers, which reading a recipe does not need
+    """Report on a recipe, its data and this machine before training; exit code 1 if it is not ready."""
+    from .preflight import main as check  # noqa: PLC0415 - no other command needs it
 
-        print(predict(recipe))
-    return 0
+    return check(argv)
+
+
+def _data(argv: Sequence[str]) -> int:
+    """Mend a file of preference pairs: `alignkit data fix SOURCE --out FILE`."""
+    parser = argparse.ArgumentParser(prog="alignkit data", description=_data.__doc__, allow_abbrev=False)
+    parser.add_argument("action", choices=("fix",), help="see `alignkit data fix --help`")
+    parser.parse_args(argv[:1])
+    from .data.fix import main as fix  # noqa: PLC0415 - no other command needs it
+
+    return fix(argv[1:])
 
 
 def _train(argv: Sequence[str]) -> int:
@@ -106,11 +101,7 @@ def launcher(processes: int, accelerate_config: str | None) -> list[str]:
         ]
     command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}"]
     if accelerate_config is not None:
-        path = Path(accelerate_config)
-        path = path if path.is_file() else recipes_dir() / "accelerate" / f"{accelerate_config}.yaml"
-        if not path.is_file():
-            raise RunError(f"--accelerate-config: no such file or shipped configuration: {accelerate_config}")
-        command.append(f"--config_file={path}")
+        command.append(f"--config_file={accelerate_file(accelerate_config)}")
     return [*command, "-m", "align.train"]
 
 
@@ -151,6 +142,18 @@ def _verify(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def _replay(argv: Sequence[str]) -> int:
+    """Take a skipped step of a run again, pair by pair, and show where it stops being finite."""
+    parser = argparse.ArgumentParser(prog="alignkit replay", allow_abbrev=False)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--step", type=int, help="default: the first that was skipped")
+    options = parser.parse_args(argv)
+    from .replay import replay, table  # noqa: PLC0415 - loads the trainers
+
+    print(table(replay(options.run, options.step)))
+    return 0
+
+
 def _recipes(argv: Sequence[str]) -> int:
     """List the shipped recipes with their first line, or show one."""
     parser = argparse.ArgumentParser(prog="alignkit recipes", allow_abbrev=False)
@@ -171,9 +174,11 @@ def _recipes(argv: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "check": _check,
+    "data": _data,
     "train": _train,
     "eval": _eval,
     "verify": _verify,
+    "replay": _replay,
     "recipes": _recipes,
 }
 

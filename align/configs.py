@@ -128,6 +128,11 @@ class PreferenceConfig(TRLDPOConfig):
             for name in NOT_NEGATIVE
             if not 0 <= given.get(name, 0) < math.inf
         ]
+        found += [
+            f"{name}: must be below 2**32, got {given[name]}"
+            for name in ("seed", "data_seed")
+            if given.get(name, 0) >= 2**32
+        ]
         if self.max_steps <= 0 and not 0 < self.num_train_epochs < math.inf:
             found.append(f"num_train_epochs: must be positive and finite, got {self.num_train_epochs}")
         return found

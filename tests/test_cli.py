@@ -33,7 +33,7 @@ def test_check_reads_recipe_and_data(capsys):
         (["train", "rpo/tiny", "--num-processes", "2", "train.beta=x"], "train.beta: expected float"),
         (["verify", "nowhere"], "no report.json of a finished run there"),
         (["eval", "nowhere"], "not a run directory"),
-        (["train", "rpo/tiny", "--resume", "nowhere"], "--resume: nowhere is not a complete checkpoint"),
+        (["train", "rpo/tiny", "--resume", "nowhere"], "--resume: nowhere: it was not written to its end"),
         (["train", "rpo/tiny", "--num-processes", "2", "--accelerate-config", "zero9"], "no such file or shipped"),
         (["check", "rpo/tiny", "beta=1"], "command line: beta: unknown section"),
         (["check", ""], "'': no such recipe"),
@@ -55,11 +55,29 @@ def test_a_folder_or_model_that_is_not_there_is_told_without_a_traceback(tmp_pat
     assert str(tmp_path / "taken") in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [[], ["trian"], ["check"], ["train", "rpo/tiny", "--overwrit"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["trian"],
+        ["check"],
+        ["check", "rpo/tiny", "--dee"],
+        ["train", "rpo/tiny", "--overwrit"],
+        ["data"],
+        ["data", "fx"],
+    ],
+)
 def test_unknown_words_end_with_the_usage(capsys, words):
     with pytest.raises(SystemExit, match="2"):
         cli.main(words)
     assert "usage: alignkit" in capsys.readouterr().err
+
+
+def test_data_fix_gets_what_follows_it(monkeypatch):
+    given = []
+    monkeypatch.setattr("align.data.fix.main", lambda words: given.append(words) or 7)
+    assert cli.main(["data", "fix", "pairs.jsonl", "--out", "mended.jsonl"]) == 7
+    assert given == [["pairs.jsonl", "--out", "mended.jsonl"]]
 
 
 def test_recipes_are_listed_and_shown(capsys):

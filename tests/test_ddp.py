@@ -50,7 +50,7 @@ def test_two_processes_of_ours_equal_two_of_trls(two):
 
 
 def test_a_recipe_under_torchrun_equals_one_process(tmp_path):
-    shared = ["train.global_batch_size=4", "train.max_steps=3", "data.holdout=0.4"]
+    shared = ["train.global_batch_size=4", "train.max_steps=3", "data.holdout=0.4", "data.eval={}"]
     one = align.run("fdpo/tiny", [*shared, f"train.output_dir={tmp_path / 'one'}"])
     torchrun(
         "-m",

@@ -21,6 +21,7 @@ from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
 
 from ..configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
+from ..data.truncation import refuse_cut_to_same
 from ..losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
 from ..losses.preference import sequence_logps
 from ..models import keep_quantised_weights_plain
@@ -51,7 +52,7 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
     Raises:
         TypeError: If `args` is not the configuration of this trainer.
         ValueError: If something passed would be ignored: `compute_metrics`, LoRA dropout under `disable_dropout=True`,
-            images, the auxiliary loss of a mixture of experts.
+            images, the auxiliary loss of a mixture of experts; or if `max_length` cuts the answers of a pair to the same.
     """
 
     config_class: ClassVar[type[PreferenceConfig]] = PreferenceConfig
@@ -109,6 +110,8 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
                 f"{where}: the load-balancing loss of a mixture of experts is not added; "
                 "set router_aux_loss_coef=0.0 to train without it"
             )
+        if isinstance(self.train_dataset, Dataset):
+            refuse_cut_to_same(self.train_dataset, args.max_length, where=where)
         if args.chooses_checkpointing:
             settle_checkpointing(self)
 

@@ -1,0 +1,209 @@
+"""What this machine and the installed packages make of a recipe, before any weight is loaded."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.utils.versions import require_version
+
+from .data.findings import Finding, Level
+from .recipe import Recipe, recipes_dir
+from .rundir import RunError
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run would start on. `sharding` is what the launcher's configuration asks for, if one is known."""
+
+    gpus: tuple[str, ...] = ()
+    bf16: bool = True
+    launched: int | None = None
+    sharding: str | None = None
+    installed: Callable[[str], bool] = lambda name: find_spec(name) is not None
+
+    @classmethod
+    def here(cls, accelerate_config: Path | None = None) -> "Machine":
+        """This machine, inside a launcher or not."""
+        gpus = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        world = os.environ.get("WORLD_SIZE")
+        return cls(
+            gpus=gpus,
+            bf16=not gpus or torch.cuda.is_bf16_supported(including_emulation=False),
+            launched=int(world) if world else None,
+            sharding=_sharding(accelerate_config),
+        )
+
+    @property
+    def processes(self) -> int:
+        """How many `alignkit train` would start."""
+        return self.launched or max(1, len(self.gpus))
+
+
+def accelerate_file(name: str) -> Path:
+    """An accelerate configuration: a file, or the name of a shipped one.
+
+    Raises:
+        RunError: If there is neither.
+    """
+    path = Path(name)
+    path = path if path.is_file() else recipes_dir() / "accelerate" / f"{name}.yaml"
+    if not path.is_file():
+        raise RunError(f"--accelerate-config: no such file or shipped configuration: {name}")
+    return path
+
+
+def _sharding(accelerate_config: Path | None) -> str | None:
+    """`fsdp1`, `fsdp2`, `zero1` to `zero3`, or None; from a file, else from what accelerate's launcher sets."""
+    if accelerate_config is not None:
+        settings = yaml.safe_load(accelerate_config.read_text(encoding="utf-8")) or {}
+        kind = settings.get("distributed_type")
+        version = (settings.get("fsdp_config") or {}).get("fsdp_version", 1)
+        stage = (settings.get("deepspeed_config") or {}).get("zero_stage", 2)
+    else:
+        on = [kind for kind in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true"]
+        kind = on[0] if on else None
+        version = os.environ.get("FSDP_VERSION", "1")
+        stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+    return {"FSDP": f"fsdp{version}", "DEEPSPEED": f"zero{stage}"}.get(str(kind))
+
+
+class Rule(NamedTuple):
+    """One line of the table of what does not work together, or not here."""
+
+    level: Level
+    name: str
+    where: str
+    breaks: Callable[[Recipe, Machine], Any]
+    """True if the rule is broken, or what its message has braces for."""
+    message: str
+    remedy: str
+
+
+def _adapts(recipe: Recipe) -> bool:
+    return recipe.lora is not None or recipe.ref.kind == "adapter"
+
+
+def _on_cpu(recipe: Recipe, machine: Machine) -> bool:
+    return recipe.train.use_cpu or not machine.gpus
+
+
+def _zero(machine: Machine) -> bool:
+    return (machine.sharding or "").startswith("zero")
+
+
+def _splits_weights(machine: Machine) -> bool:
+    return machine.sharding in ("fsdp1", "fsdp2", "zero3")
+
+
+def _unreported(recipe: Recipe, machine: Machine) -> str | None:
+    wanted = [name for name in recipe.train.report_to or [] if name != "none"]
+    unknown = [name for name in wanted if name not in INTEGRATION_TO_CALLBACK]
+    if unknown:
+        return f"{unknown[0]!r} is no integration of transformers ({', '.join(sorted(INTEGRATION_TO_CALLBACK))})"
+    missing = sorted(set(wanted) - set(get_available_reporting_integrations()) - {"kubeflow"}) if wanted else []
+    return f"{missing[0]!r} is not installed or not set up" if missing else None
+
+
+def _uneven(recipe: Recipe, machine: Machine) -> str | None:
+    pairs, size = recipe.train.global_batch_size, recipe.train.per_device_train_batch_size
+    if pairs is None or pairs % (size * machine.processes) == 0:
+        return None
+    return f"{pairs} is no multiple of {size} pairs on each of {machine.processes} processes"
+
+
+RULES = (
+    Rule("error", "bitsandbytes-missing", "model",
+         lambda r, m: (r.model.load_in_4bit or r.model.load_in_8bit) and not m.installed("bitsandbytes"),
+         "4-bit and 8-bit weights need bitsandbytes", "pip install 'alignkit[quant]'"),
+    Rule("error", "bitsandbytes-missing", "train.optim",
+         lambda r, m: re.search("bnb|8bit|paged", r.train.optim.value) and not m.installed("bitsandbytes"),
+         "this optimizer needs bitsandbytes", "pip install 'alignkit[quant]', or use train.optim=adamw_torch"),
+    Rule("error", "flash-attention-missing", "model.attn_implementation",
+         lambda r, m: str(r.model.attn_implementation).startswith("flash_attention") and not m.installed("flash_attn"),
+         "flash attention needs the package flash-attn", "leave it out: shared prompts need sdpa or eager anyway"),
+    Rule("error", "liger-missing", "train.use_liger_kernel",
+         lambda r, m: r.train.use_liger_kernel and not m.installed("liger_kernel"),
+         "liger-kernel is not installed", "pip install liger-kernel, or set it to false"),
+    Rule("error", "report-to", "train.report_to", _unreported, "{}",
+         "install it, or use train.report_to=none: metrics.jsonl is written anyway"),
+    Rule("error", "fp16-on-cpu", "train.fp16", lambda r, m: r.train.fp16 and _on_cpu(r, m),
+         "accelerate ignores it on a CPU", "set it to false"),
+    Rule("error", "fp16-weights", "model.dtype",
+         lambda r, m: r.train.fp16 and r.model.dtype == "float16" and not _adapts(r),
+         "gradients of float16 weights cannot be unscaled",
+         "use model.dtype=float32 with train.fp16, or bfloat16 with train.bf16"),
+    Rule("warning", "bf16-unsupported", "model.dtype",
+         lambda r, m: r.model.dtype == "bfloat16" and not m.bf16 and not _on_cpu(r, m),
+         "this GPU has no bfloat16 and emulates it slowly", "use model.dtype=float32 with train.fp16=true"),
+    Rule("error", "sync-ref-model", "train.sync_ref_model", lambda r, m: r.train.sync_ref_model and _adapts(r),
+         "with an adapter there is no second model to synchronise", "set it to false, or train all weights"),
+    Rule("error", "sync-ref-model", "train.sync_ref_model",
+         lambda r, m: r.train.sync_ref_model and (r.train.precompute_ref_log_probs or r.ref.kind == "cached"),
+         "stored values of the reference go stale when it moves", "set it to false, or compute the reference online"),
+    Rule("error", "8-bit-sharded", "model.load_in_8bit",
+         lambda r, m: r.model.load_in_8bit and _splits_weights(m) and m.sharding,
+         "8-bit weights cannot be sharded ({})",
+         "use load_in_4bit with bnb_4bit_quant_storage=bfloat16, or --accelerate-config ddp"),
+    Rule("warning", "qlora-sharded", "model.bnb_4bit_quant_storage",
+         lambda r, m: r.model.load_in_4bit and _splits_weights(m) and r.model.bnb_4bit_quant_storage in (None, "uint8"),
+         "4-bit weights stored as bytes are not sharded: every GPU holds all of them, or the start fails",
+         "set it to the type the other weights have, such as bfloat16"),
+    Rule("error", "deepspeed-missing", "environment", lambda r, m: _zero(m) and not m.installed("deepspeed"),
+         "ZeRO needs DeepSpeed", "pip install deepspeed"),
+    Rule("error", "budget-with-deepspeed", "train.max_tokens_per_batch",
+         lambda r, m: _zero(m) and r.train.max_tokens_per_batch,
+         "DeepSpeed would take an optimizer step after every part of a batch", "leave it out"),
+    Rule("warning", "sharded-prompts", "train.shared_prefix",
+         lambda r, m: _splits_weights(m) and r.train.shared_prefix != "off",
+         "shared prompts on sharded weights have not been run by this project; the check of the first batch decides",
+         "compare a few steps with train.shared_prefix=off"),
+    Rule("error", "sharded-on-cpu", "environment", lambda r, m: m.sharding and _on_cpu(r, m),
+         "weights or optimizer states would be sharded over GPUs, and none is used", "leave --accelerate-config out"),
+    Rule("warning", "gpu-unused", "train.use_cpu", lambda r, m: r.train.use_cpu and len(m.gpus),
+         "GPUs are visible and would not be used", "set it to false"),
+    Rule("error", "global-batch-size", "train.global_batch_size", _uneven, "{}",
+         "choose a multiple, or give `alignkit train --num-processes`"),
+    Rule("note", "launcher", "environment", lambda r, m: len(m.gpus) if len(m.gpus) > 1 and not m.launched else None,
+         "{} GPUs are visible, and `alignkit train` starts a process on each",
+         "use it, accelerate launch or torchrun: one process with several GPUs is refused"),
+)  # fmt: skip
+"""What does not work together, or not here."""
+
+
+def inspect_machine(recipe: Recipe, machine: Machine) -> list[Finding]:
+    """Devices, precision, and combinations of settings that fail or are ignored later."""
+    found = []
+    for rule in RULES:
+        broken = rule.breaks(recipe, machine)
+        if broken:
+            found.append(Finding(rule.level, rule.name, rule.where, rule.message.format(broken), rule.remedy))
+    return found
+
+
+def inspect_versions(requirements: Sequence[str] | None = None) -> list[Finding]:
+    """Installed packages against the ranges this package was tested with, from its own metadata."""
+    try:
+        declared = metadata.requires("alignkit") or [] if requirements is None else requirements
+    except metadata.PackageNotFoundError:
+        message = "alignkit runs from its folder, so the versions it needs are not known"
+        return [Finding("note", "versions", "environment", message, "pip install -e .")]
+    found = []
+    for requirement in declared:
+        if ";" in requirement:  # an extra's, checked where it is used
+            continue
+        try:
+            require_version(requirement)
+        except (ImportError, metadata.PackageNotFoundError):
+            name = re.split(r"[^\w.-]", requirement)[0]
+            installed = metadata.version(name) if find_spec(name) else "none"
+            message = f"{requirement} was tested, {installed} is installed"
+            found.append(Finding("warning", "versions", "environment", message, f"pip install '{requirement}'"))
+    return found

@@ -1,0 +1,235 @@
+"""`alignkit check`: everything that can be known about a run before a weight is loaded, as a list of findings."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+
+from .data import DataError, DataSource, load_preferences
+from .data.across import refuse_damaged
+from .data.audit import audit_pairs, audit_sets
+from .data.findings import Finding, printable
+from .data.lengths import Lengths, draw_lengths, lengths_note, summary
+from .data.load import read
+from .data.normalise import REF_COLUMNS, ROW, normalise
+from .data.split import hold_out
+from .data.tokens import inspect_tokens
+from .environment import Machine, accelerate_file, inspect_machine, inspect_versions
+from .recipe import Recipe, RecipeError, load_recipe
+from .rundir import RunError, write_text
+from .sizes import Plan, Size, inspect_adapter, inspect_disk, inspect_schedule, plan
+from .unloaded import read_model
+
+if TYPE_CHECKING:
+    from .dry_run import Cost
+
+logger = logging.getLogger(__name__)
+
+TRAIN, EVAL = "data.train", "data.eval."  # sets are called as their settings are
+LEVELS = ("error", "warning", "note")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `alignkit check` found."""
+
+    recipe: Recipe
+    pairs: dict[str, int]
+    planned: Plan
+    findings: list[Finding]
+    lengths: dict[str, Lengths]
+    size: Size | None
+
+    def count(self, level: str) -> int:
+        """Findings of a level."""
+        return sum(finding.level == level for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """`ready`, `ready, with N warnings`, or `not ready: N errors`."""
+        errors, warnings = self.count("error"), self.count("warning")
+        if errors:
+            return f"not ready: {errors} error{'s' * (errors > 1)}"
+        return f"ready, with {warnings} warning{'s' * (warnings > 1)}" if warnings else "ready"
+
+    def head(self) -> str:
+        """What would be trained, on what."""
+        recipe = self.recipe
+        per_step = recipe.train.per_device_train_batch_size * recipe.train.gradient_accumulation_steps
+        lines = [
+            f"{recipe.path}: {recipe.method} on {printable(str(recipe.model.model_name_or_path), 200)}, "
+            f"reference: {recipe.ref.kind}",
+            f"  training pairs: {self.pairs[TRAIN]}, {per_step} per optimizer step on each process, "
+            f"{self.planned.steps} steps",
+        ]
+        evals = {name.removeprefix(EVAL): n for name, n in self.pairs.items() if name != TRAIN}
+        return "\n".join(lines + [f"  evaluation set {name}: {n} pairs" for name, n in evals.items()])
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        recipe = self.recipe
+        return {
+            "recipe": {
+                "path": str(recipe.path),
+                "method": recipe.method,
+                "model": recipe.model.model_name_or_path,
+                "reference": recipe.ref.kind,
+                "resolved": recipe.raw,
+            },
+            "sets": {
+                name: {"pairs": n, "lengths": summary(self.lengths[name]) if name in self.lengths else None}
+                for name, n in self.pairs.items()
+            },
+            "steps": self.planned.steps,
+            "parameters": self.size._asdict() if self.size else None,
+            "findings": [finding._asdict() for finding in self.findings],
+            "verdict": self.verdict,
+        }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Report on a recipe, its data and this machine before training; no weights are loaded without `--deep`."""
+    parser = argparse.ArgumentParser(prog="alignkit check", allow_abbrev=False, description=main.__doc__)
+    parser.add_argument("recipe", help="a file, or the name of a shipped recipe (see `alignkit recipes`)")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values are read as YAML")
+    parser.add_argument(
+        "--deep", action="store_true", help="load the model, take a dozen steps, and predict time and memory of the run"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, with all rows of each finding")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write preflight.json and lengths.png there")
+    parser.add_argument("--accelerate-config", metavar="FILE|NAME", help="what `alignkit train` will be given")
+    options = parser.parse_intermixed_args(argv)
+    try:
+        with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+            report, deep = _run(options)
+    except (RecipeError, DataError, RunError, OSError) as error:
+        if not options.json:
+            raise
+        _print(json.dumps({"error": str(error)}, indent=2, ensure_ascii=False))
+        return 2
+    if options.json:
+        _print(json.dumps(report.as_json() | {"deep": deep and dataclasses.asdict(deep)}, indent=2, ensure_ascii=False))
+    else:
+        cost = [str(deep)] if deep else []
+        _print("\n".join([report.head(), *cost, *map(Finding.line, report.findings), report.verdict]))
+    return 1 if report.count("error") else 0
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201 - the command's result
+
+
+def _run(options: argparse.Namespace) -> "tuple[Report, Cost | None]":
+    if options.out is not None and find_spec("matplotlib") is None:
+        raise RunError("--out draws a picture: pip install 'alignkit[eval]'")
+    config = accelerate_file(options.accelerate_config) if options.accelerate_config else None
+    recipe = load_recipe(options.recipe, options.overrides)
+    report = inspect(recipe, Machine.here(config))
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_text(options.out / "preflight.json", json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n")
+        if report.lengths:
+            draw_lengths(report.lengths, recipe.train.max_length, options.out / "lengths.png")
+    if not options.deep:
+        return report, None
+    if report.count("error"):
+        logger.warning("--deep: no step was taken, because the recipe is not ready")
+        return report, None
+    from .dry_run import predict  # noqa: PLC0415 - loads the trainers, which a report does not need
+
+    return report, predict(recipe)
+
+
+def inspect(recipe: Recipe, machine: Machine) -> Report:
+    """Read a recipe's data, tokenizer and model configuration, and collect what there is to say.
+
+    Raises:
+        DataError: If the data cannot be read or normalised.
+    """
+    sets, findings = numbered_sets(recipe)
+    numbers = {name: [int(n) for n in dataset[ROW]] for name, dataset in sets.items()}
+    plain = {name: dataset.remove_columns(ROW) for name, dataset in sets.items()}
+    where = {name: _where(recipe, name) for name in sets}
+    for name, dataset in plain.items():
+        findings += audit_pairs(dataset, where=where[name], numbers=numbers[name])
+    findings += audit_sets(plain, numbers=numbers)
+    planned = plan(recipe, len(plain[TRAIN]), machine.processes)
+    findings += inspect_machine(recipe, machine) + inspect_versions()
+    findings += inspect_schedule(recipe, planned, [name.removeprefix(EVAL) for name in sets if name != TRAIN])
+    model = read_model(recipe)
+    lengths: dict[str, Lengths] = {}
+    size = None
+    if isinstance(model, Finding):
+        findings.append(model)
+    else:
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        for name, dataset in plain.items():
+            found, tokens = inspect_tokens(
+                dataset, model.tokenizer, where=where[name], max_length=recipe.train.max_length, context=context,
+                stops=model.stops, numbers=numbers[name],
+            )  # fmt: skip
+            findings += found
+            if len(tokens):
+                lengths[name] = tokens
+                findings.append(lengths_note(tokens, where=where[name]))
+        found, size = inspect_adapter(model.config, model.adapter)
+        findings += found
+        if size is not None:
+            findings.append(inspect_disk(recipe, size, planned, model.config.dtype))
+    findings.sort(key=lambda finding: LEVELS.index(finding.level))
+    return Report(recipe, {name: len(d) for name, d in sets.items()}, planned, findings, lengths, size)
+
+
+def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
+    """The sets of a recipe as training reads them, `data.train` first, each with the column `alignkit_row`.
+
+    Returns:
+        The sets, and a finding for each source that has unusable rows.
+
+    Raises:
+        DataError: If a source cannot be read, or its rows cannot be used.
+    """
+    config = recipe.data
+    keep = (ROW, *(REF_COLUMNS if recipe.ref.kind == "cached" else ()))
+    sets: dict[str, Dataset] = {}
+    findings = []
+    for name in (TRAIN, *(f"{EVAL}{name}" for name in config.eval)):
+        source = _source(recipe, name)
+        try:
+            raw = read(source)
+            raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
+            sets[name], dropped = normalise(
+                raw, columns=source.columns, where=name, unusable=config.unusable, keep=keep
+            )
+        except Exception:
+            load_preferences(config, cached_reference=recipe.ref.kind == "cached")  # says it in its own words
+            raise
+        if dropped:
+            gone = sorted(set(range(1, len(raw) + 1)) - {int(n) for n in sets[name][ROW]})
+            reasons = printable("; ".join(dropped[:2]), 200)
+            message = f"{len(gone)} of {len(raw)} rows cannot be used and are dropped: {reasons}"
+            findings.append(
+                Finding("warning", "unusable-rows", _where(recipe, name), message, "mend them", tuple(gone))
+            )
+    if config.holdout:
+        sets[TRAIN], sets[f"{EVAL}holdout"] = hold_out(sets[TRAIN], config.holdout)
+    if config.unusable == "drop":
+        sets = refuse_damaged(sets, unusable="drop")  # which says what it drops, as training does
+    return sets, findings
+
+
+def _source(recipe: Recipe, name: str) -> DataSource:
+    return recipe.data.eval.get(name.removeprefix(EVAL), recipe.data.train) if name != TRAIN else recipe.data.train
+
+
+def _where(recipe: Recipe, name: str) -> str:
+    path = _source(recipe, name).path
+    return f"{name} ({printable(path.removeprefix(f'{Path.cwd()}/'), 200)})"

@@ -1,0 +1,88 @@
+"""A recipe's model without its weights: configuration, tokenizer and adapter settings, read from small files."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from trl import ModelConfig
+
+from .data.findings import Finding, printable
+from .model_files import check_adapter_folder, check_model_folder, check_tokenizer_folder
+from .models import PACKAGE_PREFIX, _package_folders, another_model, cache_dir, resolve_model_path
+from .recipe import Recipe
+
+
+class Model(NamedTuple):
+    """What is known of a model without its weights."""
+
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    stops: tuple[int, ...]
+    """Tokens at which its generation ends."""
+    adapter: PeftConfig | None
+
+
+def read_model(recipe: Recipe) -> Model | Finding:
+    """Configuration, tokenizer and adapter of a recipe's model, or why training could not read them."""
+    at, name = "model.model_name_or_path", str(recipe.model.model_name_or_path)
+    try:
+        path, how = _files(recipe.model)
+        config = AutoConfig.from_pretrained(path, **how)
+        tokenizer = AutoTokenizer.from_pretrained(path, **how)
+        if "gguf_file" in how:
+            config.dtype = torch.bfloat16  # what it is converted to
+        ends = _ends(path, how) or config.get_text_config().eos_token_id
+        adapter = recipe.lora
+        if recipe.ref.kind != "base":
+            at, name = "ref.path", str(recipe.ref.path)
+        if recipe.ref.kind == "adapter":
+            if Path(name).is_dir():
+                check_adapter_folder(Path(name))
+            adapter = PeftConfig.from_pretrained(name)
+        if recipe.ref.kind == "model":
+            path, how = _files(another_model(recipe.model, name))
+            other = AutoConfig.from_pretrained(path, **how)
+            if other.get_text_config().vocab_size != config.get_text_config().vocab_size:
+                raise ValueError("its vocabulary is not of the same size as the policy's")
+    except Exception as error:  # files of strangers: the libraries that read them raise anything
+        reason = printable(str(error).strip().partition("\n")[0] or repr(error), 200)
+        remedy = "name a folder, a .gguf file, tiny-random, or a hub id that is in the cache or can be reached"
+        return Finding("error", "unreadable-model", at, f"{printable(name)}: {reason}", remedy)
+    stops = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return Model(config, tokenizer, tuple(stops), adapter)
+
+
+def _ends(path: str, how: dict[str, Any]) -> Any:
+    try:
+        return GenerationConfig.from_pretrained(path, **how).eos_token_id
+    except (OSError, ValueError):
+        return None
+
+
+def _files(model: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """Where a model's configuration and tokenizer are read from: a GGUF file itself, unless it has been converted."""
+    name = str(model.model_name_or_path)
+    gguf = _gguf(name)
+    if gguf is not None:
+        with gguf.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        if not (cache_dir() / "models" / f"{gguf.stem}-{digest}").is_dir():
+            return str(gguf.parent), {"gguf_file": gguf.name, "trust_remote_code": False}
+    path = resolve_model_path(name)
+    if Path(path).is_dir():
+        check_model_folder(Path(path))
+        check_tokenizer_folder(Path(path))
+    return path, {"revision": model.model_revision, "trust_remote_code": False}
+
+
+def _gguf(name: str) -> Path | None:
+    """The GGUF file that a name means; None for other names, and for those that `resolve_model_path` refuses."""
+    package, _, file = name.removeprefix(PACKAGE_PREFIX).partition("/")
+    if not name.startswith(PACKAGE_PREFIX):
+        return Path(name) if name.endswith(".gguf") and Path(name).is_file() else None
+    folders = [] if "." in package or ".." in Path(file).parts else _package_folders(package)
+    found = [Path(folder, file) for folder in folders if Path(folder, file).is_file()]
+    return found[0] if found else None

@@ -11,6 +11,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -63,9 +65,12 @@ def rows(count: int) -> Iterator[dict[str, str]]:
         yield {"prompt": f"What is {i} plus {i % 7}?", "chosen": f" It is {i + i % 7}.", "rejected": f" {i}, I think."}
 
 
-def streamed(count: int, contestant: Contestant) -> dict[str, float]:
-    """Seconds and growth of resident MiB from tokenizing, collating and packing that many rows, eight at a time."""
-    trainer: Any = contestant.trainer
+def streamed(count: int) -> dict[str, float]:
+    """Seconds and growth of resident MiB from tokenizing, collating and packing that many rows, eight at a time.
+
+    In a process of its own: one that has trained before has memory to spare, which would hide the growth.
+    """
+    trainer: Any = Contestant("ours", tiny, lora_r=8).trainer
     process = psutil.Process()
     data = IterableDataset.from_generator(rows, gen_kwargs={"count": count})
     data = trainer._prepare_dataset(data, trainer.processing_class, trainer.args, "train")
@@ -98,10 +103,12 @@ def picture(results: dict, path: Path) -> None:
             xscale="log", yscale="log", xlabel={"length": "tokens of a row (2 pairs)", "batch": "pairs (128:64)"}[key]
         )
         axes[column].set_ylabel({"seconds": "seconds per step", "kept_mib": "MiB kept for backward"}[field])
+        axes[column].set_xticks(ticks := [int(x) for x in found], [str(x) for x in ticks], fontsize=8)
+        axes[column].minorticks_off()
     axes[0].legend(frameon=False, fontsize=7)
     found = results["rows"]
     axes[3].plot([int(x) for x in found], [row["grown_mib"] for row in found.values()], marker="o", ms=3, color="black")
-    axes[3].set(xscale="log", xlabel="rows streamed", ylabel="MiB of resident memory gained", ylim=(0, None))
+    axes[3].set(xscale="log", xlabel="rows streamed", ylabel="MiB of resident memory gained", ylim=(0, 100))
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
@@ -111,8 +118,12 @@ def picture(results: dict, path: Path) -> None:
 def main() -> None:
     """Measure, write, draw."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, nargs="?")
+    parser.add_argument("--rows", type=int)
     options = parser.parse_args()
+    if options.rows:
+        print(json.dumps(streamed(options.rows)))
+        return
     contestants = [Contestant(name, tiny, lora_r=8) for name in NAMES]
     for contestant in contestants:
         contestant.step(batch_of([(16, 8, 8)] * 2, vocabulary=990))
@@ -123,8 +134,12 @@ def main() -> None:
         "length": {c.name: {n: point(c, [(n - ANSWER, ANSWER, ANSWER)] * 2) for n in LENGTHS} for c in contestants},
         "batch": {c.name: {n: point(c, [(128, 64, 64)] * n) for n in BATCHES} for c in contestants},
     }
-    streamed(2_000, contestants[2])  # warms up
-    results["rows"] = {n: streamed(n, contestants[2]) for n in ROWS}
+    options.out.write_text(json.dumps(results, indent=1) + "\n")  # what follows is not timed, and takes longest
+    for count in ROWS:
+        said = subprocess.run(
+            [sys.executable, __file__, "--rows", str(count)], capture_output=True, text=True, check=True
+        )
+        results.setdefault("rows", {})[count] = json.loads(said.stdout.splitlines()[-1])
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     picture(json.loads(options.out.read_text()), options.out.with_suffix(".png"))
 

@@ -21,7 +21,7 @@ import torch
 from contestants import Contestant, batch_of
 
 NAMES = ("trl_default", "trl_best", "trl_best_bf16", "ours", "ours_checkpointing")
-GRID = {(64, 256): 3, (256, 128): 6, (1024, 128): 2}  # prompt, response: rounds
+GRID = {(64, 64): 6, (64, 256): 3, (256, 128): 6, (1024, 128): 2, (2048, 128): 1}  # prompt, response: rounds
 MEMORY = ((256, 128), (1024, 128))
 PAIRS = 2
 

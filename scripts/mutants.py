@@ -1,0 +1,221 @@
+"""The mutants of `mutate.py`: what is broken on purpose, and which tests should notice."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+PREFERENCE = "align/losses/preference.py"
+DIVERGENCES = "align/losses/divergences.py"
+METRICS = "align/trainers/metrics.py"
+TRAINER = "align/trainers/preference.py"
+CONTRACT = "align/trainers/trl_contract.py"
+LOSS_TESTS = ("tests/test_losses.py", "tests/test_divergences.py")
+PLAN, ATTENTION, HEAD = "align/scoring/plan.py", "align/scoring/attention.py", "align/scoring/head.py"
+SHARED, STORE, LENGTHS = (
+    "align/scoring/shared_prefix.py",
+    "align/scoring/reference_store.py",
+    "align/scoring/lengths.py",
+)
+MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/dry_run.py"
+SHARING, PRECOMPUTE = "align/trainers/prefix_sharing.py", "align/trainers/precompute.py"
+CHECKPOINTING, ONLINE = "align/trainers/checkpointing.py", "align/trainers/online.py"
+TRAINER_TESTS = ("tests/test_metrics.py", "tests/test_parity.py", "tests/test_trl_contract.py", "tests/test_use.py")
+
+
+class Mutant(NamedTuple):
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def loss(name: str, old: str, new: str, file: str = PREFERENCE) -> Mutant:
+    return Mutant(name, file, old, new, LOSS_TESTS)
+
+
+def train(name: str, old: str, new: str, file: str = TRAINER) -> Mutant:
+    return Mutant(name, file, old, new, TRAINER_TESTS)
+
+
+def noticed_by(*tests: str) -> Callable[[str, str, str, str], Mutant]:
+    return lambda name, file, old, new: Mutant(name, file, old, new, tests)
+
+
+exact = noticed_by("tests/test_shared_prefix.py")
+family = noticed_by("tests/test_sharing_families.py")
+sharing = noticed_by("tests/test_prefix_sharing.py")
+store = noticed_by("tests/test_reference_store.py")
+sweep = noticed_by("tests/test_sweep.py")
+lengths = noticed_by("tests/test_lengths.py", "tests/test_memory.py")
+cost = noticed_by("tests/test_flops.py", "tests/test_dry_run.py")
+online = noticed_by("tests/test_online.py")
+
+MUTANTS = [
+    # losses
+    loss("swap chosen and rejected", "margin = rewards.chosen - rewards.rejected", "margin = rewards.rejected - rewards.chosen"),
+    loss("forget beta", "return Pair(beta * log_ratio.chosen, beta * log_ratio.rejected)", "return log_ratio"),
+    loss("forget beta under f", "Pair(beta * f_prime(log_ratio.chosen), beta", "Pair(f_prime(log_ratio.chosen), beta"),
+    loss("forget the reference", "policy.chosen - ref.chosen, policy", "policy.chosen, policy"),
+    loss("detach the policy", "Pair(policy.chosen - ref.chosen,", "Pair(policy.chosen.detach() - ref.chosen,"),
+    loss("log(sigmoid) unstable", "return -F.logsigmoid(margin)\n", "return -F.sigmoid(margin).log()\n"),
+    loss("halve the loss", "return -F.logsigmoid(margin)\n", "return -0.5 * F.logsigmoid(margin)\n"),
+    loss("smoothing sign", "- label_smoothing * F.logsigmoid(-margin)", "+ label_smoothing * F.logsigmoid(-margin)"),
+    loss("smoothing without weight", "-(1 - label_smoothing) * F.logsigmoid", "-F.logsigmoid"),
+    loss("reduce in the loss", "margin = rewards.chosen - rewards.rejected\n", "margin = (rewards.chosen - rewards.rejected).mean().expand_as(rewards.chosen)\n"),
+    loss("accept beta 0", "if beta <= 0", "if beta < 0"),
+    loss("mean instead of sum", "masked_fill(~completion_mask, 0.0).sum(dim=1)", "masked_fill(~completion_mask, 0.0).mean(dim=1)"),
+    loss("multiply by the mask", "token_logps.masked_fill(~completion_mask, 0.0)", "(token_logps * completion_mask)"),
+    loss("drop the mask", "token_logps.masked_fill(~completion_mask, 0.0)", "token_logps"),
+    loss("RPO: forget beta", "weight = eta * beta if scale_by_beta else eta", "weight = eta"),
+    loss("RPO: always beta", "weight = eta * beta if scale_by_beta else eta", "weight = eta * beta"),
+    loss("RPO: reward the rejection of the chosen", "sft = weight * nll", "sft = -weight * nll"),
+    loss("RPO: always the sum", "-chosen_logps / chosen_tokens", "-chosen_logps"),
+    loss("RPO: detach the likelihood", "sft = weight * nll", "sft = weight * nll.detach()"),
+    loss("RPO: dominance the wrong way", "(pull < eta).float()", "(pull > eta).float()"),
+    loss("f-DPO: ignore the divergence", "implicit_rewards(log_ratio, beta=strength, f_prime=f)", "implicit_rewards(log_ratio, beta=strength)"),
+    loss("f-DPO: curvature upside down", "beta / f.curvature if", "beta * f.curvature if"),
+    loss("f-DPO: tail counted on one side", "(f.in_tail(log_ratio.chosen) + f.in_tail(log_ratio.rejected)) / 2", "f.in_tail(log_ratio.chosen)"),
+    # divergences
+    loss("hard clamp, dead tails", "return self.f_prime(inside) + self.slope(inside) * (log_ratio - inside)", "return self.f_prime(inside)", DIVERGENCES),
+    loss("no continuation", "inside = log_ratio.clamp(-self.exact_range, self.exact_range)", "inside = log_ratio", DIVERGENCES),
+    loss("compute in bf16", "log_ratio = log_ratio.float()", "pass", DIVERGENCES),
+    loss("forward KL upside down", "lambda r: -torch.expm1(-r), lambda", "lambda r: torch.expm1(r), lambda", DIVERGENCES),
+    loss("textbook JSD", "lambda r: LOG_2 + F.logsigmoid(r)", "lambda r: (LOG_2 + F.logsigmoid(r)) / 2", DIVERGENCES),
+    loss("JSD without its constant", "lambda r: LOG_2 + F.logsigmoid(r)", "lambda r: F.logsigmoid(r)", DIVERGENCES),
+    loss("TRL's alpha", "return _alpha(alpha)", "return _alpha(1 - alpha)", DIVERGENCES),
+    loss("chi-squared without its barrier", "torch.expm1(r) + r, lambda", "torch.expm1(r), lambda", DIVERGENCES),
+    loss("accept alpha 1", "if not 0.0 < alpha < 1.0", "if not 0.0 < alpha <= 1.0", DIVERGENCES),
+    # metrics
+    train("tie is wrong", "(margin > 0).float() + 0.5 * (margin == 0).float()", "(margin > 0).float()", METRICS),
+    train("mean of batch means", "sums[name] = [numerator + totals[2 * index], denominator + totals[2 * index + 1]]", "sums[name] = [numerator + totals[2 * index] / totals[2 * index + 1], denominator + 1]", METRICS),
+    train("rewards from the log-ratio", '"rewards/chosen": rewards.chosen,', '"rewards/chosen": ratio.chosen,', METRICS),
+    train("log the reference's log-probs", '"logps/chosen": policy.chosen.detach(),', '"logps/chosen": ref.chosen,', METRICS),
+    train("never start anew", "sums.clear()", "pass", METRICS),
+    train("entropy per pair", "(entropy[0] + entropy[1], tokens.chosen + tokens.rejected)", "(entropy[0] + entropy[1], torch.ones_like(policy.chosen))", METRICS),
+    train("train and eval share sums", 'sums = self.train if mode == "train" else self.eval\n        for', "sums = self.train\n        for", METRICS),
+    train("lose the sums on resume", '"attributes": {"train": sums,', '"attributes": {"train": {},', METRICS),
+    # trainers
+    train("sets overwrite each other", 'logs.update({f"{prefix}_{name}": value', 'logs.update({f"eval_{name}": value', TRAINER),
+    train("sum over the batch", "loss = result.losses.sum() / (self._pairs_in_step or len(result.losses))", "loss = result.losses.sum()"),
+    train("chosen and rejected swapped in the batch", "policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2))", "policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2)[::-1])"),
+    train("label smoothing ignored", "dpo_loss(rewards, label_smoothing=self.args.label_smoothing)", "dpo_loss(rewards)"),
+    train("eta ignored", "eta=self.args.eta,", "eta=0.005,"),
+    train("reduction ignored", "sft_reduction=self.args.sft_reduction,", 'sft_reduction="sum",'),
+    train("silent dropout", "if disable_dropout and isinstance", "if False and isinstance"),
+    train("reference with dropout", "with dropout_off(self.model, self.ref_model), fast_head():", "with fast_head():"),
+    train("reference with the adapter on", "trainer.compute_ref_log_probs(model, inputs)", "(s.detach() for s in score(model, inputs)[0].token_logps.sum(1).chunk(2))", CONTRACT),
+    train("cached reference ignored", 'if "ref_chosen_logps" in inputs:', "if False:", CONTRACT),
+    train("prompt tokens counted", 'labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)', 'labels = inputs["input_ids"]', CONTRACT),
+    train("mask not shifted", 'mask = inputs["completion_mask"][:, 1:].bool()', 'mask = inputs["completion_mask"][:, :-1].bool()', CONTRACT),
+    # shared prompts
+    exact("positions run on", PLAN, "put([prompt[-1], *answer[:-1]], prefix, answer, number, index)", "put([prompt[-1], *answer[:-1]], here - start, answer, number, index)"),
+    exact("cells off by one", PLAN, "cells += range(row * (len(columns) - 1) + begin - 1, row * (len(columns) - 1) + begin - 1 + len(answer))", "cells += range(row * (len(columns) - 1) + begin, row * (len(columns) - 1) + begin + len(answer))"),
+    exact("answers keep the prompt's answer number", PLAN, "put([prompt[-1], *answer[:-1]], prefix, answer, number, index)", "put([prompt[-1], *answer[:-1]], prefix, answer, number, 0)"),
+    exact("one group for all", PLAN, "put([prompt[-1], *answer[:-1]], prefix, answer, number, index)", "put([prompt[-1], *answer[:-1]], prefix, answer, 0, index)"),
+    exact("left padding is prompt", PLAN, "prompt = tuple(ids[row][present[0] : begin])", "prompt = tuple(ids[row][:begin])"),
+    exact("contiguity unchecked", PLAN, "if wanted != present[-len(wanted) :] or", "if"),
+    exact("dense leak", ATTENTION, "(plan.answer[None, :] == 0) | (plan.answer[:, None] == plan.answer[None, :])", "(plan.answer[None, :] >= 0) | (plan.answer[:, None] == plan.answer[None, :])"),
+    exact("dense groups leak", ATTENTION, "seen &= plan.group[:, None] == plan.group[None, :]", "pass"),
+    exact("flex leak", ATTENTION, "& ((answer[key] == 0) | (answer[query] == answer[key]))", "& (answer[key] <= answer[query])"),
+    exact("cascade leak", ATTENTION, "out[:, :, answer], logsumexp[:, :, answer] = attend(answer, answer, causal=True)", "out[:, :, answer], logsumexp[:, :, answer] = attend(answer, slice(head.stop, answer.stop), causal=True)"),
+    exact("no merge", ATTENTION, "(own + onto_prefix * (partial - whole).exp()[..., None])", "(own + onto_prefix)"),
+    exact("own part not rescaled", ATTENTION, "own = out[:, :, rest] * (logsumexp[:, :, rest] - whole).exp()[..., None]", "own = out[:, :, rest]"),
+    exact("logsumexp of the answer alone in backward", ATTENTION, "                logsumexp[:, :, rest] = whole\n", ""),
+    exact("no gradient to the prefix", ATTENTION, "            if others and prefix.stop > prefix.start:\n                add(", "            if False:\n                add("),
+    family("scale forgotten in attention", ATTENTION, "scale = query.shape[-1] ** -0.5 if scaling is None else scaling", "scale = query.shape[-1] ** -0.5"),
+    exact("shared heads averaged", ATTENTION, "(shared.shape[1], -1)).sum(dim=2)", "(shared.shape[1], -1)).mean(dim=2)"),
+    exact("heads in the wrong order", ATTENTION, "return shared.repeat_interleave(query.shape[1] // shared.shape[1], dim=1)", "return shared.repeat(1, query.shape[1] // shared.shape[1], 1, 1)"),
+    family("soft-capping ignored", ATTENTION, '("softcap", "s_aux", "position_bias")', '("s_aux", "position_bias")'),
+    family("dropout ignored", ATTENTION, "if changed or dropout:", "if changed:"),
+    exact("scale forgotten in backward", HEAD, "(ctx.scale * gradients[0])", "(gradients[0])"),
+    exact("scale forgotten in logits", HEAD, "z *= scale", "pass"),
+    exact("maximum not subtracted", HEAD, "z -= top[:, None]", "top = top * 0"),
+    exact("slope of the target forgotten", HEAD, "y] += 1.0", "y] += 0.0"),
+    exact("mean logit after the shift", HEAD, "mean_logits[part] = z.mean(dim=-1)", "mean_logits[part] = z.mean(dim=-1) - top"),
+    family("check takes anything", SHARED, "within = largest <= TOLERANCE if exact else", "within = True if exact else"),
+    family("check in half precision", SHARED, "return value.float() if half else value", "return value"),
+    family("any window will do", SHARED, "max_length > window)", "False)"),
+    family("ALiBi accepted", SHARED, 'config.model_type in ("bloom", "mpt") or ', ""),
+    family("Falcon's ALiBi accepted", SHARED, ' or getattr(config, "alibi", False)', ""),
+    family("state accepted", SHARED, 'if getattr(base, "_is_stateful", False) or kinds - {"full_attention", "sliding_attention"}:', "if False:"),
+    family("layer kinds ignored", SHARED, 'or kinds - {"full_attention", "sliding_attention"}:', ":"),
+    family("chosen implementation overridden", SHARED, 'if chosen not in ("sdpa", "eager", NAME):', "if False:"),
+    family("virtual tokens accepted", SHARED, "any(c.is_prompt_learning for c in", "any(False for c in"),
+    sharing("off is on", SHARING, 'if self.mode != "off" and id(base)', "if id(base)"),
+    sharing("on falls back", SHARING, 'if reason is not None and self.mode == "on":', "if False:"),
+    sharing("fall back in silence", SHARING, 'logger.warning("shared_prefix', 'logger.debug("shared_prefix'),
+    sharing("extra inputs dropped", SHARING, "if reason is None and set(batch) != PACKABLE:", "if False:"),
+    sharing("the check left out", SHARING, "check_equivalent(forward, few(batch), exact=exact)", "pass"),
+    sharing("plan of another batch", SHARING, "if self._plan is None or self._plan[0] is not input_ids:", "if self._plan is None:"),
+    sharing("part weighting forgotten", TRAINER, "(self._pairs_in_step or len(result.losses))", "len(result.losses)"),
+    sharing("a part left out", TRAINER, "for number, part in enumerate(parts, start=1):", "for number, part in enumerate(parts[:1], start=1):"),
+    sharing("parts take the wrong rejected", LENGTHS, "rows = torch.cat([here, here + count])", "rows = torch.cat([here, here])"),
+    sharing("parts keep the padding", LENGTHS, "columns = slice(int(used[0]), int(used[-1]) + 1)", "columns = slice(None)"),
+    sharing("parts lose a column", LENGTHS, "columns = slice(int(used[0]), int(used[-1]) + 1)", "columns = slice(int(used[0]), int(used[-1]))"),
+    sharing("order not restored", METRICS, "rows = rows[order.argsort()]", "pass"),
+    sharing("order restored the wrong way", METRICS, "rows = rows[order.argsort()]", "rows = rows[order]"),
+    sharing("padding logged in evaluation", METRICS, '(name in WORK and mode == "eval")', "False"),
+    sharing("budget ignores padding", LENGTHS, "tokens[parts[-1][0]] * (len(parts[-1]) + 1) > budget", "sum(tokens[i] for i in parts[-1]) + tokens[index] > budget"),
+    sharing("short ones first", LENGTHS, "key=lambda i: (-tokens[i], i)", "key=lambda i: (tokens[i], i)"),
+    exact("filler not counted", PLAN, "filler=fill,", "filler=0,"),
+    exact("unpacked copies drop their gradient", PLAN, "picked = values[0].index_select(0, self.source)", "picked = values[0].detach().index_select(0, self.source)"),
+    exact("entropy without its sum", HEAD, "torch.linalg.vecdot(shifted, z) / total", "torch.linalg.vecdot(shifted, z)"),
+    family("coarse check takes anything", SHARED, 'mean <= 0.2 * float(difference("causal").mean())', "True"),
+    family("attention dropout accepted", SHARED, "if dropout := max(map(_attention_dropout, base.modules()), default=0.0):", "if dropout := 0.0:"),
+    family("a mask of the model's own ignored", ATTENTION, "if attention_mask is None or attention_mask.shape != (1, 1, 1, 1):", "if False:"),
+    sharing("nothing undone", SHARING, "if reason is not None and previous is not None:", "if False:"),
+    # reference store, lengths, memory, cost
+    store("damage unseen", STORE, "if self._name(data) != name:", "if False:"),
+    store("key without the split", STORE, 'struct.pack(f"<{1 + total}q", prompt, *', 'struct.pack(f"<{1 + total}q", 0, *'),
+    sweep("weights not in the key", PRECOMPUTE, '"weights": weights_digest(base),', '"weights": "",'),
+    sweep("adapter not in the key", PRECOMPUTE, 'weights_digest(base, only=".ref.") if adapter else None', "None"),
+    sweep("dtype not in the key", PRECOMPUTE, '"dtype": str(next(p.dtype for n, p in base.named_parameters() if "lora_" not in n)),', '"dtype": "",'),
+    sweep("attention not in the key", PRECOMPUTE, '"shared_prefix" if packed else inner.config._attn_implementation', '""'),
+    sweep("answers in the wrong order", PRECOMPUTE, "zip(sides[: len(rows)], sides[len(rows) :], strict=True)", "zip(sides[len(rows) :], sides[: len(rows)], strict=True)"),
+    sweep("non-finite values kept", PRECOMPUTE, "        if bad:", "        if False:"),
+    lengths("the same order in every epoch", LENGTHS, "manual_seed(self.seed + self.epoch)", "manual_seed(self.seed)"),
+    lengths("the global generator", LENGTHS, "self.lengths, self.batch_size, generator=generator", "self.lengths, self.batch_size"),
+    lengths("weights count as activations", MEMORY, "if storage.data_ptr() not in weights:", "if True:"),
+    lengths("never checkpoint", CHECKPOINTING, "if needed:", "if False:"),
+    lengths("truncation forgotten", CHECKPOINTING, "np.minimum(table[:, 1:], max_length - prompt)", "table[:, 1:]"),
+    cost("causal counted whole", FLOPS, "return batch * heads * queries * (queries + 1) / 2", "return float(batch * heads * queries * queries)"),
+    cost("backward of adapters counted once", FLOPS, "linear + 2 * lora + 2.5 * attention", "linear + lora + 2.5 * attention"),
+    cost("reference forgotten", FLOPS, "backward + head_products * head + reference", "backward + head_products * head"),
+    cost("accumulation forgotten", DRY_RUN, "teraflops_per_step=micro * mean_flops", "teraflops_per_step=mean_flops"),
+    online("entropy loses its gradient", CONTRACT, "CHUNKED_HEAD if entropy_gradient else _Head", "_Head"),
+    online("prompt scored in groups", ONLINE, "labels[:, :-logits_to_keep] = -100", "pass"),
+]  # fmt: skip
+
+CHECKPOINTS, SAFE, GUARD = "align/checkpoints.py", "align/trainers/safe_runs.py", "align/trainers/guard.py"
+checkpoint = noticed_by("tests/test_checkpoints.py")
+guard = noticed_by("tests/test_guard.py")
+stop = noticed_by("tests/test_stop_and_go.py")
+TRUST = [
+    checkpoint("digests are not compared", CHECKPOINTS, "if sha256(path) != digest:", "if False:"),
+    checkpoint("sizes are not compared", CHECKPOINTS, "if path.stat().st_size != size:", "if False:"),
+    checkpoint("a manifest may lead anywhere", CHECKPOINTS, '".." in Path(name).parts', "False"),
+    checkpoint("pickles are trusted", CHECKPOINTS, "weights_only=True, mmap=True", "weights_only=False, mmap=True"),
+    checkpoint("the oldest checkpoint is taken", CHECKPOINTS, "sorted(numbered, reverse=True)", "sorted(numbered)"),
+    checkpoint("rotation goes by the clock", SAFE, "use_mtime=False", "use_mtime=True"),
+    checkpoint("the Trainer deletes before the seal", SAFE, "self.args.save_total_limit = self.args.save_total_limit, None", "self.args.save_total_limit = (self.args.save_total_limit,) * 2"),
+    checkpoint("a half written checkpoint is left", SAFE, "            if failure is not None or failed:\n                shutil.rmtree(folder, ignore_errors=True)\n            elif", "            if"),
+    checkpoint("a named checkpoint is not checked", SAFE, 'written = check(Path(resume_from_checkpoint))["processes"]', "written = self.accelerator.num_processes"),
+    guard("a bad gradient is let through", GUARD, 'return "the gradient is not finite" if bad_gradient else None', "return None"),
+    guard("gradients are kept", GUARD, "            parameter.grad = None\n", "            pass\n"),
+    guard("the limit is off by one", GUARD, "if self.skipped >= self.limit:", "if self.skipped > self.limit:"),
+    guard("the count is forgotten", GUARD, 'int(saved["attributes"]["skipped"]) if isinstance(saved, dict) else 0', "0"),
+    guard("rows are searched untruncated", GUARD, "(beginning + part[side][offset].as_py())[:limit]", "(beginning + part[side][offset].as_py())"),
+    guard("rows are counted within their slice", GUARD, "found[index] = start + offset if found[index] is None else found[index]", "found[index] = start"),
+    guard("a skipped step is logged", TRAINER, "self.sums.forget_step()", "pass"),
+    noticed_by("tests/test_processes.py")("a step is skipped by one process only", GUARD, "dist.all_reduce(bad, op=dist.ReduceOp.MAX)", "pass"),
+    stop("the order starts anew", CONTRACT, "for _ in range(epoch):", "for _ in range(0):"),
+    stop("completions are sampled anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._step = state["step"]'),
+    stop("micro-batches are counted anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._buffered_inputs = state["buffered"]'),
+    stop("losses of the window are lost", ONLINE, "set_logging_window(self.trainer, self.window.pop())", "self.window.pop()"),
+    stop("SIGTERM does not save", SAFE, "control.should_save = control.should_training_stop = True", "control.should_training_stop = True"),
+    stop("the signal is kept", SAFE, "signal.signal(signal.SIGTERM, self._before)", "pass"),
+    stop("the reference does not travel", "align/train.py", "trainer.reference_identity = ref\n", "pass\n"),
+    stop("the checkpoint's reference is not asked", "align/train.py", 'known = [check(checkpoint)["reference"]]', "known: list[Any] = []"),
+    noticed_by("tests/test_alarms.py")("an alarm needs no row", "align/trainers/alarms.py", "self._seen.get(name, 0) + 1 if holds else 0", "self._seen.get(name, 0) + holds"),
+]  # fmt: skip
+MUTANTS += TRUST

@@ -31,10 +31,10 @@ $(VENV)/.quant: $(VENV)/.done
 	touch $@
 
 test: $(VENV)/.quant
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.quant
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not gpu'
 
 lint: setup
 	$(BIN)/ruff check .

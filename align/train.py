@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from transformers import set_seed
 from . import models
 from .checkpoints import check, checkpoint_to_resume
 from .data import DataError, load_preferences
+from .data.findings import printable
 from .methods import METHODS
 from .recipe import Recipe, RecipeError, load_recipe
 from .rundir import (
@@ -187,7 +189,9 @@ def _save(trainer: PreferenceTrainer, recipe: Recipe, path: Path) -> None:
     if trainer.is_world_process_zero():
         write_text(target / REFERENCE_FILE, json.dumps(trainer.reference_identity, indent=1) + "\n")
         shutil.rmtree(target / "ref", ignore_errors=True)  # the frozen reference is not part of the result
-        trainer.create_model_card(model_name=path.name, dataset_name=recipe.data.train.path)
+        trainer.create_model_card(
+            model_name=path.name, dataset_name=printable(recipe.data.train.path.replace("`", "'"), 200)
+        )
         card = path / "README.md"
         write_text(card, card.read_text(encoding="utf-8") + _card_sections(trainer, recipe))
 
@@ -200,15 +204,23 @@ def _card_sections(trainer: PreferenceTrainer, recipe: Recipe) -> str:
         f"| {k} | {v:.4g} |" for k, v in last.items() if k in shown or (k.startswith("eval_") and "rewards/" in k)
     ]
     sets = "".join(
-        f"- evaluation `{name}`: `{source.path}` ({source.split})\n" for name, source in recipe.data.eval.items()
+        f"- evaluation {_code(name)}: {_code(source.path)} ({_code(source.split)})\n"
+        for name, source in recipe.data.eval.items()
     )
+    settings = recipe.resolved_yaml()
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
     return (
         f"\n## Method\n\n{method.title}, [arXiv:{method.arxiv}](https://arxiv.org/abs/{method.arxiv}), with alignkit.\n"
-        f"\n## Data\n\n- training: `{recipe.data.train.path}` ({recipe.data.train.split})\n{sets}"
+        f"\n## Data\n\n- training: {_code(recipe.data.train.path)} ({_code(recipe.data.train.split)})\n{sets}"
         f"\n## Results\n\nLast logged values; `alignkit eval` writes a full report.\n\n| metric | value |\n|---|---|\n"
         + "\n".join(results)
-        + f"\n\n## Recipe\n\n```yaml\n{recipe.resolved_yaml()}```\n"
+        + f"\n\n## Recipe\n\n{fence}yaml\n{settings}{fence}\n"
     )
+
+
+def _code(text: str) -> str:
+    """A code span that text of strangers cannot end."""
+    return f"`{printable(text, 200).replace('`', chr(39))}`"
 
 
 def arguments() -> argparse.ArgumentParser:

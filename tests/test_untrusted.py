@@ -12,7 +12,8 @@ import pytest
 import yaml
 from recipes_under_test import GOOD, load, problems
 
-from align.recipe import load_recipe
+import align
+from align.recipe import load_recipe, recipes_dir
 from align.rewards import load_reward
 from align.rundir import RunError
 from align.strict import MAX_BYTES, RecipeError
@@ -236,3 +237,14 @@ def test_the_page_forbids_what_it_does_not_need():
     policy = next(dict(attrs)["content"] for tag, attrs in page.tags if tag == "meta" and "http-equiv" in dict(attrs))
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert [tag for tag, _ in page.tags].index("meta") < [tag for tag, _ in page.tags].index("style")
+
+
+def test_a_model_card_is_not_broken_out_of(tmp_path):
+    (tmp_path / "a`b.jsonl").write_bytes((recipes_dir() / "data" / "tiny.jsonl").read_bytes())
+    data = f"data={{train: {{path: '{tmp_path}/a`b.jsonl'}}, eval: {{'x`<b>': {{path: '{tmp_path}/a`b.jsonl'}}}}}}"
+    align.run("rpo/tiny", [data, "train.run_name='```'", "train.max_steps=1", f"train.output_dir={tmp_path / 'run'}"])
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "- evaluation `x'<b>`: `" in card
+    assert "a'b.jsonl` (`train`)" in card
+    assert "\n````yaml\n" in card
+    assert card.rstrip().endswith("````")

@@ -241,6 +241,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=("hypothesis", "atheris"), default="hypothesis")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    SCRATCH.mkdir(parents=True, exist_ok=True)
     print(f"scratch: {SCRATCH} (its file `last` holds the input at work, should the process die)", file=sys.stderr)
     engine = with_atheris if options.engine == "atheris" else with_hypothesis
     tried = engine(options.target, options.minutes)

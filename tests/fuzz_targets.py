@@ -6,6 +6,7 @@ The documented errors are caught, so whatever comes out is a bug: another except
 import hashlib
 import html.parser
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from eval.evaluate import Report
 from eval.report import table, to_html, to_json, to_markdown, verdict
 from eval.stats import Estimate
 
-SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-"))
+SCRATCH = Path(tempfile.gettempdir()) / f"alignkit-fuzz-{os.getpid()}"  # made by the fuzzer
 SPLIT = b"\0\0"  # between the parts of an input
 KINDS = ("jsonl", "json", "csv", "jsonl.gz", "jsonl.xz", "jsonl.bz2", "parquet")
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import fuzz_targets
 import pytest
 from fuzz_targets import TARGETS
 
@@ -10,7 +11,8 @@ SAVED = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda p: f"{p.parent.name}-{p.name}")
-def test_a_saved_input_keeps_its_promises(path):
+def test_a_saved_input_keeps_its_promises(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz_targets, "SCRATCH", tmp_path)
     TARGETS[path.parent.name](path.read_bytes())
 
 

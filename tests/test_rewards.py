@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from recipes_under_test import GOOD, load
 
 import eval.__main__ as command
-from align import rewards
-from align.rewards import REWARDS, load_reward, positive_sentiment
+from align.rewards import REWARDS, load_reward, positive_sentiment, sentiment
 from align.rundir import RunError
 from align.tiny import tiny_tokenizer
 from eval.evaluate import evaluate
@@ -97,10 +96,10 @@ def test_the_reward_has_the_name_recipes_use():
 
 def test_without_vader_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
-    rewards._analyzer.cache_clear()
+    sentiment._analyzer.cache_clear()
     with pytest.raises(ImportError, match=r"pip install 'alignkit\[quickstart\]'"):
         reward(GLOWING)
-    rewards._analyzer.cache_clear()
+    sentiment._analyzer.cache_clear()
 
 
 # --- rewards of others ----------------------------------------------------------------------------------

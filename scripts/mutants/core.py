@@ -1,7 +1,6 @@
-"""The mutants of `mutate.py`: what is broken on purpose, and which tests should notice."""
+"""Losses of DPO, RPO and f-DPO, their trainer, shared prompts, the reference store, memory and cost."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from .mutant import Mutant, noticed_by
 
 PREFERENCE = "align/losses/preference.py"
 DIVERGENCES = "align/losses/divergences.py"
@@ -21,24 +20,12 @@ CHECKPOINTING, ONLINE = "align/trainers/checkpointing.py", "align/trainers/onlin
 TRAINER_TESTS = ("tests/test_metrics.py", "tests/test_parity.py", "tests/test_trl_contract.py", "tests/test_use.py")
 
 
-class Mutant(NamedTuple):
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
-
 def loss(name: str, old: str, new: str, file: str = PREFERENCE) -> Mutant:
     return Mutant(name, file, old, new, LOSS_TESTS)
 
 
 def train(name: str, old: str, new: str, file: str = TRAINER) -> Mutant:
     return Mutant(name, file, old, new, TRAINER_TESTS)
-
-
-def noticed_by(*tests: str) -> Callable[[str, str, str, str], Mutant]:
-    return lambda name, file, old, new: Mutant(name, file, old, new, tests)
 
 
 exact = noticed_by("tests/test_shared_prefix.py")
@@ -185,37 +172,3 @@ MUTANTS = [
     online("entropy loses its gradient", CONTRACT, "CHUNKED_HEAD if entropy_gradient else _Head", "_Head"),
     online("prompt scored in groups", ONLINE, "labels[:, :-logits_to_keep] = -100", "pass"),
 ]  # fmt: skip
-
-CHECKPOINTS, SAFE, GUARD = "align/checkpoints.py", "align/trainers/safe_runs.py", "align/trainers/guard.py"
-checkpoint = noticed_by("tests/test_checkpoints.py")
-guard = noticed_by("tests/test_guard.py")
-stop = noticed_by("tests/test_stop_and_go.py")
-TRUST = [
-    checkpoint("digests are not compared", CHECKPOINTS, "if sha256(path) != digest:", "if False:"),
-    checkpoint("sizes are not compared", CHECKPOINTS, "if path.stat().st_size != size:", "if False:"),
-    checkpoint("a manifest may lead anywhere", CHECKPOINTS, '".." in Path(name).parts', "False"),
-    checkpoint("pickles are trusted", CHECKPOINTS, "weights_only=True, mmap=True", "weights_only=False, mmap=True"),
-    checkpoint("the oldest checkpoint is taken", CHECKPOINTS, "sorted(numbered, reverse=True)", "sorted(numbered)"),
-    checkpoint("rotation goes by the clock", SAFE, "use_mtime=False", "use_mtime=True"),
-    checkpoint("the Trainer deletes before the seal", SAFE, "self.args.save_total_limit = self.args.save_total_limit, None", "self.args.save_total_limit = (self.args.save_total_limit,) * 2"),
-    checkpoint("a half written checkpoint is left", SAFE, "            if failure is not None or failed:\n                shutil.rmtree(folder, ignore_errors=True)\n            elif", "            if"),
-    checkpoint("a named checkpoint is not checked", SAFE, 'written = check(Path(resume_from_checkpoint))["processes"]', "written = self.accelerator.num_processes"),
-    guard("a bad gradient is let through", GUARD, 'return "the gradient is not finite" if bad_gradient else None', "return None"),
-    guard("gradients are kept", GUARD, "            parameter.grad = None\n", "            pass\n"),
-    guard("the limit is off by one", GUARD, "if self.skipped >= self.limit:", "if self.skipped > self.limit:"),
-    guard("the count is forgotten", GUARD, 'int(saved["attributes"]["skipped"]) if isinstance(saved, dict) else 0', "0"),
-    guard("rows are searched untruncated", GUARD, "(beginning + part[side][offset].as_py())[:limit]", "(beginning + part[side][offset].as_py())"),
-    guard("rows are counted within their slice", GUARD, "found[index] = start + offset if found[index] is None else found[index]", "found[index] = start"),
-    guard("a skipped step is logged", TRAINER, "self.sums.forget_step()", "pass"),
-    noticed_by("tests/test_processes.py")("a step is skipped by one process only", GUARD, "dist.all_reduce(bad, op=dist.ReduceOp.MAX)", "pass"),
-    stop("the order starts anew", CONTRACT, "for _ in range(epoch):", "for _ in range(0):"),
-    stop("completions are sampled anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._step = state["step"]'),
-    stop("micro-batches are counted anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._buffered_inputs = state["buffered"]'),
-    stop("losses of the window are lost", ONLINE, "set_logging_window(self.trainer, self.window.pop())", "self.window.pop()"),
-    stop("SIGTERM does not save", SAFE, "control.should_save = control.should_training_stop = True", "control.should_training_stop = True"),
-    stop("the signal is kept", SAFE, "signal.signal(signal.SIGTERM, self._before)", "pass"),
-    stop("the reference does not travel", "align/train.py", "trainer.reference_identity = ref\n", "pass\n"),
-    stop("the checkpoint's reference is not asked", "align/train.py", 'known = [check(checkpoint)["reference"]]', "known: list[Any] = []"),
-    noticed_by("tests/test_alarms.py")("an alarm needs no row", "align/trainers/alarms.py", "self._seen.get(name, 0) + 1 if holds else 0", "self._seen.get(name, 0) + holds"),
-]  # fmt: skip
-MUTANTS += TRUST

@@ -1,4 +1,4 @@
-"""One configuration per method, extending TRL's; inherited fields that our losses do not honour are refused."""
+"""Configurations of the preference trainers, extending TRL's; inherited fields that no loss of ours honours are refused."""
 
 import dataclasses
 import math
@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from trl import DPOConfig as TRLDPOConfig
-from trl import GRPOConfig as TRLGRPOConfig
-from trl import RLOOConfig as TRLRLOOConfig
 
-from .losses.divergences import Divergence, divergence
+from ..losses.divergences import Divergence, divergence
+from .common import SHARED_PREFIX, SKIPPED, ConfigError, out_of_range
 
 _OWN_LOSS = "the loss is the method's own: choose the method instead"
 REFUSED = {
@@ -27,25 +26,6 @@ REFUSED = {
     "router_aux_loss_coef": "the load-balancing loss of mixture-of-experts models is not added; 0.0 says so explicitly",
 }
 """Fields of TRL's DPOConfig that must keep their default, and what to do instead."""
-
-COUNTS = (
-    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length",
-    "save_total_limit", "max_skipped_steps",
-)  # fmt: skip
-NOT_NEGATIVE = ("seed", "data_seed", "learning_rate", "weight_decay", "max_grad_norm")
-
-_SHARED_PREFIX = (
-    "Compute a prompt once, for all its answers in a batch. 'auto' does so where the model allows it and the first batch "
-    "gives the same log-probabilities both ways, and says why not otherwise; 'on' fails instead; 'off' never does."
-)
-_SKIPPED = (
-    "A step whose loss or gradient is not finite is skipped and its batch kept for `alignkit replay`; training ends when so "
-    "many steps have been skipped."
-)
-
-
-class ConfigError(ValueError):
-    """Settings that contradict each other or would be ignored; one line per problem."""
 
 
 @dataclass
@@ -65,7 +45,7 @@ class PreferenceConfig(TRLDPOConfig):
     )
     shared_prefix: Literal["auto", "on", "off"] = field(
         default="auto",
-        metadata={"help": _SHARED_PREFIX},
+        metadata={"help": SHARED_PREFIX},
     )
     max_tokens_per_batch: int | None = field(
         default=None,
@@ -75,7 +55,7 @@ class PreferenceConfig(TRLDPOConfig):
         },
     )
 
-    max_skipped_steps: int = field(default=10, metadata={"help": _SKIPPED})
+    max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
 
     gradient_checkpointing: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default=None,
@@ -117,25 +97,7 @@ class PreferenceConfig(TRLDPOConfig):
             found.append("fsdp: accelerate does not shard on CPUs, and would train plain replicas without a word")
         if self.train_sampling_strategy == "batch_rebalance":
             found.append("train_sampling_strategy: 'batch_rebalance' needs a column of lengths; use 'group_by_length'")
-        return found + self._out_of_range()
-
-    def _out_of_range(self) -> list[str]:
-        set_to = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        given = {name: value for name, value in set_to.items() if value is not None}
-        found = [f"{name}: must be at least 1, got {given[name]}" for name in COUNTS if given.get(name, 1) < 1]
-        found += [
-            f"{name}: must be finite and not negative, got {given[name]}"
-            for name in NOT_NEGATIVE
-            if not 0 <= given.get(name, 0) < math.inf
-        ]
-        found += [
-            f"{name}: must be below 2**32, got {given[name]}"
-            for name in ("seed", "data_seed")
-            if given.get(name, 0) >= 2**32
-        ]
-        if self.max_steps <= 0 and not 0 < self.num_train_epochs < math.inf:
-            found.append(f"num_train_epochs: must be positive and finite, got {self.num_train_epochs}")
-        return found
+        return found + out_of_range(self)
 
     def _refused(self) -> dict[str, str]:
         if self.router_aux_loss_coef == 0.0:
@@ -233,23 +195,3 @@ class FDPOConfig(PreferenceConfig):
     def generator(self) -> Divergence:
         """The divergence these settings name."""
         return divergence(self.divergence, alpha=self.alpha)
-
-
-@dataclass
-class GRPOConfig(TRLGRPOConfig):
-    """TRL's GRPOConfig, `shared_prefix` and `max_skipped_steps`."""
-
-    shared_prefix: Literal["auto", "on", "off"] = field(default="auto", metadata={"help": _SHARED_PREFIX})
-    max_skipped_steps: int = field(default=10, metadata={"help": _SKIPPED})
-
-
-@dataclass
-class RLOOConfig(TRLRLOOConfig):
-    """TRL's RLOOConfig, `shared_prefix` and `max_skipped_steps`."""
-
-    shared_prefix: Literal["auto", "on", "off"] = field(default="auto", metadata={"help": _SHARED_PREFIX})
-    max_skipped_steps: int = field(default=10, metadata={"help": _SKIPPED})
-
-
-CONFIGS: dict[str, type[PreferenceConfig]] = {"dpo": DPOConfig, "rpo": RPOConfig, "fdpo": FDPOConfig}
-"""Configuration of each method that a recipe can name; `align.methods` adds the trainers."""

@@ -1,0 +1,44 @@
+"""What configurations of all families share: the error, ranges of numbers, and help texts."""
+
+import dataclasses
+import math
+from typing import Any
+
+COUNTS = (
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length",
+    "save_total_limit", "max_skipped_steps",
+)  # fmt: skip
+NOT_NEGATIVE = ("seed", "data_seed", "learning_rate", "weight_decay", "max_grad_norm")
+
+SHARED_PREFIX = (
+    "Compute a prompt once, for all its answers in a batch. 'auto' does so where the model allows it and the first batch "
+    "gives the same log-probabilities both ways, and says why not otherwise; 'on' fails instead; 'off' never does."
+)
+SKIPPED = (
+    "A step whose loss or gradient is not finite is skipped and its batch kept for `alignkit replay`; training ends when so "
+    "many steps have been skipped."
+)
+
+
+class ConfigError(ValueError):
+    """Settings that contradict each other or would be ignored; one line per problem."""
+
+
+def out_of_range(config: Any) -> list[str]:
+    """Every count, rate or seed of a configuration that cannot be meant, one line each, the field's name first."""
+    set_to = {entry.name: getattr(config, entry.name) for entry in dataclasses.fields(config)}
+    given = {name: value for name, value in set_to.items() if value is not None}
+    found = [f"{name}: must be at least 1, got {given[name]}" for name in COUNTS if given.get(name, 1) < 1]
+    found += [
+        f"{name}: must be finite and not negative, got {given[name]}"
+        for name in NOT_NEGATIVE
+        if not 0 <= given.get(name, 0) < math.inf
+    ]
+    found += [
+        f"{name}: must be below 2**32, got {given[name]}"
+        for name in ("seed", "data_seed")
+        if given.get(name, 0) >= 2**32
+    ]
+    if config.max_steps <= 0 and not 0 < config.num_train_epochs < math.inf:
+        found.append(f"num_train_epochs: must be positive and finite, got {config.num_train_epochs}")
+    return found

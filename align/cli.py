@@ -72,6 +72,7 @@ def _train(argv: Sequence[str]) -> int:
     words = [options.recipe, *options.overrides]
     words += ["--resume", options.resume] if options.resume else []
     words += ["--overwrite"] if options.overwrite else []
+    words += [word for name in options.allow for word in ("--allow", name)]
     if "WORLD_SIZE" in os.environ or (processes == 1 and options.accelerate_config is None):
         return train.main(words)
     load_recipe(options.recipe, options.overrides)  # one clear message, before any process starts

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import load_preferences
+from .data import load_data
 from .recipe import Recipe
 from .scoring.flops import Architecture, step_flops
 from .train import build_trainer
@@ -57,7 +57,7 @@ def predict(recipe: Recipe) -> Cost:
 
     Seconds are fitted as a line in the FLOPs of a batch, memory as a line in its positions. Nothing is written.
     """
-    data = load_preferences(recipe.data, cached_reference=recipe.ref.kind == "cached")
+    data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns)
     stored = recipe.train.precompute_ref_log_probs
     recipe.train.precompute_ref_log_probs = False
     trainer, _ = build_trainer(recipe, data.train, {})

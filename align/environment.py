@@ -91,6 +91,10 @@ def _adapts(recipe: Recipe) -> bool:
     return recipe.lora is not None or recipe.ref.kind == "adapter"
 
 
+def _stored(recipe: Recipe) -> bool:
+    return recipe.ref.kind == "cached" or getattr(recipe.train, "precompute_ref_log_probs", False)
+
+
 def _on_cpu(recipe: Recipe, machine: Machine) -> bool:
     return recipe.train.use_cpu or not machine.gpus
 
@@ -113,7 +117,7 @@ def _unreported(recipe: Recipe, machine: Machine) -> str | None:
 
 
 def _uneven(recipe: Recipe, machine: Machine) -> str | None:
-    pairs, size = recipe.train.global_batch_size, recipe.train.per_device_train_batch_size
+    pairs, size = getattr(recipe.train, "global_batch_size", None), recipe.train.per_device_train_batch_size
     if pairs is None or pairs % (size * machine.processes) == 0:
         return None
     return f"{pairs} is no multiple of {size} pairs on each of {machine.processes} processes"
@@ -143,10 +147,10 @@ RULES = (
     Rule("warning", "bf16-unsupported", "model.dtype",
          lambda r, m: r.model.dtype == "bfloat16" and not m.bf16 and not _on_cpu(r, m),
          "this GPU has no bfloat16 and emulates it slowly", "use model.dtype=float32 with train.fp16=true"),
-    Rule("error", "sync-ref-model", "train.sync_ref_model", lambda r, m: r.train.sync_ref_model and _adapts(r),
+    Rule("error", "sync-ref-model", "train.sync_ref_model", lambda r, m: getattr(r.train, "sync_ref_model", False) and _adapts(r),
          "with an adapter there is no second model to synchronise", "set it to false, or train all weights"),
     Rule("error", "sync-ref-model", "train.sync_ref_model",
-         lambda r, m: r.train.sync_ref_model and (r.train.precompute_ref_log_probs or r.ref.kind == "cached"),
+         lambda r, m: r.rows == "pairs" and _stored(r) and r.train.sync_ref_model,
          "stored values of the reference go stale when it moves", "set it to false, or compute the reference online"),
     Rule("error", "8-bit-sharded", "model.load_in_8bit",
          lambda r, m: r.model.load_in_8bit and _splits_weights(m) and m.sharding,

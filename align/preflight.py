@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from .data import DataError, DataSource, load_preferences
+from .data import DataError, DataSource, load_data
 from .data.across import refuse_damaged
 from .data.audit import audit_pairs, audit_sets
 from .data.findings import Finding, printable
 from .data.lengths import Lengths, draw_lengths, lengths_note, summary
 from .data.load import read
-from .data.normalise import REF_COLUMNS, ROW, normalise
+from .data.normalise import ROW, normalise
 from .data.split import hold_out
 from .data.tokens import inspect_tokens
 from .environment import Machine, accelerate_file, inspect_machine, inspect_versions
@@ -42,7 +42,7 @@ class Report:
     """What `alignkit check` found."""
 
     recipe: Recipe
-    pairs: dict[str, int]
+    rows: dict[str, int]
     planned: Plan
     findings: list[Finding]
     lengths: dict[str, Lengths]
@@ -64,14 +64,15 @@ class Report:
         """What would be trained, on what."""
         recipe = self.recipe
         per_step = recipe.train.per_device_train_batch_size * recipe.train.gradient_accumulation_steps
+        rows = recipe.rows
         lines = [
             f"{recipe.path}: {recipe.method} on {printable(str(recipe.model.model_name_or_path), 200)}, "
             f"reference: {recipe.ref.kind}",
-            f"  training pairs: {self.pairs[TRAIN]}, {per_step} per optimizer step on each process, "
+            f"  training {rows}: {self.rows[TRAIN]}, {per_step} per optimizer step on each process, "
             f"{self.planned.steps} steps",
         ]
-        evals = {name.removeprefix(EVAL): n for name, n in self.pairs.items() if name != TRAIN}
-        return "\n".join(lines + [f"  evaluation set {name}: {n} pairs" for name, n in evals.items()])
+        evals = {name.removeprefix(EVAL): n for name, n in self.rows.items() if name != TRAIN}
+        return "\n".join(lines + [f"  evaluation set {name}: {n} {rows}" for name, n in evals.items()])
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -85,8 +86,8 @@ class Report:
                 "resolved": recipe.raw,
             },
             "sets": {
-                name: {"pairs": n, "lengths": summary(self.lengths[name]) if name in self.lengths else None}
-                for name, n in self.pairs.items()
+                name: {recipe.rows: n, "lengths": summary(self.lengths[name]) if name in self.lengths else None}
+                for name, n in self.rows.items()
             },
             "steps": self.planned.steps,
             "parameters": self.size._asdict() if self.size else None,
@@ -140,6 +141,8 @@ def _run(options: argparse.Namespace) -> "tuple[Report, Cost | None]":
             draw_lengths(report.lengths, recipe.train.max_length, options.out / "lengths.png")
     if not options.deep:
         return report, None
+    if recipe.rows != "pairs":
+        raise RunError(f"--deep predicts runs on preference pairs, not on {recipe.rows}; leave it out")
     if report.count("error"):
         logger.warning("--deep: no step was taken, because the recipe is not ready")
         return report, None
@@ -158,9 +161,15 @@ def inspect(recipe: Recipe, machine: Machine) -> Report:
     numbers = {name: [int(n) for n in dataset[ROW]] for name, dataset in sets.items()}
     plain = {name: dataset.remove_columns(ROW) for name, dataset in sets.items()}
     where = {name: _where(recipe, name) for name in sets}
-    for name, dataset in plain.items():
-        findings += audit_pairs(dataset, where=where[name], numbers=numbers[name])
-    findings += audit_sets(plain, numbers=numbers)
+    if recipe.rows == "pairs":
+        for name, dataset in plain.items():
+            findings += audit_pairs(dataset, where=where[name], numbers=numbers[name])
+        findings += audit_sets(plain, numbers=numbers)
+    else:
+        message = (
+            f"rows of {recipe.rows} were read one by one; what shows across rows or in tokens is looked for in pairs"
+        )
+        findings.append(Finding("note", "not-audited", TRAIN, message, "nothing to do"))
     planned = plan(recipe, len(plain[TRAIN]), machine.processes)
     findings += inspect_machine(recipe, machine) + inspect_versions()
     findings += inspect_schedule(recipe, planned, [name.removeprefix(EVAL) for name in sets if name != TRAIN])
@@ -171,7 +180,7 @@ def inspect(recipe: Recipe, machine: Machine) -> Report:
         findings.append(model)
     else:
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        for name, dataset in plain.items():
+        for name, dataset in plain.items() if recipe.rows == "pairs" else ():
             found, tokens = inspect_tokens(
                 dataset, model.tokenizer, where=where[name], max_length=recipe.train.max_length, context=context,
                 stops=model.stops, numbers=numbers[name],
@@ -198,7 +207,7 @@ def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
         DataError: If a source cannot be read, or its rows cannot be used.
     """
     config = recipe.data
-    keep = (ROW, *(REF_COLUMNS if recipe.ref.kind == "cached" else ()))
+    keep = (ROW, *recipe.columns)
     sets: dict[str, Dataset] = {}
     findings = []
     for name in (TRAIN, *(f"{EVAL}{name}" for name in config.eval)):
@@ -207,10 +216,10 @@ def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
             raw = read(source)
             raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
             sets[name], dropped = normalise(
-                raw, columns=source.columns, where=name, unusable=config.unusable, keep=keep
+                raw, columns=source.columns, where=name, unusable=config.unusable, keep=keep, rows=recipe.rows
             )
         except Exception:
-            load_preferences(config, cached_reference=recipe.ref.kind == "cached")  # says it in its own words
+            load_data(config, rows=recipe.rows, columns=recipe.columns)  # says it in its own words
             raise
         if dropped:
             gone = sorted(set(range(1, len(raw) + 1)) - {int(n) for n in sets[name][ROW]})
@@ -221,7 +230,7 @@ def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
             )
     if config.holdout:
         sets[TRAIN], sets[f"{EVAL}holdout"] = hold_out(sets[TRAIN], config.holdout)
-    if config.unusable == "drop":
+    if config.unusable == "drop" and recipe.rows == "pairs":
         sets = refuse_damaged(sets, unusable="drop")  # which says what it drops, as training does
     return sets, findings
 

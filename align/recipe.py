@@ -10,8 +10,10 @@ import yaml
 from peft import LoraConfig
 from trl import ModelConfig
 
-from .configs import CONFIGS, PreferenceConfig
-from .data import DataConfig
+from .data import DataConfig, Rows
+from .data.normalise import REF_COLUMNS
+from .methods import METHODS
+from .rewards import REWARDS
 from .sections import EvalConfig, Expectation, Generate, RefConfig
 from .strict import RecipeError, Tree, merge, override, read_tree
 from .trust import as_a_file_may_say_it, check_trust
@@ -19,7 +21,7 @@ from .typed import build, describe, nearest
 
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe", "recipes_dir"]
 
-SECTIONS = ("extends", "method", "model", "lora", "ref", "data", "train", "eval", "expect")
+SECTIONS = ("extends", "method", "model", "lora", "ref", "data", "rewards", "train", "eval", "expect")
 NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
 NOT_IN_TRAIN = {
     "model_init_kwargs": "the `model` section says how the model is loaded",
@@ -42,10 +44,24 @@ class Recipe:
     lora: LoraConfig | None
     ref: RefConfig
     data: DataConfig
-    train: PreferenceConfig
+    train: Any
+    """The configuration of the method."""
     eval: EvalConfig
+    rewards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Reward functions of online methods, by name, with their options."""
     expect: dict[str, Expectation] = field(default_factory=dict)
     raw: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Rows:
+        """What a row of the data is."""
+        return METHODS[self.method].rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of numbers that the data must have besides texts."""
+        own = self.train.columns() if hasattr(self.train, "columns") else ()
+        return (*own, *(REF_COLUMNS if self.ref.kind == "cached" else ()))
 
     def resolved_yaml(self) -> str:
         """The recipe as one self-contained file for the run directory.
@@ -120,10 +136,10 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
 
 def _build(path: Path, tree: Tree) -> dict[str, Any]:
     method = tree.get("method")
-    is_known = isinstance(method, str) and method in CONFIGS
+    is_known = isinstance(method, str) and method in METHODS
     if not is_known:
         got = "missing" if method is None else f"unknown, got {describe(method)}"
-        remedy = f"one of {', '.join(CONFIGS)}" if method is None else nearest(str(method), CONFIGS)
+        remedy = f"one of {', '.join(METHODS)}" if method is None else nearest(str(method), METHODS)
         tree.problem(("method",), f"{got}; {remedy}")
     for section in ("model", "data", "train"):
         if section not in tree.values:
@@ -142,18 +158,19 @@ def _build(path: Path, tree: Tree) -> dict[str, Any]:
         "train": _train(str(method), tree) if is_known and "train" in tree.values else None,
         "eval": made(EvalConfig, "eval"),
         "expect": _expect(tree),
+        "rewards": _rewards(METHODS[str(method)].rows if is_known else None, tree),
     }
 
 
-def _train(method: str, tree: Tree) -> PreferenceConfig | None:
+def _train(method: str, tree: Tree) -> Any:
     values = tree.get("train")
-    own = {f.name for f in fields(CONFIGS[method])}
-    hints = {
-        f.name: f"it belongs to method {other!r}"
-        for other, config in CONFIGS.items()
-        for f in fields(config)
-        if f.name not in own
-    }
+    config, preset = METHODS[method].config, METHODS[method].preset
+    own = {f.name for f in fields(config)}
+    hints: dict[str, str] = {}
+    for other, entry in METHODS.items():
+        for f in fields(entry.config):
+            if f.name not in own:
+                hints.setdefault(f.name, f"it belongs to method {other!r}")
     hints["rpo_alpha"] = "RPO's weight is `eta` (method: rpo), with `sft_reduction` and `scale_by_beta`"
     for key, why in NOT_IN_TRAIN.items():
         if isinstance(values, dict) and key in values:
@@ -161,7 +178,40 @@ def _train(method: str, tree: Tree) -> PreferenceConfig | None:
             tree.problem(("train", key), f"not allowed in a recipe{shown}; {why}")
     if isinstance(values, dict) and not values.get("output_dir"):
         tree.problem(("train", "output_dir"), "missing; the run directory")
-    return build(CONFIGS[method], values, ("train",), tree, hints)
+    for key, value in preset.items():
+        if isinstance(values, dict) and key in values:
+            general = next((name for name, m in METHODS.items() if m.config is config and not m.preset), "another")
+            tree.problem(("train", key), f"method {method!r} is {key}={value!r}; to choose it, use method {general!r}")
+    return build(config, values | preset if isinstance(values, dict) else values, ("train",), tree, hints)
+
+
+def _rewards(rows: Rows | None, tree: Tree) -> dict[str, dict[str, Any]]:
+    values = tree.values.get("rewards")
+    if values is None:
+        if rows == "prompts":
+            tree.problem(("rewards",), f"missing section; names of reward functions: {', '.join(REWARDS)}")
+        return {}
+    if rows not in (None, "prompts"):
+        tree.problem(("rewards",), "not used by this method; rewards belong to online methods")
+    if isinstance(values, list) and all(isinstance(name, str) for name in values):
+        twice = sorted({name for name in values if values.count(name) > 1})
+        if twice:
+            tree.problem(("rewards",), f"{twice[0]!r} is named twice")
+        values = dict.fromkeys(values)
+    if not isinstance(values, dict) or not values:
+        tree.problem(("rewards",), f"expected names of reward functions, or names with options, got {describe(values)}")
+        return {}
+    for name, options in values.items():
+        if not isinstance(options, dict | None):
+            tree.problem(("rewards", str(name)), f"expected options, got {describe(options)}")
+        elif name not in REWARDS and ":" not in str(name):
+            tree.problem(("rewards", str(name)), f"unknown reward; {nearest(str(name), REWARDS)}; or MODULE:FUNCTION")
+    return {
+        str(name): dict(options)
+        for name, options in values.items()
+        if isinstance(options, dict | None)
+        for options in [options or {}]
+    }
 
 
 def _expect(tree: Tree) -> dict[str, Expectation]:
@@ -194,13 +244,16 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
         _check_lora(lora, tree)
         if ref is not None and ref.kind == "adapter":
             tree.problem(("lora",), f"contradicts ref.kind=adapter: the policy starts from {ref.path}; remove `lora`")
-        if train is not None and train.disable_dropout and lora.lora_dropout > 0:
+        if getattr(train, "disable_dropout", False) and lora.lora_dropout > 0:
             tree.problem(
                 ("lora", "lora_dropout"),
                 f"{lora.lora_dropout} would be switched off by train.disable_dropout=true; "
                 "set that to false to train with it, or lora_dropout to 0",
             )
-    if train is not None and ref is not None and ref.kind == "cached" and train.precompute_ref_log_probs:
+    rows = METHODS[recipe["method"]].rows if train is not None else "pairs"
+    if rows != "pairs" and ref is not None and ref.kind in ("model", "cached"):
+        tree.problem(("ref", "kind"), f"{ref.kind!r} is for preference pairs; this method has kinds base and adapter")
+    if ref is not None and ref.kind == "cached" and getattr(train, "precompute_ref_log_probs", False):
         tree.problem(
             ("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data"
         )

@@ -11,7 +11,7 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .data import load_preferences
+from .data import load_data
 from .data.findings import printable
 from .recipe import load_recipe
 from .rundir import RECIPE_FILE, RunError
@@ -53,7 +53,9 @@ def replay(run: Path, step: int | None = None) -> list[Replayed]:
         raise RunError(f"{run}: step {step} was not skipped; these were: {', '.join(map(str, sorted(folders)))}")
     folder = folders[min(folders) if step is None else step]
     recipe = load_recipe(run / RECIPE_FILE, ["train.save_strategy='no'", "train.report_to=none"])
-    data = load_preferences(recipe.data, cached_reference=recipe.ref.kind == "cached")
+    if recipe.rows != "pairs":
+        raise RunError(f"{run}: steps are taken again pair by pair, and this run learnt from {recipe.rows}")
+    data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns)
     trainer, _ = build_trainer(recipe, data.train, {})
     policy: Any = trainer.model
     if isinstance(policy, PeftModel) and (folder / "adapter").is_dir():

@@ -109,14 +109,16 @@ class Plan(NamedTuple):
     per_epoch: int
 
 
-def plan(recipe: Recipe, pairs: int, processes: int) -> Plan:
-    """What the Trainer will do with so many pairs on so many processes."""
+def plan(recipe: Recipe, rows: int, processes: int) -> Plan:
+    """What the Trainer will do with so many rows on so many processes."""
     args = recipe.train
     size = args.per_device_train_batch_size * processes
     micro = args.gradient_accumulation_steps
-    if args.global_batch_size is not None:
+    if getattr(args, "global_batch_size", None) is not None:
         micro = max(args.global_batch_size // size, 1)
-    batches = pairs // size if args.dataloader_drop_last else math.ceil(pairs / size)
+    if recipe.rows == "prompts":  # a batch is one of completions
+        rows *= args.num_generations
+    batches = rows // size if args.dataloader_drop_last else math.ceil(rows / size)
     per_epoch = max(math.ceil(batches / micro), 1)
     steps = max(args.max_steps, 1) if args.max_steps >= 0 else math.ceil(args.num_train_epochs * per_epoch)
     return Plan(steps, per_epoch)

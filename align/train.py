@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from transformers import set_seed
 
 from . import models
 from .checkpoints import check, checkpoint_to_resume
-from .data import DataError, load_preferences
+from .data import DataError, load_data
 from .data.findings import printable
 from .methods import METHODS
 from .recipe import Recipe, RecipeError, load_recipe
@@ -32,7 +32,6 @@ from .rundir import (
     quiet_upstream,
     write_text,
 )
-from .trainers import PreferenceTrainer
 from .trainers.safe_runs import StopOnSignal
 
 logger = logging.getLogger(__name__)
@@ -44,12 +43,17 @@ class Run(NamedTuple):
     """A finished run: its directory, the trainer, and what `train` returned."""
 
     path: Path
-    trainer: PreferenceTrainer
+    trainer: Any
     metrics: dict[str, float]
 
 
 def run(
-    recipe: Recipe | str | Path, overrides: Iterable[str] = (), *, resume: str | None = None, overwrite: bool = False
+    recipe: Recipe | str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    resume: str | None = None,
+    overwrite: bool = False,
+    allow: Collection[str] = (),
 ) -> Run:
     """Train a recipe and write its run directory.
 
@@ -59,6 +63,7 @@ def run(
         resume: "auto" for the last complete checkpoint in the run directory (or from the start, if there is none), or
             a checkpoint folder.
         overwrite: Delete a run that is already in the run directory.
+        allow: Reward functions of the form MODULE:FUNCTION that may run; see `align.rewards.load_reward`.
 
     Raises:
         RecipeError: If the recipe cannot be run as written.
@@ -73,8 +78,8 @@ def run(
     _claim(path, resume=resume is not None, overwrite=overwrite)
     set_seed(recipe.train.seed)
     with PartialState().local_main_process_first():
-        data = load_preferences(recipe.data, cached_reference=recipe.ref.kind == "cached")
-    trainer, ref = build_trainer(recipe, data.train, data.eval)
+        data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns)
+    trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow)
     if checkpoint is not None:
         _same_reference(path, ref, checkpoint)
         logger.warning("resuming from %s", checkpoint)
@@ -100,31 +105,38 @@ def run(
     return Run(path, trainer, result.metrics)
 
 
-def build_trainer(recipe: Recipe, train: Any, eval_sets: dict[str, Any]) -> tuple[PreferenceTrainer, dict[str, Any]]:
+def build_trainer(
+    recipe: Recipe, train: Any, eval_sets: dict[str, Any], *, allow: Collection[str] = ()
+) -> tuple[Any, dict[str, Any]]:
     """The trainer of a recipe over loaded data, and the identity of its reference."""
     tokenizer = models.load_tokenizer(recipe.model)
+    further: dict[str, Any] = {}
+    if recipe.rows == "prompts":
+        from .rewards import make_reward
+
+        further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
     adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
     policy = models.load_model(recipe.model, adapter=adapter, trainable=True)
-    ref_model = None
-    if recipe.ref.kind == "model":
-        ref_model = models.load_model(models.another_model(recipe.model, recipe.ref.path))
-    ref = reference_identity(recipe, policy, ref_model)
+    if recipe.rows == "pairs":
+        other = models.another_model(recipe.model, recipe.ref.path) if recipe.ref.kind == "model" else None
+        further["ref_model"] = models.load_model(other) if other is not None else None
+    ref = reference_identity(recipe, policy, further.get("ref_model"))
     if adapter is not None:
         _say_reference(Path(adapter), ref)
     trainer = METHODS[recipe.method].trainer(
         model=policy,
-        ref_model=ref_model,
         args=recipe.train,
         train_dataset=train,
         eval_dataset=eval_sets or None,
         processing_class=tokenizer,
         peft_config=recipe.lora,
         callbacks=[MetricsFile(Path(str(recipe.train.output_dir)))],
+        **further,
     )
     trainer.reference_identity = ref
     if len(trainer.train_dataset) < len(train):
         logger.warning(
-            "%d of %d training pairs are left out: their prompt alone fills max_length=%s",
+            "%d of %d training rows are left out: their prompt alone fills max_length=%s",
             len(train) - len(trainer.train_dataset), len(train), recipe.train.max_length,
         )  # fmt: skip
     return trainer, ref
@@ -182,7 +194,7 @@ def same_reference(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one.get(key) == other.get(key) for key in ("kind", "digest", "adapter_digest"))
 
 
-def _save(trainer: PreferenceTrainer, recipe: Recipe, path: Path) -> None:
+def _save(trainer: Any, recipe: Recipe, path: Path) -> None:
     is_adapter = isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel)
     target = path / ("adapter" if is_adapter else "model")
     trainer.save_model(str(target))
@@ -196,7 +208,7 @@ def _save(trainer: PreferenceTrainer, recipe: Recipe, path: Path) -> None:
         write_text(card, card.read_text(encoding="utf-8") + _card_sections(trainer, recipe))
 
 
-def _card_sections(trainer: PreferenceTrainer, recipe: Recipe) -> str:
+def _card_sections(trainer: Any, recipe: Recipe) -> str:
     method = METHODS[recipe.method]
     last = {k: v for record in trainer.state.log_history for k, v in record.items() if isinstance(v, int | float)}
     shown = ("train_loss", "rewards/accuracies", "rewards/margins", "log_ratio/chosen", "log_ratio/rejected")
@@ -209,8 +221,9 @@ def _card_sections(trainer: PreferenceTrainer, recipe: Recipe) -> str:
     )
     settings = recipe.resolved_yaml()
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
+    source = f", [arXiv:{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else ""
     return (
-        f"\n## Method\n\n{method.title}, [arXiv:{method.arxiv}](https://arxiv.org/abs/{method.arxiv}), with alignkit.\n"
+        f"\n## Method\n\n{method.title}{source}, with alignkit.\n"
         f"\n## Data\n\n- training: {_code(recipe.data.train.path)} ({_code(recipe.data.train.split)})\n{sets}"
         f"\n## Results\n\nLast logged values; `alignkit eval` writes a full report.\n\n| metric | value |\n|---|---|\n"
         + "\n".join(results)
@@ -232,6 +245,9 @@ def arguments() -> argparse.ArgumentParser:
         "--resume", metavar="auto|CHECKPOINT", help="continue from the last complete checkpoint, or this one"
     )
     parser.add_argument("--overwrite", action="store_true", help="delete the run that is in train.output_dir")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's rewards run this"
+    )
     return parser
 
 
@@ -242,7 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        finished = run(options.recipe, options.overrides, resume=options.resume, overwrite=options.overwrite)
+        finished = run(
+            options.recipe, options.overrides, resume=options.resume, overwrite=options.overwrite, allow=options.allow
+        )
     except (RecipeError, DataError, RunError, OSError) as error:
         print(f"{error}", file=sys.stderr)  # noqa: T201 - the command line's own message
         return 2

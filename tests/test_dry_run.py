@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from align import cli, dry_run
+from align.data import load_preferences
 from align.recipe import load_recipe
 from align.scoring.flops import count_flops
-from align.train import build_trainer, load_preferences
+from align.train import build_trainer
 
 QUIET = ['train.eval_strategy="no"', 'train.save_strategy="no"']
 

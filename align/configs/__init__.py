@@ -5,7 +5,6 @@ from .online import GRPOConfig, RLOOConfig
 from .preference import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
 
 __all__ = [
-    "CONFIGS",
     "ConfigError",
     "DPOConfig",
     "FDPOConfig",
@@ -14,6 +13,3 @@ __all__ = [
     "RLOOConfig",
     "RPOConfig",
 ]
-
-CONFIGS: dict[str, type[PreferenceConfig]] = {"dpo": DPOConfig, "rpo": RPOConfig, "fdpo": FDPOConfig}
-"""Configuration of each method that a recipe can name; `align.methods` adds the trainers."""

@@ -1,6 +1,6 @@
-"""Preference data: the only place that knows data-set columns."""
+"""Data: the only place that knows data-set columns."""
 
-from .load import DataConfig, DataSource, load_preferences
-from .normalise import DataError
+from .load import DataConfig, DataSource, load_data, load_preferences
+from .normalise import DataError, Rows
 
-__all__ = ["DataConfig", "DataError", "DataSource", "load_preferences"]
+__all__ = ["DataConfig", "DataError", "DataSource", "Rows", "load_data", "load_preferences"]

@@ -1,4 +1,4 @@
-"""Data sets from a hub id, a file or a folder, as named sets of normalised preference pairs."""
+"""Data sets from a hub id, a file or a folder, as named sets of normalised rows."""
 
 import logging
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from .across import refuse_damaged
 from .files import COMPRESSION, check_file, check_folder
 from .findings import printable
 from .locate import bad_line
-from .normalise import REF_COLUMNS, ROW, DataError, normalise
-from .split import hold_out
+from .normalise import REF_COLUMNS, ROW, DataError, Rows, normalise
+from .split import hold_out, prompt_position
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class DataSource:
     """Configuration of a hub data set that has several."""
     revision: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
-    """Our name to theirs, for data sets that call `prompt`, `chosen` or `rejected` something else."""
+    """Our name to theirs, for data sets that call `prompt`, `chosen` or whatever else is read something else."""
 
 
 @dataclass
@@ -56,36 +56,56 @@ class DataConfig:
             raise ValueError("eval.holdout: the name is taken by data.holdout; rename the set")
 
 
-class Preferences(NamedTuple):
-    """Training pairs and named evaluation sets, each with the columns `prompt`, `chosen`, `rejected`."""
+class Loaded(NamedTuple):
+    """Training rows and named evaluation sets, each in the format of its kind of rows (`align.data.normalise`)."""
 
     train: Dataset
     eval: dict[str, Dataset]
 
 
-def load_preferences(config: DataConfig, *, cached_reference: bool = False) -> Preferences:
+def load_preferences(config: DataConfig, *, cached_reference: bool = False) -> Loaded:
+    """`load_data` of preference pairs, with the columns `ref_chosen_logps` and `ref_rejected_logps` if asked for."""
+    return load_data(config, columns=REF_COLUMNS if cached_reference else ())
+
+
+def load_data(config: DataConfig, *, rows: Rows = "pairs", columns: tuple[str, ...] = ()) -> Loaded:
     """Load, normalise and split everything a recipe's `data` section names, and hold the sets against each other.
 
     Args:
         config: The section.
-        cached_reference: Keep the columns `ref_chosen_logps` and `ref_rejected_logps`, which must then be there.
+        rows: What a row is.
+        columns: Further columns of numbers that must be there and are kept.
 
     Raises:
         DataError: If a source is missing, rows cannot be used, pairs contradict each other, or evaluated pairs are
             trained on, naming rows and reasons.
     """
-    keep = (ROW, *(REF_COLUMNS if cached_reference else ()))
-    sets = {TRAIN: _load(config.train, TRAIN, config.unusable, keep)}
+    keep = (ROW, *columns)
+    sets = {TRAIN: _load(config.train, TRAIN, config.unusable, keep, rows)}
     sets |= {
-        f"{EVAL}{name}": _load(source, f"{EVAL}{name}", config.unusable, keep) for name, source in config.eval.items()
+        f"{EVAL}{name}": _load(source, f"{EVAL}{name}", config.unusable, keep, rows)
+        for name, source in config.eval.items()
     }
     if config.holdout:
         sets[TRAIN], sets[f"{EVAL}holdout"] = hold_out(sets[TRAIN], config.holdout)
-    sets = {name: data.remove_columns(ROW) for name, data in refuse_damaged(sets, unusable=config.unusable).items()}
-    return Preferences(sets.pop(TRAIN), {name.removeprefix(EVAL): data for name, data in sets.items()})
+    if rows == "pairs":
+        sets = refuse_damaged(sets, unusable=config.unusable)
+    else:
+        _say_overlap(sets)
+    sets = {name: data.remove_columns(ROW) for name, data in sets.items()}
+    return Loaded(sets.pop(TRAIN), {name.removeprefix(EVAL): data for name, data in sets.items()})
 
 
-def _load(source: DataSource, where: str, unusable: str, keep: tuple[str, ...]) -> Dataset:
+def _say_overlap(sets: dict[str, Dataset]) -> None:
+    """Warn of evaluated prompts that are trained on."""
+    trained = {prompt_position(prompt) for prompt in sets[TRAIN]["prompt"]}
+    for name, data in sets.items():
+        shared = sum(prompt_position(prompt) in trained for prompt in data["prompt"]) if name != TRAIN else 0
+        if shared:
+            logger.warning("%s: %d of %d prompts are trained on too", name, shared, len(data))
+
+
+def _load(source: DataSource, where: str, unusable: str, keep: tuple[str, ...], rows: Rows) -> Dataset:
     try:
         raw = read(source)
     except Exception as error:
@@ -96,7 +116,7 @@ def _load(source: DataSource, where: str, unusable: str, keep: tuple[str, ...]) 
     raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
     try:
         dataset, dropped = normalise(
-            raw, columns=source.columns, where=f"{where} ({source.path})", unusable=unusable, keep=keep
+            raw, columns=source.columns, where=f"{where} ({source.path})", unusable=unusable, keep=keep, rows=rows
         )
     except DataError as error:
         raise DataError(_clean(str(error))) from None

@@ -1,21 +1,35 @@
-"""Preference rows normalised to TRL's explicit format: `prompt`, `chosen`, `rejected`. The layouts are those of `rows`."""
+"""Rows normalised to TRL's explicit formats.
+
+`pairs`: `prompt`, `chosen`, `rejected`, in the layouts of `rows`. `completions`: `prompt`, `completion`. `prompts`: `prompt`
+and every other column as it is, for reward functions (both in `other_rows`).
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset, concatenate_datasets
 
+from .other_rows import read_completion, read_prompt
 from .rows import RowError, read_row
+
+Rows = Literal["pairs", "completions", "prompts"]
+"""What a row of a method's data is."""
 
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 ROW = "alignkit_row"
 """Column of row numbers, counted from 1 in the source, for rows that are split or dropped before they are spoken of."""
-ALIASES = (
-    {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
-    {"chosen": "chosen", "rejected": "rejected"},
-    {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},
-)
+ALIASES: dict[Rows, tuple[dict[str, str], ...]] = {
+    "pairs": (
+        {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
+        {"chosen": "chosen", "rejected": "rejected"},
+        {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},
+    ),
+    "completions": ({"prompt": "prompt", "completion": "completion"}, {"completion": "messages"}),
+    "prompts": ({"prompt": "prompt"},),
+}
+"""For each kind of rows the layouts of columns, ours to theirs, tried in this order."""
+READ = {"pairs": read_row, "completions": read_completion, "prompts": read_prompt}
 LIKE_A_PROMPT = ("instruction", "question", "query", "input", "context", "Prompt")
 SHOWN = 10
 SLICE = 10_000  # rows that are Python objects at a time
@@ -26,16 +40,23 @@ class DataError(ValueError):
 
 
 def normalise(
-    raw: Dataset, *, columns: Mapping[str, str], where: str, unusable: str = "error", keep: Sequence[str] = ()
+    raw: Dataset,
+    *,
+    columns: Mapping[str, str],
+    where: str,
+    unusable: str = "error",
+    keep: Sequence[str] = (),
+    rows: Rows = "pairs",
 ) -> tuple[Dataset, list[str]]:
-    """Bring every row to `prompt`, `chosen`, `rejected`, all strings or all lists of messages.
+    """Bring every row to one format, its texts all strings or all lists of messages.
 
     Args:
         raw: Rows in one of the layouts above.
         columns: Our name to theirs, where they differ.
         where: What to call the source in messages.
         unusable: "error" or "drop".
-        keep: Further columns to carry over unchanged; numbers, and required.
+        keep: Further columns to carry over unchanged; numbers, and required. `columns` may name them too.
+        rows: What a row is; of `prompts` all columns are carried over.
 
     Returns:
         The normalised data and a line for each dropped row.
@@ -44,33 +65,45 @@ def normalise(
         DataError: If the columns fit no layout, rows cannot be used (and `unusable` is "error"), none is left, or
             plain and conversational rows are mixed.
     """
-    mapping = layout(raw.column_names, columns, where)
+    mapping = layout(raw.column_names, {k: v for k, v in columns.items() if k not in keep}, where, rows)
+    theirs = {name: columns.get(name, name) for name in keep}
     likely = [name for name in LIKE_A_PROMPT if name in raw.column_names]
-    if "prompt" not in mapping and likely and getattr(raw.features[mapping["chosen"]], "dtype", "") == "string":
+    if (
+        rows == "pairs"
+        and "prompt" not in mapping
+        and likely
+        and getattr(raw.features[mapping["chosen"]], "dtype", "") == "string"
+    ):
         raise DataError(
             f"{where}: no column 'prompt', but {likely[0]!r}; name it with `columns: {{prompt: {likely[0]}}}`, or remove it "
             "if the answers hold the prompt"
         )
-    missing = [name for name in keep if name not in raw.column_names]
+    missing = [name for name in theirs.values() if name not in raw.column_names]
     if missing:
-        raise DataError(f"{where}: missing column {', '.join(missing)}, which ref.kind=cached needs")
+        need = "ref.kind=cached" if set(missing) & set(REF_COLUMNS) else "the objective"
+        raise DataError(
+            f"{where}: missing column {', '.join(missing)}, which {need} needs; there are "
+            f"{', '.join(name for name in raw.column_names if name != ROW)}"
+        )
+    others = [name for name in raw.column_names if rows == "prompts" and name not in (*mapping.values(), *keep)]
     parts: list[Dataset] = []
     problems: list[str] = []
     usable, plain, mixed_at = 0, None, None
     for start in range(0, len(raw), SLICE):
-        rows = []
+        part: list[dict[str, Any]] = []
         for number, row in enumerate(_slice(raw, start), start=start + 1):
             try:
-                rows.append(read_row(row, mapping) | {name: _number(row[name], name) for name in keep})
+                numbers = {ours: _number(row[name], name) for ours, name in theirs.items()} if row else {}
+                part.append(READ[rows](row, mapping) | {name: row[name] for name in others} | numbers)
             except RowError as error:
                 problems.append(f"row {number}: {error}")
                 continue
             usable += 1
-            plain = isinstance(rows[-1]["prompt"], str) if plain is None else plain
-            if mixed_at is None and isinstance(rows[-1]["prompt"], str) != plain:
+            plain = isinstance(part[-1]["prompt"], str) if plain is None else plain
+            if mixed_at is None and isinstance(part[-1]["prompt"], str) != plain:
                 mixed_at = number
-        if rows and mixed_at is None:
-            parts.append(Dataset.from_list(rows))
+        if part and mixed_at is None:
+            parts.append(Dataset.from_list(part))
     if problems and (unusable == "error" or not usable):
         more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         listed = "\n  ".join(problems[:SHOWN])
@@ -90,30 +123,38 @@ def normalise(
     return concatenate_datasets(parts), problems
 
 
-def layout(names: Sequence[str], columns: Mapping[str, str], where: str) -> dict[str, str]:
-    """Our names of the columns to theirs: `chosen`, `rejected` and, if there is one, `prompt`.
+def layout(names: Sequence[str], columns: Mapping[str, str], where: str, rows: Rows = "pairs") -> dict[str, str]:
+    """Our names of the text columns to theirs; of `pairs` and `completions` the prompt may be missing.
 
     Raises:
         DataError: If the columns fit none of the layouts.
     """
     names = [name for name in names if name != ROW]
     for ours, theirs in columns.items():
-        if ours not in ("prompt", "chosen", "rejected"):
-            raise DataError(f"{where}: columns.{ours}: unknown; expected prompt, chosen or rejected")
+        if ours not in ALIASES[rows][0]:
+            *others, last = ALIASES[rows][0]
+            expected = f"{', '.join(others)} or {last}" if others else last
+            raise DataError(f"{where}: columns.{ours}: unknown; expected {expected}")
         if theirs not in names:
             raise DataError(f"{where}: columns.{ours}: no column {theirs!r}; there are {', '.join(names)}")
-    for alias in ALIASES:
+    for alias in ALIASES[rows]:
         mapping = {**alias, **columns}
         if all(theirs in names for theirs in mapping.values()):
             twice = [theirs for theirs in mapping.values() if list(mapping.values()).count(theirs) > 1]
             if twice:
                 raise DataError(
-                    f"{where}: columns: {twice[0]!r} is named twice; give each of prompt, chosen, rejected its own"
+                    f"{where}: columns: {twice[0]!r} is named twice; give each of {', '.join(ALIASES[rows][0])} its own"
                 )
             return mapping
+    if rows == "pairs":
+        raise DataError(
+            f"{where}: no preference columns; expected prompt, chosen, rejected (or question, response_j, response_k), "
+            f"got {', '.join(names)}; map them with `columns: {{prompt: ..., chosen: ..., rejected: ...}}`"
+        )
+    needed = list(ALIASES[rows][0])
     raise DataError(
-        f"{where}: no preference columns; expected prompt, chosen, rejected (or question, response_j, response_k), "
-        f"got {', '.join(names)}; map them with `columns: {{prompt: ..., chosen: ..., rejected: ...}}`"
+        f"{where}: no columns of {rows}; expected {', '.join(needed)}, got {', '.join(names)}; map them with "
+        f"`columns: {{{', '.join(f'{name}: ...' for name in needed)}}}`"
     )
 
 

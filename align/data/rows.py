@@ -43,8 +43,8 @@ def read_row(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[
     """
     if row is None:
         raise RowError("not-utf8", "its text is not UTF-8; write the file again as UTF-8")
-    chosen: Any = _side(row[mapping["chosen"]], "chosen")
-    rejected: Any = _side(row[mapping["rejected"]], "rejected")
+    chosen: Any = side_of(row[mapping["chosen"]], "chosen")
+    rejected: Any = side_of(row[mapping["rejected"]], "rejected")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise RowError("mixed-formats", "chosen and rejected are of different kinds (text and messages)")
     prompt = row[mapping["prompt"]] if "prompt" in mapping else None
@@ -60,17 +60,27 @@ def read_row(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[
     return result
 
 
-def _side(value: Any, side: str) -> Any:
+def side_of(value: Any, side: str) -> Any:
+    """An answer: text, or a list of messages.
+
+    Raises:
+        RowError: If it is neither, or empty.
+    """
     if value is None:
         raise RowError("missing-value", f"{side} is missing")
     if isinstance(value, str):
         if not value.strip():
             raise RowError("empty-answer", f"{side} is empty")
         return value
-    return _messages(value, side)
+    return messages_of(value, side)
 
 
-def _messages(value: Any, side: str) -> list[dict[str, str]]:
+def messages_of(value: Any, side: str) -> list[dict[str, str]]:
+    """A list of messages with role and content and nothing else.
+
+    Raises:
+        RowError: If it is something else.
+    """
     if not isinstance(value, list) or not value:
         kind = "an empty list" if value == [] else _kind(value)
         remedy = "; put it into a list" if isinstance(value, Mapping) and "content" in value else ""
@@ -170,7 +180,7 @@ def _conversation(prompt: Any, chosen: list[dict[str, str]], rejected: list[dict
         if not messages[-1]["content"].strip():
             raise RowError("empty-answer", f"{side} is empty")
     if prompt is not None and not isinstance(prompt, str):
-        prompt = _messages(prompt, "prompt")
+        prompt = messages_of(prompt, "prompt")
     if len(chosen) > 1 or len(rejected) > 1:
         context = chosen[:-1]
         if context != rejected[:-1]:

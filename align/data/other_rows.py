@@ -1,0 +1,79 @@
+"""One row for supervised training or for online training, or why it cannot be used.
+
+| kind | layout | read as |
+|---|---|---|
+| completions | prompt, completion: strings | as it is |
+| completions | prompt, completion: messages, or a prompt string and messages | the prompt becomes messages |
+| completions | messages | the last answer is the completion, what comes before it the prompt |
+| prompts | prompt: string or messages | as it is; every other column goes to the reward functions |
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .rows import RowError, messages_of, side_of
+
+
+def read_completion(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[str, Any]:
+    """A prompt and its completion, both strings or both lists of messages.
+
+    Raises:
+        RowError: If the row cannot be used.
+    """
+    row = _readable(row)
+    completion: Any = side_of(row[mapping["completion"]], "the completion")
+    if "prompt" not in mapping:
+        if isinstance(completion, str):
+            raise RowError("no-prompt", "a text without a prompt column; name the prompt with columns.prompt")
+        if len(completion) < 2:
+            raise RowError("no-prompt", "the conversation holds only one message")
+        prompt: Any = completion[:-1]
+        completion = completion[-1:]
+    else:
+        prompt = _prompt(row[mapping["prompt"]])
+    if isinstance(completion, str):
+        if not isinstance(prompt, str):
+            raise RowError("mixed-formats", "the completion is text but the prompt is not")
+        return {"prompt": prompt, "completion": completion}
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    if prompt[-1]["role"] == "assistant":
+        raise RowError("wrong-roles", "the prompt ends with an assistant message")
+    if completion[-1]["role"] != "assistant":
+        raise RowError(
+            "wrong-roles", f"the completion ends with a {completion[-1]['role']} message, not the assistant's"
+        )
+    if not completion[-1]["content"].strip():
+        raise RowError("empty-answer", "the completion is empty")
+    return {"prompt": prompt, "completion": completion}
+
+
+def read_prompt(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[str, Any]:
+    """A prompt: a string, or a list of messages that does not end with an answer.
+
+    Raises:
+        RowError: If the row cannot be used.
+    """
+    prompt = _prompt(_readable(row)[mapping["prompt"]])
+    if not isinstance(prompt, str) and prompt[-1]["role"] == "assistant":
+        raise RowError("wrong-roles", "the prompt ends with an assistant message")
+    return {"prompt": prompt}
+
+
+def _readable(row: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if row is None:
+        raise RowError("not-utf8", "its text is not UTF-8; write the file again as UTF-8")
+    return row
+
+
+def _prompt(value: Any) -> Any:
+    if value is None:
+        raise RowError("missing-value", "the prompt is missing")
+    if value == [] or (isinstance(value, str) and not value.strip()):
+        raise RowError("empty-prompt", "the prompt is empty")
+    if isinstance(value, str):
+        return value
+    messages = messages_of(value, "the prompt")
+    if not messages[-1]["content"].strip():
+        raise RowError("empty-prompt", "the prompt is empty: so is its last message")
+    return messages

@@ -9,9 +9,11 @@ from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer as TRLGRPOTrainer
 from trl import RLOOConfig as TRLRLOOConfig
 from trl import RLOOTrainer as TRLRLOOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from align.scoring import shared_prefix
+from align.trainers.trl_contract import OrderByEpoch
 
 CASES = {"grpo": (GRPOTrainer, GRPOConfig, TRLGRPOTrainer, TRLGRPOConfig), "rloo": (RLOOTrainer, RLOOConfig, TRLRLOOTrainer, TRLRLOOConfig)}  # fmt: skip
 
@@ -56,3 +58,15 @@ def test_a_model_that_cannot_share_falls_back(tmp_path, caplog, monkeypatch):
     assert torch.isfinite(torch.tensor(tiny.losses(one))).all()
     with pytest.raises(ValueError, match="'on', but it has a sliding window"):
         trained(GRPOTrainer, GRPOConfig, tmp_path / "b", max_steps=1, shared_prefix="on")
+
+
+def test_every_epoch_has_the_order_that_trls_sampler_gives_it():
+    sampler = RepeatSampler(range(9), mini_repeat_count=2, batch_size=3, shuffle=True, seed=4)
+    by_epoch = OrderByEpoch.of(sampler)
+    orders = []
+    for epoch in range(3):
+        orders.append(list(sampler))
+        by_epoch.set_epoch(epoch)
+        by_epoch.set_epoch(epoch)  # the Trainer calls it more than once
+        assert list(by_epoch) == orders[-1]
+    assert orders[0] != orders[1] != orders[2]

@@ -1,0 +1,39 @@
+"""Calibration, diversity, divergences and frontiers."""
+
+from .mutant import noticed_by
+
+CALIBRATION, DIVERSITY = "eval/calibration.py", "eval/diversity.py"
+DIVERGENCE, FRONTIER = "eval/divergence.py", "eval/frontier.py"
+calibration = noticed_by("tests/test_calibration.py")
+diversity = noticed_by("tests/test_diversity.py")
+divergence = noticed_by("tests/test_divergence_estimates.py")
+frontier = noticed_by("tests/test_frontier.py")
+MUTANTS = [
+    calibration("measures: a tie is wrong", CALIBRATION, "return Judged(np.exp(chosen_mean_logp), (margin > 0) + 0.5 * (margin == 0))", "return Judged(np.exp(chosen_mean_logp), (margin > 0) + 0.0)"),
+    calibration("measures: certainty has no bin", CALIBRATION, "np.minimum((confidence * bins).astype(int), bins - 1)", "(confidence * bins).astype(int)"),
+    calibration("measures: confidence of the chosen side only", CALIBRATION, "np.maximum(p, 1.0 - p)", "p"),
+    calibration("measures: bins count alike", CALIBRATION, "sum(part.n * abs(part.accuracy - part.confidence) for part in parts)", "len(judged.confidence) / len(parts) * sum(abs(part.accuracy - part.confidence) for part in parts)"),
+    calibration("measures: errors cancel", CALIBRATION, "part.n * abs(part.accuracy - part.confidence)", "part.n * (part.accuracy - part.confidence)"),
+    calibration("measures: bins of mass unsorted", CALIBRATION, 'np.argsort(confidence, kind="stable")', "np.arange(len(confidence))"),
+    calibration("measures: the brier score unsquared", CALIBRATION, "(1.0 - probability(margin)) ** 2", "1.0 - probability(margin)"),
+    calibration("measures: temperature upside down", CALIBRATION, "return 1 / ((low + high) / 2)", "return (low + high) / 2"),
+    calibration("measures: the likelihood of the wrong side", CALIBRATION, "np.logaddexp(0.0, -margin)", "np.logaddexp(0.0, margin)"),
+    diversity("measures: entropy of the wrong sign", DIVERSITY, "-float(row.sum()) / (", "float(row.sum()) / ("),
+    diversity("measures: length ignored", DIVERSITY, "(max(len(row), 1) if per_token else 1)", "1"),
+    diversity("measures: case tells words apart", DIVERSITY, "text.lower().split()", "text.split()"),
+    diversity("measures: a text compared with itself", DIVERSITY, "if j != i", ""),
+    diversity("measures: embeddings of any length", DIVERSITY, "unit = embeddings / lengths", "unit = embeddings"),
+    diversity("measures: eigenvalues not shares", DIVERSITY, "np.linalg.eigvalsh(gram / len(unit))", "np.linalg.eigvalsh(gram)"),
+    diversity("measures: extrapolated", DIVERSITY, "if len(order) == 0 or not kl[order[0]] <= at <= kl[order[-1]]:", "if len(order) == 0:"),
+    divergence("measures: forward KL from the wrong side", DIVERGENCE, "return mean_estimate(-from_ref, rng=rng)", "return mean_estimate(from_ref, rng=rng)"),
+    divergence("measures: low variance for the other direction", DIVERGENCE, "np.expm1(-log_ratio) + log_ratio", "np.expm1(log_ratio) - log_ratio"),
+    divergence("measures: Jensen-Shannon of the paper", DIVERGENCE, "mean_estimate((ours + theirs) / 2, rng=rng)", "mean_estimate(ours + theirs, rng=rng)"),
+    divergence("measures: one side of Jensen-Shannon", DIVERGENCE, "np.logaddexp(0.0, from_ref)", "np.logaddexp(0.0, -from_ref)"),
+    divergence("measures: alpha means one minus alpha", DIVERGENCE, "np.exp((1 - alpha) * r", "np.exp(alpha * r"),
+    divergence("measures: balance forgotten", DIVERGENCE, " + np.log(2) - np.logaddexp(0.0, r))", ")"),
+    divergence("measures: one answer has an interval", DIVERGENCE, "if len(terms) < 2:", "if len(terms) < 1:"),
+    frontier("measures: the worst first", FRONTIER, "key=lambda p: (p.cost.value, -p.gain.value)", "key=lambda p: (p.cost.value, p.gain.value)"),
+    frontier("measures: beyond the budget", FRONTIER, "        if point.cost.value >= budget:\n            break\n", ""),
+    frontier("measures: below the floor", FRONTIER, "gain, at = max(gain, point.gain.value), cost", "gain, at = point.gain.value, cost"),
+    frontier("measures: dominated within noise", FRONTIER, "other.gain.low > point.gain.high", "other.gain.value > point.gain.value"),
+]  # fmt: skip

@@ -99,6 +99,14 @@ class PreferenceConfig(TRLDPOConfig):
             found.append("train_sampling_strategy: 'batch_rebalance' needs a column of lengths; use 'group_by_length'")
         return found + out_of_range(self)
 
+    def columns(self) -> tuple[str, ...]:
+        """Further data columns that the loss needs: a finite number for each pair."""
+        return ()
+
+    def reader_of(self, column: str) -> str:
+        """What needs such a column, for messages."""
+        return type(self).__name__
+
     def _refused(self) -> dict[str, str]:
         if self.router_aux_loss_coef == 0.0:
             return {name: why for name, why in REFUSED.items() if name != "router_aux_loss_coef"}

@@ -1,6 +1,23 @@
-"""Objectives as pure functions of log-probabilities; the data flow is told in `preference.py`."""
+"""Objectives as pure functions of log-probabilities; the data flow is told in `preference.py`, a table in `README.md`."""
 
 from .divergences import DIVERGENCES, Divergence, divergence
+from .objectives import COLUMNS, OBJECTIVES, Objective, PairBatch, pairwise_loss
+from .pairwise import (
+    copg_group_loss,
+    copg_loss,
+    discopop_loss,
+    dno_loss,
+    ipo_loss,
+    ipo_mean_loss,
+    margin_dpo_loss,
+    nll_loss,
+    per_token,
+    reward_aware_rpo_loss,
+    robust_dpo_loss,
+    simpo_loss,
+    soft_dpo_loss,
+    wpo_weights,
+)
 from .preference import (
     Pair,
     PreferenceLoss,
@@ -13,15 +30,34 @@ from .preference import (
 )
 
 __all__ = [
+    "COLUMNS",
     "DIVERGENCES",
+    "OBJECTIVES",
     "Divergence",
+    "Objective",
     "Pair",
+    "PairBatch",
     "PreferenceLoss",
+    "copg_group_loss",
+    "copg_loss",
+    "discopop_loss",
     "divergence",
+    "dno_loss",
     "dpo_loss",
     "f_dpo_loss",
     "implicit_rewards",
+    "ipo_loss",
+    "ipo_mean_loss",
     "log_ratios",
+    "margin_dpo_loss",
+    "nll_loss",
+    "pairwise_loss",
+    "per_token",
+    "reward_aware_rpo_loss",
+    "robust_dpo_loss",
     "rpo_loss",
     "sequence_logps",
+    "simpo_loss",
+    "soft_dpo_loss",
+    "wpo_weights",
 ]

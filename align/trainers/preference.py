@@ -28,11 +28,12 @@ from ..models import keep_quantised_weights_plain
 from ..scoring.lengths import SeededLengthSampler, parts_within, pick_pairs, tokens_of_pairs
 from .alarms import Alarms
 from .checkpointing import lengths_of, positions_of, settle_checkpointing
+from .columns import WithColumns, check_columns, columns_of
 from .metrics import MetricSums, Work, preference_metrics
 from .precompute import with_reference
 from .prefix_sharing import PrefixSharing
 from .safe_runs import SafeRuns
-from .trl_contract import dropout_off, fast_head, no_model_hash, reference_logps, score, scoring_inputs
+from .trl_contract import dropout_off, fast_head, no_model_hash, reference_logps, score, scoring_inputs, without_columns
 
 
 class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
@@ -83,23 +84,19 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
             refuse_silent_dropout(config, args.disable_dropout, where)
+        check_columns(args, train_dataset, eval_dataset, where=where)
         self.sums, self.alarms = MetricSums(), Alarms()
         self.sharing = PrefixSharing(args.shared_prefix, args.max_length)
         self._pairs_in_step: int | None = None
         with no_model_hash():
             super().__init__(
-                model=model,
-                ref_model=ref_model,
-                args=args,
-                data_collator=data_collator,
-                train_dataset=train_dataset,
-                eval_dataset=eval_dataset,
-                processing_class=processing_class,
-                callbacks=[*(callbacks or []), self.sums, self.alarms],
-                optimizers=optimizers,
-                quantization_config=quantization_config,
+                model=model, ref_model=ref_model, args=args, data_collator=data_collator, train_dataset=train_dataset,
+                eval_dataset=eval_dataset, processing_class=processing_class, optimizers=optimizers,
+                callbacks=[*(callbacks or []), self.sums, self.alarms], quantization_config=quantization_config,
                 peft_config=peft_config,
-            )
+            )  # fmt: skip
+        if args.columns():
+            self.data_collator = WithColumns(self.data_collator, args.columns())
         for each in (self.model, self.ref_model):
             if each is not None:
                 keep_quantised_weights_plain(each)
@@ -115,15 +112,25 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
         if args.chooses_checkpointing:
             settle_checkpointing(self)
 
-    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair) -> PreferenceLoss:
+    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair, **columns: Tensor) -> PreferenceLoss:
         """The objective. Overridden by each method.
 
         Args:
             policy: log π(y|x), summed over the answer, in nats; carries the gradient. Each side has shape (batch,).
             ref: log π_ref(y|x), likewise.
             tokens: Tokens of each answer.
+            columns: From `loss_columns`, by name. Shape (batch,).
         """
         raise NotImplementedError
+
+    def loss_columns(self, inputs: dict[str, Tensor], scored: Any) -> dict[str, Tensor]:
+        """What else the objective reads of a batch and its `Scored`: the data columns of the configuration."""
+        return columns_of(inputs, self.args.columns())
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """TRL's, and the data columns: what is not listed is taken out of the data."""
+        super()._set_signature_columns_if_needed()
+        self._signature_columns += [name for name in self.args.columns() if name not in self._signature_columns]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The Trainer's; `group_by_length` goes by the length of pairs, and repeats when a run resumes."""
@@ -182,7 +189,7 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
         policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2))
         ref = Pair(*reference_logps(self, inputs))
         tokens = Pair(*scored.mask.sum(dim=1).to(policy.chosen.dtype).chunk(2))
-        result = self.preference_loss(policy, ref, tokens)
+        result = self.preference_loss(policy, ref, tokens, **self.loss_columns(inputs, scored))
         work = Work(*self.sharing.positions(scorer, inputs), tokens_of_pairs(inputs))
         self.sums.hold(preference_metrics(policy, ref, result, scored, work))
         if self._pairs_in_step is None:
@@ -199,7 +206,7 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
         """TRL's, with dropout off: it would otherwise run while the policy trains. Prompts are shared as in training."""
         scorer: Any = self.sharing.scorer(model, scoring_inputs(inputs), self.accelerator)
         with dropout_off(self.model, self.ref_model), fast_head():
-            return super().compute_ref_log_probs(scorer, inputs)
+            return super().compute_ref_log_probs(scorer, without_columns(inputs))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics gathered since the last call, under the prefix of the evaluation that `logs` belong to."""
@@ -209,9 +216,7 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
             metrics.pop("loss", None)
             logs.update(metrics)
         elif mode == "train":
-            if (
-                not metrics
-            ):  # every step since the last log was skipped, and the Trainer's loss leaves them out in its way
+            if not metrics:  # every step since the last log was skipped, which the Trainer's loss leaves out in its way
                 logs.pop("loss")
             if self.guard.skipped:
                 logs["skipped_steps"] = self.guard.skipped

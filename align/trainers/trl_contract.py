@@ -3,7 +3,9 @@
 - `DPOTrainer` patches the model's forward so that `fused_lm_head=True` yields `FusedCausalLMOutput`: `log_probs`,
   `entropy`, `mean_logits`, `is_top1`, each (2B, T-1), zero outside the labels.
 - A batch is [chosen; rejected] on dim 0, with `input_ids`, `attention_mask`, `completion_mask` and, if precomputed,
-  `ref_chosen_logps` and `ref_rejected_logps`.
+  `ref_chosen_logps` and `ref_rejected_logps`. Its collator drops every other column, and so does
+  `_set_signature_columns_if_needed`, which fills `_signature_columns` once.
+- `use_weighting` makes the fused head yield `log_sum_sq_probs` too.
 - `compute_ref_log_probs(model, batch)` returns summed log-probabilities of the reference; a fresh adapter's reference
   is the base model, a loaded adapter's is a frozen copy named "ref".
 - The patched forward asks `trl.trainer.utils._use_triton(device)` whether to project label positions only; on CPU it
@@ -39,6 +41,8 @@ from trl.trainer.utils import RepeatSampler
 from ..scoring.head import FrozenHead
 
 NOT_FOR_THE_MODEL = frozenset({"completion_mask", "ref_chosen_logps", "ref_rejected_logps"})
+COLUMN = "column."
+"""Prefix of a batch's entries that are data columns; they are for the loss alone."""
 
 
 class Scored(NamedTuple):
@@ -49,12 +53,20 @@ class Scored(NamedTuple):
     mean_logits: Float[Tensor, "rows time"]
     is_top1: Bool[Tensor, "rows time"]
     mask: Bool[Tensor, "rows time"]
+    log_sum_sq_probs: Float[Tensor, "rows time"] | None = None
+    """log Σ p² over the vocabulary, where `use_weighting` asks for it."""
+
+
+def without_columns(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch without its data columns."""
+    return {name: value for name, value in inputs.items() if not name.startswith(COLUMN)}
 
 
 def scoring_inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """What the model gets of a batch, and the labels to score."""
     labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-    return {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL} | {"labels": labels}
+    kept = without_columns(inputs).items()
+    return {name: value for name, value in kept if name not in NOT_FOR_THE_MODEL} | {"labels": labels}
 
 
 def score(model: Callable[..., Any], inputs: dict[str, Tensor]) -> tuple[Scored, Any]:
@@ -63,12 +75,14 @@ def score(model: Callable[..., Any], inputs: dict[str, Tensor]) -> tuple[Scored,
     with fast_head():
         outputs = model(**scoring_inputs(inputs), use_cache=False, fused_lm_head=True)
     last = slice(-mask.size(1), None)  # prompt-learning adapters put virtual tokens in front
+    squares = outputs.log_sum_sq_probs
     return Scored(
         outputs.log_probs[:, last],
         outputs.entropy[:, last].detach(),
         outputs.mean_logits[:, last].detach(),
         outputs.is_top1[:, last],
         mask,
+        None if squares is None else squares[:, last].detach(),
     ), outputs
 
 

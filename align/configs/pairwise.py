@@ -1,0 +1,158 @@
+"""Configuration of `PairwiseTrainer`: any weighted sum of the pairwise objectives, and the methods that have a name."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, NamedTuple
+
+from ..losses.objectives import COLUMNS, OBJECTIVES
+from .preference import PreferenceConfig
+
+logger = logging.getLogger(__name__)
+
+_OWN_LOSS = "name it in `objective`"
+HONOURED = ("label_smoothing", "use_weighting", "discopop_tau")
+
+SETTINGS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "label_smoothing": (lambda value: 0.0 <= value < 0.5, "in [0, 0.5)"),
+    "discopop_tau": (lambda value: 0.0 < value <= 1.0, "in (0, 1]"),
+    "margin_scale": (lambda value: 0.0 < value < math.inf, "positive and finite"),
+    "reward_scale": (lambda value: 0.0 < value < math.inf, "positive and finite"),
+    "simpo_gamma": (lambda value: 0.0 <= value < math.inf, "finite and not negative"),
+}
+"""What objectives read besides β, and its range."""
+
+
+@dataclass
+class PairwiseConfig(PreferenceConfig):
+    """Settings of `align.trainers.pairwise.PairwiseTrainer`.
+
+    `objective` maps names from `align.losses.OBJECTIVES` to weights. `label_smoothing`, `discopop_tau` and
+    `use_weighting` (WPO's weights) are TRL's fields. A setting that no chosen objective reads is an error.
+    """
+
+    objective: dict[str, float | int] = field(
+        default_factory=lambda: {"sigmoid": 1.0},
+        metadata={"help": f"Objectives and their weights: {', '.join(OBJECTIVES)}."},
+    )
+    pair_weights: bool = field(
+        default=False, metadata={"help": "Multiply each pair's loss with the data's column `weight`."}
+    )
+    margin_scale: float = field(
+        default=1.0, metadata={"help": "Reverse PO's γ: nats of margin for one unit of the column `margin`."}
+    )
+    reward_scale: float = field(
+        default=1.0, metadata={"help": "Reward-aware RPO's η: scale of the gap of scores that the margin should have."}
+    )
+    simpo_gamma: float = field(
+        default=0.5, metadata={"help": "SimPO's γ: target margin in nats, β in it. SimPO's β is 2 or more."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.use_weighting and self.shared_prefix == "auto":
+            logger.warning("shared_prefix: every prompt is computed once per answer, because use_weighting is on")
+            self.shared_prefix = "off"
+
+    def problems(self) -> list[str]:
+        """See `PreferenceConfig.problems`."""
+        found = super().problems()
+        unknown = [name for name in self.objective if name not in OBJECTIVES]
+        found += [f"objective: unknown, got {name!r}; there are {', '.join(OBJECTIVES)}" for name in unknown]
+        for name, weight in self.objective.items():
+            if not 0 < weight < math.inf:
+                found.append(f"objective: the weight of {name} must be positive and finite, got {weight}")
+        if not unknown and not any(OBJECTIVES[name].rewards for name in self.objective):
+            found.append(f"objective: nothing compares the two answers, got {self.objective}; add sigmoid, say")
+        found += self._setting_problems()
+        if self.use_weighting and self.shared_prefix == "on":
+            found.append("shared_prefix: packed rows lack what use_weighting needs; use 'auto' or 'off'")
+        return found
+
+    def _setting_problems(self) -> list[str]:
+        found = []
+        defaults = {f.name: f.default for f in fields(self) if f.default is not MISSING}
+        for name, (fits, range_) in SETTINGS.items():
+            value, readers = getattr(self, name), readers_of(name)
+            if not fits(value):
+                found.append(f"{name}: must be {range_}, got {value}")
+            elif value != defaults[name] and not set(readers) & set(self.objective):
+                found.append(f"{name}: no chosen objective reads it, got {value}; {' or '.join(readers)} would")
+        if "robust" in self.objective and self.label_smoothing == 0.0:
+            found.append("label_smoothing: objective robust needs the rate of flipped labels, above 0; 0 is sigmoid")
+        return found
+
+    def _refused(self) -> dict[str, str]:
+        refused = super()._refused() | {"loss_type": _OWN_LOSS, "loss_weights": _OWN_LOSS}
+        return {name: why for name, why in refused.items() if name not in HONOURED}
+
+    def columns(self) -> tuple[str, ...]:
+        """Data columns that the objectives and `pair_weights` read; see `align.losses.COLUMNS`."""
+        return tuple(name for name in COLUMNS if self.reader_of(name))
+
+    def reader_of(self, column: str) -> str:
+        """What needs a data column; empty if nothing does."""
+        if column == "weight":
+            return "pair_weights" if self.pair_weights else ""
+        readers = [name for name in self.objective if name in OBJECTIVES and column in OBJECTIVES[name].columns]
+        return f"objective {' and '.join(readers)}" if readers else ""
+
+    def settings(self) -> dict[str, float]:
+        """What objectives read besides β, by name."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+
+def readers_of(setting: str) -> list[str]:
+    """The objectives that read a setting."""
+    return [name for name, objective in OBJECTIVES.items() if setting in objective.reads]
+
+
+class Preset(NamedTuple):
+    """A method that is a `PairwiseConfig` with some fields given."""
+
+    title: str
+    arxiv: str
+    settings: dict[str, Any]
+
+
+PRESETS: dict[str, Preset] = {
+    "robust": Preset("Robust DPO (Chowdhury et al. 2024)", "2403.00409", {"objective": {"robust": 1.0}}),
+    "ipo": Preset(
+        "Identity Preference Optimization, summed (Azar et al. 2023)", "2310.12036", {"objective": {"ipo": 1.0}}
+    ),
+    "ipo_mean": Preset(
+        "Identity Preference Optimization, length-mean as in TRL (Azar et al. 2023)",
+        "2310.12036",
+        {"objective": {"ipo_mean": 1.0}},
+    ),
+    "irpo": Preset(
+        "Iterative Reasoning Preference Optimization (Pang et al. 2024)",
+        "2404.19733",
+        {"objective": {"sigmoid": 1.0, "nll": 1.0}},
+    ),
+    "discopop": Preset("DiscoPOP (Lu et al. 2024)", "2406.08414", {"objective": {"discopop": 1.0}}),
+    "copg": Preset(
+        "Contrastive Policy Gradient (Flet-Berliac et al. 2024)", "2406.19185", {"objective": {"copg": 1.0}}
+    ),
+    "dno": Preset("Direct Nash Optimization (Rosset et al. 2024)", "2404.03715", {"objective": {"dno": 1.0}}),
+    "gpo": Preset(
+        "General Preference Optimization, paired (Zhang et al. 2024)", "2410.02197", {"objective": {"copg": 1.0}}
+    ),
+    "reverse_po": Preset(
+        "Reverse Preference Optimization (Huang et al. 2025)", "2505.22172", {"objective": {"reverse_po": 1.0}}
+    ),
+    "reward_aware_rpo": Preset(
+        "Reward-aware Preference Optimization, forward (Nemotron-4, 2024)",
+        "2406.11704",
+        {"objective": {"reward_aware_rpo": 1.0}},
+    ),
+    "simpo": Preset("Simple Preference Optimization (Meng et al. 2024)", "2405.14734", {"objective": {"simpo": 1.0}}),
+    "dpo_norm": Preset("Length-normalised DPO (Tülu 3, 2024)", "2411.15124", {"objective": {"sigmoid_norm": 1.0}}),
+    "wpo": Preset(
+        "Weighted Preference Optimization (Zhou et al. 2024)",
+        "2406.11827",
+        {"objective": {"sigmoid": 1.0}, "use_weighting": True},
+    ),
+}
+"""By the name that a recipe's `method` gives it."""

@@ -1,0 +1,93 @@
+"""Data columns that a loss reads: asked for at construction, and carried past TRL, which drops them."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from ..configs import PreferenceConfig
+from ..losses.objectives import COLUMNS
+from .trl_contract import COLUMN
+
+SLICE = 10_000  # rows that are Python objects at a time
+ANY = (-math.inf, math.inf)
+
+
+def check_columns(args: PreferenceConfig, train: Any, evaluation: Any, *, where: str) -> None:
+    """Refuse data sets that lack a column which the loss reads, or have a value in it that is no number of its range.
+
+    Rows of streamed sets are looked at as they come.
+
+    Raises:
+        ValueError: With the data set, the column, what needs it and the row, counted from 1.
+    """
+    if not args.columns():
+        return
+    named = evaluation if isinstance(evaluation, Mapping) else {"eval_dataset": evaluation}
+    for name, data in {"train_dataset": train, **named}.items():
+        present = getattr(data, "column_names", None)
+        if present is None:
+            continue
+        for column in args.columns():
+            if column not in present:
+                raise ValueError(
+                    f"{where}: {name}: no column {column!r}, which {args.reader_of(column)} needs; "
+                    f"there are {', '.join(present)}"
+                )
+        if isinstance(data, Dataset):
+            for column, row, value in _wrong(data, args.columns()):
+                raise ValueError(f"{where}: {name}: row {row}: {_complaint(column, value)}")
+
+
+def _wrong(data: Dataset, columns: tuple[str, ...]) -> Iterator[tuple[str, int, Any]]:
+    selected = data.select_columns(list(columns)).with_format("arrow")
+    for number, part in enumerate(selected.iter(batch_size=SLICE)):
+        for column in columns:
+            for index, value in enumerate(part[column].to_pylist()):
+                if not fits(value, column):
+                    yield column, number * SLICE + index + 1, value
+
+
+def fits(value: Any, column: str) -> bool:
+    """Whether a value is a finite number of the column's range."""
+    low, high = COLUMNS.get(column, ANY)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and low <= value <= high
+
+
+def _complaint(column: str, value: Any) -> str:
+    low, high = COLUMNS.get(column, ANY)
+    return f"column {column!r} must be a finite number in [{low:g}, {high:g}], got {value!r}"
+
+
+def columns_of(batch: dict[str, torch.Tensor], names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """The data columns of a batch by their own names, shape (pairs,)."""
+    return {name: batch[COLUMN + name] for name in names}
+
+
+class WithColumns:
+    """A collator that adds data columns to another's batches: float tensors of shape (pairs,), named with a prefix.
+
+    Args:
+        collator: TRL's, or the user's own.
+        columns: Names of the columns.
+
+    Raises:
+        ValueError: When called, if a row lacks a column or its value is no number of the column's range.
+    """
+
+    def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, Any]], columns: tuple[str, ...]) -> None:
+        self.collator, self.columns = collator, columns
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """The other's batch and the columns."""
+        batch = dict(self.collator(examples))
+        for column in self.columns:
+            values = [example.get(column) for example in examples]
+            wrong = [value for value in values if not fits(value, column)]
+            if wrong:
+                raise ValueError(f"a row of the data: {_complaint(column, wrong[0])}")
+            batch[COLUMN + column] = torch.tensor(values, dtype=torch.float32)
+        return batch

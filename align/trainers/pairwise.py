@@ -1,0 +1,45 @@
+"""The trainer of every pairwise objective: a weighted sum of `losses.OBJECTIVES`, chosen by its configuration."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..configs.pairwise import PairwiseConfig
+from ..losses import Pair, PreferenceLoss
+from ..losses.objectives import PairBatch, pairwise_loss
+from ..losses.pairwise import wpo_weights
+from .preference import PreferenceTrainer
+
+WPO = "wpo_weight"
+
+
+class PairwiseTrainer(PreferenceTrainer):
+    """A preference trainer whose objective is a weighted sum: IPO, IRPO, CoPG, DNO, SimPO and the others.
+
+    What the objectives read of the data besides texts are columns of numbers (`PairwiseConfig.columns`); a set that
+    lacks one is refused at construction. Each objective's share of the loss, its weight included, is logged as
+    `loss/NAME`, and the mean weight of a pair as `pair_weight`. `rewards/*` are those of the first objective that has
+    rewards: implicit ones against the reference, length-mean for `ipo_mean` and `sigmoid_norm`, and without reference
+    for `simpo`, whose run still scores the reference for the logged log-ratios.
+    """
+
+    config_class = PairwiseConfig
+    _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "pairwise"]
+    _name = "pairwise"
+
+    def loss_columns(self, inputs: dict[str, Tensor], scored: Any) -> dict[str, Tensor]:
+        """The data columns, and under `use_weighting` WPO's weight of each pair, as `wpo_weight`."""
+        columns = super().loss_columns(inputs, scored)
+        if scored.log_sum_sq_probs is None:
+            return columns
+        chosen, rejected = wpo_weights(scored.token_logps, scored.log_sum_sq_probs, scored.mask).chunk(2)
+        return columns | {WPO: chosen * rejected}
+
+    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair, **columns: Tensor) -> PreferenceLoss:
+        """The weighted sum; the column `weight` and WPO's weights multiply all of it."""
+        weights: Any = None
+        for name in ("weight", WPO):
+            if name in columns:
+                weights = columns[name] if weights is None else weights * columns[name]
+        batch = PairBatch(policy, ref, tokens, columns, weights)
+        return pairwise_loss(batch, self.args.objective, beta=self.args.beta, **self.args.settings())

@@ -1,0 +1,107 @@
+"""Configuration of preference and reward models, extending TRL's RewardConfig."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+from trl import RewardConfig
+
+from ..losses.general_preference import check_dimension
+from .common import SKIPPED, ConfigError, out_of_range
+
+REFUSED = {
+    "model_init_kwargs": "load the model with align.preference_model.load_preference_base and pass it",
+    "trust_remote_code": "code of a model is never run",
+    "label_smoothing_factor": "it smooths cross-entropy, which is not the loss here",
+    "pad_token": "deprecated by TRL; set tokenizer.pad_token",
+}
+"""Fields of TRL's RewardConfig that must keep their default, and what to do instead."""
+
+
+@dataclass
+class PreferenceModelConfig(RewardConfig):
+    """Settings of `PreferenceModelTrainer`. All fields of TRL's RewardConfig apply unless refused.
+
+    Raises:
+        ConfigError: If a field that is not honoured is set, or a value is out of range; all at once.
+    """
+
+    dimension: int = field(
+        default=1,
+        metadata={
+            "help": "Dimensions of an answer's embedding: 1 is a Bradley-Terry reward model, an even number a general "
+            "preference model (the authors use 2 to 8)."
+        },
+    )
+    tau: float = field(
+        default=1.0,
+        metadata={"help": "Temperature: a preference has probability σ(score / tau). The general model uses 0.1."},
+    )
+    margin_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the data by how much the chosen answer should be ahead, in units of the score."},
+    )
+    reference_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column of the data with a reference answer, which the model reads before each answer (POLAR). The "
+            "same has to be given when answers are scored."
+        },
+    )
+    max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
+
+    def __post_init__(self) -> None:
+        problems = self.problems()
+        if problems:
+            raise ConfigError("\n".join(problems))
+        super().__post_init__()
+
+    def columns(self) -> tuple[str, ...]:
+        """Further columns of the data that these settings need: one finite number per row each."""
+        return () if self.margin_column is None else (self.margin_column,)
+
+    def text_columns(self) -> tuple[str, ...]:
+        """Further columns of the data that these settings need: one text per row each."""
+        return () if self.reference_column is None else (self.reference_column,)
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the fields of this configuration, one line each, the field's name first."""
+        found = []
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in REFUSED and value != entry.default:
+                found.append(f"{entry.name}: not honoured here, got {value!r}; {REFUSED[entry.name]}")
+        try:
+            check_dimension(self.dimension)
+        except ValueError as error:
+            found.append(str(error))
+        if not 0 < self.tau < math.inf:
+            found.append(f"tau: must be positive and finite, got {self.tau}")
+        center = self.center_rewards_coefficient
+        if center is not None and not 0 <= center < math.inf:
+            found.append(f"center_rewards_coefficient: must be finite and not negative, got {center}")
+        if center is not None and self.dimension != 1:
+            found.append(
+                f"center_rewards_coefficient: there are no rewards to centre at dimension {self.dimension}; leave it out"
+            )
+        named = {"margin_column": self.margin_column, "reference_column": self.reference_column}
+        found += [
+            f"{name}: must name a column other than prompt, chosen and rejected, got {value!r}"
+            for name, value in named.items()
+            if value in ("", "prompt", "chosen", "rejected")
+        ]
+        if self.margin_column is not None and self.margin_column == self.reference_column:
+            found.append(f"reference_column: {self.margin_column!r} is the margin's column already")
+        if self.train_sampling_strategy in ("group_by_length", "batch_rebalance"):
+            found.append(
+                f"train_sampling_strategy: {self.train_sampling_strategy!r} needs lengths that pairs do not have; use 'random'"
+            )
+        template = self.chat_template_path
+        if template is not None and not template.endswith((".jinja", ".j2")):
+            found.append(
+                f"chat_template_path: must be a .jinja file, got {template!r}: tokens of another tokenizer would be missing "
+                "when the model is loaded again"
+            )
+        if self.fsdp and self.use_cpu:
+            found.append("fsdp: accelerate does not shard on CPUs, and would train plain replicas without a word")
+        return found + out_of_range(self)

@@ -56,6 +56,13 @@ class PreferenceConfig(TRLDPOConfig):
     )
 
     max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
+    displacement_pairs: int = field(
+        default=0,
+        metadata={
+            "help": "At each evaluation, log how far the log-probability of the chosen, the rejected and the initially "
+            "greedy answer of so many pairs has moved (`align.trainers.displacement`)."
+        },
+    )
 
     gradient_checkpointing: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default=None,
@@ -93,6 +100,8 @@ class PreferenceConfig(TRLDPOConfig):
             found.append("max_tokens_per_batch: DeepSpeed would take an optimizer step after every part; leave it out")
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             found.append(f"max_tokens_per_batch: must be at least 1, got {self.max_tokens_per_batch}")
+        if self.displacement_pairs < 0:
+            found.append(f"displacement_pairs: must not be negative, got {self.displacement_pairs}")
         if self.fsdp and self.use_cpu:
             found.append("fsdp: accelerate does not shard on CPUs, and would train plain replicas without a word")
         if self.train_sampling_strategy == "batch_rebalance":

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from datasets import Dataset, IterableDataset
 from jaxtyping import Int
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from transformers import (
@@ -29,6 +29,8 @@ from ..scoring.lengths import SeededLengthSampler, parts_within, pick_pairs, tok
 from .alarms import Alarms
 from .checkpointing import lengths_of, positions_of, settle_checkpointing
 from .columns import WithColumns, check_columns, columns_of
+from .displacement import Displacement
+from .dropout import refuse_silent_dropout
 from .metrics import MetricSums, Work, preference_metrics
 from .precompute import with_reference
 from .prefix_sharing import PrefixSharing
@@ -103,12 +105,12 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
         if self._is_vision_dataset:
             raise ValueError(f"{where}: images are not supported; use trl.DPOTrainer")
         if self.aux_loss_enabled:
-            raise ValueError(
-                f"{where}: the load-balancing loss of a mixture of experts is not added; "
-                "set router_aux_loss_coef=0.0 to train without it"
-            )
+            mixture = "the load-balancing loss of a mixture of experts is not added"
+            raise ValueError(f"{where}: {mixture}; set router_aux_loss_coef=0.0 to train without it")
         if isinstance(self.train_dataset, Dataset):
             refuse_cut_to_same(self.train_dataset, args.max_length, where=where)
+        if args.displacement_pairs:
+            self.add_callback(Displacement(self, args.displacement_pairs))
         if args.chooses_checkpointing:
             settle_checkpointing(self)
 
@@ -284,17 +286,4 @@ class FDPOTrainer(PreferenceTrainer):
             beta=self.args.beta,
             f=self.args.generator(),
             beta_scaling=self.args.beta_scaling,
-        )
-
-
-def refuse_silent_dropout(config: PeftConfig | None, disable_dropout: bool, where: str) -> None:
-    """Raise if `disable_dropout=True` would switch off a LoRA dropout that the user asked for.
-
-    Raises:
-        ValueError: In that case, with both remedies.
-    """
-    if disable_dropout and isinstance(config, LoraConfig) and config.lora_dropout > 0:
-        raise ValueError(
-            f"{where}: lora_dropout={config.lora_dropout} would be switched off by disable_dropout=True; "
-            "set disable_dropout=False to train with it, or lora_dropout=0"
         )

@@ -30,8 +30,8 @@ from ..losses.general_preference import (
 )
 from ..models import keep_quantised_weights_plain
 from ..preference_model import HEADS, load_preference_base, write_settings
+from .dropout import refuse_silent_dropout
 from .metrics import TOKENS, MetricSums, Ratio, accuracy
-from .preference import refuse_silent_dropout
 from .safe_runs import SafeRuns
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,59 @@
+"""An append-only file of what a judge has said, so that a run that was killed asks only for what is missing."""
+
+import json
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class Ledger:
+    """Verdicts by key in a jsonl file; a record that holds an `error` is history and answers nothing.
+
+    Each record is written whole and at once, as it comes. A line that holds no verdict, such as the last one of a
+    killed run, is left in place and counts as missing.
+
+    Args:
+        path: The file; made with its folder when the first record comes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, str]] = {}
+        content = path.read_bytes() if path.is_file() else b""
+        self._whole = not content or content.endswith(b"\n")
+        unreadable = []
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                self._learn(json.loads(line))
+            except (ValueError, TypeError, KeyError, RecursionError):
+                unreadable.append(number)
+        if unreadable:
+            logger.warning("%s: %d unreadable lines (first: %d) count as missing", path, len(unreadable), unreadable[0])
+
+    def _learn(self, record: dict[str, Any]) -> None:
+        if "error" in record:
+            return
+        first_wins = float(record["first_wins"])
+        if not 0 <= first_wins <= 1:
+            raise ValueError(f"first_wins must be in [0, 1], got {first_wins}")
+        self._known[str(record["key"])] = (first_wins, str(record["said"]))
+
+    def get(self, key: str) -> tuple[float, str] | None:
+        """The last verdict of a key: probability that the answer shown first is better, and what was said."""
+        return self._known.get(key)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add a record: `key` with `first_wins` and `said`, or with `error`. Safe from several threads."""
+        with self._lock:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            line = json.dumps(record) + "\n"
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line if self._whole else "\n" + line)
+            self._whole = True
+            self._learn(record)

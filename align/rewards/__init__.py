@@ -1,6 +1,27 @@
-"""Rewards: functions with TRL's reward signature, computed without a network."""
+"""Rewards: callables with TRL's reward signature, computed without a network."""
 
-from .load import REWARDS, Reward, load_reward
+from .clarity import Clarity
+from .constraints import Constraints
+from .correctness import Correctness
+from .lengths import Conciseness, LengthBudget
+from .load import FACTS, REWARDS, Reward, columns_of, load_reward, make_reward
+from .relevance import Relevance
+from .repetition import Repetition
 from .sentiment import positive_sentiment
 
-__all__ = ["REWARDS", "Reward", "load_reward", "positive_sentiment"]
+__all__ = [
+    "FACTS",
+    "REWARDS",
+    "Clarity",
+    "Conciseness",
+    "Constraints",
+    "Correctness",
+    "LengthBudget",
+    "Relevance",
+    "Repetition",
+    "Reward",
+    "columns_of",
+    "load_reward",
+    "make_reward",
+    "positive_sentiment",
+]

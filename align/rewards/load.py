@@ -1,4 +1,4 @@
-"""The reward that a recipe names: one of ours, or a function of an installed package that its user has allowed."""
+"""The rewards that a recipe names: ours, or a function of an installed package that its user has allowed."""
 
 import importlib
 import importlib.util
@@ -7,53 +7,142 @@ from collections.abc import Callable, Collection, Sequence
 from importlib import metadata
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..rundir import RunError
+from ..strict import Tree
+from ..typed import build, nearest
+from .clarity import Clarity
+from .constraints import Constraints
+from .correctness import Correctness
+from .lengths import Conciseness, LengthBudget
+from .relevance import Relevance
+from .repetition import Repetition
 from .sentiment import positive_sentiment
 
-Reward = Callable[..., Sequence[float]]
+Reward = Callable[..., Sequence[float | None]]
 
-REWARDS: dict[str, Reward] = {"positive_sentiment": positive_sentiment}
-"""Rewards that a recipe's `eval.gold_reward` can name."""
+
+REWARDS: dict[str, Reward | type] = {
+    "correctness": Correctness,
+    "conciseness": Conciseness,
+    "clarity": Clarity,
+    "length_budget": LengthBudget,
+    "repetition": Repetition,
+    "positive_sentiment": positive_sentiment,
+    "relevance": Relevance,
+    "constraints": Constraints,
+}
+"""Rewards that a recipe can name: a function, or a class whose fields are the reward's options."""
+
+
+class Facts(NamedTuple):
+    """What is known of a reward before it is called: its range, and what it reads beyond the completions."""
+
+    low: float
+    high: float
+    reads: tuple[str, ...] = ()
+
+
+FACTS: dict[str, Facts] = {
+    "correctness": Facts(0, 1, ("answer",)),
+    "conciseness": Facts(0, 1, ("completion_ids",)),
+    "clarity": Facts(0, 1),
+    "length_budget": Facts(0, 1, ("completion_ids",)),
+    "repetition": Facts(0, 1),
+    "positive_sentiment": Facts(-1, 1),
+    "relevance": Facts(0, 1, ("prompts",)),
+    "constraints": Facts(0, 1, ("instruction_id_list", "kwargs")),
+}
+"""By the name of a reward. With `against: reference` relevance reads the column `reference` instead of the prompts."""
+
+PASSED_BY_TRL = ("prompts", "completion_ids")
+
+
+def make_reward(name: str, allowed: Collection[str] = (), **options: Any) -> Reward:
+    """A reward for training, as TRL calls it: `(completions, prompts=, completion_ids=, **columns) -> list`.
+
+    Args:
+        name: A key of `REWARDS`, or MODULE:FUNCTION of an installed package, which must be in `allowed`. It is the
+            reward's `__name__`, by which TRL logs it.
+        allowed: The MODULE:FUNCTION that may be imported and run.
+        **options: The reward's own settings; MODULE:FUNCTION has none.
+
+    Raises:
+        RunError: If the name is unknown or not allowed, or an option is unknown, missing or out of range.
+    """
+    where = f"reward {name!r}"
+    if name not in REWARDS:
+        if ":" not in name:
+            raise RunError(f"{where}: unknown; {nearest(name, REWARDS)}; or MODULE:FUNCTION of an installed package")
+        if options:
+            raise RunError(f"{where}: takes no options, got {', '.join(options)}; fix them in the function itself")
+        return _of_a_package(name, allowed, where)
+    reward: Any = REWARDS[name]
+    if not isinstance(reward, type):
+        if options:
+            raise RunError(f"{where}: takes no options, got {', '.join(options)}")
+        return reward
+    tree = Tree(where)
+    made = build(reward, options, (), tree)
+    if tree.problems:
+        raise RunError("\n".join(tree.problems))
+    return made
+
+
+def columns_of(name: str, **options: Any) -> tuple[str, ...]:
+    """The columns of the data that a reward of ours reads, by its name and options."""
+    if name == "relevance" and options.get("against") == "reference":
+        return ("reference",)
+    return tuple(column for column in FACTS[name].reads if column not in PASSED_BY_TRL) if name in FACTS else ()
 
 
 def load_reward(name: str, allowed: Collection[str] = ()) -> Reward:
-    """The reward that a recipe names.
+    """The reward that a recipe's `eval.gold_reward` names; it is called with `completions=[...]` alone.
 
     A recipe may come from a stranger, so it cannot run code: beyond `REWARDS` it can name MODULE:FUNCTION, which is
     imported only if whoever evaluates has allowed this very string, and only from an installed package, never from a
     file that happens to lie in the working directory.
 
     Args:
-        name: A key of `REWARDS`, or MODULE:FUNCTION, which is called with `completions=[...]` alone.
+        name: A key of `REWARDS` that reads completions alone, or MODULE:FUNCTION.
         allowed: What was given with `--allow`.
 
     Raises:
-        RunError: If the name is unknown, is not allowed, is not of an installed package, or is no function.
+        RunError: If the name is unknown, reads more than completions, is not allowed, is not of an installed package,
+            or is no function.
     """
+    where = "eval.gold_reward"
     if name in REWARDS:
-        return REWARDS[name]
-    module, colon, function = name.partition(":")
-    if not colon:
-        raise RunError(f"eval.gold_reward: unknown, got {name!r}; one of {', '.join(REWARDS)}, or MODULE:FUNCTION")
+        if FACTS[name].reads:
+            free = ", ".join(key for key, facts in FACTS.items() if not facts.reads)
+            raise RunError(
+                f"{where}: {name!r} reads {', '.join(FACTS[name].reads)}, which an evaluation does not pass; one of {free}, "
+                "or MODULE:FUNCTION"
+            )
+        return make_reward(name)
+    if ":" not in name:
+        raise RunError(f"{where}: unknown, got {name!r}; one of {', '.join(REWARDS)}, or MODULE:FUNCTION")
+    return _of_a_package(name, allowed, where)
+
+
+def _of_a_package(name: str, allowed: Collection[str], where: str) -> Reward:
+    module, _, function = name.partition(":")
     if name not in allowed:
-        raise RunError(
-            f"eval.gold_reward: {name!r} would run code that the recipe names; if you know it, add --allow {name}"
-        )
+        raise RunError(f"{where}: {name!r} would run code that the recipe names; if you know it, add --allow {name}")
     top = module.partition(".")[0]
     if not _is_installed(top):
         raise RunError(
-            f"eval.gold_reward: {name!r}: no installed package brings the module {top!r} (a module of the working "
+            f"{where}: {name!r}: no installed package brings the module {top!r} (a module of the working "
             "directory or of an editable install does not count); install it with pip"
         )
     try:
         reward = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise RunError(f"eval.gold_reward: {name!r} cannot be loaded: {error}") from error
+        raise RunError(f"{where}: {name!r} cannot be loaded: {error}") from error
     if not callable(reward):
-        raise RunError(f"eval.gold_reward: {name!r} is no function")
-    return _checked(name, reward)
+        raise RunError(f"{where}: {name!r} is no function")
+    return _checked(name, reward, where)
 
 
 def _is_installed(module: str) -> bool:
@@ -73,17 +162,24 @@ def _is_installed(module: str) -> bool:
     return bool(places) and all(any(Path(place).resolve().is_relative_to(r) for r in roots) for place in places)
 
 
-def _checked(name: str, reward: Callable[..., Any]) -> Reward:
-    def checked(completions: Sequence[Any], **columns: Any) -> list[float]:
+def _checked(name: str, reward: Callable[..., Any], where: str) -> Reward:
+    gold = where == "eval.gold_reward"
+
+    def checked(completions: Sequence[Any], **columns: Any) -> list[float | None]:
         try:
             values = list(reward(completions=completions, **columns))
         except Exception as error:
-            raise RunError(f"eval.gold_reward: {name!r} failed: {type(error).__name__}: {error}") from error
-        numbers = [isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in values]
-        if len(values) != len(completions) or not all(numbers):
+            raise RunError(f"{where}: {name!r} failed: {type(error).__name__}: {error}") from error
+        if len(values) != len(completions) or not all(_is_number(v) or (v is None and not gold) for v in values):
             raise RunError(
-                f"eval.gold_reward: {name!r} must give one finite number for each of the answers, got {values[:10]}"
+                f"{where}: {name!r} must give one finite number{'' if gold else ' or None'} for each of the answers, "
+                f"got {values[:10]}"
             )
-        return [float(v) for v in values]
+        return [None if v is None else float(v) for v in values]
 
+    checked.__name__ = name
     return checked
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

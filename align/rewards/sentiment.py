@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from .texts import Text, text_of
+
 MIN_WORDS, MAX_WORDS = 5, 60
 MIN_DISTINCT_TRIGRAMS = 0.9
 FAILED_CHECK = -1.0
 
 
-def positive_sentiment(completions: Sequence[str | Sequence[dict[str, str]]], **_: Any) -> list[float]:
+def positive_sentiment(completions: Sequence[Text], **_: Any) -> list[float]:
     """How positive an answer sounds, in [-1, 1]: the mean over its sentences of VADER's compound score.
 
     The mean over sentences keeps length from paying: adding a second glowing sentence to a glowing one changes
@@ -34,13 +36,6 @@ def positive_sentiment(completions: Sequence[str | Sequence[dict[str, str]]], **
         ImportError: If `vadersentiment` is not installed.
     """
     return [_sentiment(text_of(completion)) for completion in completions]
-
-
-def text_of(completion: str | Sequence[dict[str, str]]) -> str:
-    """An answer's text: itself, or the contents of its messages."""
-    if isinstance(completion, str):
-        return completion
-    return "\n".join(message["content"] for message in completion)
 
 
 def _sentiment(text: str) -> float:

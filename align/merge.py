@@ -1,0 +1,164 @@
+"""Merge LoRA adapters of one base: `alignkit merge ADAPTER ADAPTER ... --weights 0.3,0.7 | --sweep 11 | --stock --out DIR`.
+
+Rewarded soups (weighted sums of the adapters' weight changes) and model stock, exactly; see `align.soups`.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .rundir import REFERENCE_FILE, RunError, write_text
+from .soups import Adapter, load_adapter_factors, save_merged, soup, stock
+
+MERGE_FILE = "merge.json"
+
+
+def check_mergeable(adapters: Sequence[Adapter]) -> str:
+    """Refuse adapters that do not change the same weights.
+
+    Returns:
+        By what the bases were found to be the same: "digest" of the references, or "name" where no adapter has one.
+
+    Raises:
+        RunError: If there are fewer than two, or their bases, references or modules differ.
+    """
+    if len(adapters) < 2:
+        raise RunError(f"merging needs at least 2 adapters, got {len(adapters)}")
+    first = adapters[0]
+    known = [adapter.reference is not None for adapter in adapters]
+    if any(known) and not all(known):
+        raise RunError(
+            f"{adapters[known.index(False)].path}: no {REFERENCE_FILE} there, so its base cannot be compared with the others'"
+        )
+    for other in adapters[1:]:
+        if other.factors.keys() != first.factors.keys() or _shapes(other) != _shapes(first):
+            raise RunError(f"{other.path}: adapts other modules than {first.path}; merge adapters of one lora section")
+        if _base(other) != _base(first):
+            raise RunError(
+                f"{other.path}: of another base or reference ({_shown(other)}) than {first.path} ({_shown(first)}); a soup "
+                "needs one base"
+            )
+    return "digest" if all(known) else "name"
+
+
+def merge(
+    paths: Sequence[str | Path], out: str | Path, *, weights: Sequence[Sequence[float]] = (), with_stock: bool = False
+) -> dict[str, Any]:
+    """Merge adapters into a folder for each weight vector, and one for the model stock.
+
+    Args:
+        paths: Adapter folders.
+        out: A new folder. Each merged adapter is in `OUT/soup-NN/adapter` or `OUT/stock/adapter`.
+        weights: For each soup one weight per adapter, not negative, of sum 1.
+        with_stock: Make the model stock too.
+
+    Returns:
+        What `OUT/merge.json` holds: the adapters with their digests, and each merged one with weights and digest.
+
+    Raises:
+        RunError: If the adapters cannot be merged, the weights are not as said, or `out` is taken.
+    """
+    out = Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"--out: {out} is not empty; choose another folder")
+    vectors = [_checked(vector, len(paths)) for vector in weights]
+    adapters = [load_adapter_factors(path) for path in paths]
+    record: dict[str, Any] = {"same_base_by": check_mergeable(adapters)}
+    if with_stock and any((adapter.reference or {}).get("kind") == "adapter" for adapter in adapters):
+        raise RunError(
+            "--stock: the adapters go on from another adapter, so their common part is no agreement; use --weights"
+        )
+    record["adapters"] = [{"path": str(a.path), "sha256": a.digest, "reference": a.reference} for a in adapters]
+    record["merged"] = []
+    for number, vector in enumerate(vectors):
+        name = f"soup-{number:02}"
+        digest = save_merged(out / name / "adapter", adapters[0], soup(adapters, vector))
+        record["merged"].append({"adapter": f"{name}/adapter", "weights": vector, "sha256": digest})
+    if with_stock:
+        factors, ratios = stock(adapters)
+        digest = save_merged(out / "stock" / "adapter", adapters[0], factors)
+        record["merged"].append({"adapter": "stock/adapter", "stock_ratios": ratios, "sha256": digest})
+    write_text(out / MERGE_FILE, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`alignkit merge ADAPTER ADAPTER ... --weights 0.3,0.7 | --sweep 11 | --stock --out DIR`."""
+    parser = argparse.ArgumentParser(prog="alignkit merge", description=__doc__, allow_abbrev=False)
+    parser.add_argument("adapters", nargs="+", metavar="ADAPTER", help="a run's adapter/ folder")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--weights", metavar="W,W,...", help="one soup: a weight for each adapter, of sum 1")
+    how.add_argument("--sweep", type=int, metavar="N", help="soups at N weights from 0 to 1 along each edge")
+    how.add_argument(
+        "--stock", action="store_true", help="model stock: the share that the adapters agree on, by module"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    options = parser.parse_args(argv)
+    try:
+        if options.weights is not None:
+            vectors = [_numbers(options.weights)]
+        else:
+            vectors = sweep(len(options.adapters), options.sweep) if options.sweep is not None else []
+        record = merge(options.adapters, options.out, weights=vectors, with_stock=options.stock)
+    except (RunError, OSError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the command line's own message
+        return 2
+    print(f"{len(record['merged'])} merged adapters: {Path(options.out) / MERGE_FILE}")  # noqa: T201
+    return 0
+
+
+def sweep(adapters: int, points: int) -> list[list[float]]:
+    """All weight vectors over multiples of 1 / (points - 1): from the last adapter alone to the first alone.
+
+    Raises:
+        RunError: If there are fewer than two points.
+    """
+    if points < 2:
+        raise RunError(f"--sweep: must be at least 2 (both ends), got {points}")
+    steps = points - 1
+
+    def parts(total: int, count: int) -> list[list[int]]:
+        if count == 1:
+            return [[total]]
+        return [[head, *tail] for head in range(total + 1) for tail in parts(total - head, count - 1)]
+
+    return [[part / steps for part in vector] for vector in parts(steps, adapters)]
+
+
+def _shapes(adapter: Adapter) -> list[tuple[int, int]]:
+    return [(b.shape[0], a.shape[1]) for _, (a, b) in sorted(adapter.factors.items())]
+
+
+def _base(adapter: Adapter) -> tuple[Any, ...]:
+    """What `align.train.same_reference` compares; the base's name where no digest is one of the base."""
+    reference, name = adapter.reference or {}, adapter.config.base_model_name_or_path
+    known = tuple(reference.get(key) for key in ("kind", "digest", "adapter_digest"))
+    return known if reference.get("kind") in ("base", "adapter") else (*known, name)
+
+
+def _shown(adapter: Adapter) -> str:
+    reference = adapter.reference or {
+        "kind": "base",
+        "model": adapter.config.base_model_name_or_path,
+        "digest": "unknown",
+    }
+    return f"{reference.get('kind')} {reference.get('model')}, {str(reference.get('digest'))[:12]}"
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RunError(f"--weights: must be numbers with commas between them, got {text!r}") from None
+
+
+def _checked(weights: Sequence[float], adapters: int) -> list[float]:
+    if len(weights) != adapters:
+        raise RunError(f"--weights: must be one for each of the {adapters} adapters, got {list(weights)}")
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or abs(sum(weights) - 1) > 1e-6:
+        raise RunError(f"--weights: must not be negative and sum to 1, got {list(weights)}")
+    return [float(w) for w in weights]

@@ -9,29 +9,63 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configs import DPOConfig, FDPOConfig, GRPOConfig, RLOOConfig, RPOConfig
+    from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
+    from .configs.pairwise import PairwiseConfig
+    from .configs.preference_model import PreferenceModelConfig
+    from .configs.srpo import SRPOConfig
+    from .configs.supervised import SupervisedConfig
     from .losses import Pair, divergence, dpo_loss, f_dpo_loss, implicit_rewards, rpo_loss, sequence_logps
+    from .preference_model import load_preference_base, load_preference_model
     from .recipe import Recipe, RecipeError, load_recipe
+    from .rewards import make_reward
     from .train import run
     from .trainers import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
+    from .trainers.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
     from .trainers.online import GRPOTrainer, RLOOTrainer
+    from .trainers.pairwise import PairwiseTrainer
+    from .trainers.preference_model import PreferenceModelTrainer
+    from .trainers.srpo import SRPOTrainer
+    from .trainers.supervised import SupervisedTrainer
+    from .weighting import make_rule
 
 _HOME = {
     "configs": ("DPOConfig", "FDPOConfig", "GRPOConfig", "RLOOConfig", "RPOConfig"),
+    "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
+    "configs.pairwise": ("PairwiseConfig",),
+    "configs.preference_model": ("PreferenceModelConfig",),
+    "configs.srpo": ("SRPOConfig",),
+    "configs.supervised": ("SupervisedConfig",),
     "losses": ("Pair", "divergence", "dpo_loss", "f_dpo_loss", "implicit_rewards", "rpo_loss", "sequence_logps"),
+    "preference_model": ("load_preference_base", "load_preference_model"),
     "recipe": ("Recipe", "RecipeError", "load_recipe"),
+    "rewards": ("make_reward",),
     "train": ("run",),
     "trainers": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),
+    "trainers.multi_objective": ("DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer"),
     "trainers.online": ("GRPOTrainer", "RLOOTrainer"),
+    "trainers.pairwise": ("PairwiseTrainer",),
+    "trainers.preference_model": ("PreferenceModelTrainer",),
+    "trainers.srpo": ("SRPOTrainer",),
+    "trainers.supervised": ("SupervisedTrainer",),
+    "weighting": ("make_rule",),
 }
 
 __all__ = [
     "DPOConfig",
     "DPOTrainer",
+    "DynamicGRPOConfig",
+    "DynamicGRPOTrainer",
+    "DynamicRLOOConfig",
+    "DynamicRLOOTrainer",
     "FDPOConfig",
     "FDPOTrainer",
     "GRPOConfig",
     "GRPOTrainer",
     "Pair",
+    "PairwiseConfig",
+    "PairwiseTrainer",
+    "PreferenceModelConfig",
+    "PreferenceModelTrainer",
     "PreferenceTrainer",
     "RLOOConfig",
     "RLOOTrainer",
@@ -39,11 +73,21 @@ __all__ = [
     "RPOTrainer",
     "Recipe",
     "RecipeError",
+    "ReinforceConfig",
+    "ReinforceTrainer",
+    "SRPOConfig",
+    "SRPOTrainer",
+    "SupervisedConfig",
+    "SupervisedTrainer",
     "divergence",
     "dpo_loss",
     "f_dpo_loss",
     "implicit_rewards",
+    "load_preference_base",
+    "load_preference_model",
     "load_recipe",
+    "make_reward",
+    "make_rule",
     "rpo_loss",
     "run",
     "sequence_logps",

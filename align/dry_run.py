@@ -57,7 +57,7 @@ def predict(recipe: Recipe) -> Cost:
 
     Seconds are fitted as a line in the FLOPs of a batch, memory as a line in its positions. Nothing is written.
     """
-    data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns)
+    data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
     stored = recipe.train.precompute_ref_log_probs
     recipe.train.precompute_ref_log_probs = False
     trainer, _ = build_trainer(recipe, data.train, {})

@@ -1,9 +1,16 @@
 """The methods a recipe can name: configuration, trainer, rows, and where the method comes from."""
 
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .configs import DPOConfig, FDPOConfig, RPOConfig
+from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
+from .configs.pairwise import PRESETS as PAIRWISE
+from .configs.pairwise import PairwiseConfig
+from .configs.preference_model import PreferenceModelConfig
+from .configs.srpo import SRPOConfig
+from .configs.supervised import PRESETS as SUPERVISED
+from .configs.supervised import SupervisedConfig
 from .data import Rows
 
 
@@ -17,12 +24,19 @@ class Method(NamedTuple):
     """MODULE:CLASS of the trainer, below `align.trainers`; loaded when it is asked for."""
     rows: Rows = "pairs"
     preset: dict[str, Any] = {}  # noqa: RUF012 - of a NamedTuple, and never written to
+    model: Literal["language", "preference"] = "language"
+    """What is trained: a language model, or one with a head that judges answers."""
 
     @property
     def trainer(self) -> Any:
         """The trainer's class."""
         module, _, name = self.home.partition(":")
         return getattr(import_module(f".trainers.{module}", __package__), name)
+
+    @property
+    def compares_with_any_reference(self) -> bool:
+        """Whether the reference may be another model, or cached in the data."""
+        return self.rows == "pairs" and self.model == "language"
 
 
 METHODS: dict[str, Method] = {
@@ -33,4 +47,68 @@ METHODS: dict[str, Method] = {
         "Regularized Preference Optimization (Liu et al. 2024)", "2405.16436", RPOConfig, "preference:RPOTrainer"
     ),
     "fdpo": Method("f-DPO (Wang et al. 2023)", "2309.16240", FDPOConfig, "preference:FDPOTrainer"),
+    "pairwise": Method("A weighted sum of pairwise objectives", None, PairwiseConfig, "pairwise:PairwiseTrainer"),
+    **{
+        name: Method(preset.title, preset.arxiv, PairwiseConfig, "pairwise:PairwiseTrainer", preset=preset.settings)
+        for name, preset in PAIRWISE.items()
+    },
+    "srpo": Method(
+        "Self-Improving Robust Preference Optimization (Choi et al. 2024)", "2406.01660", SRPOConfig, "srpo:SRPOTrainer"
+    ),
+    **{
+        name: Method(title, arxiv, SupervisedConfig, "supervised:SupervisedTrainer", "completions", fields)
+        for name, (title, arxiv, fields) in SUPERVISED.items()
+    },
+    "preference_model": Method(
+        "General preference model, or Bradley-Terry at dimension 1 (Zhang et al. 2024)",
+        "2410.02197",
+        PreferenceModelConfig,
+        "preference_model:PreferenceModelTrainer",
+        model="preference",
+    ),
+    "gpm": Method(
+        "General Preference Model (Zhang et al. 2024)",
+        "2410.02197",
+        PreferenceModelConfig,
+        "preference_model:PreferenceModelTrainer",
+        preset={"dimension": 4, "tau": 0.1},
+        model="preference",
+    ),
+    "reward_model": Method(
+        "Bradley-Terry reward model",
+        None,
+        PreferenceModelConfig,
+        "preference_model:PreferenceModelTrainer",
+        preset={"dimension": 1, "tau": 1.0},
+        model="preference",
+    ),
+    "polar": Method(
+        "Reference-conditioned reward model (POLAR's fine-tuning, Dou et al. 2025)",
+        "2507.05197",
+        PreferenceModelConfig,
+        "preference_model:PreferenceModelTrainer",
+        preset={"dimension": 1, "tau": 1.0, "reference_column": "reference"},
+        model="preference",
+    ),
+    "dynamic_grpo": Method(
+        "Group Relative Policy Optimization with several rewards (Shao et al. 2024)",
+        "2402.03300",
+        DynamicGRPOConfig,
+        "multi_objective:DynamicGRPOTrainer",
+        "prompts",
+    ),
+    "dynamic_rloo": Method(
+        "REINFORCE Leave-One-Out with several rewards (Ahmadian et al. 2024)",
+        "2402.14740",
+        DynamicRLOOConfig,
+        "multi_objective:DynamicRLOOTrainer",
+        "prompts",
+    ),
+    "reinforce": Method(
+        "REINFORCE with several rewards, one completion a prompt (Hu 2025)",
+        "2501.03262",
+        ReinforceConfig,
+        "multi_objective:ReinforceTrainer",
+        "prompts",
+    ),
 }

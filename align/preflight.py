@@ -216,10 +216,16 @@ def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
             raw = read(source)
             raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
             sets[name], dropped = normalise(
-                raw, columns=source.columns, where=name, unusable=config.unusable, keep=keep, rows=recipe.rows
+                raw,
+                columns=source.columns,
+                where=name,
+                unusable=config.unusable,
+                keep=keep,
+                texts=recipe.texts,
+                rows=recipe.rows,
             )
         except Exception:
-            load_data(config, rows=recipe.rows, columns=recipe.columns)  # says it in its own words
+            load_data(config, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)  # says it in its own words
             raise
         if dropped:
             gone = sorted(set(range(1, len(raw) + 1)) - {int(n) for n in sets[name][ROW]})

@@ -13,7 +13,8 @@ from trl import ModelConfig
 from .data import DataConfig, Rows
 from .data.normalise import REF_COLUMNS
 from .methods import METHODS
-from .rewards import REWARDS
+from .rewards import REWARDS, make_reward
+from .rundir import RunError
 from .sections import EvalConfig, Expectation, Generate, RefConfig
 from .strict import RecipeError, Tree, merge, override, read_tree
 from .trust import as_a_file_may_say_it, check_trust
@@ -62,6 +63,11 @@ class Recipe:
         """Columns of numbers that the data must have besides texts."""
         own = self.train.columns() if hasattr(self.train, "columns") else ()
         return (*own, *(REF_COLUMNS if self.ref.kind == "cached" else ()))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns of texts that the data must have besides those of a pair."""
+        return self.train.text_columns() if hasattr(self.train, "text_columns") else ()
 
     def resolved_yaml(self) -> str:
         """The recipe as one self-contained file for the run directory.
@@ -204,7 +210,12 @@ def _rewards(rows: Rows | None, tree: Tree) -> dict[str, dict[str, Any]]:
     for name, options in values.items():
         if not isinstance(options, dict | None):
             tree.problem(("rewards", str(name)), f"expected options, got {describe(options)}")
-        elif name not in REWARDS and ":" not in str(name):
+        elif name in REWARDS:
+            try:
+                make_reward(name, **(options or {}))
+            except (RunError, TypeError) as error:
+                tree.problem(("rewards", name), str(error).removeprefix(f"reward {name!r}: "))
+        elif ":" not in str(name):
             tree.problem(("rewards", str(name)), f"unknown reward; {nearest(str(name), REWARDS)}; or MODULE:FUNCTION")
     return {
         str(name): dict(options)
@@ -250,9 +261,10 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
                 f"{lora.lora_dropout} would be switched off by train.disable_dropout=true; "
                 "set that to false to train with it, or lora_dropout to 0",
             )
-    rows = METHODS[recipe["method"]].rows if train is not None else "pairs"
-    if rows != "pairs" and ref is not None and ref.kind in ("model", "cached"):
-        tree.problem(("ref", "kind"), f"{ref.kind!r} is for preference pairs; this method has kinds base and adapter")
+    method = METHODS[recipe["method"]] if train is not None else None
+    allowed = ["base", "adapter"] if method is not None and method.model == "language" else ["base"]
+    if method is not None and ref is not None and not method.compares_with_any_reference and ref.kind not in allowed:
+        tree.problem(("ref", "kind"), f"this method has {' and '.join(allowed)}, got {ref.kind!r}")
     if ref is not None and ref.kind == "cached" and getattr(train, "precompute_ref_log_probs", False):
         tree.problem(
             ("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data"

@@ -55,7 +55,7 @@ def replay(run: Path, step: int | None = None) -> list[Replayed]:
     recipe = load_recipe(run / RECIPE_FILE, ["train.save_strategy='no'", "train.report_to=none"])
     if recipe.rows != "pairs":
         raise RunError(f"{run}: steps are taken again pair by pair, and this run learnt from {recipe.rows}")
-    data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns)
+    data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
     trainer, _ = build_trainer(recipe, data.train, {})
     policy: Any = trainer.model
     if isinstance(policy, PeftModel) and (folder / "adapter").is_dir():

@@ -20,7 +20,10 @@ from .checkpoints import check, checkpoint_to_resume
 from .data import DataError, load_data
 from .data.findings import printable
 from .methods import METHODS
+from .preference_model import load_preference_base
 from .recipe import Recipe, RecipeError, load_recipe
+from .rewards import make_reward
+from .rewards.load import columns_of
 from .rundir import (
     ENV_FILE,
     RECIPE_FILE,
@@ -78,7 +81,7 @@ def run(
     _claim(path, resume=resume is not None, overwrite=overwrite)
     set_seed(recipe.train.seed)
     with PartialState().local_main_process_first():
-        data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns)
+        data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
     trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow)
     if checkpoint is not None:
         _same_reference(path, ref, checkpoint)
@@ -112,18 +115,21 @@ def build_trainer(
     tokenizer = models.load_tokenizer(recipe.model)
     further: dict[str, Any] = {}
     if recipe.rows == "prompts":
-        from .rewards import make_reward
-
+        _check_columns(recipe, train)
         further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
+    method = METHODS[recipe.method]
     adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
-    policy = models.load_model(recipe.model, adapter=adapter, trainable=True)
-    if recipe.rows == "pairs":
+    if method.model == "preference":
+        policy = load_preference_base(recipe.model, dimension=recipe.train.dimension, seed=recipe.train.seed)
+    else:
+        policy = models.load_model(recipe.model, adapter=adapter, trainable=True)
+    if method.compares_with_any_reference:
         other = models.another_model(recipe.model, recipe.ref.path) if recipe.ref.kind == "model" else None
         further["ref_model"] = models.load_model(other) if other is not None else None
     ref = reference_identity(recipe, policy, further.get("ref_model"))
     if adapter is not None:
         _say_reference(Path(adapter), ref)
-    trainer = METHODS[recipe.method].trainer(
+    trainer = method.trainer(
         model=policy,
         args=recipe.train,
         train_dataset=train,
@@ -134,12 +140,24 @@ def build_trainer(
         **further,
     )
     trainer.reference_identity = ref
-    if len(trainer.train_dataset) < len(train):
+    left_out = len(train) - len(trainer.train_dataset)
+    if left_out and method.model == "language":
         logger.warning(
             "%d of %d training rows are left out: their prompt alone fills max_length=%s",
-            len(train) - len(trainer.train_dataset), len(train), recipe.train.max_length,
+            left_out, len(train), recipe.train.max_length,
         )  # fmt: skip
     return trainer, ref
+
+
+def _check_columns(recipe: Recipe, train: Any) -> None:
+    """Refuse data that lack a column which a reward reads, before a weight is loaded."""
+    for name, options in recipe.rewards.items():
+        for column in columns_of(name, **options):
+            if column not in train.column_names:
+                raise DataError(
+                    f"data.train: no column {column!r}, which the reward {name!r} reads; there are "
+                    f"{', '.join(train.column_names)}; map it with `columns: {{{column}: ...}}`"
+                )
 
 
 def _say_reference(adapter: Path, ref: dict[str, Any]) -> None:

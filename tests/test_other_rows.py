@@ -74,17 +74,23 @@ def test_numbers_of_pairs_are_kept_under_our_name(tmp_path):
 def test_prompts_keep_every_column_for_the_reward_functions(tmp_path):
     row = {"prompt": "two and two", "answer": "4", "constraints": [{"kind": "short"}], "level": 1}
     assert load("prompts", source(tmp_path, row)).train.to_list() == [row]
-    renamed = {"question": "two and two", "answer": "4"}
-    rows = load("prompts", source(tmp_path, renamed, columns={"prompt": "question"})).train.to_list()
-    assert rows == [{"prompt": "two and two", "answer": "4"}]
+    theirs = {"question": "two and two", "solution": "4", "level": 1}
+    names = {"prompt": "question", "answer": "solution"}
+    rows = load("prompts", source(tmp_path, theirs, columns=names)).train.to_list()
+    assert rows == [{"prompt": "two and two", "level": 1, "answer": "4"}]
+    with pytest.raises(DataError, match="missing column gold, which `columns` needs"):
+        load("prompts", source(tmp_path, theirs, columns=names | {"answer": "gold"}))
 
 
 @pytest.mark.parametrize("kind", ["completions", "prompts"])
 def test_a_set_without_the_columns_says_which_are_missing(tmp_path, kind):
     with pytest.raises(DataError, match=f"no columns of {kind}; expected prompt"):
         load(kind, source(tmp_path, {"text": "x"}))
-    with pytest.raises(DataError, match=r"columns.chosen: unknown; expected"):
-        load(kind, source(tmp_path, TEXT, columns={"chosen": "completion"}))
+
+
+def test_a_name_that_completions_do_not_have_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"columns.chosen: unknown; expected prompt or completion"):
+        load("completions", source(tmp_path, TEXT, columns={"chosen": "completion"}))
 
 
 def test_a_prompt_that_ends_with_an_answer_is_refused(tmp_path):

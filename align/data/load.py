@@ -68,22 +68,25 @@ def load_preferences(config: DataConfig, *, cached_reference: bool = False) -> L
     return load_data(config, columns=REF_COLUMNS if cached_reference else ())
 
 
-def load_data(config: DataConfig, *, rows: Rows = "pairs", columns: tuple[str, ...] = ()) -> Loaded:
+def load_data(
+    config: DataConfig, *, rows: Rows = "pairs", columns: tuple[str, ...] = (), texts: tuple[str, ...] = ()
+) -> Loaded:
     """Load, normalise and split everything a recipe's `data` section names, and hold the sets against each other.
 
     Args:
         config: The section.
         rows: What a row is.
         columns: Further columns of numbers that must be there and are kept.
+        texts: Further columns of texts, likewise.
 
     Raises:
         DataError: If a source is missing, rows cannot be used, pairs contradict each other, or evaluated pairs are
             trained on, naming rows and reasons.
     """
     keep = (ROW, *columns)
-    sets = {TRAIN: _load(config.train, TRAIN, config.unusable, keep, rows)}
+    sets = {TRAIN: _load(config.train, TRAIN, config.unusable, keep, texts, rows)}
     sets |= {
-        f"{EVAL}{name}": _load(source, f"{EVAL}{name}", config.unusable, keep, rows)
+        f"{EVAL}{name}": _load(source, f"{EVAL}{name}", config.unusable, keep, texts, rows)
         for name, source in config.eval.items()
     }
     if config.holdout:
@@ -105,7 +108,9 @@ def _say_overlap(sets: dict[str, Dataset]) -> None:
             logger.warning("%s: %d of %d prompts are trained on too", name, shared, len(data))
 
 
-def _load(source: DataSource, where: str, unusable: str, keep: tuple[str, ...], rows: Rows) -> Dataset:
+def _load(
+    source: DataSource, where: str, unusable: str, keep: tuple[str, ...], texts: tuple[str, ...], rows: Rows
+) -> Dataset:
     try:
         raw = read(source)
     except Exception as error:
@@ -116,7 +121,13 @@ def _load(source: DataSource, where: str, unusable: str, keep: tuple[str, ...], 
     raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
     try:
         dataset, dropped = normalise(
-            raw, columns=source.columns, where=f"{where} ({source.path})", unusable=unusable, keep=keep, rows=rows
+            raw,
+            columns=source.columns,
+            where=f"{where} ({source.path})",
+            unusable=unusable,
+            keep=keep,
+            texts=texts,
+            rows=rows,
         )
     except DataError as error:
         raise DataError(_clean(str(error))) from None

@@ -46,6 +46,7 @@ def normalise(
     where: str,
     unusable: str = "error",
     keep: Sequence[str] = (),
+    texts: Sequence[str] = (),
     rows: Rows = "pairs",
 ) -> tuple[Dataset, list[str]]:
     """Bring every row to one format, its texts all strings or all lists of messages.
@@ -56,6 +57,7 @@ def normalise(
         where: What to call the source in messages.
         unusable: "error" or "drop".
         keep: Further columns to carry over unchanged; numbers, and required. `columns` may name them too.
+        texts: Likewise columns of texts that are not empty.
         rows: What a row is; of `prompts` all columns are carried over.
 
     Returns:
@@ -65,8 +67,10 @@ def normalise(
         DataError: If the columns fit no layout, rows cannot be used (and `unusable` is "error"), none is left, or
             plain and conversational rows are mixed.
     """
-    mapping = layout(raw.column_names, {k: v for k, v in columns.items() if k not in keep}, where, rows)
-    theirs = {name: columns.get(name, name) for name in keep}
+    renamed = {k: v for k, v in columns.items() if rows == "prompts" and k != "prompt"}
+    known = (*keep, *texts, *renamed)
+    mapping = layout(raw.column_names, {k: v for k, v in columns.items() if k not in known}, where, rows)
+    theirs = {name: columns.get(name, name) for name in (*keep, *texts)}
     likely = [name for name in LIKE_A_PROMPT if name in raw.column_names]
     if (
         rows == "pairs"
@@ -78,14 +82,15 @@ def normalise(
             f"{where}: no column 'prompt', but {likely[0]!r}; name it with `columns: {{prompt: {likely[0]}}}`, or remove it "
             "if the answers hold the prompt"
         )
-    missing = [name for name in theirs.values() if name not in raw.column_names]
+    missing = [name for name in (*theirs.values(), *renamed.values()) if name not in raw.column_names]
     if missing:
-        need = "ref.kind=cached" if set(missing) & set(REF_COLUMNS) else "the objective"
+        need = "ref.kind=cached" if set(missing) & set(REF_COLUMNS) else "`columns`" if renamed else "the objective"
         raise DataError(
             f"{where}: missing column {', '.join(missing)}, which {need} needs; there are "
             f"{', '.join(name for name in raw.column_names if name != ROW)}"
         )
-    others = [name for name in raw.column_names if rows == "prompts" and name not in (*mapping.values(), *keep)]
+    taken = (*mapping.values(), *keep, *renamed.values())
+    others = {name: name for name in raw.column_names if rows == "prompts" and name not in taken} | renamed
     parts: list[Dataset] = []
     problems: list[str] = []
     usable, plain, mixed_at = 0, None, None
@@ -93,8 +98,12 @@ def normalise(
         part: list[dict[str, Any]] = []
         for number, row in enumerate(_slice(raw, start), start=start + 1):
             try:
-                numbers = {ours: _number(row[name], name) for ours, name in theirs.items()} if row else {}
-                part.append(READ[rows](row, mapping) | {name: row[name] for name in others} | numbers)
+                kept = (
+                    {ours: (_text if ours in texts else _number)(row[name], name) for ours, name in theirs.items()}
+                    if row
+                    else {}
+                )
+                part.append(READ[rows](row, mapping) | {ours: row[name] for ours, name in others.items()} | kept)
             except RowError as error:
                 problems.append(f"row {number}: {error}")
                 continue
@@ -172,6 +181,12 @@ def _or_none(part: Dataset, index: int) -> dict[str, Any] | None:
         return part[index]
     except UnicodeDecodeError:
         return None
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise RowError("wrong-type", f"{name} is not a text, or empty")
+    return value
 
 
 def _number(value: Any, name: str) -> float:

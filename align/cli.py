@@ -1,7 +1,6 @@
-"""The `alignkit` command: check, data, train, eval, verify, replay, recipes."""
+"""The `alignkit` command: check, data, train, eval, compare, verify, replay, recipes."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import torch
 from . import train
 from .data import DataError
 from .environment import accelerate_file
-from .recipe import RecipeError, load_recipe, recipes_dir
+from .recipe import RecipeError, find_recipe, load_recipe, recipes_dir
 from .rundir import RECIPE_FILE, RunError, quiet_upstream
 
 USER_ERRORS = (RecipeError, DataError, RunError, OSError)  # OSError: a model or a folder that is not there
@@ -48,13 +47,21 @@ def _check(argv: Sequence[str]) -> int:
 
 
 def _data(argv: Sequence[str]) -> int:
-    """Mend a file of preference pairs: `alignkit data fix SOURCE --out FILE`."""
+    """Mend or make preference pairs: `alignkit data fix|pairs SOURCE --out FILE`."""
     parser = argparse.ArgumentParser(prog="alignkit data", description=_data.__doc__, allow_abbrev=False)
-    parser.add_argument("action", choices=("fix",), help="see `alignkit data fix --help`")
-    parser.parse_args(argv[:1])
-    from .data.fix import main as fix  # noqa: PLC0415 - no other command needs it
+    parser.add_argument("action", choices=("fix", "pairs"), help="see `alignkit data ACTION --help`")
+    if parser.parse_args(argv[:1]).action == "pairs":
+        from .data.pairs import main as act  # noqa: PLC0415 - no other command needs it
+    else:
+        from .data.fix import main as act  # noqa: PLC0415 - no other command needs it
+    return act(argv[1:])
 
-    return fix(argv[1:])
+
+def _merge(argv: Sequence[str]) -> int:
+    """Merge LoRA adapters: one weighted soup, a sweep of them, or model stock."""
+    from .merge import main as merge  # noqa: PLC0415 - no other command needs it
+
+    return merge(argv)
 
 
 def _train(argv: Sequence[str]) -> int:
@@ -115,32 +122,45 @@ def _eval(argv: Sequence[str]) -> int:
     return evaluate(argv)
 
 
+def _compare(argv: Sequence[str]) -> int:
+    """Evaluate several finished runs and compare every pair of them, corrected for how many pairs there are."""
+    from eval.__main__ import main as evaluate  # noqa: PLC0415 - as above
+
+    return evaluate(argv, compare=True)
+
+
 def _verify(argv: Sequence[str]) -> int:
-    """Compare a run's report with what its recipe expects; exit code 1 if it does not hold."""
-    parser = argparse.ArgumentParser(prog="alignkit verify", allow_abbrev=False)
-    parser.add_argument("run", type=Path)
-    run = parser.parse_args(argv).run
-    if not (run / "report.json").is_file() or not (run / RECIPE_FILE).is_file():
-        raise RunError(f"{run}: no report.json of a finished run there; make it with `alignkit eval {run}`")
-    expect = load_recipe(run / RECIPE_FILE, ["train.use_cpu=true", "train.bf16=false"]).expect
-    if not expect:
-        raise RunError(f"{run}: its recipe expects nothing; add an `expect` section")
-    try:
-        estimates = dict(json.loads((run / "report.json").read_text(encoding="utf-8"))["estimates"])
-    except (ValueError, KeyError, TypeError):
-        raise RunError(f"{run}: report.json holds no report; make it again with `alignkit eval {run}`") from None
-    failed = 0
-    for name, wanted in expect.items():
-        if name not in estimates:
-            raise RunError(f"{run}: the report has no estimate {name!r}; it has {', '.join(estimates)}")
-        got = estimates[name]
-        holds = abs(got["value"] - wanted.value) <= wanted.tol
-        failed += not holds
-        print(
-            f"{'ok  ' if holds else 'FAIL'} {name}: {got['value']:.4f} [{got['low']:.4f}, {got['high']:.4f}] (n={got['n']}), "
-            f"expected {wanted.value} ± {wanted.tol}"
-        )
-    return 1 if failed else 0
+    """Hold a run, or a recipe that is then trained, against what its recipe expects; exit code 1 if it does not hold."""
+    parser = argparse.ArgumentParser(prog="alignkit verify", description=_verify.__doc__, allow_abbrev=False)
+    parser.add_argument("target", metavar="RUN|RECIPE")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values are read as YAML")
+    parser.add_argument("-o", "--out", type=Path, help="folder of the report; by default the run's own")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's rewards run this"
+    )
+    options = parser.parse_intermixed_args(argv)
+    from eval.verify import same_training, verify  # noqa: PLC0415 - as above
+
+    run, recipe = Path(options.target), None
+    if run.is_dir() and not (run / RECIPE_FILE).is_file():
+        raise RunError(f"{run}: no {RECIPE_FILE} there, so not a run directory; name one, or a recipe")
+    if not run.is_dir():
+        try:
+            find_recipe(options.target)
+        except RecipeError as error:
+            raise RunError(f"{error}; nor is it a run directory") from None
+        recipe = load_recipe(options.target, options.overrides)
+        if not recipe.expect:
+            raise RunError(f"{options.target}: the recipe expects nothing; add an `expect` section")
+        run = Path(str(recipe.train.output_dir))
+        begun = (run / RECIPE_FILE).is_file()
+        if begun and not same_training(run, recipe):
+            raise RunError(f"{run}: holds a run of another recipe; choose another train.output_dir, or remove it")
+        if not begun or not any((run / name).is_dir() for name in ("adapter", "model")):
+            train.run(recipe, resume="auto" if begun else None, allow=options.allow)
+    checked = verify(run, recipe=recipe, overrides=options.overrides, allow=options.allow, out=options.out)
+    print("\n".join(map(str, checked)))
+    return 0 if all(row.holds for row in checked) else 1
 
 
 def _replay(argv: Sequence[str]) -> int:
@@ -178,8 +198,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "data": _data,
     "train": _train,
     "eval": _eval,
+    "compare": _compare,
     "verify": _verify,
     "replay": _replay,
+    "merge": _merge,
     "recipes": _recipes,
 }
 

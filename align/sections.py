@@ -72,13 +72,22 @@ class EvalConfig:
 
 @dataclass
 class Expectation:
-    """What `alignkit verify` compares an estimate of the report with."""
+    """What `alignkit verify` compares an estimate of the report with.
+
+    `near`: within `tol` of `value`, on either side. `at_least` and `at_most`: beyond it by `tol` at most.
+    """
 
     value: float
     tol: float
+    direction: Literal["near", "at_least", "at_most"] = "near"
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
             raise ValueError(f"value: must be finite, got {self.value}")
         if not 0 <= self.tol < math.inf:
             raise ValueError(f"tol: must be finite and not negative, got {self.tol}")
+
+    def holds(self, got: float) -> bool:
+        """Whether a measured value is as expected; one that is not a number never is."""
+        above, below = got - self.value >= -self.tol, got - self.value <= self.tol
+        return {"near": above and below, "at_least": above, "at_most": below}[self.direction]

@@ -147,7 +147,7 @@ def fitted_temperature(margin: Values) -> float:
     low, high = 0.0, 1.0
     while slope(high) > 0:
         low, high = high, 2 * high
-    for _ in range(200):
+    for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) > 0 else (low, middle)
     return 1 / ((low + high) / 2)
@@ -159,7 +159,8 @@ def calibration_estimates(
     """Calibration of a model of preferences, with percentile bootstrap intervals over pairs.
 
     A calibration error is biased upwards on few pairs (noise in a bin adds to it), and so is its interval: compare runs on
-    the same pairs, and a perfectly calibrated model does not show 0.
+    the same pairs, and a perfectly calibrated model does not show 0. Where the resampled values all lie on one side of
+    the value itself, the interval is widened to it.
 
     Args:
         margin: Implicit margins in nats, shape (pairs,).
@@ -192,5 +193,6 @@ def calibration_estimates(
     for name, measure in measures.items():
         values = np.sort([measure(rows) for rows in draws])
         low, high = values[int(0.025 * (resamples - 1))], values[math.ceil(0.975 * (resamples - 1))]
-        estimates[name] = Estimate(measure(everything), float(low), float(high), len(margin))
+        value = measure(everything)
+        estimates[name] = Estimate(value, min(float(low), value), max(float(high), value), len(margin))
     return estimates

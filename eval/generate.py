@@ -1,10 +1,13 @@
-"""Answers from a model: one seed per prompt, so that neither batching nor other prompts change an answer."""
+"""Answers from a model: one seed per prompt, so that neither batching nor other prompts change an answer.
+
+`eval.answers` keeps them in a file as they come.
+"""
 
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -25,17 +28,29 @@ Prompt = str | list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are sampled. With `temperature` 0 the most likely token is taken."""
+    """How answers are sampled. With `temperature` 0 the most likely token is taken.
+
+    With `top_p` below 1 only the nucleus is drawn from: the fewest most likely tokens whose probabilities, at this
+    temperature, sum to `top_p` or more (Holtzman et al. 2020, arXiv:1904.09751, section 3.1); of tokens that are equally
+    likely, those of lower id. Log-probabilities of such answers under the model are not those they were drawn with.
+    """
 
     max_new_tokens: int = 64
     temperature: float = 1.0
     seed: int = 0
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if self.temperature < 0:
             raise ValueError(f"temperature must not be negative, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.top_p < 1 and self.temperature == 0:
+            raise ValueError(
+                f"top_p must be 1 where temperature is 0, which takes the most likely token; got {self.top_p}"
+            )
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,13 @@ class Answer:
     completion_ids: list[int]
     text: str
     finished: bool
+
+
+class Job(NamedTuple):
+    """The `sample`-th answer to the `prompt`-th prompt."""
+
+    prompt: int
+    sample: int
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
@@ -73,7 +95,7 @@ def generate(
     Sampling is by the Gumbel-max trick with a generator of its own per (prompt, sample, seed): adding prompts or
     changing the batch size draws the same noise for the others, and two models asked the same thing share their noise,
     which makes paired comparisons sharper. The model's own generation settings (a repetition penalty, say) do not
-    apply: answers are draws from the softmax, whose log-probabilities `completion_logps` gives.
+    apply: answers are draws from the softmax (or its nucleus), whose log-probabilities `completion_logps` gives.
 
     Args:
         model: Any causal language model; put adapters on or off before the call.
@@ -88,22 +110,43 @@ def generate(
         For each prompt, `samples` answers.
     """
     encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
-    jobs = [(i, k) for i in range(len(prompts)) for k in range(samples)]
-    jobs.sort(key=lambda job: len(encoded[job[0]]))  # alike lengths together: less padding
-    answers: list[list[Answer | None]] = [[None] * samples for _ in prompts]
-    with tqdm(total=len(jobs), desc=desc, unit="answer") as bar, torch.inference_mode():
-        for start in range(0, len(jobs), batch_size):
-            batch = jobs[start : start + batch_size]
-            seeds = [_seed(encoded[i], k, decoding.seed) for i, k in batch]
-            completions = _sample(model, tokenizer, [encoded[i] for i, _ in batch], seeds, decoding)
-            for (i, k), ids in zip(batch, completions, strict=True):
-                finished = tokenizer.eos_token_id in ids
-                text = str(tokenizer.decode(ids, skip_special_tokens=True))
-                answers[i][k] = Answer(encoded[i], ids, text, finished)
+    jobs = [Job(i, k) for i in range(len(prompts)) for k in range(samples)]
+    found = {}
+    for batch in sampled_batches(model, tokenizer, encoded, jobs, decoding, batch_size=batch_size, desc=desc):
+        found |= batch
+    return [[found[Job(i, k)] for k in range(samples)] for i in range(len(prompts))]
+
+
+def sampled_batches(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Sequence[list[int]],
+    jobs: Sequence[Job],
+    decoding: Decoding,
+    *,
+    batch_size: int,
+    desc: str,
+) -> Iterator[dict[Job, Answer]]:
+    """The answers of `generate` to `jobs`, batch by batch as they come; `encoded` are the token ids of all prompts."""
+    ordered = sorted(jobs, key=lambda job: len(encoded[job.prompt]))  # alike lengths together: less padding
+    with tqdm(total=len(jobs), desc=desc, unit="answer") as bar:
+        for start in range(0, len(ordered), batch_size):
+            batch = ordered[start : start + batch_size]
+            seeds = [_seed(encoded[job.prompt], job.sample, decoding.seed) for job in batch]
+            completions = _sample(model, tokenizer, [encoded[job.prompt] for job in batch], seeds, decoding)
+            yield {
+                job: answer_of(tokenizer, encoded[job.prompt], ids) for job, ids in zip(batch, completions, strict=True)
+            }
             bar.update(len(batch))
-    return [[answer for answer in row if answer is not None] for row in answers]
 
 
+def answer_of(tokenizer: PreTrainedTokenizerBase, prompt: list[int], completion: list[int]) -> Answer:
+    """The answer that these token ids are."""
+    text = str(tokenizer.decode(completion, skip_special_tokens=True))
+    return Answer(prompt, completion, text, tokenizer.eos_token_id in completion)
+
+
+@torch.inference_mode()
 def _sample(
     model: Model,
     tokenizer: PreTrainedTokenizerBase,
@@ -117,7 +160,7 @@ def _sample(
     attention = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=model.device)
     processors = LogitsProcessorList()
     if decoding.temperature > 0:
-        processors.append(_GumbelNoise(seeds, decoding.temperature))
+        processors.append(_GumbelNoise(seeds, decoding))
     with _own_settings_off(model):
         output = model.generate(  # type: ignore[operator]
             input_ids=inputs,
@@ -144,18 +187,29 @@ def _own_settings_off(model: Model) -> Iterator[None]:
 
 
 class _GumbelNoise(LogitsProcessor):
-    """Adds Gumbel noise to logits / temperature: the arg max is then a draw from the softmax."""
+    """Adds Gumbel noise to logits / temperature: the arg max is then a draw from the softmax, or from its nucleus."""
 
-    def __init__(self, seeds: list[int], temperature: float) -> None:
+    def __init__(self, seeds: list[int], decoding: Decoding) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.temperature = temperature
+        self.decoding = decoding
 
     def __call__(
         self, input_ids: Int[Tensor, "batch time"], scores: Float[Tensor, "batch vocab"]
     ) -> Float[Tensor, "batch vocab"]:
         width = scores.size(1)
         uniform = torch.stack([torch.empty(width).exponential_(generator=g) for g in self.generators])
-        return scores.float() / self.temperature - uniform.log().to(scores.device)
+        logits = scores.float() / self.decoding.temperature
+        if self.decoding.top_p < 1:
+            logits = nucleus(logits, self.decoding.top_p)
+        return logits - uniform.log().to(scores.device)
+
+
+def nucleus(logits: Float[Tensor, "batch vocab"], top_p: float) -> Float[Tensor, "batch vocab"]:
+    """The logits with -inf outside the nucleus: a token is in it if the likelier ones sum to less than `top_p`."""
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    p = ordered.double().softmax(-1)
+    outside = p.cumsum(-1) - p >= top_p
+    return logits.masked_fill(torch.zeros_like(outside).scatter(-1, index, outside), -torch.inf)
 
 
 def _seed(ids: list[int], sample: int, seed: int) -> int:

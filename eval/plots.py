@@ -9,7 +9,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from .calibration import margin_confidence, reliability
 from .evaluate import Report
+from .stats import wilson_estimate
 
 matplotlib.use("Agg")
 
@@ -30,6 +32,7 @@ def pictures(report: Report, curves: dict[str, list[dict[str, Any]]]) -> dict[st
         "Gold reward before and after": _draw(_gold, report),
         "Margins on held-out pairs": _draw(_margins, report),
         "What became of both answers": _draw(_sides, report),
+        "Reliability of the implicit reward": _draw(_reliability, report),
         "Training": _draw(_curves, curves),
     }
     return {title: png for title, png in drawn.items() if png is not None}
@@ -106,6 +109,28 @@ def _sides(figure: Figure, report: Report) -> bool:
         ylabel="change in log-probability, nats", title=f"{_short(name)}: policy minus reference, mean and 95% interval"
     )
     axes.legend(frameon=False)
+    return True
+
+
+def _reliability(figure: Figure, report: Report) -> bool:
+    sets = {name: margins for name, margins in report.margins.items() if margins}
+    if not sets:
+        return False
+    panels = figure.subplots(1, len(sets), squeeze=False)[0]
+    for axes, (name, margins) in zip(panels, sets.items(), strict=True):
+        axes.plot([0.5, 1], [0.5, 1], color="black", linewidth=1)
+        for index, (who, values) in enumerate(margins.items()):
+            parts = reliability(margin_confidence(values), scheme="mass")
+            shares = [wilson_estimate(part.accuracy * part.n, part.n) for part in parts]
+            errors = [[e.value - e.low for e in shares], [e.high - e.value for e in shares]]
+            axes.errorbar(
+                [part.confidence for part in parts], [e.value for e in shares], yerr=errors, marker="o", capsize=3,
+                markersize=4, linewidth=1, color=COLOURS[index % len(COLOURS)], label=_short(who),
+            )  # fmt: skip
+        axes.set(
+            title=_short(name), xlabel="confidence σ(|margin|)", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(0, 1.02)
+        )
+    _name_series(figure)
     return True
 
 

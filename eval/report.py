@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,14 @@ from .evaluate import Report
 from .stats import Estimate
 
 SAMPLES = 10
+INTERVALS = (
+    "Intervals: percentile bootstrap over prompts or pairs; of distinct n-grams by leaving out groups of answers, of "
+    "self-BLEU over groups of 8 answers. Units: log-probabilities, entropy and divergences in nats per answer."
+)
+HOLM = (
+    "Paired by prompt. The intervals of one measure hold together (Bonferroni); p-values are of sign flips, corrected by "
+    "Holm for the pairs of runs of that measure."
+)
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # second line of defence: nothing loads or runs
 STYLE = """
 :root { color-scheme: light dark; --line: #d0d7de; --soft: #f6f8fa; --text: #1f2328; --back: #ffffff; --dim: #59636e; }
@@ -71,19 +80,57 @@ def _interval(e: Estimate) -> str:
 
 def to_json(report: Report) -> str:
     """Machine-readable: estimates by name, each value, low, high and n."""
-    estimates = {name: estimate._asdict() for name, estimate in report.estimates.items()}
+    estimates = {name: _numbers(estimate) for name, estimate in report.estimates.items()}
+    compared = {
+        name: [{**row._asdict(), "difference": _numbers(row.difference)} for row in rows]
+        for name, rows in report.comparisons.items()
+    }
     return json.dumps(
-        {"name": report.name, "verdict": verdict(report), "estimates": estimates, "settings": report.settings}, indent=2
+        {
+            "name": report.name,
+            "verdict": verdict(report),
+            "estimates": estimates,
+            **({"comparisons": compared} if compared else {}),
+            "settings": report.settings,
+        },
+        indent=2,
     )
+
+
+def _numbers(estimate: Estimate) -> dict[str, Any]:
+    """By name; what JSON cannot hold becomes text, as in `metrics.jsonl`: "inf"."""
+    return {key: value if math.isfinite(value) else str(value) for key, value in estimate._asdict().items()}
 
 
 def table(report: Report) -> str:
     """The estimates as an aligned Markdown table."""
-    rows = [("estimate", "value", "95% interval", "n"), ("---", "--:", "---", "--:")]
-    rows += [
+    rows = [
         (_plain(k), f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n)) for k, e in report.estimates.items()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return _aligned([("estimate", "value", "95% interval", "n"), ("---", "--:", "---", "--:"), *rows])
+
+
+def comparison_table(report: Report) -> str:
+    """Every pair of the runs that were compared, as an aligned Markdown table; empty if none were."""
+    rows = [(_plain(measure), _plain(pair), *numbers) for measure, pair, *numbers in _comparisons(report)]
+    dashes = ("---", "---", "--:", "---", "--:", "--:")
+    return _aligned([COMPARISON, dashes, *rows]) if rows else ""
+
+
+COMPARISON = ("measure", "first - second", "difference", "joint 95% interval", "p (Holm)", "n")
+
+
+def _comparisons(report: Report) -> list[tuple[str, ...]]:
+    return [
+        (measure, f"{row.first} - {row.second}", f"{e.value:+.3f}", f"[{e.low:+.3f}, {e.high:+.3f}]", p, str(e.n))
+        for measure, rows in report.comparisons.items()
+        for row in rows
+        for e, p in [(row.difference, f"{row.p_holm:.4f}")]
+    ]
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [
@@ -98,9 +145,10 @@ def to_markdown(report: Report) -> str:
     """The verdict, the table and the settings."""
     settings = yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
+    compared = f"## Runs compared\n\n{comparison_table(report)}\n\n{HOLM}\n\n" if report.comparisons else ""
     return (
-        f"# {_plain(report.name)}\n\n{verdict(report)}\n\n{table(report)}\n\nIntervals: percentile bootstrap over prompts or "
-        f"pairs. Units: log-probabilities and KL in nats per answer.\n\n## Settings\n\n{fence}yaml\n{settings}{fence}\n"
+        f"# {_plain(report.name)}\n\n{verdict(report)}\n\n{table(report)}\n\n{INTERVALS}\n\n{compared}"
+        f"## Settings\n\n{fence}yaml\n{settings}{fence}\n"
     )
 
 
@@ -109,6 +157,14 @@ def to_html(report: Report, pictures: dict[str, bytes]) -> str:
     rows = "".join(
         f"<tr><td>{_breakable(name)}</td><td class=n>{e.value:.3f}</td><td class=n>[{e.low:.3f}, {e.high:.3f}]</td><td class=n>{e.n}</td></tr>"
         for name, e in report.estimates.items()
+    )
+    compared = "".join(
+        f"<tr><td>{_breakable(measure)}</td><td>{_breakable(pair)}</td>{''.join(f'<td class=n>{n}</td>' for n in numbers)}</tr>"
+        for measure, pair, *numbers in _comparisons(report)
+    )
+    head = "".join(f"<th{' class=n' if i > 1 else ''}>{title}</th>" for i, title in enumerate(COMPARISON))
+    runs = (
+        f"<h2>Runs compared</h2><div class=scroll><table><tr>{head}</tr>{compared}</table></div><p class=dim>{HOLM}</p>"
     )
     figures = "".join(
         f'<h2>{_e(title)}</h2><div class=scroll><img alt="{_e(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>'
@@ -123,7 +179,7 @@ def to_html(report: Report, pictures: dict[str, bytes]) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<style>{STYLE}</style></head><body><h1>{_e(report.name)}</h1><p class=verdict>{_e(verdict(report))}</p>"
         f"<h2>Estimates</h2><div class=scroll><table><tr><th>estimate</th><th class=n>value</th><th class=n>95% interval</th><th class=n>n</th></tr>{rows}</table></div>"
-        "<p class=dim>Percentile bootstrap over prompts or pairs. Log-probabilities and KL in nats per answer.</p>"
+        f"<p class=dim>{INTERVALS}</p>{runs if compared else ''}"
         f"{figures}{heading + answers if report.answers else ''}<h2>Settings</h2><pre>{_e(settings)}</pre></body></html>\n"
     )
 

@@ -1,0 +1,111 @@
+"""What determines answers: a file made with other settings is refused, and what changes no answer changes no digest."""
+
+import copy
+
+import pytest
+import tiny
+from peft import LoraConfig, get_peft_model
+
+from align.tiny import tiny_model, tiny_tokenizer
+from eval.answers import AnswersError, model_digest, prompt_digest, stored_answers, tokenizer_digest
+from eval.generate import Decoding
+
+PROMPTS = ["what"]
+DECODING = Decoding(8, seed=3)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    made = tiny_model(tokenizer).eval()
+    made.lm_head.weight.data *= 20
+    return made
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new" / "answers.jsonl"
+
+
+@pytest.fixture
+def ask(path, model, tokenizer):
+    def stored(prompts=PROMPTS, decoding=DECODING, **kw):
+        return stored_answers(
+            path, kw.pop("model", model), kw.pop("tokenizer", tokenizer), prompts, decoding, **{"batch_size": 2} | kw
+        )
+
+    return stored
+
+
+@pytest.mark.parametrize(
+    "decoding", [Decoding(9, seed=3), Decoding(8, 0.5, 3), Decoding(8, seed=4), Decoding(8, seed=3, top_p=0.5)]
+)
+def test_another_decoding_is_refused_with_both_settings(ask, path, decoding):
+    ask(PROMPTS)
+    before = path.read_bytes()
+    with pytest.raises(
+        AnswersError,
+        match=r"made otherwise \(decoding: {.*'seed': 3.*} in the file, .* now\); use another file, or delete this one",
+    ):
+        ask(PROMPTS, decoding)
+    assert path.read_bytes() == before
+
+
+def test_another_model_template_or_tokenizer_is_refused(ask, model, tokenizer):
+    ask(PROMPTS)
+    weight = copy.deepcopy(model)
+    weight.model.norm.weight.data[0] += 1
+    template = copy.deepcopy(tokenizer)
+    template.chat_template += " "
+    cutting = copy.deepcopy(tokenizer)
+    cutting.add_tokens(["sky"])
+    for change, what in (
+        ({"model": weight}, "model"),
+        ({"tokenizer": template}, "template"),
+        ({"tokenizer": cutting}, "tokenizer"),
+    ):
+        with pytest.raises(AnswersError, match=rf"made otherwise \({what}_sha256: [^;]*\); use another file"):
+            ask(PROMPTS, **change)
+
+
+def test_a_models_digest_knows_its_adapters_and_its_configuration(model):
+    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(**tiny.LORA))
+    stronger = copy.deepcopy(adapted)
+    for part in stronger.modules():
+        if isinstance(getattr(part, "scaling", None), dict):
+            part.scaling["default"] *= 2
+    trained = copy.deepcopy(adapted)
+    next(p for n, p in trained.named_parameters() if "lora_B" in n).data += 1
+    turned = copy.deepcopy(model)
+    turned.config.rope_theta = 5.0
+    moved = copy.deepcopy(model)
+    moved.config._name_or_path = "elsewhere"
+    digests = [model_digest(each) for each in (model, adapted, stronger, trained, turned)]
+    assert len(set(digests)) == 5
+    assert model_digest(moved) == digests[0]
+    with adapted.disable_adapter():
+        off = model_digest(adapted)
+    assert off == model_digest(model)
+
+
+def test_a_tokenizers_digest_does_not_depend_on_its_last_call(tokenizer):
+    used = copy.deepcopy(tokenizer)
+    used(["a", "bcd"], padding=True, truncation=True, max_length=2)
+    assert tokenizer_digest(used) == tokenizer_digest(tokenizer)
+
+
+def test_the_order_of_a_messages_keys_does_not_matter():
+    assert prompt_digest([{"role": "user", "content": "a"}]) == prompt_digest([{"content": "a", "role": "user"}])
+    assert (
+        len(
+            {
+                prompt_digest(p)
+                for p in ("a", "b", [{"role": "user", "content": "a"}], [{"role": "system", "content": "a"}])
+            }
+        )
+        == 4
+    )

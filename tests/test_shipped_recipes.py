@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import scored
 import tiny
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
@@ -24,6 +25,12 @@ def test_the_promised_recipes_are_there():
         "papers/rpo-average",
         "papers/fdpo-hh",
     }
+    promised |= {f"papers/dynamic-reward-weighting-{rule}" for rule in ("hypervolume", "gradient")}
+    promised |= {f"online/tiny-{kind}" for kind in ("grpo", "rloo", "reinforce")}
+    promised |= {f"pairwise/{kind}" for kind in ("tiny", "tiny-scored", "copg-ultrafeedback", "simpo-ultrafeedback")}
+    promised |= {"preference_model/tiny", "preference_model/smollm2-human-pairs", "srpo/tiny"}
+    promised |= {f"supervised/{kind}" for kind in ("tiny", "asft-math", "dft-math")}
+    promised |= {f"supervised/{kind}-tiny" for kind in ("conditional", "extend", "poft", "rwr", "unlikelihood")}
     assert set(RECIPES) == promised
 
 
@@ -36,21 +43,46 @@ def test_parses_and_says_what_it_reproduces(name):
     assert any(word in head for word in ("Reproduces", "Paper", "published", "variant"))
 
 
+def rows_for(recipe):
+    """Ten rows of the recipe's kind, with every column of numbers that one of them can ask for."""
+    if recipe.rows == "pairs":
+        return list(scored.pairs())
+    asked = [{"prompt": row["prompt"]} for row in tiny.pairs()]
+    if recipe.rows == "prompts":
+        return [row | {"answer": str(n)} for n, row in enumerate(asked)]
+    numbers = dict.fromkeys(recipe.columns, 0.5)
+    return [row | {"completion": pair["chosen"]} | numbers for row, pair in zip(asked, tiny.pairs(), strict=True)]
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_dry_runs(name, tmp_path):
-    data = tmp_path / "pairs.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in tiny.pairs()))
-    lora = ["lora.layers_to_transform=null"] if load_recipe(name, ON_CPU).lora else []
+    recipe = load_recipe(name, ON_CPU)
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows_for(recipe)))
+    lora = ["lora.layers_to_transform=null"] if recipe.lora else []
     settings = {"train": {"path": str(data)}, "eval": {"x": {"path": str(data)}}}
+    small = ["train.per_device_train_batch_size=2"]
+    small += (
+        ["train.global_batch_size=2"]
+        if hasattr(recipe.train, "global_batch_size")
+        else ["train.gradient_accumulation_steps=1"]
+    )
+    if recipe.rows == "prompts":
+        alone = recipe.method == "reinforce"
+        small += [
+            f"train.num_generations={1 if alone else 2}",
+            "train.max_completion_length=8",
+            "train.generation_batch_size=null",
+        ]
     done = align.run(
         name,
         [
             *ON_CPU, *lora, "model.model_name_or_path=tiny-random", "model.dtype=float32", f"data={yaml.safe_dump(settings, default_flow_style=True).strip()}",
-            "train.per_device_train_batch_size=2", "train.global_batch_size=2", "train.max_steps=1", f"train.output_dir={tmp_path / 'run'}",
+            *small, "train.max_steps=1", f"train.output_dir={tmp_path / 'run'}",
         ],
     )  # fmt: skip
     assert done.trainer.state.global_step == 1
-    assert (done.path / ("adapter" if lora or load_recipe(name, ON_CPU).lora else "model")).is_dir()
+    assert (done.path / ("adapter" if recipe.lora else "model")).is_dir()
 
 
 @pytest.mark.parametrize("path", sorted((recipes_dir() / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)

@@ -1,12 +1,27 @@
 """Configurations of the online trainers."""
 
+import dataclasses
+import math
+import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from trl import GRPOConfig as TRLGRPOConfig
 from trl import RLOOConfig as TRLRLOOConfig
 
-from .common import SHARED_PREFIX, SKIPPED
+from ..weighting.advantages import make_estimator, one_of, within
+from ..weighting.rules import RULES, WeightingRule, make_rule, rule_options
+from .common import SHARED_PREFIX, SKIPPED, ConfigError, out_of_range
+
+_REFUSED = {
+    "multi_objective_aggregation": "the estimator takes each objective by itself; choose it and its `scale`",
+    "scale_rewards": "the estimator scales; set estimator_options.scale",
+    "normalize_advantages": "the estimator scales; use estimator: batch",
+    "reward_clip_range": "it would clip the weighted sum; clip in the reward functions",
+}
+"""Fields of TRL's that must keep their default, and what to do instead."""
+_OF_GRADIENTS = {"gram": "gradients", "gradient_layers": 4, "gradient_every": 1, "weighting_timing": "same_step"}
+"""Fields that only rules that need gradients read, and their defaults."""
 
 
 @dataclass
@@ -23,3 +38,242 @@ class RLOOConfig(TRLRLOOConfig):
 
     shared_prefix: Literal["auto", "on", "off"] = field(default="auto", metadata={"help": SHARED_PREFIX})
     max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
+
+
+@dataclass
+class DynamicConfig:
+    """What the configurations of trainers with several objectives share. Mixed in before TRL's.
+
+    Raises:
+        ConfigError: If a setting contradicts another or would be ignored; all at once.
+    """
+
+    weighting: str = field(
+        default="upgrad",
+        metadata={
+            "help": "Rule that weighs the objectives; `align.weighting` lists them. 'fixed' keeps reward_weights."
+        },
+    )
+    weighting_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of the rule, by name."})
+    estimator: str = field(
+        default="group",
+        metadata={
+            "help": "What makes advantages of rewards, objective by objective: group, leave_one_out, batch, stratified, "
+            "single_stream or pareto_rank."
+        },
+    )
+    estimator_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Options of the estimator, by name."}
+    )
+    gram: Literal["gradients", "advantages"] = field(
+        default="gradients",
+        metadata={
+            "help": "What a rule that needs gradients is given: inner products of the objectives' gradients, or of their "
+            "advantages, which cost no backward pass."
+        },
+    )
+    gradient_layers: int | Literal["all"] = field(
+        default=4,
+        metadata={"help": "Gradients are of the trainable parameters of so many last layers, or of 'all' of them."},
+    )
+    gradient_every: int = field(
+        default=1,
+        metadata={"help": "A rule that needs gradients is updated at every so many-th generation batch."},
+    )
+    weighting_timing: Literal["same_step", "lagged"] = field(
+        default="same_step",
+        metadata={"help": "Whether a rule that needs gradients weighs the batch they are of, or the one after."},
+    )
+
+    def __post_init__(self) -> None:
+        problems = self.problems()
+        if problems:
+            raise ConfigError("\n".join(problems))
+        self._trl_checks()
+
+    def _trl_checks(self) -> None:
+        super().__post_init__()  # type: ignore[misc]
+
+    @property
+    def _of_trl(self) -> Any:
+        return self
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of further data columns that the settings need: none, since reward functions say what they read."""
+        return ()
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the fields of this configuration, one line each, the field's name first."""
+        found = self._not_honoured() + self._of_weighting() + self._of_estimator()
+        if self.gram not in ("gradients", "advantages"):
+            found.append(f"gram: must be 'gradients' or 'advantages', got {self.gram!r}")
+        layers = self.gradient_layers
+        if layers != "all" and (isinstance(layers, bool) or not isinstance(layers, int) or layers < 1):
+            found.append(f"gradient_layers: must be a whole number from 1, or 'all', got {layers!r}")
+        if self.gradient_every < 1:
+            found.append(f"gradient_every: must be at least 1, got {self.gradient_every}")
+        if self.weighting_timing not in ("same_step", "lagged"):
+            found.append(f"weighting_timing: must be 'same_step' or 'lagged', got {self.weighting_timing!r}")
+        if not self._weights_can_be_meant():
+            weights = self._of_trl.reward_weights
+            found.append(f"reward_weights: must be finite, not negative and not all 0, got {weights}")
+        return found + out_of_range(self)
+
+    def problems_with(self, rule: WeightingRule | type[WeightingRule]) -> list[str]:
+        """What keeps a rule (or its class) from working under these settings."""
+        found = []
+        if rule.needs != "gradients":
+            for name, default in _OF_GRADIENTS.items():
+                if getattr(self, name) != default:
+                    found.append(f"{name}: {_named(rule)} needs no gradients and would ignore it; leave it out")
+            return found
+        if self.estimator == "pareto_rank":
+            found.append(
+                f"estimator: 'pareto_rank' has one advantage for all objectives; {_named(rule)} needs one for each"
+            )
+        if self.gram != "gradients":
+            found += [
+                f"{name}: gram 'advantages' needs no backward pass and would ignore it; leave it out"
+                for name in ("gradient_layers",)
+                if getattr(self, name) != _OF_GRADIENTS[name]
+            ]
+            if getattr(rule, "split", False):
+                found.append(f"gram: 'advantages' has no halves, which {_named(rule)} asks for; use 'gradients'")
+            return found
+        plugin = getattr(self, "deepspeed_plugin", None)
+        sharded = "FSDP" if self._of_trl.fsdp or _set("ACCELERATE_USE_FSDP") else None
+        if plugin is not None and plugin.zero_stage == 3:
+            sharded = "DeepSpeed ZeRO-3"
+        if sharded:
+            found.append(
+                f"weighting: {_named(rule)} needs gradients of whole parameters, which {sharded} shards; use DDP or ZeRO-2, "
+                "gram: advantages, or a rule that needs rewards only"
+            )
+        if getattr(self, "use_adaptive_entropy", False):
+            found.append(
+                f"use_adaptive_entropy: {_named(rule)} computes the loss more often, and each time moves the coefficient; "
+                "use entropy_coef"
+            )
+        if (self._of_trl.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            found.append(
+                f"gradient_checkpointing_kwargs: {_named(rule)} needs use_reentrant: false; reentrant checkpoints know only "
+                "backward()"
+            )
+        prompts = (self._of_trl.generation_batch_size or 0) // (self._of_trl.num_generations or 1)
+        if getattr(rule, "split", False) is True and prompts == 1:
+            found.append(
+                f"generation_batch_size: {_named(rule)} compares two halves of the prompts; there is one prompt"
+            )
+        return found
+
+    def _not_honoured(self) -> list[str]:
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
+        return [
+            f"{name}: not honoured here, got {getattr(self, name)!r}; {remedy}"
+            for name, remedy in _REFUSED.items()
+            if name in defaults and getattr(self, name) != defaults[name]
+        ]
+
+    def _weights_can_be_meant(self) -> bool:
+        weights = self._of_trl.reward_weights
+        return weights is None or (all(0 <= w < math.inf for w in weights) and sum(weights) > 0)
+
+    def _of_weighting(self) -> list[str]:
+        try:
+            rule = RULES[one_of("weighting", self.weighting, *RULES)]
+            for option in self.weighting_options:
+                one_of("weighting_options", option, *rule_options(self.weighting))
+            if self._of_trl.reward_weights is not None and self._weights_can_be_meant():
+                make_rule(self.weighting, base=self._of_trl.reward_weights, **self.weighting_options)
+        except (ValueError, TypeError) as error:
+            return [_line("weighting_options", error)]
+        return self.problems_with(rule)
+
+    def _of_estimator(self) -> list[str]:
+        try:
+            estimator = make_estimator(self.estimator, **self.estimator_options)
+        except (ValueError, TypeError) as error:
+            return [_line("estimator_options", error)]
+        if estimator.compares and self._of_trl.num_generations == 1:
+            return [
+                f"estimator: {self.estimator!r} compares completions of a prompt, and num_generations is 1; use 'batch'"
+            ]
+        if self.estimator == "single_stream" and self._of_trl.num_generations != 1:
+            return [f"estimator: 'single_stream' is for one completion of each prompt, got num_generations={self._of_trl.num_generations}; "
+                    "use ReinforceConfig (method: reinforce)"]  # fmt: skip
+        return []
+
+
+@dataclass
+class DynamicGRPOConfig(DynamicConfig, GRPOConfig):
+    """Settings of `align.DynamicGRPOTrainer`: GRPOConfig's and those of weights that move."""
+
+    token_share: float = field(
+        default=1.0,
+        metadata={"help": "Share of the tokens that are learnt from, drawn anew for each generation batch (S-GRPO)."},
+    )
+    token_prefix: int = field(
+        default=0, metadata={"help": "So many first tokens of a completion are learnt from always; with token_share."}
+    )
+
+    def problems(self) -> list[str]:
+        """See `DynamicConfig.problems`."""
+        found = super().problems()
+        try:
+            within("token_share", self.token_share, "(0, 1]")
+        except ValueError as error:
+            found.append(str(error))
+        if self.token_prefix < 0 or (self.token_prefix > 0 and self.token_share == 1.0):
+            found.append(f"token_prefix: must be 0, or positive with a token_share below 1, got {self.token_prefix}")
+        return found
+
+
+@dataclass
+class DynamicRLOOConfig(DynamicConfig, RLOOConfig):
+    """Settings of `align.DynamicRLOOTrainer`: RLOOConfig's and those of weights that move."""
+
+    estimator: str = field(default="leave_one_out", metadata={"help": "As of DynamicGRPOConfig."})
+
+
+@dataclass
+class ReinforceConfig(DynamicGRPOConfig):
+    """Settings of `align.ReinforceTrainer`: one completion of each prompt, against a baseline.
+
+    The default estimator is REINFORCE++'s; `estimator_options: {baseline: running, scale: none}` is plain REINFORCE. The
+    loss is divided by a constant, not by the lengths of completions, so that its gradient is the policy gradient's.
+    """
+
+    num_generations: int | None = field(default=1, metadata={"help": "Completions of each prompt."})
+    estimator: str = field(default="batch", metadata={"help": "As of DynamicGRPOConfig."})
+    loss_type: str = field(default="dr_grpo", metadata={"help": "As of DynamicGRPOConfig."})
+
+    def problems(self) -> list[str]:
+        """See `DynamicConfig.problems`."""
+        found = super().problems()
+        batch = self.per_device_train_batch_size * (self.steps_per_generation or self.gradient_accumulation_steps)
+        odd = batch % 2 and int(os.environ.get("WORLD_SIZE", "1")) % 2 and self.generation_batch_size is None
+        if odd and self.num_generations == 1:
+            found.append(f"per_device_train_batch_size: an even number of completions must be generated, got {batch}")
+        return found
+
+    def _trl_checks(self) -> None:
+        """TRL's configuration refuses one completion of a prompt; its trainer does not."""
+        single = self.num_generations == 1
+        if single:
+            self.num_generations, self.num_generations_eval = 2, self.num_generations_eval or 1
+        super()._trl_checks()
+        if single:
+            self.num_generations = 1
+
+
+def _named(rule: Any) -> str:
+    return getattr(rule, "__name__", type(rule).__name__)
+
+
+def _set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes")
+
+
+def _line(name: str, error: Exception) -> str:
+    text = str(error).splitlines()[0]
+    return text if text.startswith(name.partition("_")[0]) else f"{name}: {text}"

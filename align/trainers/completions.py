@@ -1,0 +1,172 @@
+"""A batch of completions: collated with its columns, scored through TRL's fused head, and measured."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Bool, Float
+from peft import PeftModel
+from torch import Tensor, nn
+
+from ..losses.preference import Batch
+from ..losses.tokens import nll
+from .metrics import TOKENS, Ratio
+from .trl_contract import fast_head
+
+SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+
+
+@dataclass
+class WithColumns:
+    """A collator whose batches have further columns, one float32 number per row, beside what `collate` makes."""
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    columns: tuple[str, ...]
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """One batch of rows of the training set."""
+        batch = self.collate([{k: v for k, v in row.items() if k not in self.columns} for row in rows])
+        return batch | {name: torch.tensor([float(row[name]) for row in rows]) for name in self.columns}
+
+
+def check_columns(data: Any, columns: Sequence[str], where: str) -> None:
+    """See that the columns are there and, where the data are not streamed, that they hold finite numbers.
+
+    Raises:
+        ValueError: If not.
+    """
+    names = data.column_names or list(next(iter(data)))
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise ValueError(
+            f"{where}: no column {', '.join(missing)}, which the objective reads; there are {', '.join(names)}"
+        )
+    for name in columns if isinstance(data, Dataset) else ():
+        values = np.array(data[name], dtype=np.float64)
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise ValueError(
+                f"{where}: column {name!r}: row {bad[0] + 1} holds {values[bad[0]]}; mend or drop such rows"
+            )
+
+
+class Scored(NamedTuple):
+    """Per-token statistics of completions; values outside `mask` mean nothing."""
+
+    token_logps: Float[Tensor, "rows time"]
+    entropy: Float[Tensor, "rows time"]
+    is_top1: Bool[Tensor, "rows time"]
+    mask: Bool[Tensor, "rows time"]
+    hidden: Float[Tensor, "scored width"] | None
+    """Last hidden states at the positions of the mask, row by row, if they were asked for."""
+
+
+def score(model: Callable[..., Any], inputs: dict[str, Any], backbone: nn.Module | None = None) -> Scored:
+    """Run the policy (the wrapped model, so that DDP sees the gradients), keeping the hidden states of `backbone`."""
+    mask = inputs["labels"][:, 1:] != -100
+    with fast_head(), _last_hidden(backbone) as seen:
+        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+    last = slice(-mask.size(1), None)  # prompt-learning adapters put virtual tokens in front
+    return Scored(
+        outputs.log_probs[:, last],
+        outputs.entropy[:, last].detach(),
+        outputs.is_top1[:, last],
+        mask,
+        seen[0][:, :-1][:, last][mask] if seen else None,
+    )
+
+
+@contextlib.contextmanager
+def _last_hidden(backbone: nn.Module | None) -> Iterator[list[Tensor]]:
+    seen: list[Tensor] = []
+    if backbone is None:
+        yield seen
+        return
+    handle = backbone.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def freeze_reference(model: Any, peft_config: Any, where: str) -> None:
+    """Give a policy that starts from a trained adapter a frozen copy of it, named "ref", as TRL's DPOTrainer does.
+
+    Raises:
+        ValueError: If there is no adapter, old or new: the reference would be gone after the first step.
+    """
+    if not isinstance(model, PeftModel):
+        if peft_config is None:
+            raise ValueError(
+                f"{where}: the objective needs the reference, which is the model without its adapter; use LoRA"
+            )
+        return
+    if "ref" in model.peft_config:
+        return
+    model.add_adapter("ref", model.peft_config["default"])
+    for name, parameter in model.named_parameters():
+        if ".default." in name:
+            copy = model.get_parameter(name.replace(".default.", ".ref."))
+            copy.data.copy_(parameter.data)
+            copy.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def as_reference(model: PeftModel) -> Iterator[None]:
+    """The model as it was: with its adapter "ref" if it has one, else with none."""
+    if "ref" not in model.peft_config:
+        with model.disable_adapter():
+            yield
+        return
+    active = model.active_adapter
+    model.set_adapter("ref")
+    try:
+        yield
+    finally:
+        model.set_adapter(active)
+
+
+def frozen_head(model: PeftModel, where: str) -> Float[Tensor, "vocabulary width"]:
+    """Weight of the output head, where logits are hidden states times it and nothing else.
+
+    Raises:
+        ValueError: If the head is trained, has a bias, or scales or caps its logits.
+    """
+    head: Any = model.get_base_model().get_output_embeddings()
+    config: Any = model.config.get_text_config()
+    if not isinstance(head, nn.Linear) or head.weight.requires_grad:
+        raise ValueError(f"{where}: 'ref_kl' needs a frozen output head; leave lm_head out of the LoRA settings")
+    found = [name for name in SCALED_HEADS if getattr(config, name, None) not in (None, 1, 1.0)]
+    if found or head.bias is not None:
+        raise ValueError(f"{where}: 'ref_kl' knows plain output heads, and this one has {', '.join(found) or 'a bias'}")
+    return head.weight
+
+
+def completion_metrics(scored: Scored, inputs: dict[str, Any], addends: dict[str, Ratio]) -> dict[str, Ratio]:
+    """Metrics of one batch as (numerator, denominator) per row; a metric is the ratio of their sums.
+
+    `loss/*` are the addends of the loss, weights included. `nll` and `entropy` are in nats per token of the completion,
+    `mean_token_accuracy` is the share of its tokens that the policy holds most likely.
+    """
+    each = torch.ones_like(scored.token_logps[:, 0])
+    attention = inputs.get("attention_mask", torch.ones_like(inputs["labels"]))
+    positions, read = each * attention.size(1), attention.sum(dim=1).to(each.dtype)
+    tokens, correct = (part.sum(dim=1).to(each.dtype) for part in (scored.mask, scored.is_top1 & scored.mask))
+    return {name: (value.detach(), per.detach()) for name, (value, per) in addends.items()} | {
+        "nll": (nll(scored.token_logps.detach(), scored.mask), tokens),
+        "entropy": ((scored.entropy * scored.mask).sum(dim=1), tokens),
+        "mean_token_accuracy": (correct, tokens),
+        "length": (tokens, each),
+        "padding": (positions - read, positions),
+        "computed_per_token": (positions, read),
+        TOKENS: (read, torch.zeros_like(each)),
+    }
+
+
+def per_row(values: Float[Tensor, " scored"], mask: Bool[Tensor, "rows time"]) -> Batch:
+    """Sum values of the mask's positions, listed row by row, over each row."""
+    return values.new_zeros(len(mask)).index_add(0, mask.nonzero()[:, 0], values)

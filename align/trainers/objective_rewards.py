@@ -1,0 +1,93 @@
+"""Which reward functions are objectives, which only inform the estimator, and what they remember."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+DIGIT = 2**24
+"""Whole numbers below it are exact in float32, which rewards travel in."""
+
+
+class PromptDigit:
+    """An auxiliary column: a digit to the base 2**24 of 48 bits of the prompt's hash. Two of them name the prompt."""
+
+    aux = "prompt"
+
+    def __init__(self, place: int) -> None:
+        self.place, self.__name__ = place, f"prompt_digit_{place}"
+
+    def __call__(self, prompts: Sequence[Any], **_: Any) -> list[float]:
+        """One number for each completion."""
+        texts = [prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True) for prompt in prompts]
+        start = 3 * self.place
+        return [float(int.from_bytes(hashlib.sha256(t.encode()).digest()[start : start + 3], "big")) for t in texts]
+
+
+class RewardColumns:
+    """The columns of the gathered rewards, by what they are for.
+
+    Args:
+        functions: Reward functions in the order of the columns. One with an attribute `aux` is no objective.
+        names: Theirs.
+    """
+
+    def __init__(self, functions: Sequence[Any], names: Sequence[str]) -> None:
+        self.functions, self.names = list(functions), list(names)
+        self.aux = {i: f.aux for i, f in enumerate(functions) if getattr(f, "aux", None) is not None}
+        self.columns = [i for i in range(len(self.names)) if i not in self.aux]
+        self.objectives = [self.names[i] for i in self.columns]
+
+    def problems(self) -> list[str]:
+        """What keeps these functions from being told apart."""
+        found = []
+        if not self.objectives:
+            found.append("reward_funcs: every one has an attribute `aux`; at least one must be an objective")
+        doubled = sorted({name for name in self.names if self.names.count(name) > 1})
+        if doubled:
+            found.append(f"reward_funcs: {', '.join(doubled)} twice; give each function a `__name__` of its own")
+        return found
+
+    def split(
+        self, table: Float[Tensor, "batch functions"]
+    ) -> tuple[Float[Tensor, "batch objectives"], dict[str, Float[Tensor, " batch"]]]:
+        """Rewards of the objectives and auxiliary columns by name; several of one name are digits, the highest first.
+
+        Raises:
+            ValueError: If a reward is infinite.
+        """
+        infinite = [name for name, bad in zip(self.names, table.isinf().any(dim=0), strict=True) if bad]
+        if infinite:
+            raise ValueError(f"rewards must be finite, or None; {', '.join(infinite)} gave infinity")
+        table = table.double().cpu()
+        aux: dict[str, Tensor] = {}
+        for column, name in self.aux.items():
+            aux[name] = aux[name] * DIGIT + table[:, column] if name in aux else table[:, column]
+        return table[:, self.columns], aux
+
+    def weights(self, base: Float[Tensor, " objectives"]) -> Float[Tensor, " functions"]:
+        """Weights of the objectives as weights of all columns: 0 for auxiliary ones."""
+        return torch.zeros(len(self.names)).index_copy(0, torch.tensor(self.columns), base.float())
+
+    def switch(self, *, training: bool) -> None:
+        """Tell functions that remember something whether this is training."""
+        for function in self._stateful().values():
+            if hasattr(function, "training"):
+                function.training = training
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the functions remember, by name."""
+        return {name: function.state_dict() for name, function in self._stateful().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let them remember it."""
+        for name, function in self._stateful().items():
+            function.load_state_dict(state[name])
+
+    def _stateful(self) -> dict[str, Any]:
+        named = zip(self.names, self.functions, strict=True)
+        return {name: f for name, f in named if hasattr(f, "state_dict") and not isinstance(f, nn.Module)}

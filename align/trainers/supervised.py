@@ -1,0 +1,263 @@
+"""Supervised training: TRL's SFTTrainer with a weighted sum of objectives in place of its loss."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset, IterableDataset
+from peft import PeftConfig, PeftModel
+from peft.helpers import disable_input_dtype_casting
+from torch import Tensor, nn
+from transformers import (
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainerCallback,
+)
+from trl import SFTConfig as TRLSFTConfig
+from trl import SFTTrainer as TRLSFTTrainer
+
+from ..configs.supervised import SupervisedConfig
+from ..losses.preference import Batch, sequence_logps
+from ..losses.tokens import OBJECTIVES, dft, fsft, mean_logps, nll, poft, ref_kl, rwr, rwr_weight, unlikelihood
+from ..models import keep_quantised_weights_plain
+from ..scoring.lengths import SeededLengthSampler
+from .completions import (
+    Scored,
+    WithColumns,
+    as_reference,
+    check_columns,
+    completion_metrics,
+    freeze_reference,
+    frozen_head,
+    per_row,
+    score,
+)
+from .metrics import MetricSums, Ratio
+from .safe_runs import SafeRuns
+from .trl_contract import dropout_off
+
+logger = logging.getLogger(__name__)
+
+
+class SupervisedTrainer(SafeRuns, TRLSFTTrainer):
+    """A TRL SFTTrainer whose loss is `args.objective`, a weighted sum of the objectives of `losses.tokens`.
+
+    Construct and use it as TRL's, on rows of prompt and completion. Objectives that are sums over tokens are divided by
+    the tokens of the optimizer step, over all its micro-batches and processes, those that judge a completion as a whole
+    by its completions: how a step is cut up changes nothing. Metrics are sums over examples (`nll` and other rates per
+    token), and each named eval set has its own keys.
+
+    The reference is the model without its adapter; where training starts from a trained adapter, it is a frozen copy of
+    that.
+
+    Raises:
+        TypeError: If `args` is not a SupervisedConfig.
+        ValueError: If something passed would be ignored (`compute_metrics`, images, the auxiliary loss of a mixture of
+            experts), a column that the objective reads is missing, or the reference it needs cannot be had.
+    """
+
+    _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "supervised"]
+    _name = "Supervised"
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        args: TRLSFTConfig | None = None,
+        data_collator: Callable[..., Any] | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        compute_metrics: Callable[..., Any] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: BitsAndBytesConfig | None = None,
+        peft_config: PeftConfig | None = None,
+    ) -> None:
+        where = type(self).__name__
+        if args is None:
+            name = model if isinstance(model, str) else model.config._name_or_path
+            args = SupervisedConfig(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
+        if not isinstance(args, SupervisedConfig):
+            got = f"{type(args).__module__.split('.')[0]}.{type(args).__name__}"
+            raise TypeError(f"{where}: args must be align.SupervisedConfig, got {got}")
+        if compute_metrics is not None:
+            raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
+        if args.needs_reference():
+            freeze_reference(model, peft_config, where)
+        self.objective, self.columns, self.sums = args.active(), args.columns(), MetricSums()
+        self._in_step: Tensor | None = None
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=[*(callbacks or []), self.sums],
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
+        keep_quantised_weights_plain(self.model)
+        if self._is_vision_dataset:
+            raise ValueError(f"{where}: images are not supported; use trl.SFTTrainer")
+        if self.aux_loss_enabled:
+            raise ValueError(
+                f"{where}: the load-balancing loss of a mixture of experts is not added; "
+                "set router_aux_loss_coef=0.0 to train without it"
+            )
+        if self.columns:
+            self.data_collator = WithColumns(self.data_collator, self.columns)
+        self.head = frozen_head(self.model, where) if "ref_kl" in self.objective else None
+
+    def objectives(
+        self, policy: Scored, ref: Scored | None, columns: dict[str, Batch]
+    ) -> tuple[dict[str, Batch], dict[str, Ratio]]:
+        """The value of every active objective, unweighted, and what is measured of them. All per row."""
+        args, logps, mask = self.args, policy.token_logps, policy.mask
+        one, tokens = torch.ones_like(logps[:, 0]), mask.sum(dim=1).to(logps.dtype)
+        losses: dict[str, Batch] = {}
+        seen: dict[str, Ratio] = {}
+        for name in self.objective:
+            match name:
+                case "nll":
+                    losses[name] = nll(logps, mask)
+                case "dft":
+                    losses[name] = dft(logps, mask)
+                case "unlikelihood":
+                    unwanted = columns["reward"] < args.unlikelihood_threshold
+                    losses[name] = unlikelihood(logps, mask, unwanted, alpha=args.unlikelihood_alpha)
+                    seen["unlikelihood/unwanted"] = unwanted.float(), one
+                case "rwr":
+                    shape = {"beta": args.rwr_beta, "max_weight": args.rwr_max_weight}
+                    losses[name] = rwr(logps, mask, columns["reward"], **shape)
+                    seen["rwr/weight"] = rwr_weight(columns["reward"], **shape), one
+                case "poft":
+                    losses[name] = poft(logps, mask, columns["aligned_logp"])
+                    seen["poft/weight"] = torch.sigmoid(columns["aligned_logp"] - mean_logps(logps, mask)), one
+                case "fsft":
+                    both = sequence_logps(logps, mask), sequence_logps(ref.token_logps, mask)
+                    losses[name] = fsft(*both, one * 0, beta=args.fsft_beta, divergence=args.fsft_divergence)
+                    seen["log_ratio"] = both[0] - both[1], one
+                case "ref_kl":
+                    losses[name] = per_row(ref_kl(policy.hidden, ref.hidden, self.head), mask)
+                    seen["ref_kl"] = losses[name], tokens
+        return losses, seen
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """This micro-batch's share of the optimizer step's loss; in evaluation the batch is the step."""
+        if return_outputs:
+            raise ValueError(
+                "SupervisedTrainer: logits are never built; use `evaluate`, or the model itself to predict"
+            )
+        training = self.model.training
+        columns = {name: inputs[name] for name in self.columns}
+        fed = {name: value for name, value in inputs.items() if name not in columns}
+        backbone = None if self.head is None else self.model.get_base_model().base_model
+        ref = self._reference(fed, backbone) if self.args.needs_reference() else None
+        policy = score(model, fed, backbone)
+        losses, seen = self.objectives(policy, ref, columns)
+        tokens = policy.mask.sum(dim=1).to(policy.token_logps.dtype)
+        units = {"token": tokens, "sequence": torch.ones_like(tokens)}
+        addends = {f"loss/{n}": (self.objective[n] * v, units[OBJECTIVES[n].per]) for n, v in losses.items()}
+        self.sums.hold(completion_metrics(policy, inputs, addends | seen))
+        self.sums.add("train" if training else "eval", self.accelerator)
+        whole = {name: count.sum() for name, count in units.items()}
+        processes = 1
+        if training and self._in_step is not None:  # DDP takes the mean over processes of shares of one sum
+            whole = dict(zip(units, self._in_step, strict=True))
+            processes = self.accelerator.num_processes
+        return processes * sum(
+            self.objective[name] * value.sum() / whole[OBJECTIVES[name].per].clamp(min=1)
+            for name, value in losses.items()
+        )
+
+    def _reference(self, inputs: dict[str, Tensor], backbone: nn.Module | None) -> Scored:
+        """The same completions under the reference, which never has dropout."""
+        policy = self.accelerator.unwrap_model(self.model)
+        with torch.no_grad(), dropout_off(self.model), as_reference(policy), self.accelerator.autocast():
+            return score(self.model, inputs, backbone)
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """The Trainer's, counting the tokens and completions of the optimizer step over all processes."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        labels = [batch["labels"] for batch in batches]
+        own = [sum(int((each[:, 1:] != -100).sum()) for each in labels), sum(map(len, labels))]
+        self._in_step = self.accelerator.gather(torch.tensor([own], device=device)).sum(dim=0)
+        return batches, items
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """TRL's, watched by the numerical guard. Under autocast LoRA's inputs are not copied in the adapter's precision."""
+        inputs = self._prepare_inputs(inputs)
+        autocast = self.accelerator.mixed_precision in ("bf16", "fp16")
+        with disable_input_dtype_casting(self.model, active=autocast):
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        self.guard.watch(inputs, loss)
+        return loss
+
+    def step_was_skipped(self) -> None:
+        """Its metrics are not logged."""
+        self.sums.forget_step()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the metrics gathered since the last call, under the prefix of the evaluation that `logs` belong to."""
+        mode = "train" if self.model.training else "eval"
+        metrics = self.sums.take(mode)
+        addends = [value for name, value in metrics.items() if name.startswith("loss/")]
+        if addends:
+            metrics["loss"] = sum(addends)
+        if mode == "train" and "loss" not in logs:  # the summary at the end, with what came after the last log
+            metrics.pop("loss", None)
+            logs.update(metrics)
+        elif mode == "train":
+            if not metrics:  # every step since the last log was skipped
+                logs.pop("loss")
+            if self.guard.skipped:
+                logs["skipped_steps"] = self.guard.skipped
+            logs.update(metrics, num_tokens=self.sums.num_tokens)
+        else:
+            prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
+            prefix = prefixes[0] if prefixes else "eval"
+            logs.update({f"{prefix}_{name}": value for name, value in metrics.items()})
+        super().log(logs, start_time)
+
+    def _prepare_dataset(
+        self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
+    ) -> Any:
+        """TRL's, with the columns checked, and a word on the rows that truncation leaves without a completion."""
+        where = f"{type(self).__name__}: {dataset_name} data"
+        check_columns(dataset, self.columns, where)
+        made = super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+        if isinstance(dataset, Dataset) and not packing:
+            lost = len(dataset) - len(made)
+            told = f"{where}: max_length={args.max_length} leaves no token to learn in {lost} of {len(dataset)} rows"
+            if not len(made):
+                raise ValueError(f"{told}; raise it")
+            if lost:
+                logger.warning("%s: they are left out", told)
+        return made
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *self.columns]))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The Trainer's; `group_by_length` repeats when a run resumes."""
+        data = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(data, Dataset):
+            return super()._get_train_sampler(train_dataset)
+        parts = data.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=10_000)
+        lengths = [n for part in parts for n in pc.list_value_length(part["input_ids"]).to_pylist()]
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return SeededLengthSampler(size, lengths, self.args.data_seed or self.args.seed)

@@ -1,0 +1,113 @@
+"""Advantage estimators and trainers with several objectives."""
+
+from collections.abc import Callable
+
+from .mutant import Mutant, noticed_by
+
+ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/multi_objective.py"
+GRAD, COLUMNS = "align/trainers/objective_gradients.py", "align/trainers/objective_rewards.py"
+CONFIG = "align/configs/online.py"
+estimator = noticed_by("tests/test_advantages.py")
+config = noticed_by("tests/test_online_configs.py")
+
+
+def gradient(test: str) -> Callable[[str, str, str, str], Mutant]:
+    return noticed_by(f"tests/test_objective_gradients.py::test_{test}")
+
+
+def run(test: str) -> Callable[[str, str, str, str], Mutant]:
+    return noticed_by(f"tests/test_multi_objective.py::test_{test}")
+
+
+backward = gradient("backward_leaves_the_weighted_sum_of_the_objectives_gradients")
+last_layer = gradient("gradients_of_the_last_layer_only")
+halves = gradient("halves_are_inner_products_across_the_halves_of_the_prompts")
+unlogged = gradient("passes_for_the_weights_are_not_logged")
+own_weights = gradient("weights_of_a_batch_are_those_of_its_own_gradients")
+lagged = gradient("lagged_weights_are_those_of_the_batch_before")
+every_second = gradient("a_rule_may_be_asked_at_every_second_generation")
+of_advantages = gradient("the_gram_of_advantages_needs_no_backward_pass")
+tokens = gradient("a_token_mask_keeps_the_first_tokens_and_a_share_of_the_rest")
+masked = gradient("masked_tokens_are_not_learnt_from")
+rloo = run("fixed_weights_with_leave_one_out_are_trls_rloo_with_its_kl_penalty")
+scale = run("scale_multiplies_advantages_that_were_standardised")
+combine = run("a_rule_may_combine_in_its_own_way")
+factor = run("a_factor_on_rewards_is_lost_under_std_and_said_so")
+told = run("rules_are_told_means_without_missing_rewards_and_the_step")
+evaluations = run("rules_are_told_of_evaluations_and_rewards_that_it_is_one")
+resumed = run("a_resumed_run_repeats_weights_and_losses_to_the_bit")
+another_rule = run("a_checkpoint_of_another_rule_or_of_one_objective_is_refused")
+auxiliary = run("an_auxiliary_column_is_no_objective")
+prompts = run("prompts_are_remembered_from_epoch_to_epoch_by_what_they_say")
+MUTANTS = [
+    estimator("online: missing rewards count as 0", ADV, "count = empty.index_add(0, segments, present.to(rewards.dtype))", "count = empty.index_add(0, segments, torch.ones_like(rewards))"),
+    estimator("online: the variance is biased", ADV, "/ (count - 1.0).clamp(min=1.0)\n    return", "/ count.clamp(min=1.0)\n    return"),
+    estimator("online: a missing reward has an advantage", ADV, "centred = (rewards - mean[segments]).where(present, 0.0)", "centred = rewards.where(present, 0.0) - mean[segments]"),
+    estimator("online: group scale is the batch's", ADV, 'group.std if self.scale == "group" else', 'group.std if self.scale == "batch" else'),
+    estimator("online: scale is not added to", ADV, "centred / (std + EPS)", "centred / std"),
+    estimator("online: leave-one-out leaves none out", ADV, "group.centred * group.number / (group.number - 1.0).clamp(min=1.0)", "group.centred"),
+    estimator("online: the running baseline is the batch's", ADV, "centred = (rewards - known).nan_to_num(nan=0.0)", "centred = batch_of(rewards).centred"),
+    estimator("online: the running baseline forgets at once", ADV, "self.decay * known + (1.0 - self.decay) * mean", "(1.0 - self.decay) * known + self.decay * mean * 0"),
+    estimator("online: a missing mean is averaged in", ADV, "torch.where(mean.isnan(), known, self.decay * known", "torch.where(mean.isinf(), known, self.decay * known"),
+    estimator("online: the running baseline is not saved", ADV, '{"running": self.running}', '{"running": None}'),
+    estimator("online: strata reach over prompts", ADV, "torch.stack([group.to(rewards), aux", "torch.stack([0 * group.to(rewards), aux"),
+    estimator("online: the blend is reversed", ADV, "self.alpha * terms[0] + (1.0 - self.alpha) * terms[1]", "self.alpha * terms[1] + (1.0 - self.alpha) * terms[0]"),
+    estimator("online: the value is taken after the update", ADV, "gained = rewards - values", "gained = rewards - torch.stack([self.table[p][0] / self.table[p].sum(dim=0) for p in prompts])"),
+    estimator("online: the table does not fade", ADV, "after = self.rho * counts", "after = counts"),
+    estimator("online: failures are not counted", ADV, "torch.stack([reward, 1.0 - reward])", "torch.stack([reward, 0.0 * reward])"),
+    estimator("online: a missing reward makes the table NaN", ADV, "after.where(~reward.isnan(), counts)", "after"),
+    estimator("online: any reward is a share", ADV, "if len(wrong):", "if False:"),
+    estimator("online: the table is not saved", ADV, '"prompts": list(self.table)', '"prompts": []'),
+    estimator("online: ranks reward the dominated", ADV, "ranked = moments((-ranks)", "ranked = moments((ranks)"),
+    estimator("online: equal points dominate each other", ADV, "& (above > below).any(dim=-1) & present", "& present"),
+    estimator("online: ranks stop at the second front", ADV, "while bool(left.any()):", "for _ in range(2):"),
+    estimator("online: unscored completions are ranked", ADV, "(-ranks).where(scored, torch.nan)", "-ranks"),
+    estimator("online: a scale-free estimator does not say so", ADV, 'self.scale_free = scale != "none"\n\n    def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:\n        group = moments', 'self.scale_free = False\n\n    def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:\n        group = moments'),
+    backward("online: rows are not followed through the shuffle", TRAINER, 'learnt[batch["row"].cpu()]', 'learnt[batch["row"].sort().values.cpu()]'),
+    backward("online: gradients are of other rows", GRAD, 'columns[batch["row"].cpu()]', 'columns[batch["row"].sort().values.cpu()]'),
+    backward("online: one micro-batch is enough", GRAD, "for batch in batches:", "for batch in batches[:1]:"),
+    backward("online: losses are not divided by the steps", GRAD, "(scale / len(batches)) ** 2", "1.0"),
+    backward("online: RLOO's losses are taken as divided", GRAD, "if trainer.loss_is_scaled_for_ga else 1", "if True else 1"),
+    last_layer("online: gradients of all layers", GRAD, "if number in last]", "]"),
+    last_layer("online: gradients of the first layers", GRAD, "[-int(layers) :]", "[: int(layers)]"),
+    halves("online: halves are not scaled to the batch", GRAD, "/ (share * (1.0 - share))", "* 4"),
+    halves("online: halves share their prompts", GRAD, "second = (prompts % 2).to(advantages)", "second = (torch.arange(len(advantages)) % 2).to(advantages)"),
+    halves("online: halves are not averaged", GRAD, "(cross + cross.T) / 2", "cross"),
+    halves("online: the whole Gram is one half's", GRAD, "blocks.sum(dim=(0, 2))", "blocks[0, :, 0]"),
+    unlogged("online: passes for weights are logged", GRAD, "with _metrics_aside(trainer), trainer", "with trainer"),
+    own_weights("online: weights of a batch are those before", TRAINER, 'now if self.args.weighting_timing == "lagged" else updated', "now"),
+    lagged("online: lagged weights are not", TRAINER, 'now if self.args.weighting_timing == "lagged" else updated', "updated"),
+    every_second("online: every generation is due", TRAINER, "return generations % self.args.gradient_every == 0", "return True"),
+    of_advantages("online: the gram of advantages is a sum", GRAD, "advantages.T @ advantages / len(advantages)", "advantages.T @ advantages"),
+    tokens("online: first tokens are drawn too", GRAD, "drawn[:, :always] = True", "pass"),
+    masked("online: the token mask is not used", GRAD, "advantages if mask is None else advantages[:, None] * mask", "advantages"),
+    rloo("online: RLOO's KL penalty is dropped", TRAINER, "learnt = learnt + self._penalty", "pass"),
+    rloo("online: the KL penalty has another baseline", TRAINER, "ours = LeaveOneOut()(total[:, None], group_size=self.num_generations, aux={})[:, 0]", "ours = total - total.mean()"),
+    scale("online: scale is ignored", TRAINER, "learnt = now.scale * self.rule", "learnt = self.rule"),
+    combine("online: combine is ours", TRAINER, "self.rule.combine(advantages, now.weights)", "(advantages @ now.weights.double())"),
+    factor("online: the factor on rewards is ignored", TRAINER, "self.estimator(rewards * factor,", "self.estimator(rewards,"),
+    factor("online: a lost factor is not told", TRAINER, "factor != 1.0 and self.estimator.scale_free", "False and self.estimator.scale_free"),
+    told("online: means take missing rewards as NaN", TRAINER, "means = rewards.nanmean(dim=0)", "means = rewards.mean(dim=0)"),
+    evaluations("online: evaluations are not heard of", TRAINER, "self.trainer.evaluation = torch.tensor(means, dtype=torch.float64)", "pass"),
+    evaluations("online: rewards do not know of evaluations", TRAINER, "self.columns.switch(training=self.model.training)", "pass"),
+    resumed("online: the rule is not restored", TRAINER, 'self.rule.load_state_dict(state["rule"])', "pass"),
+    resumed("online: the weights are not restored", TRAINER, 'self.weighting = Weighting(**state["weighting"])', "pass"),
+    resumed("online: the estimator is not restored", TRAINER, 'self.estimator.load_state_dict(state["estimator"])', "pass"),
+    resumed("online: reward functions are not restored", TRAINER, 'self.columns.load_state_dict(state["rewards"])', "pass"),
+    another_rule("online: any checkpoint will do", TRAINER, 'if state["made_of"] != self._made_of():', "if False:"),
+    auxiliary("online: auxiliary columns are objectives", COLUMNS, "if i not in self.aux]", "]"),
+    auxiliary("online: auxiliary columns are logged", TRAINER, 'for statistic in ("mean", "std"):', "for statistic in ():"),
+    prompts("online: prompts collide", COLUMNS, "json.dumps(prompt, sort_keys=True)", "str(len(prompt))"),
+    config("online: refused fields are ignored", CONFIG, "if name in defaults and getattr(self, name) != defaults[name]", "if False"),
+    config("online: fields of gradients are ignored", CONFIG, "for name, default in _OF_GRADIENTS.items():", "for name, default in ():"),
+    config("online: FSDP is let through", CONFIG, 'or _set("ACCELERATE_USE_FSDP")', ""),
+    config("online: ZeRO-3 is let through", CONFIG, "plugin.zero_stage == 3", "plugin.zero_stage == 4"),
+    config("online: adaptive entropy is let through", CONFIG, 'if getattr(self, "use_adaptive_entropy", False):', "if False:"),
+    config("online: the trainer does not ask", TRAINER, "problems = args.problems_with(self.rule)", "problems = []"),
+    config("online: one prompt makes two halves", CONFIG, "is True and prompts == 1", "is True and prompts == 0"),
+    config("online: stale weights are not told", TRAINER, "later = args.num_iterations > 1 or", "later = False and"),
+    config("online: infinite rewards are let through", COLUMNS, "if infinite:", "if False:"),
+    config("online: two names alike", COLUMNS, "if doubled:", "if False:"),
+    config("online: one completion becomes two", CONFIG, "        if single:\n            self.num_generations = 1\n", ""),
+    noticed_by("tests/test_multi_objective_ddp.py")("online: gradients of each process alone", GRAD, 'trainer.accelerator.reduce(total, "mean")', "total"),
+]  # fmt: skip

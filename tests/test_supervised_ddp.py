@@ -1,0 +1,35 @@
+"""Two gloo processes equal one, for every objective: losses, evaluation and weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import supervised_worker as small
+
+pytestmark = pytest.mark.ddp
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    out = tmp_path_factory.mktemp("two") / "results.json"
+    worker = str(ROOT / "tests" / "supervised_worker.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", worker, str(out)]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("name", small.OBJECTIVES)
+def test_two_processes_equal_one(two, tmp_path, name):
+    one, both = small.outcome(name, tmp_path, processes=1), two[name]
+    assert both["loss"] == pytest.approx(one["loss"], rel=1e-5, abs=1e-5)
+    assert both["tokens"] == one["tokens"]
+    assert both["eval"] == pytest.approx(one["eval"], rel=1e-3, abs=1e-5)
+    assert {"eval_a_nll", "eval_b_nll"} <= set(both["eval"])
+    for key, weight in one["weights"].items():  # gradients are summed in another order, and Adam divides by small ones
+        assert both["weights"][key] == pytest.approx(weight, rel=1e-3, abs=5e-5), key

@@ -8,7 +8,7 @@ import supervised_worker as small
 import tiny
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch.testing import assert_close
 from trl import ModelConfig
 
@@ -86,7 +86,8 @@ def test_a_trained_adapter_is_its_own_reference_and_stays_it(tmp_path):
 
 
 def test_the_reference_has_no_dropout_and_the_policy_keeps_its_own(tmp_path):
-    made = small.trainer(tmp_path, objective={"fsft": 1.0}, lora={"lora_dropout": 0.5, "init_lora_weights": False})
+    lora = LoraConfig(**tiny.LORA | {"lora_dropout": 0.5, "init_lora_weights": False})
+    made = small.trainer(tmp_path, objective={"fsft": 1.0}, model=get_peft_model(tiny_model(tiny_tokenizer()), lora))
     made.model.train()
     assert (reference_logps(made) == reference_logps(made)).all()
     assert made.model.training

@@ -16,6 +16,14 @@
   `_entropy_bonus_enabled` says whether GRPO's loss has a gradient through the entropy.
 - They generate for `_step` a multiple of `steps_per_generation * num_iterations`, or where `_buffered_inputs` is None, and
   learn from `_buffered_inputs[_step % steps_per_generation]`; `_step` counts micro-batches, from 0 in a new process.
+- `_calculate_rewards(inputs, prompts, completions, completion_ids_list)` returns the rewards of all processes, one column
+  for each of `reward_funcs` (names: `reward_func_names`), NaN for None, once for each generation batch;
+  `_generate_and_score_completions(inputs)` calls it and returns this process's rows, all tensors of which are shuffled
+  and split together into `_buffered_inputs` by `_prepare_inputs(generation_batch)`; `_logs["advantages"]` ends with the
+  advantages of all processes.
+- `_compute_loss(model, inputs)` is differentiable in `inputs["advantages"]`, (B,) and for GRPO also (B, T), and is divided
+  by the accumulation steps where `loss_is_scaled_for_ga`. RLOO has its KL penalty in the advantages, with leave-one-out.
+- The configurations refuse `num_generations=1`; the trainers do not.
 - `DPOTrainer` precomputes the reference in `_precompute_ref_logps(dataset, name, batch_size)`, called for each data set
   at construction and in `evaluate`, after `hash_module(model)` for its own cache.
 - `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `_metrics` is merged into the logs by `log`.

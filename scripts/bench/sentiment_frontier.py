@@ -23,6 +23,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations, pairwise
 from pathlib import Path
 
 BETAS = (0.05, 0.1, 0.2)
@@ -47,7 +48,7 @@ def classifier(path: Path):
         words = re.findall(model["token_pattern"], text.lower())
         grams = Counter(words)
         if model["ngram_range"][1] == 2:
-            grams.update(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
+            grams.update(f"{a} {b}" for a, b in pairwise(words))
         weight = {}
         for gram, count in grams.items():
             if gram in model["features"]:
@@ -65,10 +66,11 @@ def pairs_of(rows: list[dict]) -> list[dict]:
     found = []
     for row in rows:
         samples = sorted(row["samples"], key=lambda s: -s["gold"])
-        for i, better in enumerate(samples):
-            for worse in samples[i + 1 :]:
-                if better["gold"] - worse["gold"] >= MIN_GAP:
-                    found.append({"prompt": row["prompt"], "better": better, "worse": worse})
+        found += [
+            {"prompt": row["prompt"], "better": better, "worse": worse}
+            for better, worse in combinations(samples, 2)
+            if better["gold"] - worse["gold"] >= MIN_GAP
+        ]
     return found
 
 

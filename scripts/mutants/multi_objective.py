@@ -59,7 +59,7 @@ MUTANTS = [
     estimator("online: any reward is a share", ADV, "if len(wrong):", "if False:"),
     estimator("online: the table is not saved", ADV, '"prompts": list(self.table)', '"prompts": []'),
     estimator("online: ranks reward the dominated", ADV, "ranked = moments((-ranks)", "ranked = moments((ranks)"),
-    estimator("online: equal points dominate each other", ADV, "& (above > below).any(dim=-1) & present", "& present"),
+    estimator("online: to dominate is to be better everywhere", ADV, "(above >= below).all(dim=-1)", "(above > below).all(dim=-1)"),
     estimator("online: ranks stop at the second front", ADV, "while bool(left.any()):", "for _ in range(2):"),
     estimator("online: unscored completions are ranked", ADV, "(-ranks).where(scored, torch.nan)", "-ranks"),
     estimator("online: a scale-free estimator does not say so", ADV, 'self.scale_free = scale != "none"\n\n    def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:\n        group = moments', 'self.scale_free = False\n\n    def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:\n        group = moments'),

@@ -2,9 +2,15 @@
 
 from .mutant import noticed_by
 
-NUMBERS, CORRECT, EXPRESSIONS = "align/rewards/numbers.py", "align/rewards/correctness.py", "align/rewards/expressions.py"
+NUMBERS, CORRECT, EXPRESSIONS = (
+    "align/rewards/numbers.py",
+    "align/rewards/correctness.py",
+    "align/rewards/expressions.py",
+)
 LENGTHS, CLARITY, REPETITION = "align/rewards/lengths.py", "align/rewards/clarity.py", "align/rewards/repetition.py"
-CONSTRAINTS, RELEVANCE, LOAD, TEXTS = (f"align/rewards/{name}.py" for name in ("constraints", "relevance", "load", "texts"))
+CONSTRAINTS, RELEVANCE, LOAD, TEXTS = (
+    f"align/rewards/{name}.py" for name in ("constraints", "relevance", "load", "texts")
+)
 right = noticed_by("tests/test_rewards_correctness.py")
 rules = noticed_by("tests/test_rewards_rules.py")
 relevance = noticed_by("tests/test_rewards_relevance.py")

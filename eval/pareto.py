@@ -8,7 +8,6 @@ bring objectives to a common scale first (0 to 1).
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -19,13 +18,12 @@ from .stats import Estimate, mean_estimate
 
 Points = Float[np.ndarray, "points objectives"]
 Point = Float[np.ndarray, " objectives"]
-Direction = Literal["max", "min"]
 
 DIVISIONS = 50
 RESAMPLES = 2_000
 
 
-def oriented(points: Points, directions: Sequence[Direction]) -> Points:
+def oriented(points: Points, directions: Sequence[str]) -> Points:
     """The same points with every objective to be maximised: those marked "min" change their sign.
 
     Raises:

@@ -3,6 +3,7 @@ import itertools
 import pytest
 import tiny
 import torch
+from accelerate import Accelerator
 from torch.testing import assert_close
 
 from align.configs import ConfigError
@@ -10,6 +11,7 @@ from align.configs.srpo import SRPOConfig
 from align.data.revision import revision_prompt
 from align.losses import Pair
 from align.losses.srpo import srpo_loss
+from align.trainers.metrics import MetricSums
 from align.trainers.srpo import SRPOTrainer
 
 N, BETA = 4, 0.4
@@ -131,8 +133,28 @@ def test_the_loss_of_a_batch_is_that_of_its_rows_one_by_one(tmp_path):
     assert max(parts) - min(parts) > 1e-3
 
 
+class LastBatchHasCopies(Accelerator):
+    """An accelerator whose last batch was filled up: only its first `real` examples count."""
+
+    def __init__(self, real):
+        self.real = real
+
+    def gather_for_metrics(self, data):
+        return data[: self.real]
+
+
+def test_copies_in_the_last_batch_of_an_evaluation_are_dropped_with_all_their_rows():
+    sums = MetricSums()
+    sums.rows_per_example = 3
+    values = torch.tensor([1.0, 10.0, 100.0, 2.0, 20.0, 100.0, 3.0, 30.0, 100.0])  # three blocks of three examples
+    sums.hold({"x": (values, torch.ones(9))})
+    sums.add("eval", LastBatchHasCopies(2))
+    assert sums.take("eval") == {"x": pytest.approx(66 / 6)}
+
+
 def test_evaluation_takes_every_row(tmp_path):
     made = trainer(tmp_path, eval_data=tiny.pairs(5), per_device_eval_batch_size=2)
+    assert made.sums.rows_per_example == 3
     metrics = made.evaluate()
     assert metrics["eval_loss"] == pytest.approx(0.6 + 0.2, abs=1e-5)
     assert metrics["eval_rewards/accuracies"] == 0.5

@@ -96,9 +96,6 @@ def test_metrics_do_not_depend_on_accumulation(tmp_path, name):
     assert evaluated[0] == pytest.approx(evaluated[1], rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="MetricSums drops rows of the last window of an epoch that accumulation fetched early"
-)
 def test_metrics_of_a_short_last_window_hold_all_its_rows(tmp_path):
     """Nine rows in micro-batches of two, three a step: the second step has three rows."""
     made = trained(tmp_path, data=small.rows(9), gradient_accumulation_steps=3, max_steps=2)

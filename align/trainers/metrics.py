@@ -80,6 +80,8 @@ class MetricSums(TrainerCallback, ExportableState):
         self.num_tokens = 0
         self._waiting: list[tuple[list[str], Tensor]] = []
         self._before_step: dict[str, list[float]] = {}
+        self.rows_per_example = 1
+        """How many rows of a batch belong to one example; they stand in so many blocks."""
 
     def hold(self, metrics: dict[str, Ratio]) -> None:
         """Keep one forward pass's metrics on this process until `add`."""
@@ -87,7 +89,11 @@ class MetricSums(TrainerCallback, ExportableState):
         self._waiting.append((list(metrics), torch.stack(columns, dim=1)))
 
     def add(self, mode: str, accelerator: Accelerator, order: Int[Tensor, " batch"] | None = None) -> None:
-        """Gather what is held over the processes, drop the copies that padding made, and add it up.
+        """Gather what is held over the processes, and add it up.
+
+        Copies that fill the last batch of an evaluation are dropped; those of an epoch's last step were trained on, and
+        count. (What says which rows are copies is also set too early for training: the Trainer fetches the batches of an
+        accumulation window ahead.)
 
         Args:
             mode: `train` or `eval`.
@@ -99,7 +105,11 @@ class MetricSums(TrainerCallback, ExportableState):
         self._waiting.clear()
         if order is not None:
             rows = rows[order.argsort()]
-        gathered = accelerator.gather_for_metrics(rows.contiguous())
+        if mode == "eval":  # what is dropped are examples, with all their rows
+            blocks = rows.unflatten(0, (self.rows_per_example, -1)).transpose(0, 1).flatten(1)
+            gathered = accelerator.gather_for_metrics(blocks).unflatten(1, (self.rows_per_example, -1)).flatten(0, 1)
+        else:
+            gathered = accelerator.gather(rows.contiguous())
         totals = gathered.sum(dim=0).tolist()
         sums = self.train if mode == "train" else self.eval
         for index, name in enumerate(names):

@@ -35,6 +35,7 @@ class SRPOTrainer(PreferenceTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.data_collator = _Threefold(self.data_collator)
+        self.sums.rows_per_example = len(ROLES)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Dataset:
         """TRL's, for each of the three prompts of a row."""

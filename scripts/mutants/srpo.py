@@ -14,4 +14,7 @@ MUTANTS = [
     srpo("srpo: rows interleaved", TRAINER, "for role in ROLES for example in examples", "for example in examples for role in ROLES"),
     srpo("srpo: rows out of step", TRAINER, "part.select([at[row] for row in kept])", "part.select(range(len(kept)))"),
     srpo("srpo: no draft", TRAINER, 'revision_prompt(row["prompt"], row[draft], instruction)', 'row["prompt"]'),
+    srpo("srpo: copies counted by rows", TRAINER, "        self.sums.rows_per_example = len(ROLES)\n", ""),
+    srpo("srpo: examples torn apart", "align/trainers/metrics.py", "rows.unflatten(0, (self.rows_per_example, -1)).transpose(0, 1).flatten(1)", "rows.unflatten(0, (-1, self.rows_per_example)).flatten(1)"),
+    noticed_by("tests/test_supervised.py")("srpo: rows of a short window are lost", "align/trainers/metrics.py", 'if mode == "eval":', "if True:"),
 ]  # fmt: skip

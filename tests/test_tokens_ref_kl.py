@@ -109,7 +109,7 @@ def test_asft_without_an_anchor_is_dft_and_with_all_of_it_the_reference():
     for lam, expected in ((0.0, torch.nn.functional.one_hot(torch.tensor(2), 7).double()), (1e6, ref.softmax(-1))):
         logits = draws(7).requires_grad_()
         optimizer = torch.optim.SGD([logits], lr=1.0 / (1 + lam))
-        for _ in range(20_000 if lam == 0 else 2000):
+        for _ in range(6000 if lam == 0 else 1000):
             optimizer.zero_grad()
             asft(logits, ref, lam).backward()
             optimizer.step()

@@ -24,6 +24,9 @@
 - `_compute_loss(model, inputs)` is differentiable in `inputs["advantages"]`, (B,) and for GRPO also (B, T), and is divided
   by the accumulation steps where `loss_is_scaled_for_ga`. RLOO has its KL penalty in the advantages, with leave-one-out.
 - The configurations refuse `num_generations=1`; the trainers do not.
+- `SFTTrainer` patches the head likewise (`log_probs`, `entropy`, `is_top1`), prepares every data set in `_prepare_dataset`,
+  keeping further columns unless it packs, drops columns by `_signature_columns`, and merges `_metrics`, which stay empty
+  when `compute_loss` is overridden, into the logs.
 - `DPOTrainer` precomputes the reference in `_precompute_ref_logps(dataset, name, batch_size)`, called for each data set
   at construction and in `evaluate`, after `hash_module(model)` for its own cache.
 - `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `_metrics` is merged into the logs by `log`.

@@ -99,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="holds the data sets")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), help="some of them")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -115,7 +116,7 @@ def main() -> None:
 
     began = time.perf_counter()
     with ThreadPoolExecutor(2) as pool:
-        rows = list(pool.map(child, RUNS))
+        rows = list(pool.map(child, options.only))
     versions = {p: version(p) for p in ("torch", "transformers", "trl", "peft")}
     device = "2 CPU cores, one thread a run, two runs at a time, float32"
     record = {"versions": versions, "device": device, "seconds": time.perf_counter() - began, "runs": rows}

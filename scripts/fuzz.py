@@ -120,7 +120,12 @@ def inputs(target: str, draw: Draw) -> bytes:
         return "".join(pick(scraps) if draw.number(0, 3) else draw.text() for _ in range(draw.number(0, most)))
 
     def encoded(text: str) -> bytes:
-        return text.encode("utf-8", "surrogateescape" if target in ("report", "rewards") else "replace")
+        if target not in ("report", "rewards"):
+            return text.encode("utf-8", "replace")
+        try:
+            return text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # a surrogate that stands for no byte
+            return text.encode("utf-8", "surrogatepass")
 
     if target == "recipe":
         at = draw.number(0, len(GOOD))

@@ -281,5 +281,5 @@ def test_metrics_of_parts_are_put_back_in_order_before_copies_are_dropped(monkey
     sums = MetricSums()
     for values in ([30.0], [10.0, 20.0]):
         sums.hold({"loss": (torch.tensor(values), torch.ones(len(values)))})
-    sums.add("train", accelerator, torch.tensor([2, 0, 1]))
-    assert sums.take("train") == {"loss": 15.0}
+    sums.add("eval", accelerator, torch.tensor([2, 0, 1]))
+    assert sums.take("eval") == {"loss": 15.0}

@@ -8,7 +8,6 @@ import torch
 from datasets import Dataset, IterableDataset
 from jaxtyping import Int
 from peft import PeftConfig, PeftModel
-from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from transformers import (
     BitsAndBytesConfig,
@@ -29,6 +28,7 @@ from ..scoring.lengths import SeededLengthSampler, parts_within, pick_pairs, tok
 from .alarms import Alarms
 from .checkpointing import lengths_of, positions_of, settle_checkpointing
 from .columns import WithColumns, check_columns, columns_of
+from .common import LogsSums, own_args
 from .displacement import Displacement
 from .dropout import refuse_silent_dropout
 from .metrics import MetricSums, Work, preference_metrics
@@ -38,7 +38,7 @@ from .safe_runs import SafeRuns
 from .trl_contract import dropout_off, fast_head, no_model_hash, reference_logps, score, scoring_inputs, without_columns
 
 
-class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
+class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
     """A TRL DPOTrainer whose objective is one method, `preference_loss`.
 
     Construct and use it as TRL's: data, tokenization, collation, the reference, checkpoints and hub uploads are TRL's.
@@ -76,12 +76,7 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
         peft_config: PeftConfig | None = None,
     ) -> None:
         where = type(self).__name__
-        if args is None:
-            name = model if isinstance(model, str) else model.config._name_or_path
-            args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
-        if not isinstance(args, self.config_class):
-            got = f"{type(args).__module__.split('.')[0]}.{type(args).__name__}"
-            raise TypeError(f"{where}: args must be align.{self.config_class.__name__}, got {got}")
+        args = own_args(self, args, model)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
@@ -158,17 +153,6 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
         self.guard.watch(inputs, loss)
         return loss
 
-    def step_was_skipped(self) -> None:
-        """Its metrics are not logged."""
-        self.sums.forget_step()
-
-    def no_casts(self) -> contextlib.AbstractContextManager[None]:
-        """Under autocast, spare LoRA layers the copy of their input in the adapter's precision, which is cast back.
-
-        The product is the same, and what is kept for backward is one tensor for all maps that read it.
-        """
-        return disable_input_dtype_casting(self.model, active=self.accelerator.mixed_precision in ("bf16", "fp16"))
-
     def _parts(self, inputs: dict[str, Tensor]) -> list[Int[Tensor, " part"]]:
         """Which pairs go through the model together: all of them, or by length up to `max_tokens_per_batch`."""
         budget = self.args.max_tokens_per_batch
@@ -209,25 +193,6 @@ class PreferenceTrainer(SafeRuns, TRLDPOTrainer):
         scorer: Any = self.sharing.scorer(model, scoring_inputs(inputs), self.accelerator)
         with dropout_off(self.model, self.ref_model), fast_head():
             return super().compute_ref_log_probs(scorer, without_columns(inputs))
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the metrics gathered since the last call, under the prefix of the evaluation that `logs` belong to."""
-        mode = "train" if self.model.training else "eval"
-        metrics = self.sums.take(mode)
-        if mode == "train" and "loss" not in logs:  # the summary at the end, with what came after the last log
-            metrics.pop("loss", None)
-            logs.update(metrics)
-        elif mode == "train":
-            if not metrics:  # every step since the last log was skipped, which the Trainer's loss leaves out in its way
-                logs.pop("loss")
-            if self.guard.skipped:
-                logs["skipped_steps"] = self.guard.skipped
-            logs.update(metrics, num_tokens=self.sums.num_tokens)
-        else:
-            prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
-            prefix = prefixes[0] if prefixes else "eval"
-            logs.update({f"{prefix}_{name}": value for name, value in metrics.items()})
-        super().log(logs, start_time)
 
 
 class DPOTrainer(PreferenceTrainer):

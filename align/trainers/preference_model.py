@@ -30,6 +30,7 @@ from ..losses.general_preference import (
 )
 from ..models import keep_quantised_weights_plain
 from ..preference_model import HEADS, load_preference_base, write_settings
+from .common import LogsSums, own_args
 from .dropout import refuse_silent_dropout
 from .metrics import TOKENS, MetricSums, Ratio, accuracy
 from .safe_runs import SafeRuns
@@ -37,7 +38,7 @@ from .safe_runs import SafeRuns
 logger = logging.getLogger(__name__)
 
 
-class PreferenceModelTrainer(SafeRuns, TRLRewardTrainer):
+class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
     """A TRL RewardTrainer for embeddings of any even dimension, and for rewards, which are embeddings of dimension 1.
 
     The loss is -log σ((s(chosen > rejected) - margin) / τ), see `losses.general_preference`; the scales λ_k of the paper
@@ -84,12 +85,7 @@ class PreferenceModelTrainer(SafeRuns, TRLRewardTrainer):
         peft_config: PeftConfig | None = None,
     ) -> None:
         where = type(self).__name__
-        if args is None:
-            name = model if isinstance(model, str) else model.config._name_or_path
-            args = self.config_class(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
-        if not isinstance(args, self.config_class):
-            got = f"{type(args).__module__.split('.')[0]}.{type(args).__name__}"
-            raise TypeError(f"{where}: args must be align.{self.config_class.__name__}, got {got}")
+        args = own_args(self, args, model)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics needs labels, which pairs do not have, and would not be called")
         for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
@@ -174,29 +170,6 @@ class PreferenceModelTrainer(SafeRuns, TRLRewardTrainer):
         loss = super().training_step(model, inputs, *args, **kwargs)
         self.guard.watch(inputs, loss)
         return loss
-
-    def step_was_skipped(self) -> None:
-        """Its metrics are not logged."""
-        self.sums.forget_step()
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the metrics gathered since the last call, under the prefix of the evaluation that `logs` belong to."""
-        mode = "train" if self.model.training else "eval"
-        metrics = self.sums.take(mode)
-        if mode == "train" and "loss" not in logs:  # the summary at the end, with what came after the last log
-            metrics.pop("loss", None)
-            logs.update(metrics)
-        elif mode == "train":
-            if not metrics:  # every step since the last log was skipped
-                logs.pop("loss")
-            if self.guard.skipped:
-                logs["skipped_steps"] = self.guard.skipped
-            logs.update(metrics, num_tokens=self.sums.num_tokens)
-        else:
-            prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
-            prefix = prefixes[0] if prefixes else "eval"
-            logs.update({f"{prefix}_{name}": value for name, value in metrics.items()})
-        super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The Trainer's, and what `load_preference_model` has to know."""

@@ -8,7 +8,6 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
-from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from transformers import (
     BitsAndBytesConfig,
@@ -25,6 +24,7 @@ from ..losses.preference import Batch, sequence_logps
 from ..losses.tokens import OBJECTIVES, dft, fsft, mean_logps, nll, poft, ref_kl, rwr, rwr_weight, unlikelihood
 from ..models import keep_quantised_weights_plain
 from ..scoring.lengths import SeededLengthSampler
+from .common import LogsSums, own_args
 from .completions import (
     Scored,
     WithColumns,
@@ -43,7 +43,7 @@ from .trl_contract import dropout_off
 logger = logging.getLogger(__name__)
 
 
-class SupervisedTrainer(SafeRuns, TRLSFTTrainer):
+class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
     """A TRL SFTTrainer whose loss is `args.objective`, a weighted sum of the objectives of `losses.tokens`.
 
     Construct and use it as TRL's, on rows of prompt and completion. Objectives that are sums over tokens are divided by
@@ -60,6 +60,7 @@ class SupervisedTrainer(SafeRuns, TRLSFTTrainer):
             experts), a column that the objective reads is missing, or the reference it needs cannot be had.
     """
 
+    config_class: ClassVar[type[SupervisedConfig]] = SupervisedConfig
     _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "supervised"]
     _name = "Supervised"
     loss_is_scaled_for_ga = True
@@ -79,12 +80,7 @@ class SupervisedTrainer(SafeRuns, TRLSFTTrainer):
         peft_config: PeftConfig | None = None,
     ) -> None:
         where = type(self).__name__
-        if args is None:
-            name = model if isinstance(model, str) else model.config._name_or_path
-            args = SupervisedConfig(f"{name.rstrip('/').split('/')[-1]}-{self._name}")
-        if not isinstance(args, SupervisedConfig):
-            got = f"{type(args).__module__.split('.')[0]}.{type(args).__name__}"
-            raise TypeError(f"{where}: args must be align.SupervisedConfig, got {got}")
+        args = own_args(self, args, model)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         if args.needs_reference():
@@ -198,39 +194,20 @@ class SupervisedTrainer(SafeRuns, TRLSFTTrainer):
         return batches, items
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """TRL's, watched by the numerical guard. Under autocast LoRA's inputs are not copied in the adapter's precision."""
+        """TRL's, watched by the numerical guard, and without casts of LoRA's inputs."""
         inputs = self._prepare_inputs(inputs)
-        autocast = self.accelerator.mixed_precision in ("bf16", "fp16")
-        with disable_input_dtype_casting(self.model, active=autocast):
+        with self.no_casts():
             loss = super().training_step(model, inputs, *args, **kwargs)
         self.guard.watch(inputs, loss)
         return loss
 
-    def step_was_skipped(self) -> None:
-        """Its metrics are not logged."""
-        self.sums.forget_step()
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the metrics gathered since the last call, under the prefix of the evaluation that `logs` belong to."""
-        mode = "train" if self.model.training else "eval"
-        metrics = self.sums.take(mode)
+    def take_metrics(self, mode: str) -> dict[str, float]:
+        """The metrics since the last call; `loss` is the sum of its addends, which have units of their own."""
+        metrics = super().take_metrics(mode)
         addends = [value for name, value in metrics.items() if name.startswith("loss/")]
         if addends:
             metrics["loss"] = sum(addends)
-        if mode == "train" and "loss" not in logs:  # the summary at the end, with what came after the last log
-            metrics.pop("loss", None)
-            logs.update(metrics)
-        elif mode == "train":
-            if not metrics:  # every step since the last log was skipped
-                logs.pop("loss")
-            if self.guard.skipped:
-                logs["skipped_steps"] = self.guard.skipped
-            logs.update(metrics, num_tokens=self.sums.num_tokens)
-        else:
-            prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
-            prefix = prefixes[0] if prefixes else "eval"
-            logs.update({f"{prefix}_{name}": value for name, value in metrics.items()})
-        super().log(logs, start_time)
+        return metrics
 
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str

@@ -5,7 +5,7 @@ from .mutant import Mutant, noticed_by
 PREFERENCE = "align/losses/preference.py"
 DIVERGENCES = "align/losses/divergences.py"
 METRICS = "align/trainers/metrics.py"
-TRAINER = "align/trainers/preference.py"
+TRAINER, COMMON = "align/trainers/preference.py", "align/trainers/common.py"
 CONTRACT = "align/trainers/trl_contract.py"
 LOSS_TESTS = ("tests/test_losses.py", "tests/test_divergences.py")
 PLAN, ATTENTION, HEAD = "align/scoring/plan.py", "align/scoring/attention.py", "align/scoring/head.py"
@@ -82,7 +82,7 @@ MUTANTS = [
     train("train and eval share sums", 'sums = self.train if mode == "train" else self.eval\n        for', "sums = self.train\n        for", METRICS),
     train("lose the sums on resume", '"attributes": {"train": sums,', '"attributes": {"train": {},', METRICS),
     # trainers
-    train("sets overwrite each other", 'logs.update({f"{prefix}_{name}": value', 'logs.update({f"eval_{name}": value', TRAINER),
+    train("sets overwrite each other", 'logs.update({f"{prefix}_{name}": value', 'logs.update({f"eval_{name}": value', COMMON),
     train("sum over the batch", "loss = result.losses.sum() / (self._pairs_in_step or len(result.losses))", "loss = result.losses.sum()"),
     train("chosen and rejected swapped in the batch", "policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2))", "policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2)[::-1])"),
     train("label smoothing ignored", "dpo_loss(rewards, label_smoothing=self.args.label_smoothing)", "dpo_loss(rewards)"),

@@ -1,5 +1,6 @@
 """Preference and reward models: the score, the trainer, what is saved, the template, and scorers."""
 
+from .core import COMMON
 from .mutant import Mutant, noticed_by
 
 LOSS, CONFIG, TEMPLATE = (
@@ -60,10 +61,10 @@ MUTANTS = [
     trainer("padding_on_either_side_does_not_matter", "gpm: padding is read as text", TRAINER, 'attention_mask=mask, use_cache=False', "use_cache=False"),
     trainer("five_steps_of_a_reward_model_are_trls", "gpm: tokens are counted once", TRAINER, "sum(mask.sum(dim=1).chunk(2))", "mask.sum(dim=1).chunk(2)[0]"),
     trainer("metrics_do_not_depend_on_the_size_of_eval_batches", "gpm: metrics of the last batch of an evaluation", TRAINER, '"train" if self.model.training else "eval", self', '"train", self'),
-    trainer("metrics_do_not_depend_on_the_size_of_eval_batches", "gpm: evaluations share their keys", TRAINER, 'prefix = prefixes[0] if prefixes else "eval"', 'prefix = "eval"'),
+    trainer("metrics_do_not_depend_on_the_size_of_eval_batches", "gpm: evaluations share their keys", COMMON, 'prefix = prefixes[0] if prefixes else "eval"', 'prefix = "eval"'),
     trainer("a_step_that_is_not_finite_is_skipped_and_not_logged", "gpm: the guard sleeps", TRAINER, "self.guard.watch(inputs, loss)", "pass"),
-    trainer("a_step_that_is_not_finite_is_skipped_and_not_logged", "gpm: a skipped step is logged", TRAINER, "self.sums.forget_step()", "pass"),
-    trainer("a_step_that_is_not_finite_is_skipped_and_not_logged", "gpm: skipped steps are not told", TRAINER, 'logs["skipped_steps"] = self.guard.skipped', "pass"),
+    trainer("a_step_that_is_not_finite_is_skipped_and_not_logged", "gpm: a skipped step is logged", COMMON, "self.sums.forget_step()", "pass"),
+    trainer("a_step_that_is_not_finite_is_skipped_and_not_logged", "gpm: skipped steps are not told", COMMON, 'logs["skipped_steps"] = self.guard.skipped', "pass"),
     trainer("pairs_that_are_too_long_are_told_and_none_left_is_an_error", "gpm: no pair is left", TRAINER, "if len(prepared) == 0:", "if False:"),
     trainer("pairs_that_are_too_long_are_told_and_none_left_is_an_error", "gpm: pairs are left out without a word", TRAINER, 'logger.warning("%s: %s and are left out", dataset_name, longer)', "pass"),
     trainer("the_template_of_a_reference_is_what_the_model_reads", "gpm: the reference is not read", TRAINER, "return dataset.map(polar_row, input_columns=parts, remove_columns=parts)", "return dataset"),

@@ -1,5 +1,6 @@
 """Objectives on single completions, their trainer and configuration, and PoFT's scoring pass."""
 
+from .core import COMMON
 from .mutant import noticed_by
 
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
@@ -70,13 +71,13 @@ MUTANTS = [
     train("supervised: the accuracy counts prompts", BATCH, "scored.is_top1 & scored.mask", "scored.is_top1 | ~scored.mask"),
     train("supervised: rows left out are not spoken of", TRAINER, "            if lost:\n", "            if False:\n"),
     run("supervised: the guard sees no loss", TRAINER, "        self.guard.watch(inputs, loss)\n", ""),
-    run("supervised: a skipped step is logged", TRAINER, "        self.sums.forget_step()\n", "        pass\n"),
+    run("supervised: a skipped step is logged", COMMON, "        self.sums.forget_step()\n", "        pass\n"),
     run("supervised: the copy is not of the adapter", BATCH, "            copy.data.copy_(parameter.data)\n", ""),
     run("supervised: the reference has dropout", TRAINER, "torch.no_grad(), dropout_off(self.model), as_reference", "torch.no_grad(), as_reference"),
     run("supervised: the base is the reference of a trained adapter", BATCH, '    if "ref" not in model.peft_config:\n        with', "    if True:\n        with"),
     run("supervised: the reference stays active", BATCH, "        model.set_adapter(active)\n", "        pass\n"),
     run("supervised: grouped lengths start anew", TRAINER, "return SeededLengthSampler(size, lengths, self.args.data_seed or self.args.seed)", "return super()._get_train_sampler(train_dataset)"),
-    run("supervised: named evaluations share their keys", TRAINER, 'prefix = prefixes[0] if prefixes else "eval"', 'prefix = "eval"'),
+    run("supervised: named evaluations share their keys", COMMON, 'prefix = prefixes[0] if prefixes else "eval"', 'prefix = "eval"'),
     aligned("supervised: aligned models are summed", ALIGNED, "return np.mean(scores, axis=0)", "return np.sum(scores, axis=0)"),
     aligned("supervised: aligned sums over tokens", ALIGNED, ".double().mean().item()", ".double().sum().item()"),
     aligned("supervised: aligned tokens are one late", ALIGNED, "logits[row, begin - first : len(tokens) - first]", "logits[row, begin - first + 1 : len(tokens) - first + 1]"),

@@ -1,6 +1,6 @@
 """What keeps runs safe: checkpoints, the numerical guard, stopping and going on."""
 
-from .core import CONTRACT, ONLINE, TRAINER
+from .core import COMMON, CONTRACT, ONLINE
 from .mutant import noticed_by
 
 CHECKPOINTS, SAFE, GUARD = "align/checkpoints.py", "align/trainers/safe_runs.py", "align/trainers/guard.py"
@@ -23,7 +23,7 @@ MUTANTS = [
     guard("the count is forgotten", GUARD, 'int(saved["attributes"]["skipped"]) if isinstance(saved, dict) else 0', "0"),
     guard("rows are searched untruncated", GUARD, "(beginning + part[side][offset].as_py())[:limit]", "(beginning + part[side][offset].as_py())"),
     guard("rows are counted within their slice", GUARD, "found[index] = start + offset if found[index] is None else found[index]", "found[index] = start"),
-    guard("a skipped step is logged", TRAINER, "self.sums.forget_step()", "pass"),
+    guard("a skipped step is logged", COMMON, "self.sums.forget_step()", "pass"),
     noticed_by("tests/test_processes.py")("a step is skipped by one process only", GUARD, "dist.all_reduce(bad, op=dist.ReduceOp.MAX)", "pass"),
     noticed_by("tests/test_online.py")("the order starts anew", CONTRACT, "for _ in range(epoch):", "for _ in range(0):"),
     stop("completions are sampled anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._step = state["step"]'),

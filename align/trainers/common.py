@@ -1,0 +1,68 @@
+"""What the trainers on given data share: their arguments, metrics that are sums over examples, and LoRA without casts."""
+
+import contextlib
+from typing import Any
+
+from peft.helpers import disable_input_dtype_casting
+
+from .metrics import MetricSums
+
+
+def own_args(trainer: Any, args: Any, model: Any) -> Any:
+    """The arguments of a trainer that is being constructed; by default those of its configuration, named after the model.
+
+    Raises:
+        TypeError: If they are not of its `config_class`.
+    """
+    wanted = trainer.config_class
+    if args is None:
+        name = model if isinstance(model, str) else model.config._name_or_path
+        return wanted(f"{name.rstrip('/').split('/')[-1]}-{trainer._name}")
+    if not isinstance(args, wanted):
+        got = f"{type(args).__module__.split('.')[0]}.{type(args).__name__}"
+        raise TypeError(f"{type(trainer).__name__}: args must be align.{wanted.__name__}, got {got}")
+    return args
+
+
+class LogsSums:
+    """A trainer whose logs are those of its `sums`. Mixed in before `SafeRuns`, whose guard it reads."""
+
+    args: Any
+    accelerator: Any
+    model: Any
+    guard: Any
+    sums: MetricSums
+
+    def take_metrics(self, mode: str) -> dict[str, float]:
+        """The metrics of `train` or `eval` since the last call."""
+        return self.sums.take(mode)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the metrics gathered since the last call, under the prefix of the evaluation that `logs` belong to."""
+        mode = "train" if self.model.training else "eval"
+        metrics = self.take_metrics(mode)
+        if mode == "train" and "loss" not in logs:  # the summary at the end, with what came after the last log
+            metrics.pop("loss", None)
+            logs.update(metrics)
+        elif mode == "train":
+            if not metrics:  # every step since the last log was skipped, which the Trainer's loss leaves out in its way
+                logs.pop("loss")
+            if self.guard.skipped:
+                logs["skipped_steps"] = self.guard.skipped
+            logs.update(metrics, num_tokens=self.sums.num_tokens)
+        else:
+            prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
+            prefix = prefixes[0] if prefixes else "eval"
+            logs.update({f"{prefix}_{name}": value for name, value in metrics.items()})
+        super().log(logs, start_time)  # type: ignore[misc]
+
+    def step_was_skipped(self) -> None:
+        """Its metrics are not logged."""
+        self.sums.forget_step()
+
+    def no_casts(self) -> contextlib.AbstractContextManager[None]:
+        """Under autocast, spare LoRA layers the copy of their input in the adapter's precision, which is cast back.
+
+        The product is the same, and what is kept for backward is one tensor for all maps that read it.
+        """
+        return disable_input_dtype_casting(self.model, active=self.accelerator.mixed_precision in ("bf16", "fp16"))

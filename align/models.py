@@ -171,12 +171,40 @@ def load_model(
         OSError: If the model or the adapter is not there.
         RunError: If its folder would run code, or weights are damaged, missing, or not safetensors.
     """
-    dtype = config.dtype if config.dtype in ("auto", None) else getattr(torch, config.dtype)
+    model: Any = load_weights(AutoModelForCausalLM, config, model_path(config), kind="as a language model")
+    if adapter is not None:
+        model = load_adapter(model, adapter, trainable=trainable)
+    return model
+
+
+def model_path(config: ModelConfig) -> str:
+    """What `from_pretrained` loads a recipe's model from; a folder is looked at, see `check_model_folder`."""
     path = resolve_model_path(_name(config))
     if os.path.isdir(path):
         check_model_folder(Path(path))
+    return path
+
+
+def load_weights(
+    auto: Any, config: ModelConfig, path: str, *, kind: str, new: tuple[str, ...] = (), **kwargs: Any
+) -> PreTrainedModel:
+    """The model at `path` as the class `auto` of transformers, with all of its weights.
+
+    Args:
+        auto: The class.
+        config: The recipe's `model` section.
+        path: What to load.
+        kind: How it is loaded, for messages.
+        new: Beginnings of names of weights that may be missing; they are random.
+        **kwargs: Further ones of `from_pretrained`.
+
+    Raises:
+        OSError: If it is not there.
+        RunError: If it cannot be loaded, or weights are missing.
+    """
+    dtype = config.dtype if config.dtype in ("auto", None) else getattr(torch, config.dtype)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model, found = auto.from_pretrained(
             path,
             revision=config.model_revision,
             dtype=dtype,
@@ -185,21 +213,19 @@ def load_model(
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            **kwargs,
         )
     except (ImportError, OSError):
         raise
     except Exception as error:
-        raise RunError(f"{path}: cannot be loaded as a language model ({_first_line(error)})") from error
-    model, found = loaded
-    missing = sorted(found["missing_keys"])
+        raise RunError(f"{path}: cannot be loaded {kind} ({_first_line(error)})") from error
+    missing = sorted(name for name in found["missing_keys"] if not name.startswith(new))
     if missing:
         raise RunError(
             f"{path}: {len(missing)} weights are missing, and would be random: {printable(', '.join(missing[:3]))}, ...; "
             "fetch it again"
         )
     keep_quantised_weights_plain(model)
-    if adapter is not None:
-        model = load_adapter(model, adapter, trainable=trainable)
     return model
 
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.random import fork_rng
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
-from trl import ModelConfig, get_quantization_config
+from trl import ModelConfig
 
 from .data.polar import polar_answer, polar_prompt
 from .losses.general_preference import general_preference_scores, preference_probability
-from .model_files import check_model_folder, read_json
-from .models import base_model_of, keep_quantised_weights_plain, load_adapter, load_tokenizer, resolve_model_path
+from .model_files import read_json
+from .models import base_model_of, load_adapter, load_tokenizer, load_weights, model_path
 from .rundir import RunError, write_text
 from .scorers import Prompt
 
@@ -164,38 +164,19 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _load(config: ModelConfig, *, dimension: int, seed: int, new_head: bool) -> PreTrainedModel:
-    dtype = config.dtype if config.dtype in ("auto", None) else getattr(torch, config.dtype)
-    path = resolve_model_path(str(config.model_name_or_path or ""))
-    if Path(path).is_dir():
-        check_model_folder(Path(path))
+    path = model_path(config)
     reports = logging.getLogger("transformers.modeling_utils")
-    said, reports.disabled = reports.disabled, True  # that the head is new and the old one unused; checked below
+    said, reports.disabled = reports.disabled, True  # that the head is new and the old one unused; what else is checked
     try:
         with fork_rng():
             torch.default_generator.manual_seed(seed)
-            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            return load_weights(
+                AutoModelForSequenceClassification,
+                config,
                 path,
+                kind=f"with a head of {dimension} outputs",
+                new=HEADS if new_head else (),
                 num_labels=dimension,
-                revision=config.model_revision,
-                dtype=dtype,
-                attn_implementation=config.attn_implementation,
-                quantization_config=get_quantization_config(config),
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
             )
-    except (ImportError, OSError):
-        raise
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise RunError(f"{path}: cannot be loaded with a head of {dimension} outputs ({reason})") from error
     finally:
         reports.disabled = said
-    model, found = loaded
-    missing = sorted(name for name in found["missing_keys"] if not (new_head and name.startswith(HEADS)))
-    if missing:
-        raise RunError(
-            f"{path}: {len(missing)} weights are missing, and would be random: {', '.join(missing[:3])}, ..."
-        )
-    keep_quantised_weights_plain(model)
-    return model

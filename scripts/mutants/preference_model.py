@@ -80,7 +80,7 @@ MUTANTS = [
     saved("what_was_saved_scores_the_same_to_the_bit", "gpm: tau is not saved", TRAINER, "tau=self.args.tau,\n                reference", "tau=1.0,\n                reference"),
     saved("the_scorer_reads_what_the_trainer_read", "gpm: the reference is not saved", TRAINER, "reference_column=self.args.reference_column", "reference_column=None"),
     saved("a_base_in_bfloat16_is_loaded_in_bfloat16", "gpm: precision is not saved", MODEL, 'str(model.get_input_embeddings().weight.dtype).removeprefix("torch.")', '"float32"'),
-    saved("a_whole_model_takes_no_base_and_needs_its_head", "gpm: the head may be missing", MODEL, "new_head and name.startswith(HEADS)", "name.startswith(HEADS)"),
+    saved("a_whole_model_takes_no_base_and_needs_its_head", "gpm: the head may be missing", MODEL, "new=HEADS if new_head else ()", "new=HEADS"),
     saved("a_new_adapter_goes_on_a_name", "gpm: the head's seed is forgotten", MODEL, "torch.default_generator.manual_seed(seed)", "torch.default_generator.manual_seed(0)"),
     saved("a_whole_model_takes_no_base_and_needs_its_head", "gpm: a base that is ignored", MODEL, "elif base is not None:", "elif False:"),
     saved("damaged_settings_are_refused", "gpm: damaged settings", MODEL, "not isinstance(found[name], kind)", "False"),

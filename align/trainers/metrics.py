@@ -88,7 +88,7 @@ class MetricSums(TrainerCallback, ExportableState):
         columns = [column.double() for ratio in metrics.values() for column in ratio]
         self._waiting.append((list(metrics), torch.stack(columns, dim=1)))
 
-    def add(self, mode: str, accelerator: Accelerator, order: Int[Tensor, " batch"] | None = None) -> None:
+    def add(self, mode: str, accelerator: Accelerator) -> None:
         """Gather what is held over the processes, and add it up.
 
         Copies that fill the last batch of an evaluation are dropped; those of an epoch's last step were trained on, and
@@ -98,13 +98,10 @@ class MetricSums(TrainerCallback, ExportableState):
         Args:
             mode: `train` or `eval`.
             accelerator: Of the trainer.
-            order: Where in the batch each held pair stood; by default they are held in order.
         """
         names = self._waiting[0][0]
         rows = torch.cat([columns for _, columns in self._waiting])
         self._waiting.clear()
-        if order is not None:
-            rows = rows[order.argsort()]
         if mode == "eval":  # what is dropped are examples, with all their rows
             blocks = rows.unflatten(0, (self.rows_per_example, -1)).transpose(0, 1).flatten(1)
             gathered = accelerator.gather_for_metrics(blocks).unflatten(1, (self.rows_per_example, -1)).flatten(0, 1)

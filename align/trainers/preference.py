@@ -149,7 +149,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self.no_casts():
                 loss += super().training_step(model, pick_pairs(inputs, part), *args, **kwargs)
         self._pairs_in_step = None
-        self.sums.add("train", self.accelerator, torch.cat(parts))
+        self.sums.add("train", self.accelerator)
         self.guard.watch(inputs, loss)
         return loss
 

@@ -139,8 +139,6 @@ MUTANTS = [
     sharing("parts take the wrong rejected", LENGTHS, "rows = torch.cat([here, here + count])", "rows = torch.cat([here, here])"),
     sharing("parts keep the padding", LENGTHS, "columns = slice(int(used[0]), int(used[-1]) + 1)", "columns = slice(None)"),
     sharing("parts lose a column", LENGTHS, "columns = slice(int(used[0]), int(used[-1]) + 1)", "columns = slice(int(used[0]), int(used[-1]))"),
-    sharing("order not restored", METRICS, "rows = rows[order.argsort()]", "pass"),
-    sharing("order restored the wrong way", METRICS, "rows = rows[order.argsort()]", "rows = rows[order]"),
     sharing("padding logged in evaluation", METRICS, '(name in WORK and mode == "eval")', "False"),
     sharing("budget ignores padding", LENGTHS, "tokens[parts[-1][0]] * (len(parts[-1]) + 1) > budget", "sum(tokens[i] for i in parts[-1]) + tokens[index] > budget"),
     sharing("short ones first", LENGTHS, "key=lambda i: (-tokens[i], i)", "key=lambda i: (tokens[i], i)"),

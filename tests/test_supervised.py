@@ -171,7 +171,7 @@ def test_the_loss_is_the_weighted_sum_and_its_addends_are_logged(tmp_path):
         scored = score(made.model, {k: batch[k] for k in ("input_ids", "labels", "attention_mask")})
     tokens = scored.mask.sum()
     assert record["nll"] == pytest.approx((nll(scored.token_logps, scored.mask).sum() / tokens).item(), rel=1e-5)
-    gap = batch["aligned_logp"] - mean_logps(scored.token_logps, scored.mask)
+    gap = batch["column.aligned_logp"] - mean_logps(scored.token_logps, scored.mask)
     assert record["poft/weight"] == pytest.approx(gap.sigmoid().mean().item(), rel=1e-5)
     assert record["loss/poft"] == pytest.approx(2 * torch.nn.functional.softplus(gap).mean().item(), rel=1e-5)
     assert loss_and_gradient(made, batch)[0].item() == pytest.approx(record["loss"], rel=1e-5)

@@ -106,6 +106,12 @@ def test_a_number_that_is_not_finite_is_named_with_its_row(tmp_path):
         small.trainer(tmp_path, objective={"poft": 1.0}, data=Dataset.from_list(rows))
 
 
+def test_truth_values_are_no_rewards(tmp_path):
+    data = small.rows().remove_columns("reward").add_column("reward", [True] * len(small.rows()))
+    with pytest.raises(ValueError, match="column 'reward': row 1 holds True; mend or drop such rows"):
+        small.trainer(tmp_path, objective={"rwr": 1.0}, data=data)
+
+
 def test_a_reference_needs_an_adapter(tmp_path):
     tokenizer = tiny_tokenizer()
     for objective in ({"ref_kl": 1.0}, {"fsft": 1.0}):

@@ -1,7 +1,7 @@
-"""Data columns that a loss reads: asked for at construction, and carried past TRL, which drops them."""
+"""Data columns that a loss reads: asked for at construction, and carried past TRL's collators, which drop them."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,11 +37,12 @@ def check_columns(args: PreferenceConfig, train: Any, evaluation: Any, *, where:
                     f"there are {', '.join(present)}"
                 )
         if isinstance(data, Dataset):
-            for column, row, value in _wrong(data, args.columns()):
+            for column, row, value in wrong_values(data, args.columns()):
                 raise ValueError(f"{where}: {name}: row {row}: {_complaint(column, value)}")
 
 
-def _wrong(data: Dataset, columns: tuple[str, ...]) -> Iterator[tuple[str, int, Any]]:
+def wrong_values(data: Dataset, columns: Sequence[str]) -> Iterator[tuple[str, int, Any]]:
+    """Column, row (counted from 1) and value wherever that is no number of the column's range."""
     selected = data.select_columns(list(columns)).with_format("arrow")
     for number, part in enumerate(selected.iter(batch_size=SLICE)):
         for column in columns:
@@ -63,15 +64,15 @@ def _complaint(column: str, value: Any) -> str:
 
 
 def columns_of(batch: dict[str, torch.Tensor], names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """The data columns of a batch by their own names, shape (pairs,)."""
+    """The data columns of a batch by their own names, shape (rows,)."""
     return {name: batch[COLUMN + name] for name in names}
 
 
 class WithColumns:
-    """A collator that adds data columns to another's batches: float tensors of shape (pairs,), named with a prefix.
+    """A collator that adds data columns to another's batches: float tensors of shape (rows,), named with a prefix.
 
     Args:
-        collator: TRL's, or the user's own.
+        collator: TRL's, or the user's own. It does not see the columns.
         columns: Names of the columns.
 
     Raises:
@@ -83,7 +84,7 @@ class WithColumns:
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """The other's batch and the columns."""
-        batch = dict(self.collator(examples))
+        batch = dict(self.collator([{k: v for k, v in row.items() if k not in self.columns} for row in examples]))
         for column in self.columns:
             values = [example.get(column) for example in examples]
             wrong = [value for value in values if not fits(value, column)]

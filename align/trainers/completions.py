@@ -1,11 +1,9 @@
-"""A batch of completions: collated with its columns, scored through TRL's fused head, and measured."""
+"""A batch of completions: its columns looked at, scored through TRL's fused head, and measured."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Bool, Float
@@ -14,23 +12,11 @@ from torch import Tensor, nn
 
 from ..losses.preference import Batch
 from ..losses.tokens import nll
+from .columns import wrong_values
 from .metrics import TOKENS, Ratio
 from .trl_contract import fast_head
 
 SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
-
-
-@dataclass
-class WithColumns:
-    """A collator whose batches have further columns, one float32 number per row, beside what `collate` makes."""
-
-    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
-    columns: tuple[str, ...]
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """One batch of rows of the training set."""
-        batch = self.collate([{k: v for k, v in row.items() if k not in self.columns} for row in rows])
-        return batch | {name: torch.tensor([float(row[name]) for row in rows]) for name in self.columns}
 
 
 def check_columns(data: Any, columns: Sequence[str], where: str) -> None:
@@ -45,13 +31,9 @@ def check_columns(data: Any, columns: Sequence[str], where: str) -> None:
         raise ValueError(
             f"{where}: no column {', '.join(missing)}, which the objective reads; there are {', '.join(names)}"
         )
-    for name in columns if isinstance(data, Dataset) else ():
-        values = np.array(data[name], dtype=np.float64)
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            raise ValueError(
-                f"{where}: column {name!r}: row {bad[0] + 1} holds {values[bad[0]]}; mend or drop such rows"
-            )
+    if columns and isinstance(data, Dataset):
+        for name, row, value in wrong_values(data, columns):
+            raise ValueError(f"{where}: column {name!r}: row {row} holds {value!r}; mend or drop such rows")
 
 
 class Scored(NamedTuple):

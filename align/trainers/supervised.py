@@ -24,10 +24,10 @@ from ..losses.preference import Batch, sequence_logps
 from ..losses.tokens import OBJECTIVES, dft, fsft, mean_logps, nll, poft, ref_kl, rwr, rwr_weight, unlikelihood
 from ..models import keep_quantised_weights_plain
 from ..scoring.lengths import SeededLengthSampler
+from .columns import WithColumns, columns_of
 from .common import LogsSums, own_args
 from .completions import (
     Scored,
-    WithColumns,
     as_reference,
     check_columns,
     completion_metrics,
@@ -38,7 +38,7 @@ from .completions import (
 )
 from .metrics import MetricSums, Ratio
 from .safe_runs import SafeRuns
-from .trl_contract import dropout_off
+from .trl_contract import dropout_off, without_columns
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +158,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
                 "SupervisedTrainer: logits are never built; use `evaluate`, or the model itself to predict"
             )
         training = self.model.training
-        columns = {name: inputs[name] for name in self.columns}
-        fed = {name: value for name, value in inputs.items() if name not in columns}
+        columns, fed = columns_of(inputs, self.columns), without_columns(inputs)
         backbone = None if self.head is None else self.model.get_base_model().base_model
         ref = self._reference(fed, backbone) if self.args.needs_reference() else None
         policy = score(model, fed, backbone)

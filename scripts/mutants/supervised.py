@@ -47,7 +47,7 @@ MUTANTS = [
     config("supervised: columns are not asked for with packing", CONFIG, 'OBJECTIVES[name].per == "sequence" or OBJECTIVES[name].columns', 'OBJECTIVES[name].per == "sequence"'),
     config("supervised: sequences may be packed", CONFIG, 'OBJECTIVES[name].per == "sequence" or OBJECTIVES[name].columns', "OBJECTIVES[name].columns"),
     config("supervised: an objective of weight 0 is computed", CONFIG, "self.objective.items() if weight != 0}", "self.objective.items()}"),
-    config("supervised: numbers in columns are not looked at", BATCH, "if len(bad):", "if False:"),
+    config("supervised: numbers in columns are not looked at", BATCH, "in wrong_values(data, columns):", "in ():"),
     config("supervised: missing columns are found by the collator", BATCH, "    if missing:\n", "    if False:\n"),
     config("supervised: full weights are their own reference", BATCH, "        if peft_config is None:\n", "        if False:\n"),
     config("supervised: a head that learns is taken", BATCH, "not isinstance(head, nn.Linear) or head.weight.requires_grad", "not isinstance(head, nn.Module)"),

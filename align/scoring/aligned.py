@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
-from trl.data_utils import common_prefix_length
 
 from align.models import load_model, load_tokenizer
 from align.rundir import write_text
+
+from .completions import completion_ids, completion_logps
 
 COLUMN = "aligned_logp"
 
@@ -63,47 +64,10 @@ def mean_logps(
     """
     model.eval()
     encoded = [completion_ids(tokenizer, row["prompt"], row["completion"], max_length) for row in rows]
-    order = sorted(range(len(rows)), key=lambda i: len(encoded[i][0]))
-    means = np.empty(len(rows))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0  # never attended to
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        longest = max(len(encoded[i][0]) for i in batch)
-        ids = torch.tensor([encoded[i][0] + [pad] * (longest - len(encoded[i][0])) for i in batch])
-        mask = torch.tensor([[1] * len(encoded[i][0]) + [0] * (longest - len(encoded[i][0])) for i in batch])
-        first = min(encoded[i][1] for i in batch)  # no logits for what is prompt in every row
-        fed = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
-        with torch.inference_mode():
-            logits = model(**fed, use_cache=False, logits_to_keep=longest - first + 1).logits
-            for row, i in enumerate(batch):
-                tokens, begin = encoded[i]
-                answer = fed["input_ids"][row, begin : len(tokens)]
-                predicting = logits[row, begin - first : len(tokens) - first].float().log_softmax(-1)
-                means[i] = predicting.gather(-1, answer[:, None]).double().mean().item()
-    return means
-
-
-def completion_ids(
-    tokenizer: PreTrainedTokenizerBase, prompt: Any, completion: Any, max_length: int | None = None
-) -> tuple[list[int], int]:
-    """Token ids of a row and where its completion begins, as in training: where the prompt alone and the whole part.
-
-    Raises:
-        ValueError: If no token of the completion is left.
-    """
-    if isinstance(prompt, str):
-        end = str(tokenizer.eos_token or "")
-        alone: Any = tokenizer(text=prompt)["input_ids"]
-        whole: Any = tokenizer(text=prompt + completion + end * (not completion.endswith(end)))["input_ids"]
-    else:
-        template: Any = tokenizer.apply_chat_template
-        alone = template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
-        whole = template([*prompt, *completion], return_dict=True)["input_ids"]
-    begin = max(common_prefix_length(alone, whole), 1)  # nothing predicts the very first token
-    ids = list(whole[:max_length])
-    if begin >= len(ids):
-        raise ValueError(f"no token of the completion is left after the prompt: {completion!r}")
-    return ids, begin
+    sequences = [(ids[:begin], ids[begin:]) for ids, begin in encoded]
+    pad: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0  # never attended to
+    logps = completion_logps(model, sequences, pad_token_id=pad, batch_size=batch_size)
+    return np.array([each.double().mean().item() for each in logps])
 
 
 def score_file(

@@ -5,7 +5,7 @@ from .mutant import noticed_by
 
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
 TRAINER, BATCH = "align/trainers/supervised.py", "align/trainers/completions.py"
-ALIGNED = "align/scoring/aligned.py"
+ALIGNED, SCORED = "align/scoring/aligned.py", "align/scoring/completions.py"
 loss = noticed_by("tests/test_tokens_losses.py", "tests/test_tokens_ref_kl.py")
 kl = noticed_by("tests/test_tokens_ref_kl.py")
 config = noticed_by("tests/test_supervised_config.py")
@@ -80,10 +80,10 @@ MUTANTS = [
     run("supervised: named evaluations share their keys", COMMON, 'prefix = prefixes[0] if prefixes else "eval"', 'prefix = "eval"'),
     aligned("supervised: aligned models are summed", ALIGNED, "return np.mean(scores, axis=0)", "return np.sum(scores, axis=0)"),
     aligned("supervised: aligned sums over tokens", ALIGNED, ".double().mean().item()", ".double().sum().item()"),
-    aligned("supervised: aligned tokens are one late", ALIGNED, "logits[row, begin - first : len(tokens) - first]", "logits[row, begin - first + 1 : len(tokens) - first + 1]"),
-    aligned("supervised: no end of sequence is scored", ALIGNED, "prompt + completion + end * (not completion.endswith(end))", "prompt + completion"),
+    aligned("supervised: aligned tokens are one late", SCORED, "picked = logps.gather(-1, ids[:, first:]", "picked = logps.roll(-1, 1).gather(-1, ids[:, first:]"),
+    aligned("supervised: no end of sequence is scored", SCORED, "prompt + completion + end * (not completion.endswith(end))", "prompt + completion"),
     aligned("supervised: dropout while scoring", ALIGNED, "    model.eval()\n", ""),
-    aligned("supervised: rows are scored in order of length and stay so", ALIGNED, "means[i] = predicting", "means[start + row] = predicting"),
-    aligned("supervised: the first token is predicted by nothing", ALIGNED, "max(common_prefix_length(alone, whole), 1)", "common_prefix_length(alone, whole)"),
-    aligned("supervised: rows are not cut", ALIGNED, "ids = list(whole[:max_length])", "ids = list(whole)"),
+    aligned("supervised: rows are scored in order of length and stay so", SCORED, "results[i] = picked", "results[start + row] = picked"),
+    aligned("supervised: the first token is predicted by nothing", SCORED, "max(common_prefix_length(alone, whole), 1)", "common_prefix_length(alone, whole)"),
+    aligned("supervised: rows are not cut", SCORED, "ids = list(whole[:max_length])", "ids = list(whole)"),
 ]  # fmt: skip

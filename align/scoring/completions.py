@@ -1,0 +1,93 @@
+"""Completions as training reads them: their tokens after the prompt's, and the log-probabilities of these under a model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl.data_utils import common_prefix_length
+
+Sequences = Sequence[tuple[list[int], list[int]]]
+
+
+def completion_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: Any, completion: Any, max_length: int | None = None
+) -> tuple[list[int], int]:
+    """Token ids of a row and where its completion begins, as in training: where the prompt alone and the whole part.
+
+    The very first token always counts as prompt: nothing predicts it.
+
+    Args:
+        tokenizer: With a chat template if prompts are messages.
+        prompt: A string or a list of messages.
+        completion: Likewise.
+        max_length: Tokens after which a row is cut.
+
+    Raises:
+        ValueError: If no token of the completion is left.
+    """
+    if isinstance(prompt, str):
+        end = str(tokenizer.eos_token or "")
+        alone: Any = tokenizer(text=prompt)["input_ids"]
+        whole: Any = tokenizer(text=prompt + completion + end * (not completion.endswith(end)))["input_ids"]
+    else:
+        template: Any = tokenizer.apply_chat_template
+        alone = template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        whole = template([*prompt, *completion], return_dict=True)["input_ids"]
+    begin = max(common_prefix_length(alone, whole), 1)
+    ids = list(whole[:max_length])
+    if begin >= len(ids):
+        raise ValueError(f"no token of the completion is left after the prompt: {completion!r}")
+    return ids, begin
+
+
+def completion_logps(
+    model: PreTrainedModel | PeftModel,
+    sequences: Sequences,
+    *,
+    pad_token_id: int,
+    batch_size: int = 4,
+    temperature: float = 1.0,
+    desc: str = "scoring",
+) -> list[Float[Tensor, " _tokens"]]:
+    """Log-probability log π(y_t | x, y_<t) of every completion token, in nats, float32.
+
+    Args:
+        model: A causal language model; put adapters on or off before the call.
+        sequences: (prompt ids, completion ids) pairs.
+        pad_token_id: Padding, ignored by the attention mask.
+        batch_size: Sequences per forward pass; the result does not depend on it beyond rounding.
+        temperature: Logits are divided by it, to score what was sampled at that temperature.
+        desc: Title of the progress bar.
+
+    Returns:
+        One tensor of shape (completion tokens,) per sequence, in the order given.
+
+    Raises:
+        ValueError: If a sequence has no prompt token: nothing would predict its first completion token.
+    """
+    if any(not prompt for prompt, _ in sequences):
+        raise ValueError("every sequence needs at least one prompt token, to predict the first completion token from")
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]) + len(sequences[i][1]))
+    results: list[Tensor] = [torch.empty(0)] * len(sequences)
+    with tqdm(total=len(order), desc=desc, unit="answer") as bar, torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            rows = [sequences[i][0] + sequences[i][1] for i in batch]
+            width = max(map(len, rows))
+            ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows], device=model.device)
+            attention = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)
+            first = min(len(sequences[i][0]) for i in batch)  # no logits for what is prompt in every row
+            keep = width - first + 1
+            logits = model(input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=keep).logits
+            logps = (logits[:, :-1].float() / temperature).log_softmax(-1)
+            picked = logps.gather(-1, ids[:, first:].unsqueeze(-1)).squeeze(-1).cpu()
+            for row, i in enumerate(batch):
+                begin = len(sequences[i][0]) - first
+                results[i] = picked[row, begin : begin + len(sequences[i][1])]
+            bar.update(len(batch))
+    return results

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from .ranking import correct
 from .stats import RESAMPLES, Estimate
 
 Values = Float[np.ndarray, " pairs"]
@@ -49,7 +50,7 @@ def margin_confidence(margin: Values) -> Judged:
         margin: Implicit reward of the chosen answer minus that of the rejected, in nats. Shape (pairs,).
     """
     p = probability(margin)
-    return Judged(np.maximum(p, 1.0 - p), (margin > 0) + 0.5 * (margin == 0))
+    return Judged(np.maximum(p, 1.0 - p), correct(margin))
 
 
 def sequence_confidence(chosen_mean_logp: Values, rejected_mean_logp: Values) -> Judged:
@@ -58,8 +59,7 @@ def sequence_confidence(chosen_mean_logp: Values, rejected_mean_logp: Values) ->
     Source: the figures of Wang et al. 2023 (arXiv:2309.16240), as its code computes them. A geometric mean of token
     probabilities is no probability that an answer is preferred: this number says how peaked the model is.
     """
-    margin = chosen_mean_logp - rejected_mean_logp
-    return Judged(np.exp(chosen_mean_logp), (margin > 0) + 0.5 * (margin == 0))
+    return Judged(np.exp(chosen_mean_logp), correct(chosen_mean_logp - rejected_mean_logp))
 
 
 def reliability(judged: Judged, *, bins: int = 10, scheme: Scheme = "width") -> list[Bin]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from align.configs import FDPOConfig
 from align.configs.pairwise import PairwiseConfig
 from align.losses.objectives import OBJECTIVES, PairBatch
-from align.losses.preference import Pair, implicit_rewards
+from align.losses.preference import Pair, f_dpo_loss, implicit_rewards
 from align.methods import METHODS
 from align.recipe import Recipe
 from align.rundir import RunError
@@ -91,8 +91,7 @@ def implicit_margin(recipe: Recipe, scores: PairScores) -> Float[np.ndarray, " p
         rewards = next(make for make in makers if make is not None)(batch, config.beta)
     elif isinstance(config, FDPOConfig):
         f = config.generator()
-        strength = config.beta / f.curvature if config.beta_scaling == "curvature" else config.beta
-        rewards = implicit_rewards(batch.log_ratio, beta=strength, f_prime=f)
+        rewards = f_dpo_loss(batch.log_ratio, beta=config.beta, f=f, beta_scaling=config.beta_scaling).rewards
     else:
         rewards = implicit_rewards(batch.log_ratio, beta=config.beta)
     return (rewards.chosen - rewards.rejected).numpy()

@@ -9,8 +9,8 @@ measure = noticed_by("tests/test_measures.py")
 run = noticed_by("tests/test_verify.py")
 MUTANTS = [
     measure("evaluation: beta forgotten", MEASURES, "implicit_rewards(batch.log_ratio, beta=config.beta)", "implicit_rewards(batch.log_ratio, beta=1.0)"),
-    measure("evaluation: curvature forgotten", MEASURES, 'config.beta / f.curvature if config.beta_scaling == "curvature" else config.beta', "config.beta"),
-    measure("evaluation: divergence forgotten", MEASURES, ", beta=strength, f_prime=f)", ", beta=strength)"),
+    measure("evaluation: curvature forgotten", MEASURES, "beta_scaling=config.beta_scaling", 'beta_scaling="raw"'),
+    measure("evaluation: divergence forgotten", MEASURES, "f_dpo_loss(batch.log_ratio, beta=config.beta, f=f, beta_scaling=config.beta_scaling).rewards", "implicit_rewards(batch.log_ratio, beta=config.beta)"),
     measure("evaluation: rewards of any objective", MEASURES, "OBJECTIVES[name].rewards for name in config.objective", 'OBJECTIVES["sigmoid"].rewards for name in config.objective'),
     measure("evaluation: margin upside down", MEASURES, "(rewards.chosen - rewards.rejected)", "(rewards.rejected - rewards.chosen)"),
     measure("evaluation: every method has an implicit reward", MEASURES, 'if METHODS[recipe.method].rows != "pairs":', "if False:"),

@@ -9,7 +9,7 @@ diversity = noticed_by("tests/test_diversity.py")
 divergence = noticed_by("tests/test_divergence_estimates.py")
 frontier = noticed_by("tests/test_frontier.py")
 MUTANTS = [
-    calibration("measures: a tie is wrong", CALIBRATION, "return Judged(np.exp(chosen_mean_logp), (margin > 0) + 0.5 * (margin == 0))", "return Judged(np.exp(chosen_mean_logp), (margin > 0) + 0.0)"),
+    calibration("measures: a tie is wrong", CALIBRATION, "correct(chosen_mean_logp - rejected_mean_logp))", "(chosen_mean_logp > rejected_mean_logp) + 0.0)"),
     calibration("measures: certainty has no bin", CALIBRATION, "np.minimum((confidence * bins).astype(int), bins - 1)", "(confidence * bins).astype(int)"),
     calibration("measures: confidence of the chosen side only", CALIBRATION, "np.maximum(p, 1.0 - p)", "p"),
     calibration("measures: bins count alike", CALIBRATION, "sum(part.n * abs(part.accuracy - part.confidence) for part in parts)", "len(judged.confidence) / len(parts) * sum(abs(part.accuracy - part.confidence) for part in parts)"),

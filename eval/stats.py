@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from align.intervals import wilson
+
 RESAMPLES = 10_000
 BCA_RESAMPLES = 2_000
 FEW_KINDS = 64
@@ -207,9 +209,8 @@ def paired_difference(
 def wilson_estimate(wins: float | int, n: int, *, level: float = 0.95) -> Estimate:
     """Share `wins / n` with Wilson's score interval, which has a width where every item says the same.
 
-    Items are independent. Ties count one half in `wins`; the interval is then wider than it need be.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    Items are independent. Ties count one half in `wins`; the interval is then wider than it need be. See
+    `align.intervals.wilson`.
 
     Raises:
         ValueError: If `n` is not positive, `wins` is outside [0, n], or `level` is outside (0, 1).
@@ -218,8 +219,5 @@ def wilson_estimate(wins: float | int, n: int, *, level: float = 0.95) -> Estima
         raise ValueError(f"wins must be in [0, n] with n at least 1, got {wins} of {n}")
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be in (0, 1), got {level}")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share, inflation = wins / n, 1 + z * z / n
-    centre = (share + z * z / (2 * n)) / inflation
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / inflation
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    low, high = wilson(wins, n, level=level)
+    return Estimate(wins / n, low, high, n)

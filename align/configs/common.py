@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COUNTS = (
@@ -22,6 +23,50 @@ SKIPPED = (
 
 class ConfigError(ValueError):
     """Settings that contradict each other or would be ignored; one line per problem."""
+
+
+def raise_all(problems: Sequence[str]) -> None:
+    """Raise ConfigError with all the problems, one line each, if there are any."""
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def defaults_of(config: Any) -> dict[str, Any]:
+    """The default of each field of a configuration."""
+    return {
+        entry.name: entry.default_factory() if entry.default_factory is not dataclasses.MISSING else entry.default
+        for entry in dataclasses.fields(config)
+    }
+
+
+def not_honoured(config: Any, refused: Mapping[str, str], also: Mapping[str, Any] | None = None) -> list[str]:
+    """One line for each field that must keep its default and has another value.
+
+    Args:
+        config: The configuration; fields that it does not have are passed over.
+        refused: By field, what to do instead.
+        also: By field, another value that says no more than the default does.
+    """
+    found = []
+    for name, default in defaults_of(config).items():
+        value = getattr(config, name)
+        if name in refused and value not in (default, (also or {}).get(name, default)):
+            found.append(f"{name}: not honoured here, got {value!r}; {refused[name]}")
+    return found
+
+
+def shards_on_cpus(config: Any) -> list[str]:
+    """The line that refuses `fsdp` on CPUs."""
+    if config.fsdp and config.use_cpu:
+        return ["fsdp: accelerate does not shard on CPUs, and would train plain replicas without a word"]
+    return []
+
+
+def rebalances_batches(config: Any) -> list[str]:
+    """The line that refuses batches made equal by a column of lengths, which no data of ours have."""
+    if config.train_sampling_strategy == "batch_rebalance":
+        return ["train_sampling_strategy: 'batch_rebalance' needs a column of lengths; use 'group_by_length'"]
+    return []
 
 
 def out_of_range(config: Any) -> list[str]:

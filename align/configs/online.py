@@ -1,6 +1,5 @@
 """Configurations of the online trainers."""
 
-import dataclasses
 import math
 import os
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from trl import RLOOConfig as TRLRLOOConfig
 
 from ..weighting.advantages import make_estimator, one_of, within
 from ..weighting.rules import RULES, WeightingRule, make_rule, rule_options
-from .common import SHARED_PREFIX, SKIPPED, ConfigError, out_of_range
+from .common import SHARED_PREFIX, SKIPPED, not_honoured, out_of_range, raise_all
 
 _REFUSED = {
     "multi_objective_aggregation": "the estimator takes each objective by itself; choose it and its `scale`",
@@ -86,9 +85,7 @@ class DynamicConfig:
     )
 
     def __post_init__(self) -> None:
-        problems = self.problems()
-        if problems:
-            raise ConfigError("\n".join(problems))
+        raise_all(self.problems())
         self._trl_checks()
 
     def _trl_checks(self) -> None:
@@ -104,7 +101,7 @@ class DynamicConfig:
 
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""
-        found = self._not_honoured() + self._of_weighting() + self._of_estimator()
+        found = not_honoured(self, _REFUSED) + self._of_weighting() + self._of_estimator()
         if self.gram not in ("gradients", "advantages"):
             found.append(f"gram: must be 'gradients' or 'advantages', got {self.gram!r}")
         layers = self.gradient_layers
@@ -165,14 +162,6 @@ class DynamicConfig:
                 f"generation_batch_size: {_named(rule)} compares two halves of the prompts; there is one prompt"
             )
         return found
-
-    def _not_honoured(self) -> list[str]:
-        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
-        return [
-            f"{name}: not honoured here, got {getattr(self, name)!r}; {remedy}"
-            for name, remedy in _REFUSED.items()
-            if name in defaults and getattr(self, name) != defaults[name]
-        ]
 
     def _weights_can_be_meant(self) -> bool:
         weights = self._of_trl.reward_weights

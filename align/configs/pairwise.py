@@ -3,10 +3,11 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..losses.objectives import COLUMNS, OBJECTIVES
+from .common import defaults_of
 from .preference import PreferenceConfig
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class PairwiseConfig(PreferenceConfig):
 
     def _setting_problems(self) -> list[str]:
         found = []
-        defaults = {f.name: f.default for f in fields(self) if f.default is not MISSING}
+        defaults = defaults_of(self)
         for name, (fits, range_) in SETTINGS.items():
             value, readers = getattr(self, name), readers_of(name)
             if not fits(value):

@@ -1,6 +1,5 @@
 """Configurations of the preference trainers, extending TRL's; inherited fields that no loss of ours honours are refused."""
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,7 +7,16 @@ from typing import Literal
 from trl import DPOConfig as TRLDPOConfig
 
 from ..losses.divergences import Divergence, divergence
-from .common import SHARED_PREFIX, SKIPPED, ConfigError, out_of_range
+from .common import (
+    SHARED_PREFIX,
+    SKIPPED,
+    ConfigError,
+    not_honoured,
+    out_of_range,
+    raise_all,
+    rebalances_batches,
+    shards_on_cpus,
+)
 
 _OWN_LOSS = "the loss is the method's own: choose the method instead"
 REFUSED = {
@@ -73,9 +81,7 @@ class PreferenceConfig(TRLDPOConfig):
     )
 
     def __post_init__(self) -> None:
-        problems = self.problems()
-        if problems:
-            raise ConfigError("\n".join(problems))
+        raise_all(self.problems())
         self.chooses_checkpointing = self.gradient_checkpointing is None and self.activation_checkpointing is None
         super().__post_init__()
         if self.global_batch_size is not None:
@@ -83,13 +89,7 @@ class PreferenceConfig(TRLDPOConfig):
 
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""
-        found = []
-        for entry in dataclasses.fields(self):
-            default = entry.default_factory() if callable(entry.default_factory) else entry.default  # type: ignore[misc]
-            value = getattr(self, entry.name)
-            unset = value == default or (entry.name == "loss_type" and value == "sigmoid")
-            if entry.name in self._refused() and not unset:
-                found.append(f"{entry.name}: not honoured here, got {value!r}; {self._refused()[entry.name]}")
+        found = not_honoured(self, self._refused(), also={"loss_type": "sigmoid", "router_aux_loss_coef": 0.0})
         if not self.beta > 0:
             found.append(f"beta: must be positive, got {self.beta}")
         elif math.isinf(self.beta):
@@ -102,11 +102,7 @@ class PreferenceConfig(TRLDPOConfig):
             found.append(f"max_tokens_per_batch: must be at least 1, got {self.max_tokens_per_batch}")
         if self.displacement_pairs < 0:
             found.append(f"displacement_pairs: must not be negative, got {self.displacement_pairs}")
-        if self.fsdp and self.use_cpu:
-            found.append("fsdp: accelerate does not shard on CPUs, and would train plain replicas without a word")
-        if self.train_sampling_strategy == "batch_rebalance":
-            found.append("train_sampling_strategy: 'batch_rebalance' needs a column of lengths; use 'group_by_length'")
-        return found + out_of_range(self)
+        return found + shards_on_cpus(self) + rebalances_batches(self) + out_of_range(self)
 
     def columns(self) -> tuple[str, ...]:
         """Further data columns that the loss needs: a finite number for each pair."""
@@ -117,8 +113,6 @@ class PreferenceConfig(TRLDPOConfig):
         return type(self).__name__
 
     def _refused(self) -> dict[str, str]:
-        if self.router_aux_loss_coef == 0.0:
-            return {name: why for name, why in REFUSED.items() if name != "router_aux_loss_coef"}
         return REFUSED
 
     def _derive_accumulation(self, pairs: int) -> None:

@@ -1,13 +1,12 @@
 """Configuration of preference and reward models, extending TRL's RewardConfig."""
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 
 from trl import RewardConfig
 
 from ..losses.general_preference import check_dimension
-from .common import SKIPPED, ConfigError, out_of_range
+from .common import SKIPPED, not_honoured, out_of_range, raise_all, shards_on_cpus
 
 REFUSED = {
     "model_init_kwargs": "load the model with align.preference_model.load_preference_base and pass it",
@@ -51,9 +50,7 @@ class PreferenceModelConfig(RewardConfig):
     max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
 
     def __post_init__(self) -> None:
-        problems = self.problems()
-        if problems:
-            raise ConfigError("\n".join(problems))
+        raise_all(self.problems())
         super().__post_init__()
 
     def columns(self) -> tuple[str, ...]:
@@ -66,11 +63,7 @@ class PreferenceModelConfig(RewardConfig):
 
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""
-        found = []
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if entry.name in REFUSED and value != entry.default:
-                found.append(f"{entry.name}: not honoured here, got {value!r}; {REFUSED[entry.name]}")
+        found = not_honoured(self, REFUSED)
         try:
             check_dimension(self.dimension)
         except ValueError as error:
@@ -102,6 +95,4 @@ class PreferenceModelConfig(RewardConfig):
                 f"chat_template_path: must be a .jinja file, got {template!r}: tokens of another tokenizer would be missing "
                 "when the model is loaded again"
             )
-        if self.fsdp and self.use_cpu:
-            found.append("fsdp: accelerate does not shard on CPUs, and would train plain replicas without a word")
-        return found + out_of_range(self)
+        return found + shards_on_cpus(self) + out_of_range(self)

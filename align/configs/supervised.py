@@ -1,6 +1,5 @@
 """Configuration of supervised training, extending TRL's; inherited fields that our objectives do not honour are refused."""
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -9,7 +8,15 @@ from typing import Any, Literal
 from trl import SFTConfig as TRLSFTConfig
 
 from ..losses.tokens import OBJECTIVES
-from .common import SKIPPED, ConfigError, out_of_range
+from .common import (
+    SKIPPED,
+    defaults_of,
+    not_honoured,
+    out_of_range,
+    raise_all,
+    rebalances_batches,
+    shards_on_cpus,
+)
 
 REFUSED = {
     "loss_type": "name the loss in `objective`, with its weight",
@@ -69,9 +76,7 @@ class SupervisedConfig(TRLSFTConfig):
     max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
 
     def __post_init__(self) -> None:
-        problems = self.problems()
-        if problems:
-            raise ConfigError("\n".join(problems))
+        raise_all(self.problems())
         super().__post_init__()
 
     def columns(self) -> tuple[str, ...]:
@@ -88,12 +93,7 @@ class SupervisedConfig(TRLSFTConfig):
 
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""
-        found = []
-        for entry in dataclasses.fields(self):
-            default, value = _default(entry), getattr(self, entry.name)
-            allowed = value == default or (entry.name == "router_aux_loss_coef" and value == 0.0)
-            if entry.name in REFUSED and not allowed:
-                found.append(f"{entry.name}: not honoured here, got {value!r}; {REFUSED[entry.name]}")
+        found = not_honoured(self, REFUSED, also={"router_aux_loss_coef": 0.0})
         wrong = self._objective_problems()
         return found + wrong + ([] if wrong else self._combinations()) + self._ranges() + out_of_range(self)
 
@@ -115,7 +115,7 @@ class SupervisedConfig(TRLSFTConfig):
     def _combinations(self) -> list[str]:
         found = []
         active = self.active()
-        defaults = {entry.name: _default(entry) for entry in dataclasses.fields(self)}
+        defaults = defaults_of(self)
         for name, objective in BELONGS.items():
             if objective not in active and getattr(self, name) != defaults[name]:
                 found.append(f"{name}: only objective {objective!r} has it, got {getattr(self, name)}; leave it out")
@@ -142,15 +142,7 @@ class SupervisedConfig(TRLSFTConfig):
             found.append(f"unlikelihood_threshold: must be finite, got {self.unlikelihood_threshold}")
         if self.fsft_divergence not in ("total_variation", "chi_squared"):
             found.append(f"fsft_divergence: must be 'total_variation' or 'chi_squared', got {self.fsft_divergence!r}")
-        if self.fsdp and self.use_cpu:
-            found.append("fsdp: accelerate does not shard on CPUs, and would train plain replicas without a word")
-        if self.train_sampling_strategy == "batch_rebalance":
-            found.append("train_sampling_strategy: 'batch_rebalance' needs a column of lengths; use 'group_by_length'")
-        return found
-
-
-def _default(entry: dataclasses.Field[Any]) -> Any:
-    return entry.default_factory() if callable(entry.default_factory) else entry.default
+        return found + shards_on_cpus(self) + rebalances_batches(self)
 
 
 PRESETS: dict[str, tuple[str, str | None, dict[str, Any]]] = {

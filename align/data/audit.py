@@ -4,7 +4,6 @@ An `error` is what training refuses (`normalise`, `refuse_damaged`); a `warning`
 meant; a `note` is a figure. Rows are gone through in slices. Of each pair 28 bytes stay, and of evaluation sets the prompts.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from ..intervals import wilson
 from .across import (
     at,
     circular,
@@ -31,7 +31,6 @@ from .row_rules import RULES, broken
 
 LONGER = 0.65  # share of pairs with the longer answer chosen (or rejected) that is worth a warning
 FEW = 50  # pairs below which a share says little
-Z = 1.959964  # 95%
 
 
 def audit_pairs(dataset: Dataset, *, where: str, numbers: Sequence[int] | None = None) -> list[Finding]:
@@ -132,14 +131,6 @@ def _length_bias(seen: _Seen, where: str) -> list[Finding]:
         remedy = "compare evaluation with that share, and watch the length of answers"
         return [Finding("warning", "length-bias", where, message, remedy)]
     return [Finding("note", "length-bias", where, message, "compare ranking accuracy with it")]
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927, Probable inference, the law of succession, and statistical inference)."""
-    share, z2 = successes / n, Z * Z
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def audit_sets(

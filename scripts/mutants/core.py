@@ -7,6 +7,7 @@ DIVERGENCES = "align/losses/divergences.py"
 METRICS = "align/trainers/metrics.py"
 TRAINER, COMMON = "align/trainers/preference.py", "align/trainers/common.py"
 CONTRACT = "align/trainers/trl_contract.py"
+SETTINGS = "align/configs/common.py"
 LOSS_TESTS = ("tests/test_losses.py", "tests/test_divergences.py")
 PLAN, ATTENTION, HEAD = "align/scoring/plan.py", "align/scoring/attention.py", "align/scoring/head.py"
 SHARED, STORE, LENGTHS = (

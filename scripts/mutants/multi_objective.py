@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from .core import SETTINGS
 from .mutant import Mutant, noticed_by
 
 ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/multi_objective.py"
@@ -98,7 +99,7 @@ MUTANTS = [
     auxiliary("online: auxiliary columns are objectives", COLUMNS, "if i not in self.aux]", "]"),
     auxiliary("online: auxiliary columns are logged", TRAINER, 'for statistic in ("mean", "std"):', "for statistic in ():"),
     prompts("online: prompts collide", COLUMNS, "json.dumps(prompt, sort_keys=True)", "str(len(prompt))"),
-    config("online: refused fields are ignored", CONFIG, "if name in defaults and getattr(self, name) != defaults[name]", "if False"),
+    config("online: refused fields are ignored", SETTINGS, "if name in refused and value not in", "if False and value not in"),
     config("online: fields of gradients are ignored", CONFIG, "for name, default in _OF_GRADIENTS.items():", "for name, default in ():"),
     config("online: FSDP is let through", CONFIG, 'or _set("ACCELERATE_USE_FSDP")', ""),
     config("online: ZeRO-3 is let through", CONFIG, "plugin.zero_stage == 3", "plugin.zero_stage == 4"),

@@ -1,6 +1,6 @@
 """Preference and reward models: the score, the trainer, what is saved, the template, and scorers."""
 
-from .core import COMMON
+from .core import COMMON, SETTINGS
 from .mutant import Mutant, noticed_by
 
 LOSS, CONFIG, TEMPLATE = (
@@ -39,7 +39,7 @@ MUTANTS = [
     pure("gpm: a loss that overflows", LOSS, "-F.logsigmoid((scores - margin) / tau)", "-F.sigmoid((scores - margin) / tau).log()"),
     pure("gpm: tau may be nothing", LOSS, "if not tau > 0:", "if tau < 0:"),
     pure("gpm: tau may be infinite", CONFIG, "0 < self.tau < math.inf", "0 < self.tau"),
-    pure("gpm: refused fields pass", CONFIG, "if entry.name in REFUSED and value != entry.default:", "if False:"),
+    pure("gpm: refused fields pass", SETTINGS, "if name in refused and value not in", "if False and value not in"),
     pure("gpm: embeddings may be centred", CONFIG, "if center is not None and self.dimension != 1:", "if False:"),
     pure("gpm: one column for two things", CONFIG, "self.margin_column == self.reference_column", "False"),
     pure("gpm: no lengths to sort by", CONFIG, '("group_by_length", "batch_rebalance")', "()"),

@@ -1,6 +1,6 @@
 """Objectives on single completions, their trainer and configuration, and PoFT's scoring pass."""
 
-from .core import COMMON
+from .core import COMMON, SETTINGS
 from .mutant import noticed_by
 
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
@@ -41,7 +41,7 @@ MUTANTS = [
     kl("supervised: the KL leaves positions out", LOSSES, "part = slice(start, start + chunk)", "part = slice(start, start + chunk - 1)"),
     kl("supervised: the KL keeps a head that learns", LOSSES, "if weight.requires_grad or ref_hidden.requires_grad:", "if ref_hidden.requires_grad:"),
     kl("supervised: the KL's values are rounded to half", LOSSES, "values = hidden.new_empty(len(hidden), dtype=exact)", "values = hidden.new_empty(len(hidden), dtype=torch.bfloat16)"),
-    config("supervised: refusals are not looked at", CONFIG, "if entry.name in REFUSED and not allowed:", "if False:"),
+    config("supervised: refusals are not looked at", SETTINGS, "if name in refused and value not in", "if False and value not in"),
     config("supervised: weights may be negative", CONFIG, "not 0 <= weight < math.inf:\n                found.append(f\"objective.", "not weight < math.inf:\n                found.append(f\"objective."),
     config("supervised: fields without their objective are taken", CONFIG, "if objective not in active and getattr", "if False and getattr"),
     config("supervised: columns are not asked for with packing", CONFIG, 'OBJECTIVES[name].per == "sequence" or OBJECTIVES[name].columns', 'OBJECTIVES[name].per == "sequence"'),

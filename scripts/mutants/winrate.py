@@ -3,6 +3,7 @@
 from .mutant import noticed_by
 
 STATS, COMPARISONS, WINRATE = "eval/stats.py", "eval/comparisons.py", "eval/winrate.py"
+INTERVALS = "align/intervals.py"
 LENGTH, RATINGS, BEST = "eval/length_control.py", "eval/ratings.py", "eval/best_of.py"
 JUDGES, ENDPOINT, ASKER, LEDGER = "eval/judges.py", "eval/endpoint.py", "eval/endpoint_judge.py", "eval/ledger.py"
 interval = noticed_by("tests/test_stats_intervals.py")
@@ -25,8 +26,8 @@ MUTANTS = [
     interval("winrate: sizes of clusters are not drawn", STATS, "items = sizes[0] * len(sums) if one_size else sizes[index].sum(axis=1)", "items = sizes.sum()"),
     interval("winrate: kinds are drawn evenly", STATS, "counts / len(sums), size=resamples", "np.ones(len(kinds)) / len(kinds), size=resamples"),
     interval("winrate: the jackknife keeps the sizes", STATS, "(total - sums) / (size - sizes)", "(total - sums) / size"),
-    interval("winrate: Wilson without its centre", STATS, "centre = (share + z * z / (2 * n)) / inflation", "centre = share"),
-    interval("winrate: Wilson is one-sided", STATS, "z = NormalDist().inv_cdf((1 + level) / 2)\n    share", "z = NormalDist().inv_cdf(level)\n    share"),
+    interval("winrate: Wilson without its centre", INTERVALS, "centre = (share + z * z / (2 * n)) / inflation", "centre = share"),
+    interval("winrate: Wilson is one-sided", INTERVALS, "z = NormalDist().inv_cdf((1 + level) / 2)\n    share", "z = NormalDist().inv_cdf(level)\n    share"),
     interval("winrate: a pair is a sum", STATS, "bca_estimate(first - second, rng", "bca_estimate(first + second, rng"),
     compared("winrate: Bonferroni for Holm", COMPARISONS, "np.arange(len(p_values), 0, -1)", "len(p_values)"),
     compared("winrate: Holm is not monotone", COMPARISONS, "np.maximum.accumulate(steps)", "steps"),

@@ -37,6 +37,7 @@ sweep = noticed_by("tests/test_sweep.py")
 lengths = noticed_by("tests/test_lengths.py", "tests/test_memory.py")
 cost = noticed_by("tests/test_flops.py", "tests/test_dry_run.py")
 online = noticed_by("tests/test_online.py")
+use, recipe = noticed_by("tests/test_use.py"), noticed_by("tests/test_recipe.py")
 
 MUTANTS = [
     # losses
@@ -95,6 +96,13 @@ MUTANTS = [
     train("cached reference ignored", 'if "ref_chosen_logps" in inputs:', "if False:", CONTRACT),
     train("prompt tokens counted", 'labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)', 'labels = inputs["input_ids"]', CONTRACT),
     train("mask not shifted", 'mask = inputs["completion_mask"][:, 1:].bool()', 'mask = inputs["completion_mask"][:, :-1].bool()', CONTRACT),
+    # what configurations and trainers share
+    use("shared: fsdp on CPUs", SETTINGS, "if config.fsdp and config.use_cpu:", "if False:"),
+    use("shared: problems are not raised", SETTINGS, "    if problems:\n", "    if False:\n"),
+    use("shared: arguments of another trainer", COMMON, "if not isinstance(args, wanted):", "if False:"),
+    lengths("shared: batches are made equal", SETTINGS, 'if config.train_sampling_strategy == "batch_rebalance":', "if False:"),
+    lengths("shared: casts under autocast", COMMON, 'active=self.accelerator.mixed_precision in ("bf16", "fp16")', "active=False"),
+    recipe("shared: the default in another form is refused", SETTINGS, "(default, (also or {}).get(name, default))", "(default,)"),
     # shared prompts
     exact("positions run on", PLAN, "put([prompt[-1], *answer[:-1]], prefix, answer, number, index)", "put([prompt[-1], *answer[:-1]], here - start, answer, number, index)"),
     exact("cells off by one", PLAN, "cells += range(row * (len(columns) - 1) + begin - 1, row * (len(columns) - 1) + begin - 1 + len(answer))", "cells += range(row * (len(columns) - 1) + begin, row * (len(columns) - 1) + begin + len(answer))"),

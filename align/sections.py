@@ -2,8 +2,8 @@
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from .rewards import REWARDS
 from .typed import nearest
@@ -33,17 +33,98 @@ class Generate:
     """How the evaluation samples answers, from policy and reference alike."""
 
     prompts: int = 128
+    samples: int = 1
+    """Answers per prompt. Several make estimates sharper, and show what the best of k of them is worth."""
     max_new_tokens: int = 64
     temperature: float = 1.0
     seed: int = 0
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "max_new_tokens", "batch_size"):
+        for name in ("prompts", "samples", "max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature: must be finite and not negative, got {self.temperature}")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(f"samples: must be 1 at temperature 0, where all answers are the same, got {self.samples}")
+
+
+NEEDED = {
+    "reward": ("reward",),
+    "reward_model": ("path",),
+    "preference_model": ("path",),
+    "language_model": ("path",),
+    "endpoint": ("url", "model"),
+}
+TAKEN = {
+    "reward": ("options", "temperature"),
+    "reward_model": (),
+    "preference_model": (),
+    "language_model": ("batch_size",),
+    "endpoint": ("key_variable", "temperature", "max_tokens", "timeout_seconds", "attempts", "concurrency"),
+}
+
+
+@dataclass
+class JudgeConfig:
+    """Who is shown a policy's answer and the reference's, and says which is better; fields are those of its kind.
+
+    `reward`: the larger of two rewards wins. `reward_model`, `preference_model`: what `PreferenceModelTrainer` saved, in
+    the folder `path`; the former gives a reward too. `language_model`: the model at `path` is asked for A or B.
+    `endpoint`: an OpenAI-compatible one, which is asked only if whoever evaluates allows it (`--allow HOST`, or with a
+    key `--allow VARIABLE@HOST`).
+    """
+
+    kind: Literal["reward", "reward_model", "preference_model", "language_model", "endpoint"]
+    reward: str | None = None
+    """A name from `align.rewards.REWARDS`, or MODULE:FUNCTION with `--allow`. It may read columns of the data."""
+    options: dict[str, Any] | None = None
+    """The reward's own settings."""
+    path: str | None = None
+    url: str | None = None
+    """Up to and without `/chat/completions`, such as http://127.0.0.1:8000/v1."""
+    model: str | None = None
+    key_variable: str | None = None
+    """Name of the environment variable that holds the key."""
+    temperature: float | None = None
+    """Of a reward: P(win) = σ(difference / temperature); 0, the default, prefers the larger for certain. Of an endpoint:
+    of its sampling, by default 0."""
+    batch_size: int | None = None
+    max_tokens: int | None = None
+    timeout_seconds: float | None = None
+    attempts: int | None = None
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        needed, taken = NEEDED[self.kind], TAKEN[self.kind]
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "kind"}
+        problems = [f"{name}: needed by kind {self.kind!r}" for name in needed if not given.get(name)]
+        problems += [
+            f"{name}: not used by kind {self.kind!r}, got {value!r}"
+            for name, value in given.items()
+            if name not in needed + taken
+        ]
+        problems += [
+            f"{name}: must be at least 1, got {given[name]}"
+            for name in ("batch_size", "max_tokens", "attempts", "concurrency")
+            if given.get(name, 1) < 1
+        ]
+        if not 0 < given.get("timeout_seconds", 1.0) < math.inf:
+            problems.append(f"timeout_seconds: must be finite and positive, got {self.timeout_seconds}")
+        if not 0 <= given.get("temperature", 0.0) < math.inf:
+            problems.append(f"temperature: must be finite and not negative, got {self.temperature}")
+        if self.reward is not None and not _names_a_reward(self.reward):
+            problems.append(f"reward: {_unknown(self.reward)}")
+        if problems:
+            raise ValueError("\n".join(problems))
+
+
+@dataclass
+class PromptSet:
+    """A file of prompts of a benchmark, JSON lines, compressed or not."""
+
+    path: str
 
 
 @dataclass
@@ -56,18 +137,40 @@ class EvalConfig:
     generate: Generate | None = None
     gold_reward: str | None = None
     """A name from `align.rewards.REWARDS`, or MODULE:FUNCTION, which `alignkit eval --allow MODULE:FUNCTION` lets run."""
+    judges: dict[str, JudgeConfig] = field(default_factory=dict)
+    """By a name of your own: who compares the answers of a policy with those of the reference."""
+    instructions: PromptSet | None = None
+    """Prompts with verifiable instructions, IFEval's columns: prompt, instruction_id_list, kwargs."""
+    refusals: PromptSet | None = None
+    """Safe and unsafe prompts, XSTest's columns: prompt, label, type."""
+    reference_point: dict[str, float] | None = None
+    """Worst corner of the hypervolume when runs are compared, a value for each reward; by default the reference
+    policy's values."""
 
     def __post_init__(self) -> None:
         for name in ("pairs", "batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
         gold = self.gold_reward
-        if gold is not None and gold not in REWARDS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", gold):
-            raise ValueError(
-                f"gold_reward: unknown, got {gold!r}; {nearest(gold, REWARDS)}; or MODULE:FUNCTION of an installed package"
-            )
-        if self.gold_reward is not None and self.generate is None:
-            raise ValueError("gold_reward: scores generated answers, so `generate` is needed too")
+        if gold is not None and not _names_a_reward(gold):
+            raise ValueError(f"gold_reward: {_unknown(gold)}")
+        scores = ("gold_reward", "judges", "instructions", "refusals", "reference_point")
+        asked = [name for name in scores if getattr(self, name)]
+        if asked and self.generate is None:
+            raise ValueError(f"{asked[0]}: scores generated answers, so `generate` is needed too")
+        for name in self.judges:
+            if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,39}", str(name), re.ASCII):
+                raise ValueError(
+                    f"judges: a name is up to 40 letters, digits, _ and -, for it is part of a file's; got {name!r}"
+                )
+
+
+def _names_a_reward(name: str) -> bool:
+    return name in REWARDS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name) is not None
+
+
+def _unknown(name: str) -> str:
+    return f"unknown, got {name!r}; {nearest(name, REWARDS)}; or MODULE:FUNCTION of an installed package"
 
 
 @dataclass

@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 
 from align.data.constraints import Constraint
 
@@ -52,6 +52,8 @@ class InstructionReport:
     """Answers without a visible character: they follow nothing."""
     followed: list[list[Followed]]
     """For each answer its instructions, in the order of the row."""
+    values: dict[str, tuple[Float[np.ndarray, " items"], Shaped[np.ndarray, " items"]]]
+    """Under the names of the estimates, what each is the mean of: 0 or 1 for each item, and the item's prompt."""
 
 
 def loose_variants(text: str) -> list[str]:
@@ -132,10 +134,10 @@ def instruction_following(
     checked = [(clusters[i], item) for i, items in enumerate(followed) for item in items if item.strict is not None]
     if not checked:
         raise ValueError(f"none of the instructions of {len(rows)} rows can be checked: {_reasons(followed)}")
-    estimates: dict[str, Estimate] = {}
+    items: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def add(name: str, values: list[float], of: list[int]) -> None:
-        estimates[name] = _share(np.array(values), np.array(of), rng=rng, level=level)
+        items[name] = np.array(values), np.array(of)
 
     for which in ("strict", "loose"):
         if complete:
@@ -146,11 +148,12 @@ def instruction_following(
             chosen = [(cluster, item) for cluster, item in checked if item.family == family]
             add(f"{family}/{which}", [float(getattr(i, which)) for _, i in chosen], [c for c, _ in chosen])
     return InstructionReport(
-        estimates=estimates,
+        estimates={name: share_estimate(*pair, rng=rng, level=level) for name, pair in items.items()},
         unchecked=_reasons(followed),
         prompts_left_out=len(rows) - len(complete),
         blank=sum(not answer.strip() for answer in answers),
         followed=followed,
+        values=items,
     )
 
 
@@ -158,9 +161,21 @@ def _reasons(followed: list[list[Followed]]) -> dict[str, int]:
     return dict(Counter(item.reason for items in followed for item in items if item.strict is None))
 
 
-def _share(
-    values: Float[np.ndarray, " items"], clusters: Int[np.ndarray, " items"], *, rng: np.random.Generator, level: float
+def share_estimate(
+    values: Float[np.ndarray, " items"],
+    clusters: Shaped[np.ndarray, " items"],
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
 ) -> Estimate:
+    """Mean of values that are 0 or 1: Wilson's interval where items are independent or agree, else BCa over clusters.
+
+    Args:
+        values: Shape (items,), at least one.
+        clusters: Label of each item's cluster. Shape (items,).
+        rng: Source of randomness of the bootstrap.
+        level: Coverage, in (0, 1).
+    """
     independent = len(np.unique(clusters))
     if independent == len(values) or independent == 1 or np.ptp(values) == 0:
         return wilson_estimate(float(values.mean()) * independent, independent, level=level)

@@ -6,7 +6,8 @@ reference for all of them: a volume says nothing without its reference, and chan
 bring objectives to a common scale first (0 to 1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Float
 
 from align.weighting.archive import hypervolume, nondominated
 
-from .stats import Estimate, mean_estimate
+from .stats import DRAWS_AT_ONCE, Estimate, mean_estimate
 
 Points = Float[np.ndarray, "points objectives"]
 Point = Float[np.ndarray, " objectives"]
@@ -41,6 +42,7 @@ def front(points: Points) -> Float[np.ndarray, "front objectives"]:
     return np.unique(points[nondominated(points)], axis=0)
 
 
+@cache
 def simplex_lattice(objectives: int, divisions: int = DIVISIONS) -> Float[np.ndarray, "weights objectives"]:
     """All weight vectors whose entries are multiples of 1/divisions and sum to 1, the first falling from 1 to 0.
 
@@ -54,7 +56,9 @@ def simplex_lattice(objectives: int, divisions: int = DIVISIONS) -> Float[np.nda
     chosen = list(combinations(range(divisions + objectives - 1), objectives - 1))  # where bars part the divisions
     bars = np.array(chosen, dtype=int).reshape(len(chosen), objectives - 1)
     edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), divisions + objectives - 1)])
-    return (np.diff(edges, axis=1) - 1)[::-1] / divisions
+    lattice = (np.diff(edges, axis=1) - 1)[::-1] / divisions
+    lattice.setflags(write=False)  # it is kept
+    return lattice
 
 
 def r2(points: Points, utopia: Point, *, divisions: int = DIVISIONS) -> float:
@@ -171,16 +175,67 @@ def volume_over_prompts(
     Raises:
         ValueError: If there are fewer than two prompts, a score is not finite, or `level` is outside (0, 1).
     """
+    if not np.isfinite(scores).all():
+        raise ValueError(f"scores must be finite, got {int((~np.isfinite(scores)).sum())} that are not")
+    draws = means_over_prompts(scores, rng=rng, resamples=resamples)
+    return percentiles(
+        lambda points: hypervolume(points, reference), scores.mean(axis=1), draws, scores.shape[1], level
+    )
+
+
+def means_over_prompts(
+    scores: Float[np.ndarray, "points prompts objectives"], *, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Float[np.ndarray, "draws points objectives"]:
+    """The points' means in bootstrap draws of the prompts, which all points share.
+
+    Args:
+        scores: By point and prompt; NaN where an objective does not apply. A mean is over the prompts that it applies to.
+        rng: Source of randomness.
+        resamples: Bootstrap draws. Those without any prompt for some objective are left out.
+
+    Raises:
+        ValueError: If there are fewer than two prompts.
+    """
     prompts = scores.shape[1]
     if prompts < 2:
         raise ValueError(f"an interval needs at least 2 prompts, got {prompts}")
+    by_prompt = scores.transpose(1, 0, 2).reshape(prompts, -1)
+    applies = ~np.isnan(by_prompt)
+    known = np.where(applies, by_prompt, 0.0)
+    rows = max(1, DRAWS_AT_ONCE // prompts)
+    parts = []
+    for start in range(0, resamples, rows):
+        drawn = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=min(rows, resamples - start)).astype(float)
+        counts = drawn @ applies
+        whole = (counts > 0).all(axis=1)
+        parts.append((drawn @ known)[whole] / counts[whole])
+    return np.concatenate(parts).reshape(-1, scores.shape[0], scores.shape[2])
+
+
+def percentiles(
+    indicator: Callable[[Points], float],
+    points: Points,
+    draws: Float[np.ndarray, "draws points objectives"],
+    n: int,
+    level: float = 0.95,
+) -> Estimate:
+    """An indicator of the points, with the interval between its percentiles over the draws.
+
+    Args:
+        indicator: Any of this module's, the rest of its arguments given.
+        points: The means.
+        draws: Of these means, from `means_over_prompts`.
+        n: How many independent items the means rest on.
+        level: Coverage, in (0, 1).
+
+    Raises:
+        ValueError: If `level` is outside (0, 1).
+    """
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be in (0, 1), got {level}")
-    drawn = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples) / prompts
-    means = np.einsum("rp,npk->rnk", drawn, scores)
     tail = (1 - level) / 2
-    low, high = np.quantile([hypervolume(points, reference) for points in means], [tail, 1 - tail])
-    return Estimate(hypervolume(scores.mean(axis=1), reference), float(low), float(high), prompts)
+    low, high = np.quantile([indicator(means) for means in draws], [tail, 1 - tail])
+    return Estimate(indicator(points), float(low), float(high), n)
 
 
 def _some(points: Float[np.ndarray, "_ objectives"]) -> None:

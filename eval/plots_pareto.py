@@ -1,6 +1,7 @@
 """Pictures of runs with several objectives as PNG bytes: fronts, ways through objective space, weights over time."""
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -13,15 +14,92 @@ from matplotlib.figure import Figure
 
 from align.weighting.archive import nondominated
 
+from .fronts import Front
 from .pareto import Points
-from .plots import COLOURS, SMOOTHING
+from .plots import COLOURS, LONGEST_NAME, REF, SMOOTHING
+from .sampled import REF as REF_NAME
 
 matplotlib.use("Agg")
 
 MARKERS = "osD^vP"
 PANEL_INCHES = 3.6
+ROW_INCHES = 3.3
+MOST_COLUMNS = 3
 Records = Sequence[Mapping[str, Any]]
 Seed = Float[np.ndarray, "_ objectives"]
+
+
+def objective_pictures(curves: Mapping[str, Records], front: Front | None) -> dict[str, bytes]:
+    """All pictures of objectives that there is something to draw for, by title.
+
+    Ways through objective space are those of the runs that logged the same objectives as the first that logged two or
+    more. Seeds of one recipe share their colour.
+
+    Args:
+        curves: Records of `metrics.jsonl` by run; empty for one that has none.
+        front: Of the runs that were compared, if there are several.
+    """
+    drawn: dict[str, bytes | None] = {}
+    if front is not None:
+        drawn["Front of the runs"] = runs_picture(front)
+    ways = {run: objective_points(records) for run, records in curves.items()}
+    names = next((found for found, points in ways.values() if len(found) > 1 and len(points)), [])
+    groups = {run: [run] for run in curves} if front is None else front.seeds
+    seeds = {
+        _titled(name, members): [ways[m][1] for m in members if m in ways and ways[m][0] == names and len(ways[m][1])]
+        for name, members in groups.items()
+    }
+    seeds = {name: points for name, points in seeds.items() if points}
+    if seeds:
+        drawn["Objectives while training"] = trajectory_picture(seeds, names)
+    drawn["Weights while training"] = weights_picture(curves)
+    return {title: png for title, png in drawn.items() if png is not None}
+
+
+def runs_picture(front: Front) -> bytes:
+    """Runs as points with 95% intervals over prompts, one panel for each pair of objectives.
+
+    Filled marks are on the front over all objectives, hollow ones are not. The line joins, in each panel, what is on the
+    front of these two objectives alone. Of several seeds of a recipe a cross shows the mean; the grey star is the
+    reference policy. Every objective is maximised.
+    """
+
+    def draw(axes: Axes, first: int, second: int) -> None:
+        pairs = {who: np.array(point)[[first, second]] for who, point in front.points.items()}
+        ends = {who: np.array(rows)[[first, second]] for who, rows in front.intervals.items()}
+        every = np.array([pairs[who] for who in front.on_front])
+        stairs = np.unique(every[nondominated(every)], axis=0)
+        axes.step(*stairs.T, where="pre", color="black", alpha=0.35, linewidth=1, zorder=1)
+        grey: dict[str, Any] = {"color": REF, "marker": "*", "linestyle": "none"}
+        axes.errorbar(
+            *pairs[REF_NAME], **_errors(pairs[REF_NAME], ends[REF_NAME]), label="reference", alpha=0.9, **grey
+        )
+        for index, (name, members) in enumerate(front.seeds.items()):
+            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            for number, who in enumerate(members):
+                look = {"markerfacecolor": colour if front.on_front[who] else "white", "linestyle": "none"}
+                label = None if number else _plain(_titled(name, members))
+                axes.errorbar(
+                    *pairs[who], **_errors(pairs[who], ends[who]), color=colour, marker=marker, label=label, **look
+                )
+            if len(members) > 1:
+                mean = np.mean([pairs[who] for who in members], axis=0)
+                axes.plot(*mean, marker="X", color=colour, markeredgecolor="black", markersize=9, zorder=5)
+
+    note = "filled: on the front over all objectives; bars: 95% over prompts"
+    if any(len(members) > 1 for members in front.seeds.values()):
+        note += "; cross: mean of the seeds"
+    return _panels(front.objectives, [len(front.objectives)], draw, note)
+
+
+def _errors(point: np.ndarray, ends: np.ndarray) -> dict[str, Any]:
+    """Bars from a point to the ends of its interval, thin enough to see past."""
+    x, y = np.abs(ends - point[:, None])
+    return {"xerr": x[:, None], "yerr": y[:, None], "elinewidth": 0.8, "capsize": 2, "markersize": 6}
+
+
+def _titled(name: str, members: Sequence[str]) -> str:
+    return name if len(members) == 1 else f"{name} ({len(members)} seeds)"
 
 
 def objective_points(records: Records) -> tuple[list[str], Float[np.ndarray, "steps objectives"]]:
@@ -104,8 +182,7 @@ def weights_picture(runs: Mapping[str, Records]) -> bytes | None:
     if not series:
         return None
     names = list(dict.fromkeys(name for _, found, _ in series.values() for name in found))
-    figure = Figure(figsize=(max(5.0, PANEL_INCHES * len(series)), 3.3), dpi=130, layout="constrained")
-    panels = figure.subplots(1, len(series), squeeze=False, sharey=True)[0]
+    figure, panels = _grid(len(series), sharey=True)
     for axes, (run, (steps, found, values)) in zip(panels, series.items(), strict=True):
         for column, name in enumerate(found):
             index = names.index(name)
@@ -120,7 +197,9 @@ def weights_picture(runs: Mapping[str, Records]) -> bytes | None:
         axes.set(title=_plain(run), xlabel="step")
         axes.locator_params(axis="x", integer=True)
     largest = max(float(values.max()) for _, _, values in series.values())
-    panels[0].set(ylabel="weight", ylim=(0, 1.05 * largest))
+    panels[0].set(ylim=(0, 1.05 * largest))
+    for axes in panels[::MOST_COLUMNS]:
+        axes.set(ylabel="weight")
     return _png(figure)
 
 
@@ -136,15 +215,30 @@ def _series(records: Records, prefix: str) -> tuple[list[int], list[str], Float[
     return [int(r["step"]) for r in rows], [name.removeprefix(prefix) for name in names], values
 
 
-def _panels(names: Sequence[str], shapes: Sequence[int], draw: Callable[[Axes, int, int], None]) -> bytes:
+def _panels(
+    names: Sequence[str], shapes: Sequence[int], draw: Callable[[Axes, int, int], None], note: str = ""
+) -> bytes:
     if len(names) < 2 or not shapes or set(shapes) != {len(names)}:
         raise ValueError(f"names must be those of at least two objectives of every run, got {list(names)} for {shapes}")
     pairs = list(combinations(range(len(names)), 2))
-    figure = Figure(figsize=(max(5.0, PANEL_INCHES * len(pairs)), 3.6), dpi=130, layout="constrained")
-    for axes, (first, second) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
+    figure, panels = _grid(len(pairs))
+    for axes, (first, second) in zip(panels, pairs, strict=True):
         draw(axes, first, second)
         axes.set(xlabel=_plain(names[first]), ylabel=_plain(names[second]))
+    if note:
+        figure.supxlabel(note, fontsize="small", color="#57606a")
     return _png(figure)
+
+
+def _grid(panels: int, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, three to a row; they are made no smaller for being many."""
+    columns, rows = min(panels, MOST_COLUMNS), math.ceil(panels / MOST_COLUMNS)
+    size = (max(5.0, PANEL_INCHES * columns), ROW_INCHES * rows + 0.3)
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    made = figure.subplots(rows, columns, squeeze=False, **shared).ravel().tolist()
+    for axes in made[panels:]:
+        axes.remove()
+    return figure, made[:panels]
 
 
 def _png(figure: Figure) -> bytes:
@@ -162,5 +256,6 @@ def _png(figure: Figure) -> bytes:
 
 
 def _plain(name: str) -> str:
-    """A dollar sign is not the start of a formula."""
-    return name.replace("$", r"\$")
+    """The end of a name, where runs differ; a dollar sign is not the start of a formula."""
+    end = name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
+    return end.replace("$", r"\$")

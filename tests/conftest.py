@@ -1,3 +1,4 @@
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -44,3 +45,19 @@ def shared_data():
 def folder(tmp_path_factory):
     """Where the recipe tests of a module write theirs."""
     return tmp_path_factory.mktemp("recipes")
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """How many answers each batch samples."""
+    sizes = []
+    module = importlib.import_module("eval.answers")
+    original = module.sampled_batches
+
+    def counting(*args, **kw):
+        for batch in original(*args, **kw):
+            sizes.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(module, "sampled_batches", counting)
+    return sizes

@@ -81,7 +81,7 @@ class _Page(html.parser.HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag != "wbr":
+        if tag not in ("wbr", "ins", "del") or attrs:  # which depend on the text, and are nothing without attributes
             self.tags.append((tag, attrs))
 
     def handle_comment(self, data: str) -> None:

@@ -43,21 +43,6 @@ def ask(path, model, tokenizer):
     return stored
 
 
-@pytest.fixture
-def sampled(monkeypatch):
-    """How many answers each batch samples."""
-    sizes = []
-    original = module.sampled_batches
-
-    def counting(*args, **kw):
-        for batch in original(*args, **kw):
-            sizes.append(len(batch))
-            yield batch
-
-    monkeypatch.setattr(module, "sampled_batches", counting)
-    return sizes
-
-
 def test_answers_are_those_of_generate_and_the_second_time_come_from_the_file(ask, path, model, tokenizer, sampled):
     expected = generate(model, tokenizer, PROMPTS, DECODING, samples=2)
     assert ask(samples=2) == expected

@@ -134,6 +134,14 @@ def test_idealised_accuracy_and_gap_by_hand():
     assert other["alignment_gap"].value == pytest.approx(-2 / 3)
 
 
+def test_the_gap_is_to_the_policys_own_ranking_whatever_its_reference_thinks():
+    """Right by log-probability, wrong by implicit reward: nothing is missing to the best that DPO could reach."""
+    two = PairScores(*(np.full(2, value) for value in (-4.0, -5.0, -2.0, -6.0, 3.0, 3.0)))
+    got = pair_estimates(load_recipe("dpo/tiny", SETTINGS), two, np.full(2, -1.5), np.ones(2))
+    assert got["ranking_accuracy/idealised"].value == 1.0
+    assert got["alignment_gap"].value == 0.0
+
+
 # --- divergences and diversity -----------------------------------------------------------------
 
 

@@ -144,6 +144,8 @@ def test_a_run_of_another_recipe_is_left_alone(home, run, training, capsys):
     recipe = load_recipe(home / "dpo.yaml")
     assert same_training(home / "a", recipe)
     assert not same_training(home / "b", recipe)
+    for other in ("data.holdout=0.5", "model.dtype=bfloat16", "lora.r=2"):
+        assert not same_training(home / "a", load_recipe(home / "dpo.yaml", [other]))
 
 
 @pytest.mark.parametrize(
@@ -165,6 +167,11 @@ def test_what_cannot_be_verified_is_told_in_a_line(home, tmp_path, training, cap
 
 
 # --- compare -----------------------------------------------------------------------------------
+
+
+def test_one_run_is_refused_before_anything_of_it_is_read(capsys):
+    assert evaluate(["nowhere"], compare=True) == 2
+    assert "nowhere: one run cannot be compared; name another" in capsys.readouterr().err
 
 
 def test_every_pair_of_runs_is_compared(home, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ from .mutant import noticed_by
 
 MEASURES, RANKING, EVALUATE = "eval/measures.py", "eval/ranking.py", "eval/evaluate.py"
 REPORT, PLOTS, MAIN, VERIFY = "eval/report.py", "eval/plots.py", "eval/__main__.py", "eval/verify.py"
+TABLES, PAGE, ANSWERING, TEXTS = "eval/tables.py", "eval/page.py", "eval/answering.py", "eval/texts.py"
 SECTIONS, CLI = "align/sections.py", "align/cli.py"
 measure = noticed_by("tests/test_measures.py")
 run = noticed_by("tests/test_verify.py")
@@ -28,8 +29,8 @@ MUTANTS = [
     measure("evaluation: the reference left out", RANKING, "scores.ref_chosen - scores.ref_rejected + logit", "scores.chosen - scores.rejected + logit"),
     measure("evaluation: the gap of the reference", RANKING, 'ideal - rankings(scores)["logp"]', 'ideal - rankings(scores)["implicit_reward"]'),
     measure("evaluation: what JSON cannot hold", REPORT, "value if math.isfinite(value) else str(value)", "value"),
-    measure("evaluation: comparisons not told", REPORT, "{runs if compared else ''}", ""),
-    measure("evaluation: uncorrected p-values shown", REPORT, 'f"{row.p_holm:.4f}"', 'f"{row.p_value:.4f}"'),
+    measure("evaluation: comparisons not told", PAGE, "{_compared(report)}", ""),
+    measure("evaluation: uncorrected p-values shown", TABLES, 'f"{row.p_holm:.4f}"', 'f"{row.p_value:.4f}"'),
     measure("evaluation: no reliability of an empty set", PLOTS, "for name, margins in report.margins.items() if margins}", "for name, margins in report.margins.items()}"),
     measure("evaluation: judges are evaluated", MEASURES, 'METHODS[recipe.method].model == "preference"', "False"),
     measure("evaluation: nothing to measure", MEASURES, 'rows != "pairs" and recipe.eval.generate is None', "False"),
@@ -44,13 +45,13 @@ MUTANTS = [
     run("evaluation of runs: trained again", CLI, "if not begun or not any(", "if not any([False]) or not any("),
     run("evaluation of runs: begun anew", CLI, 'resume="auto" if begun else None', "resume=None"),
     run("evaluation of runs: exit code of the first", CLI, "return 0 if all(row.holds for row in checked) else 1", "return 0"),
-    run("evaluation of runs: the page brings a folder", MAIN, "out=folder if page is None else None", "out=folder"),
-    run("evaluation of runs: one run is compared", MAIN, "if wanted.compare and len(names) < 2:", "if False:"),
+    run("evaluation of runs: the page brings a folder", MAIN, "kept = folder if page is None else None", "kept = folder"),
+    run("evaluation of runs: one run is compared", MAIN, "if wanted.compare and len(names) < 2 and wanted.ref is None:", "if False:"),
     run("evaluation of runs: others judged as the first", MAIN, "*[check_writes_answers] * (len(names) - 1)", "*[check_measurable] * (len(names) - 1)"),
     run("evaluation of runs: others answer always", EVALUATE, "*(others if compare else ())", "*()"),
-    run("evaluation of runs: answers of the first only", EVALUATE, "answers = sampled(subject.policy, who)", "answers = sampled(first.policy, who)"),
-    run("evaluation of runs: reference answers under the first only", EVALUATE, "(scored(subject.policy, who, ref), ref_under_ref)", "(scored(first.policy, who, ref), ref_under_ref)"),
+    run("evaluation of runs: answers of the first only", ANSWERING, "ask(subject, subject.policy, asking", "ask(subject, first.policy, asking"),
+    run("evaluation of runs: reference answers under the first only", ANSWERING, "(scored(subject.policy, who, ref), ref_under_ref)", "(scored(first.policy, who, ref), ref_under_ref)"),
     run("evaluation of runs: margins by the first recipe", EVALUATE, "implicit_margin(subject.recipe, scores)", "implicit_margin(first.recipe, scores)"),
-    run("evaluation of runs: the reference named twice", EVALUATE, 'if not key.endswith("/ref")}', "}"),
+    run("evaluation of runs: the reference named twice", TEXTS, 'if not key.endswith("/ref")}', "}"),
     run("evaluation of runs: pairs wanted of all", EVALUATE, 'if others and subject.recipe.rows != "pairs" and not compare:', "if False:"),
 ]  # fmt: skip

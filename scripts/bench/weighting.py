@@ -95,7 +95,8 @@ def measured(trainer: Any, rounds: int) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {name: {"generate": [], "weigh": [], "learn": []} for name in rules}
     rows = trainer.args.per_device_train_batch_size
     for turn in range(rounds + 1):
-        inputs = [trainer.train_dataset[turn * 7 + i // trainer.num_generations] for i in range(rows)]
+        places = [(turn * 7 + i // trainer.num_generations) % len(trainer.train_dataset) for i in range(rows)]
+        inputs = [trainer.train_dataset[place] for place in places]
         began = now()
         batch = trainer._generate_and_score_completions(inputs)
         generated, rewards = now() - began, trainer._rewards
@@ -140,7 +141,7 @@ def summary(found: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=2)
     parser.add_argument("--completions", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=48)

@@ -1,9 +1,9 @@
 """The controlled-sentiment frontier on a CPU: gold reward against divergence, for five divergences and several β.
 
 DPO (reverse KL) and f-DPO train SmolLM2-135M-Instruct on its own 20-token continuations of review beginnings, ranked by a
-gold sentiment classifier; a weaker proxy shows over-optimisation. Rafailov et al. 2023 (arXiv:2305.18290, figure 2) and
-Wang et al. 2023 (arXiv:2309.16240) did this at a larger scale. Each run's samples and log-probabilities are kept as they
-are, one JSON file a run, so that every measure can be computed, and computed again, from them.
+gold sentiment classifier (the best and the worst of each prompt); a weaker proxy shows over-optimisation. Rafailov et al.
+2023 (arXiv:2305.18290, figure 2) and Wang et al. 2023 (arXiv:2309.16240) did this at a larger scale. Each run's samples and
+log-probabilities are kept as they are, one JSON file a run, so that every measure can be computed, and computed again.
 
 Continuations are cut at 20 tokens, so no end of sequence is trained on. Equal β is not equal regularisation: β is scaled
 by f''(1) to compare divergences at matched curvature, and the grid is geometric with ratio 2 so that Jensen-Shannon
@@ -30,8 +30,9 @@ BETAS = (0.05, 0.1, 0.2)
 MORE = {"jensen_shannon": (0.4,), "chi_squared_kl": (0.025,)}
 DIVERGENCES = ("reverse_kl", "forward_kl", "jensen_shannon", "alpha", "chi_squared_kl")
 SEEDS = (0, 1)
-STEPS, PAIRS_PER_STEP, LEARNING_RATE = 30, 16, 5e-4
-PROMPTS, TOKENS, HELD_OUT, MIN_GAP = 192, 20, 32, 0.05
+STEPS, PAIRS_PER_STEP, LEARNING_RATE = 24, 16, 1e-3
+PROMPTS, TOKENS, HELD_OUT, MIN_GAP = 128, 20, 32, 0.2
+MORE_PROMPTS, MORE_SAMPLES = 320, 6
 
 
 def read(path: Path) -> list[dict]:
@@ -62,16 +63,22 @@ def classifier(path: Path):
 
 
 def pairs_of(rows: list[dict]) -> list[dict]:
-    """Every two samples of a prompt whose gold rewards differ enough; token ids as they were sampled."""
+    """Every two samples of a prompt; token ids as they were sampled."""
     found = []
     for row in rows:
         samples = sorted(row["samples"], key=lambda s: -s["gold"])
-        found += [
-            {"prompt": row["prompt"], "better": better, "worse": worse}
-            for better, worse in combinations(samples, 2)
-            if better["gold"] - worse["gold"] >= MIN_GAP
-        ]
+        found += [{"prompt": row["prompt"], "better": a, "worse": b} for a, b in combinations(samples, 2)]
     return found
+
+
+def extremes(rows: list[dict]) -> list[dict]:
+    """The best and the worst sample of each prompt, if their gold rewards differ enough."""
+    both = [[pick(row["samples"], key=lambda s: s["gold"]) for pick in (max, min)] for row in rows]
+    return [
+        {"prompt": row["prompt"], "better": better, "worse": worse}
+        for row, (better, worse) in zip(rows, both, strict=True)
+        if better["gold"] - worse["gold"] >= MIN_GAP
+    ]
 
 
 def one(job: dict, data: Path, out: Path) -> None:
@@ -91,8 +98,17 @@ def one(job: dict, data: Path, out: Path) -> None:
     tokenizer, model = load_tokenizer(settings), load_model(settings)
     rows = read(data / "sentiment_onpolicy" / "train.jsonl.gz")
     seen = {row["prompt"] for row in rows}
-    held, kept = pairs_of(rows[:HELD_OUT]), pairs_of(rows[HELD_OUT:])
     prompts = [r["prompt"] for r in read(data / "sentiment_prompts" / "train.jsonl.gz") if r["prompt"] not in seen]
+    gold, proxy = (classifier(data / "gold_sentiment" / f"{n}.json.gz") for n in ("model", "proxy"))
+    more = out.parent / "more_samples.json"
+    if not job:  # the data have samples for 160 prompts; more are drawn once for all runs
+        asked = prompts[PROMPTS : PROMPTS + MORE_PROMPTS]
+        drawn = generate(model, tokenizer, asked, Decoding(TOKENS, 1.0, seed=1), samples=MORE_SAMPLES, batch_size=64)
+        samples = [
+            [{"text": a.text, "token_ids": a.completion_ids, "gold": gold(a.text)} for a in row] for row in drawn
+        ]
+        more.write_text(json.dumps([{"prompt": p, "samples": s} for p, s in zip(asked, samples, strict=True)]))
+    held, kept = pairs_of(rows[:HELD_OUT]), extremes(rows[HELD_OUT:] + json.loads(more.read_text()))
     prompts = prompts[:PROMPTS]
     pad = int(tokenizer.pad_token_id)
 
@@ -146,7 +162,6 @@ def one(job: dict, data: Path, out: Path) -> None:
     sampled = generate(policy, tokenizer, prompts, Decoding(TOKENS, 1.0, seed=job.get("seed", 0)), batch_size=64)
     answers = [row[0] for row in sampled]
     own = [(a.prompt_ids, a.completion_ids) for a in answers]
-    gold, proxy = (classifier(data / "gold_sentiment" / f"{n}.json.gz") for n in ("model", "proxy"))
     record = {
         "job": job, "steps": STEPS, "pairs_per_step": PAIRS_PER_STEP, "learning_rate": LEARNING_RATE,
         "training_pairs": len(kept), "log": log, "prompts": prompts, "texts": [a.text for a in answers],
@@ -184,6 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--processes", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -202,7 +218,7 @@ def main() -> None:
         print(name, flush=True)
 
     child({})
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(options.processes) as pool:
         list(pool.map(child, jobs()))
 
 

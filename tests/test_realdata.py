@@ -34,7 +34,12 @@ def train(recipe, path, tmp_path, *more):
 
 
 @pytest.mark.parametrize(
-    ("method", "name"), [("dpo", "pandalm_human"), ("rpo", "hh_harmless"), ("fdpo", "ultrafeedback_1k")]
+    ("method", "name"),
+    [
+        ("dpo", "pandalm_human"),
+        pytest.param("rpo", "hh_harmless", marks=pytest.mark.slow),
+        pytest.param("fdpo", "ultrafeedback_1k", marks=pytest.mark.slow),
+    ],
 )
 def test_a_real_model_on_real_pairs(shared_data, tmp_path, method, name):
     done = train(f"{method}/smollm2-ultrafeedback", shared_data / name / "train.jsonl.gz", tmp_path)

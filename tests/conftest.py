@@ -8,6 +8,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: make tests/oracles.py and tests/tiny.py importable
 
+# Not align or eval: shape checks are hooked in after this file is read.
 import pytest
 import torch
 from hypothesis import settings
@@ -61,3 +62,35 @@ def sampled(monkeypatch):
 
     monkeypatch.setattr(module, "sampled_batches", counting)
     return sizes
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return importlib.import_module("align.tiny").tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    """Peaked enough to have opinions: a random model's softmax is nearly flat."""
+    made = importlib.import_module("align.tiny").tiny_model(tokenizer).eval()
+    made.lm_head.weight.data *= 20
+    return made
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Of a file of answers; its folder is not there yet."""
+    return tmp_path / "new" / "answers.jsonl"
+
+
+@pytest.fixture
+def ask(request, path, model, tokenizer):
+    """Answers of the model by way of the file; by default to the test module's `PROMPTS` with its `DECODING`."""
+    stored_answers = importlib.import_module("eval.answers").stored_answers
+
+    def stored(prompts=request.module.PROMPTS, decoding=request.module.DECODING, **kw):
+        return stored_answers(
+            path, kw.pop("model", model), kw.pop("tokenizer", tokenizer), prompts, decoding, **{"batch_size": 2} | kw
+        )
+
+    return stored

@@ -8,39 +8,11 @@ import signal
 import pytest
 
 import eval.answers as module
-from align.tiny import tiny_model, tiny_tokenizer
-from eval.answers import AnswersError, model_digest, prompt_digest, read_answers, stored_answers
+from eval.answers import AnswersError, model_digest, prompt_digest, read_answers
 from eval.generate import Decoding, generate
 
 PROMPTS = ["what", "is the sky", "a prompt longer than the others are", [{"role": "user", "content": "hi"}], "x y z"]
 DECODING = Decoding(8, seed=3)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer):
-    made = tiny_model(tokenizer).eval()
-    made.lm_head.weight.data *= 20
-    return made
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "new" / "answers.jsonl"
-
-
-@pytest.fixture
-def ask(path, model, tokenizer):
-    def stored(prompts=PROMPTS, decoding=DECODING, **kw):
-        return stored_answers(
-            path, kw.pop("model", model), kw.pop("tokenizer", tokenizer), prompts, decoding, **{"batch_size": 2} | kw
-        )
-
-    return stored
 
 
 def test_answers_are_those_of_generate_and_the_second_time_come_from_the_file(ask, path, model, tokenizer, sampled):

@@ -6,39 +6,11 @@ import pytest
 import tiny
 from peft import LoraConfig, get_peft_model
 
-from align.tiny import tiny_model, tiny_tokenizer
-from eval.answers import AnswersError, model_digest, prompt_digest, stored_answers, tokenizer_digest
+from eval.answers import AnswersError, model_digest, prompt_digest, tokenizer_digest
 from eval.generate import Decoding
 
 PROMPTS = ["what"]
 DECODING = Decoding(8, seed=3)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer):
-    made = tiny_model(tokenizer).eval()
-    made.lm_head.weight.data *= 20
-    return made
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "new" / "answers.jsonl"
-
-
-@pytest.fixture
-def ask(path, model, tokenizer):
-    def stored(prompts=PROMPTS, decoding=DECODING, **kw):
-        return stored_answers(
-            path, kw.pop("model", model), kw.pop("tokenizer", tokenizer), prompts, decoding, **{"batch_size": 2} | kw
-        )
-
-    return stored
 
 
 @pytest.mark.parametrize(

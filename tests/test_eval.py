@@ -13,25 +13,12 @@ from torch.testing import assert_close
 from transformers import PreTrainedTokenizerFast
 
 from align import DPOConfig, DPOTrainer
-from align.tiny import tiny_model, tiny_tokenizer
+from align.tiny import tiny_model
 from eval import Decoding, PairScores, completion_logps, generate, ranking_estimates, rankings, sampled_kl
 from eval.generate import prompt_ids
 from eval.scoring import completion_ids, pair_ids
 
 PROMPTS = ["what", "is the sky", "a prompt longer than the others are", [{"role": "user", "content": "hi"}]]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer):
-    """Peaked enough to have opinions: a random model's softmax is nearly flat."""
-    made = tiny_model(tokenizer).eval()
-    made.lm_head.weight.data *= 20
-    return made
 
 
 @pytest.fixture(scope="module")

@@ -4,20 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from align.tiny import tiny_model, tiny_tokenizer
 from eval.generate import Decoding, generate, nucleus, prompt_ids
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer):
-    made = tiny_model(tokenizer).eval()
-    made.lm_head.weight.data *= 20
-    return made
 
 
 @pytest.mark.parametrize(

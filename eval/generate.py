@@ -22,6 +22,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from align.scoring.completions import prompt_ids
+
 Model = PreTrainedModel | PeftModel
 Prompt = str | list[dict[str, str]]
 
@@ -68,16 +70,6 @@ class Job(NamedTuple):
 
     prompt: int
     sample: int
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt: a string as it is, messages through the chat template with a generation prompt."""
-    encoded: Any = (
-        tokenizer(prompt)
-        if isinstance(prompt, str)
-        else tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
-    )
-    return list(encoded["input_ids"])
 
 
 def generate(

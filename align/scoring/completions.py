@@ -14,6 +14,16 @@ from trl.data_utils import common_prefix_length
 Sequences = Sequence[tuple[list[int], list[int]]]
 
 
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
+    """Token ids of a prompt: a string as it is, messages through the chat template with a generation prompt."""
+    encoded: Any = (
+        tokenizer(prompt)
+        if isinstance(prompt, str)
+        else tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
+    )
+    return list(encoded["input_ids"])
+
+
 def completion_ids(
     tokenizer: PreTrainedTokenizerBase, prompt: Any, completion: Any, max_length: int | None = None
 ) -> tuple[list[int], int]:
@@ -32,13 +42,11 @@ def completion_ids(
     """
     if isinstance(prompt, str):
         end = str(tokenizer.eos_token or "")
-        alone: Any = tokenizer(text=prompt)["input_ids"]
         whole: Any = tokenizer(text=prompt + completion + end * (not completion.endswith(end)))["input_ids"]
     else:
         template: Any = tokenizer.apply_chat_template
-        alone = template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
         whole = template([*prompt, *completion], return_dict=True)["input_ids"]
-    begin = max(common_prefix_length(alone, whole), 1)
+    begin = max(common_prefix_length(prompt_ids(tokenizer, prompt), whole), 1)
     ids = list(whole[:max_length])
     if begin >= len(ids):
         raise ValueError(f"no token of the completion is left after the prompt: {completion!r}")

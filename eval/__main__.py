@@ -149,10 +149,10 @@ def _of_files(wanted: Wanted, kept: Path | None, ledgers: Path) -> tuple[Report,
     if wanted.recipe is None:
         raise RunError(f"{named[0]}: add --recipe RECIPE, whose eval section says what is measured")
     recipe = load_recipe(wanted.recipe, wanted.overrides)
-    prepare(recipe, allow=wanted.allow, ledgers=ledgers)  # what is wrong with a recipe shows before files are read
+    prepared = prepare(recipe, allow=wanted.allow, ledgers=ledgers)  # its problems show before files are read
     read = [read_responses(Path(name)) for name in named]
     ref = read.pop() if wanted.ref is not None else read.pop(1)
-    return evaluate_responses(read, ref, recipe, out=kept, allow=wanted.allow, ledgers=ledgers), {}
+    return evaluate_responses(read, ref, prepared, out=kept), {}
 
 
 def _check_methods(names: Sequence[str], wanted: Wanted, ledgers: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from align.data import load_data
-from align.recipe import Generate, Recipe
+from align.recipe import Generate
 from align.rundir import RunError, write_text
 
 from .answering import Asking, ask_all, decoding_of, sampled_texts, template_digest, token_estimates
@@ -191,11 +191,9 @@ def _answer(
 def evaluate_responses(
     policies: Sequence[Responses],
     ref: Responses,
-    recipe: Recipe,
+    prepared: Prepared,
     *,
     out: Path | None = None,
-    allow: Sequence[str] = (),
-    ledgers: Path | None = None,
 ) -> Report:
     """Measure stored responses against those of a reference; no model is loaded, but for judges that are models.
 
@@ -206,16 +204,12 @@ def evaluate_responses(
     Args:
         policies: The first is the one in question; several are compared with each other and with the reference.
         ref: Of the reference, or of whatever is the baseline.
-        recipe: Whose `eval` and `rewards` sections say what is measured.
+        prepared: Of the recipe whose `eval` and `rewards` sections say what is measured.
         out: Folder for `responses.jsonl`; nothing is written without it.
-        allow: As for `evaluate`.
-        ledgers: As for `evaluate`.
 
     Raises:
-        RunError: If files do not answer the same prompts, or something that scores them may not run or be asked.
-        DataError: If a prompt set cannot be read.
+        RunError: If files do not answer the same prompts, or hold too little for what is measured.
     """
-    prepared = prepare(recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
     sampled, names = matched(policies, ref)
     files = {names[str(file.path)]: file for file in (*policies, ref)}
     prepared.check_columns(set.intersection(*(set(row) for row in sampled.rows)), str(policies[0].path))
@@ -223,7 +217,7 @@ def evaluate_responses(
     reference = names[str(ref.path)]
     report = Report(sampled.policies[0])
     report.settings = {
-        "recipe": recipe.raw,
+        "recipe": prepared.recipe.raw,
         "responses": {name: {"path": str(file.path), "sha256": file.sha256} for name, file in files.items()},
         "prompts": len(sampled.rows),
         "samples": sampled.samples,

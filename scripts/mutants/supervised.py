@@ -84,6 +84,6 @@ MUTANTS = [
     aligned("supervised: no end of sequence is scored", SCORED, "prompt + completion + end * (not completion.endswith(end))", "prompt + completion"),
     aligned("supervised: dropout while scoring", ALIGNED, "    model.eval()\n", ""),
     aligned("supervised: rows are scored in order of length and stay so", SCORED, "results[i] = picked", "results[start + row] = picked"),
-    aligned("supervised: the first token is predicted by nothing", SCORED, "max(common_prefix_length(alone, whole), 1)", "common_prefix_length(alone, whole)"),
+    aligned("supervised: the first token is predicted by nothing", SCORED, "max(common_prefix_length(prompt_ids(tokenizer, prompt), whole), 1)", "common_prefix_length(prompt_ids(tokenizer, prompt), whole)"),
     aligned("supervised: rows are not cut", SCORED, "ids = list(whole[:max_length])", "ids = list(whole)"),
 ]  # fmt: skip

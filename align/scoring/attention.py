@@ -156,6 +156,7 @@ def _over_heads(gradient: Tensor, shared: Tensor) -> Tensor:
     return gradient.unflatten(1, (shared.shape[1], -1)).sum(dim=2)
 
 
+@torch.compiler.disable  # inside a graph it would be compiled anew for every batch's lengths, or the model as one graph
 def shared_prefix_attention(
     module: nn.Module,
     query: Tensor,

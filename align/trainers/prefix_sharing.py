@@ -43,14 +43,14 @@ class PrefixSharing:
         Raises:
             ValueError: Under mode `on`, if rows of this model cannot be packed.
         """
-        base = accelerator.unwrap_model(model)
+        base = accelerator.unwrap_model(model, keep_torch_compile=False)
         if self.mode != "off" and id(base) not in self._packs:
             self._packs[id(base)] = self._settle(model, base, batch, accelerator)
         return SharedPrefixModel(model, plan=self._plan_of) if self.packs(model, accelerator) else model
 
     def packs(self, model: Any, accelerator: Accelerator) -> bool:
         """Whether rows of this model are packed, as its first batch decided."""
-        return self._packs.get(id(accelerator.unwrap_model(model)), False)
+        return self._packs.get(id(accelerator.unwrap_model(model, keep_torch_compile=False)), False)
 
     def positions(self, scorer: Any, batch: dict[str, Tensor]) -> tuple[int, int]:
         """Positions that the last forward pass, of this batch, computed, and how many of them were padding."""

@@ -101,6 +101,7 @@ class _Head:
     """What TRL's forward calls in place of its own function: ours where it applies, else TRL's."""
 
     @staticmethod
+    @torch.compiler.disable  # its loop over chunks would be compiled anew for every number of positions
     def apply(
         hidden: Tensor,
         weight: Tensor,

@@ -41,6 +41,9 @@ SETTINGS = {
     "ours_fp32": Setting(DPOTrainer, DPOConfig, False, "cached", F32, extra={"shared_prefix": "on"}),
     "ours_online": Setting(DPOTrainer, DPOConfig, False, "online", BF16, extra={"shared_prefix": "on"}),
     "ours_checkpointing": Setting(DPOTrainer, DPOConfig, True, "cached", BF16, extra={"shared_prefix": "on"}),
+    "ours_compiled": Setting(
+        DPOTrainer, DPOConfig, False, "cached", BF16, extra={"shared_prefix": "on", "torch_compile": True}
+    ),
     "ours_padded": Setting(DPOTrainer, DPOConfig, False, "cached", BF16, extra={"shared_prefix": "off"}),
 }
 

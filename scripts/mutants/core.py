@@ -32,6 +32,7 @@ def train(name: str, old: str, new: str, file: str = TRAINER) -> Mutant:
 exact = noticed_by("tests/test_shared_prefix.py")
 family = noticed_by("tests/test_sharing_families.py")
 sharing = noticed_by("tests/test_prefix_sharing.py")
+compiled = noticed_by("tests/test_compiled.py")
 store = noticed_by("tests/test_reference_store.py")
 sweep = noticed_by("tests/test_sweep.py")
 lengths = noticed_by("tests/test_lengths.py", "tests/test_memory.py")
@@ -137,6 +138,10 @@ MUTANTS = [
     family("layer kinds ignored", SHARED, 'or kinds - {"full_attention", "sliding_attention"}:', ":"),
     family("chosen implementation overridden", SHARED, 'if chosen not in ("sdpa", "eager", NAME):', "if False:"),
     family("virtual tokens accepted", SHARED, "any(c.is_prompt_learning for c in", "any(False for c in"),
+    compiled("the compiled model taken for the model", SHARING, "base = accelerator.unwrap_model(model, keep_torch_compile=False)", "base = accelerator.unwrap_model(model)"),
+    compiled("the compiled model not found again", SHARING, "get(id(accelerator.unwrap_model(model, keep_torch_compile=False)), False)", "get(id(accelerator.unwrap_model(model)), False)"),
+    compiled("attention compiled for every batch", ATTENTION, "@torch.compiler.disable  #", "#"),
+    compiled("the head compiled for every batch", CONTRACT, "    @torch.compiler.disable  #", "    #"),
     sharing("off is on", SHARING, 'if self.mode != "off" and id(base)', "if id(base)"),
     sharing("on falls back", SHARING, 'if reason is not None and self.mode == "on":', "if False:"),
     sharing("fall back in silence", SHARING, 'logger.warning("shared_prefix', 'logger.debug("shared_prefix'),

@@ -2,27 +2,34 @@
 
 RUN/  recipe.resolved.yaml   replays the run          metrics.jsonl   every logged value, one line a step
       env.json               versions, data, reference  checkpoint-*/  adapter/ (or model/)  README.md
+      .lock                  held by the process that writes the run
 """
 
+import fcntl
 import hashlib
 import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 RECIPE_FILE = "recipe.resolved.yaml"
 ENV_FILE = "env.json"
 METRICS_FILE = "metrics.jsonl"
+LOCK_FILE = ".lock"
 REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
 PACKAGES = ("alignkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "numpy")
 
@@ -42,6 +49,54 @@ def write_text(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(text, encoding="utf-8")
     os.replace(scratch, path)
+
+
+@contextmanager
+def claimed(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """The run directory, for this run alone while the block lasts.
+
+    Args:
+        run: Made if it is not there.
+        resume: Whether to go on in a run that is there.
+        overwrite: Whether to delete a run that is there. One that is still being written is not deleted.
+
+    Raises:
+        RunError: If another process writes it, or a run is there and neither is asked for.
+    """
+    state = PartialState()
+    run.mkdir(parents=True, exist_ok=True)
+    with _alone(run) if state.is_main_process else nullcontext():
+        if state.is_main_process and (run / RECIPE_FILE).is_file() and not resume:
+            if not overwrite:
+                raise RunError(
+                    f"{run} already holds a run; continue it with --resume auto, replace it with --overwrite, or choose "
+                    "another train.output_dir"
+                )
+            for path in run.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != LOCK_FILE:
+                    path.unlink()
+        state.wait_for_everyone()
+        yield
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    # POSIX locks end with the process that took them; flock's would live on in its data loader's workers
+    with (run / LOCK_FILE).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            raise RunError(
+                f"{run}: {file.read() or 'another process'} is writing this run; wait for its end, or choose another "
+                "train.output_dir"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 def environment(*, ref: dict[str, Any], data: dict[str, Any], device: str, processes: int) -> dict[str, Any]:

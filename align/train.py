@@ -30,6 +30,7 @@ from .rundir import (
     REFERENCE_FILE,
     MetricsFile,
     RunError,
+    claimed,
     data_digest,
     environment,
     quiet_upstream,
@@ -71,14 +72,18 @@ def run(
     Raises:
         RecipeError: If the recipe cannot be run as written.
         DataError: If the data cannot be used.
-        RunError: If the run directory is taken, the reference is not the one the run started with, or a checkpoint
-            cannot be written.
+        RunError: If the run directory is taken or being written by another process, the reference is not the one the
+            run started with, or a checkpoint cannot be written.
         SystemExit: With 143, after a checkpoint, if the process got SIGTERM.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     path = Path(str(recipe.train.output_dir))
     checkpoint = checkpoint_to_resume(path, resume)
-    _claim(path, resume=resume is not None, overwrite=overwrite)
+    with claimed(path, resume=resume is not None, overwrite=overwrite):
+        return _run(recipe, path, checkpoint, allow)
+
+
+def _run(recipe: Recipe, path: Path, checkpoint: Path | None, allow: Collection[str]) -> Run:
     set_seed(recipe.train.seed)
     with PartialState().local_main_process_first():
         data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
@@ -179,19 +184,6 @@ def reference_identity(recipe: Recipe, policy: Any, ref_model: Any) -> dict[str,
     if recipe.ref.kind == "adapter":
         identity |= {"adapter": recipe.ref.path, "adapter_digest": models.weights_digest(policy, only="lora_")}
     return identity
-
-
-def _claim(path: Path, *, resume: bool, overwrite: bool) -> None:
-    state = PartialState()
-    if state.is_main_process and (path / RECIPE_FILE).is_file() and not resume:
-        if not overwrite:
-            raise RunError(
-                f"{path} already holds a run; continue it with --resume auto, replace it with --overwrite, or choose "
-                "another train.output_dir"
-            )
-        shutil.rmtree(path)
-    state.wait_for_everyone()
-    path.mkdir(parents=True, exist_ok=True)
 
 
 def _same_reference(path: Path, ref: dict[str, Any], checkpoint: Path) -> None:

@@ -7,6 +7,7 @@ CHECKPOINTS, SAFE, GUARD = "align/checkpoints.py", "align/trainers/safe_runs.py"
 checkpoint = noticed_by("tests/test_checkpoints.py")
 guard = noticed_by("tests/test_guard.py")
 stop = noticed_by("tests/test_stop_and_go.py")
+claim, RUNDIR = noticed_by("tests/test_rundir.py"), "align/rundir.py"
 MUTANTS = [
     checkpoint("digests are not compared", CHECKPOINTS, "if sha256(path) != digest:", "if False:"),
     checkpoint("sizes are not compared", CHECKPOINTS, "if path.stat().st_size != size:", "if False:"),
@@ -26,6 +27,13 @@ MUTANTS = [
     guard("a skipped step is logged", COMMON, "self.sums.forget_step()", "pass"),
     noticed_by("tests/test_processes.py")("a step is skipped by one process only", GUARD, "dist.all_reduce(bad, op=dist.ReduceOp.MAX)", "pass"),
     noticed_by("tests/test_online.py")("the order starts anew", CONTRACT, "for _ in range(epoch):", "for _ in range(0):"),
+    claim("two runs may write one directory", RUNDIR, "with _alone(run) if state.is_main_process else nullcontext():", "with nullcontext():"),
+    claim("a worker keeps its dead run's lock", RUNDIR, "fcntl.lockf(", "fcntl.flock("),
+    claim("who writes is not said", RUNDIR, "        file.flush()\n        yield", "        yield"),
+    claim("the lock is deleted with the run", RUNDIR, "elif path.name != LOCK_FILE:", "else:"),
+    claim("a link's target is emptied", RUNDIR, "if path.is_dir() and not path.is_symlink():", "if path.is_dir():"),
+    claim("a run is deleted unasked", RUNDIR, "            if not overwrite:\n", "            if False:\n"),
+    claim("a run does not claim its directory", "align/train.py", "    with claimed(path, resume=resume is not None, overwrite=overwrite):\n        return", "    if True:\n        return"),
     stop("completions are sampled anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._step = state["step"]'),
     stop("micro-batches are counted anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._buffered_inputs = state["buffered"]'),
     stop("losses of the window are lost", ONLINE, "set_logging_window(self.trainer, self.window.pop())", "self.window.pop()"),

@@ -1,0 +1,69 @@
+"""A run directory belongs to one run at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import align
+from align import train
+from align.rundir import RECIPE_FILE, RunError, claimed
+
+CLAIM = """
+import os, sys, time
+from pathlib import Path
+from align.rundir import claimed
+with claimed(Path(sys.argv[1]), resume=True, overwrite=False):
+    print("held", os.fork() or "by a worker", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with a checkpoint."""
+    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "run" / RECIPE_FILE).touch()
+    return tmp_path / "run"
+
+
+def claim(path, *, resume=False, overwrite=False):
+    with claimed(path, resume=resume, overwrite=overwrite):
+        return sorted(child.name for child in path.iterdir())
+
+
+def test_a_run_that_is_being_written_is_left_alone_until_its_process_ends(run):
+    with subprocess.Popen([sys.executable, "-c", CLAIM, str(run)], stdout=subprocess.PIPE, text=True) as other:
+        said = {other.stdout.readline(), other.stdout.readline()}
+        [worker] = [int(line.split()[1]) for line in said if line != "held by a worker\n"]
+        try:
+            for how in ({}, {"resume": True}, {"overwrite": True}):
+                with pytest.raises(RunError, match=f"process {other.pid} on .* is writing this run; wait for its end"):
+                    claim(run, **how)
+            assert (run / "checkpoint-2").is_dir()
+            other.kill()
+            other.wait()
+            assert claim(run, resume=True) == [".lock", "checkpoint-2", RECIPE_FILE]  # though its worker lives
+        finally:
+            other.kill()
+            os.kill(worker, signal.SIGKILL)
+
+
+def test_what_is_there_is_deleted_only_when_asked(run):
+    with pytest.raises(RunError, match="already holds a run; continue it with --resume auto, replace it"):
+        claim(run)
+    (run / "elsewhere").symlink_to(run.parent, target_is_directory=True)
+    assert claim(run, overwrite=True) == [".lock"]
+    assert run.parent.is_dir()
+    assert claim(run) == [".lock"]
+
+
+def test_a_run_claims_its_directory_while_it_lasts(tmp_path, monkeypatch):
+    def within(recipe, path, checkpoint, allow):
+        other = [sys.executable, "-c", CLAIM, str(path)]
+        return subprocess.run(other, capture_output=True, text=True, check=False).stderr
+
+    monkeypatch.setattr(train, "_run", within)
+    assert f"process {os.getpid()} on" in align.run("rpo/tiny", [f"train.output_dir={tmp_path}"])

@@ -19,6 +19,7 @@ from .responses import is_responses, read_responses
 from .results import Report
 from .subjects import load_subject
 from .tables import comparison_table, judge_tables, table, verdict
+from .vllm_engine import VLLM, check_vllm
 
 
 class Wanted(NamedTuple):
@@ -34,6 +35,8 @@ class Wanted(NamedTuple):
     compare: bool = False
     ref: str | None = None
     """The reference's file of responses; by default the second of `names`."""
+    vllm: str | None = None
+    """Interpreter of an environment whose vLLM samples the answers."""
 
 
 def arguments(*, compare: bool = False) -> argparse.ArgumentParser:
@@ -57,6 +60,11 @@ def arguments(*, compare: bool = False) -> argparse.ArgumentParser:
         help="let the recipe's rewards run this function, or its judges send prompts and answers (and the key in "
         "VARIABLE) to this host",
     )
+    parser.add_argument(
+        "--vllm",
+        metavar="PYTHON",
+        help="let vLLM sample the answers, in a process of this interpreter, whose environment it is installed in",
+    )
     folder = "folder of the report; by default the first run's own"
     parser.add_argument(
         "-o", "--out", type=Path, help=f"{folder}; NAME.html writes that page alone" if compare else folder
@@ -75,7 +83,9 @@ def main(argv: Sequence[str] | None = None, *, compare: bool = False) -> int:
         if len(refs) > 1:
             raise RunError(f"ref=: named {len(refs)} times; there is one reference")
         ref = refs[0] if refs else None
-        report, page = report_on(Wanted(names, options.recipe, overrides, options.allow, options.out, compare, ref))
+        report, page = report_on(
+            Wanted(names, options.recipe, overrides, options.allow, options.out, compare, ref, options.vllm)
+        )
     except (RunError, RecipeError, DataError, OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -126,6 +136,8 @@ Curves = dict[str, list[dict[str, Any]]]
 
 def _of_runs(wanted: Wanted, folder: Path, kept: Path | None, ledgers: Path) -> tuple[Report, Curves]:
     names = wanted.names
+    if wanted.vllm is not None:
+        VLLM.at(wanted.vllm)  # its problems show before weights are loaded
     _check_methods(names, wanted, ledgers)
     subjects = [load_subject(name, wanted.recipe, wanted.overrides) for name in names]
     if len({s.name for s in subjects}) < len(subjects):  # runs of one name in different folders
@@ -133,7 +145,9 @@ def _of_runs(wanted: Wanted, folder: Path, kept: Path | None, ledgers: Path) -> 
             s.name = name
     subject, *others = subjects
     folder.mkdir(parents=True, exist_ok=True)
-    report = evaluate(subject, others, out=kept, allow=wanted.allow, compare=wanted.compare, ledgers=ledgers)
+    report = evaluate(
+        subject, others, out=kept, allow=wanted.allow, compare=wanted.compare, ledgers=ledgers, vllm=wanted.vllm
+    )
     return report, {s.name: read_metrics(Path(name) / METRICS_FILE) for s, name in zip(subjects, names, strict=True)}
 
 
@@ -146,6 +160,8 @@ def _of_files(wanted: Wanted, kept: Path | None, ledgers: Path) -> tuple[Report,
         )
     if len(named) < 2:
         raise RunError(f"{named[0]}: responses are compared with a reference's; name a second file, or ref=FILE")
+    if wanted.vllm is not None:
+        raise RunError("--vllm: stored responses are not sampled again; leave it out")
     if wanted.recipe is None:
         raise RunError(f"{named[0]}: add --recipe RECIPE, whose eval section says what is measured")
     recipe = load_recipe(wanted.recipe, wanted.overrides)
@@ -162,6 +178,8 @@ def _check_methods(names: Sequence[str], wanted: Wanted, ledgers: Path) -> None:
         if wanted.recipe is not None or Path(recipe).is_file():
             loaded = load_recipe(recipe, wanted.overrides)
             check(name, loaded)
+            if wanted.vllm is not None:
+                check_vllm(loaded)
             if name == names[0]:
                 prepare(loaded, allow=wanted.allow, ledgers=ledgers)
 

@@ -6,6 +6,7 @@ What is measured here needs the models: lengths in tokens and divergences. `eval
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +16,14 @@ import numpy as np
 from align.recipe import Generate
 
 from .answers import stored_answers
-from .generate import Answer, Decoding, Prompt, generate
+from .generate import Answer, Decoding, Engine, Prompt, generate
 from .measures import divergence_estimates
 from .sampled import REF, Sampled
 from .scoring import completion_logps
 from .stats import Estimate
 from .subjects import Subject, Use
 from .texts import paired
+from .vllm_engine import LOG_FILE, VLLM
 
 LONGEST_NAME = 60
 Answers = dict[str, list[list[Answer]]]
@@ -37,6 +39,8 @@ class Asking(NamedTuple):
     batch_size: int
     folder: Path | None
     """None keeps nothing."""
+    vllm: VLLM | None = None
+    """What samples, if not the models themselves."""
 
 
 def decoding_of(settings: Generate) -> Decoding:
@@ -64,28 +68,31 @@ def ask(subject: Subject, use: Use, asking: Asking, name: str, who: str) -> list
     Raises:
         AnswersError: As `stored_answers`.
     """
-    desc, batch = f"answers of {who}", asking.batch_size
-    if asking.folder is None:
-        with use() as model:
-            return generate(
-                model, subject.tokenizer, asking.prompts, asking.decoding, samples=asking.samples, batch_size=batch,
-                desc=desc,
-            )  # fmt: skip
-    path = asking.folder / answers_file(name, asking.decoding)
+    desc = f"answers of {who}"
+    engine = None if asking.vllm is None else _engine(asking.vllm, use, subject, asking, desc)
+    settings: dict[str, Any] = {"samples": asking.samples, "batch_size": asking.batch_size, "desc": desc}
     with use() as model:
+        if asking.folder is None:
+            return generate(model, subject.tokenizer, asking.prompts, asking.decoding, engine=engine, **settings)
+        path = asking.folder / answers_file(name, asking.decoding, engine and engine.identity)
         return stored_answers(
-            path, model, subject.tokenizer, asking.prompts, asking.decoding, samples=asking.samples, batch_size=batch,
-            desc=desc,
-        )  # fmt: skip
+            path, model, subject.tokenizer, asking.prompts, asking.decoding, engine=engine, **settings
+        )
 
 
-def answers_file(name: str, decoding: Decoding) -> str:
+def _engine(vllm: VLLM, use: Use, subject: Subject, asking: Asking, desc: str) -> Engine:
+    log = asking.folder / LOG_FILE if asking.folder is not None else Path(tempfile.mkstemp(suffix=LOG_FILE)[1])
+    return vllm.engine(use, subject.tokenizer, asking.decoding, batch_size=asking.batch_size, desc=desc, log=log)
+
+
+def answers_file(name: str, decoding: Decoding, engine: dict[str, str] | None = None) -> str:
     """The file of a policy's answers: NAME-DIGEST.jsonl, of letters that are safe in a file name everywhere.
 
-    The digest is of the decoding settings, and of the name where it had to be changed, so that none share a file.
+    The digest is of the decoding settings, of the engine if the model did not sample itself, and of the name where it had
+    to be changed, so that none share a file.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[-LONGEST_NAME:].lstrip(".-") or "_"
-    identity = [vars(decoding), None if safe == name else name]
+    identity = [vars(decoding), None if safe == name else name, *([engine] if engine else [])]
     return f"{safe}-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]}.jsonl"
 
 

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from align.models import weights_digest
 from align.rundir import RunError
 
-from .generate import Answer, Decoding, Job, Model, Prompt, answer_of, prompt_ids, sampled_batches
+from .generate import Answer, Decoding, Engine, Job, Model, Prompt, answer_of, prompt_ids, sampled_batches
 
 FORMAT = "alignkit answers 1"
 CHECKSUM = "check"
@@ -64,6 +64,7 @@ def stored_answers(
     samples: int = 1,
     batch_size: int = 32,
     desc: str = "generating",
+    engine: Engine | None = None,
 ) -> list[list[Answer]]:
     """The answers of `generate`, of which those in the file are read and the others are added to it; it is said how many.
 
@@ -79,12 +80,13 @@ def stored_answers(
         samples: Answers per prompt.
         batch_size: Answers sampled, and written, together.
         desc: Title of the progress bar.
+        engine: As for `generate`; part of what is compared.
 
     Raises:
-        AnswersError: If the file is of another model, tokenizer, template or decoding, a line of it is damaged, or
+        AnswersError: If the file is of another model, engine, tokenizer, template or decoding, a line of it is damaged, or
             another process is writing it.
     """
-    settings = answer_settings(model, tokenizer, decoding)
+    settings = answer_settings(model, tokenizer, decoding, engine)
     header = _line(settings)
     digests = [prompt_digest(prompt) for prompt in prompts]
     encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
@@ -102,7 +104,9 @@ def stored_answers(
         jobs = [job for key, job in wanted.items() if key not in answers]
         if len(jobs) < len(wanted):
             tqdm.write(f"{len(wanted) - len(jobs)} {desc} read from {path}")
-        for batch in sampled_batches(model, tokenizer, encoded, jobs, decoding, batch_size=batch_size, desc=desc):
+        for batch in sampled_batches(
+            model, tokenizer, encoded, jobs, decoding, batch_size=batch_size, desc=desc, engine=engine
+        ):
             rows = {(digests[job.prompt], job.sample): answer for job, answer in batch.items()}
             _append(file, b"".join(_answer_line(key, answer, header) for key, answer in rows.items()))
             answers |= {key: Stored(row.completion_ids, row.text, row.finished) for key, row in rows.items()}
@@ -125,12 +129,15 @@ def read_answers(path: Path) -> AnswerFile:
     return _parse(content, path)[0]
 
 
-def answer_settings(model: Model, tokenizer: PreTrainedTokenizerBase, decoding: Decoding) -> dict[str, Any]:
+def answer_settings(
+    model: Model, tokenizer: PreTrainedTokenizerBase, decoding: Decoding, engine: Engine | None = None
+) -> dict[str, Any]:
     """What determines the answer to a prompt, besides rounding: the first line of a file."""
     template = tokenizer.chat_template
     return {
         "format": FORMAT,
         "decoding": vars(decoding),
+        **({} if engine is None else {"engine": engine.identity}),
         "template_sha256": _digest(template) if template else None,
         "tokenizer_sha256": tokenizer_digest(tokenizer),
         "model_sha256": model_digest(model),
@@ -165,9 +172,9 @@ def model_digest(model: Model) -> str:
 
 def _check_settings(found: dict[str, Any], expected: dict[str, Any], path: Path) -> None:
     now = json.loads(json.dumps(expected))
-    other = [name for name in now if found.get(name) != now[name]]
+    other = [name for name in {**now, **found} if found.get(name) != now.get(name)]
     if other:
-        shown = "; ".join(f"{name}: {found.get(name)} in the file, {now[name]} now" for name in other)
+        shown = "; ".join(f"{name}: {found.get(name)} in the file, {now.get(name)} now" for name in other)
         raise AnswersError(f"{path}: its answers were made otherwise ({shown}); use another file, or delete this one")
 
 

@@ -25,6 +25,7 @@ from .scoring import Sequences, completion_logps, pair_ids, reference_store, sto
 from .stats import mean_estimate
 from .subjects import Subject
 from .texts import length_estimates
+from .vllm_engine import VLLM, check_vllm
 
 SHARES = "preference"  # the data's column of rater shares, read where the method reads it
 PAIR = ("chosen", "rejected", "completion", SHARES)
@@ -39,6 +40,7 @@ def evaluate(
     allow: Sequence[str] = (),
     compare: bool = False,
     ledgers: Path | None = None,
+    vllm: str | None = None,
 ) -> Report:
     """Measure a policy against its reference on the evaluation sets of its recipe.
 
@@ -53,6 +55,7 @@ def evaluate(
             `align.rewards.load_reward` and `prepare_judges`.
         compare: Sample the answers of the others too, and compare every pair of policies.
         ledgers: Folder of what endpoints said; by default `judges/` in `out`.
+        vllm: Interpreter of an environment whose vLLM samples the answers; see `eval.vllm_engine`.
 
     Raises:
         RunError: If the recipe names no evaluation data or too little for an interval, its method cannot be measured, or
@@ -61,6 +64,9 @@ def evaluate(
     """
     config = subject.recipe.eval
     check_measurable(subject.name, subject.recipe)
+    engine = None if vllm is None else VLLM.at(vllm)
+    for each in (subject, *others) if engine is not None else ():
+        check_vllm(each.recipe)
     prepared = prepare(subject.recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
     shares = tuple(name for name in subject.recipe.columns if name == SHARES)
     sets = load_data(subject.recipe.data, rows=subject.recipe.rows, columns=shares).eval
@@ -88,7 +94,7 @@ def evaluate(
             key = f"{name}/ranking_accuracy/implicit_reward"
             report.comparisons[key] = comparisons(key, correct, chosen["prompt"])
     if config.generate is not None:
-        _answer(report, [subject, *(others if compare else ())], sets, prepared, out, compare=compare)
+        _answer(report, [subject, *(others if compare else ())], sets, prepared, out, engine, compare=compare)
     if out is not None:
         _write(report, out)
     return report
@@ -158,6 +164,7 @@ def _answer(
     sets: dict[str, Dataset],
     prepared: Prepared,
     out: Path | None,
+    vllm: VLLM | None,
     *,
     compare: bool,
 ) -> None:
@@ -173,9 +180,10 @@ def _answer(
     decoding = decoding_of(settings)
     report.settings["decoding"] = {
         **vars(decoding), "samples": settings.samples, "prompts": len(rows), "template_sha256": template_digest(first),
+        **({} if vllm is None else {"vllm": vllm.version}),
     }  # fmt: skip
     prompts = [row["prompt"] for row in rows]
-    answers = ask_all(subjects, Asking(prompts, decoding, settings.samples, settings.batch_size, folder))
+    answers = ask_all(subjects, Asking(prompts, decoding, settings.samples, settings.batch_size, folder, vllm))
     measure_answers(
         report, sampled_texts(rows, answers), token_estimates(subjects, answers, settings), prepared, compare=compare,
         completion_ids={who: [[answer.completion_ids for answer in row] for row in a] for who, a in answers.items()},
@@ -184,7 +192,7 @@ def _answer(
     greedy = Decoding(settings.max_new_tokens, temperature=0.0, seed=settings.seed)
     for name, wanted in prepared.prompt_sets.items():
         chat = first.tokenizer.chat_template is not None
-        asking = Asking(asked(wanted, chat=chat), greedy, 1, settings.batch_size, folder)
+        asking = Asking(asked(wanted, chat=chat), greedy, 1, settings.batch_size, folder, vllm)
         add_prompt_set(report, name, sampled_texts(wanted, ask_all(subjects, asking)))
 
 

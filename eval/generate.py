@@ -5,7 +5,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -72,6 +72,15 @@ class Job(NamedTuple):
     sample: int
 
 
+class Engine(NamedTuple):
+    """What samples in place of the model's own `generate`."""
+
+    identity: dict[str, str]
+    """Its name and version: whose draws the answers are."""
+    batches: Callable[[Sequence[list[int]], Sequence[Job]], Iterator[dict[Job, Answer]]]
+    """Given the token ids of all prompts, the answers to some jobs as they come; every job once."""
+
+
 def generate(
     model: Model,
     tokenizer: PreTrainedTokenizerBase,
@@ -81,6 +90,7 @@ def generate(
     samples: int = 1,
     batch_size: int = 32,
     desc: str = "generating",
+    engine: Engine | None = None,
 ) -> list[list[Answer]]:
     """Sample `samples` answers to each prompt.
 
@@ -97,6 +107,7 @@ def generate(
         samples: Answers per prompt.
         batch_size: Answers sampled together.
         desc: Title of the progress bar.
+        engine: Samples in the model's place; its noise is its own.
 
     Returns:
         For each prompt, `samples` answers.
@@ -104,7 +115,9 @@ def generate(
     encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
     jobs = [Job(i, k) for i in range(len(prompts)) for k in range(samples)]
     found = {}
-    for batch in sampled_batches(model, tokenizer, encoded, jobs, decoding, batch_size=batch_size, desc=desc):
+    for batch in sampled_batches(
+        model, tokenizer, encoded, jobs, decoding, batch_size=batch_size, desc=desc, engine=engine
+    ):
         found |= batch
     return [[found[Job(i, k)] for k in range(samples)] for i in range(len(prompts))]
 
@@ -118,13 +131,17 @@ def sampled_batches(
     *,
     batch_size: int,
     desc: str,
+    engine: Engine | None = None,
 ) -> Iterator[dict[Job, Answer]]:
     """The answers of `generate` to `jobs`, batch by batch as they come; `encoded` are the token ids of all prompts."""
+    if engine is not None:
+        yield from engine.batches(encoded, jobs)
+        return
     ordered = sorted(jobs, key=lambda job: len(encoded[job.prompt]))  # alike lengths together: less padding
     with tqdm(total=len(jobs), desc=desc, unit="answer") as bar:
         for start in range(0, len(ordered), batch_size):
             batch = ordered[start : start + batch_size]
-            seeds = [_seed(encoded[job.prompt], job.sample, decoding.seed) for job in batch]
+            seeds = [seed_of(encoded[job.prompt], job.sample, decoding.seed) for job in batch]
             completions = _sample(model, tokenizer, [encoded[job.prompt] for job in batch], seeds, decoding)
             yield {
                 job: answer_of(tokenizer, encoded[job.prompt], ids) for job, ids in zip(batch, completions, strict=True)
@@ -204,6 +221,7 @@ def nucleus(logits: Float[Tensor, "batch vocab"], top_p: float) -> Float[Tensor,
     return logits.masked_fill(torch.zeros_like(outside).scatter(-1, index, outside), -torch.inf)
 
 
-def _seed(ids: list[int], sample: int, seed: int) -> int:
+def seed_of(ids: list[int], sample: int, seed: int) -> int:
+    """The seed of one answer, from its prompt's token ids, its number and the seed of the decoding."""
     digest = hashlib.sha256(f"{seed}|{sample}|{ids}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

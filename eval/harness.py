@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -17,17 +16,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from align.data.findings import printable
 from align.rundir import write_text
 
+from .processes import NoInterpreter, ask_interpreter, last_lines, other_environment
 from .stats import Estimate
 
 LOG_FILE, RECORD_FILE = "lm_eval.log", "harness.json"
 RESULTS = "results_*.json"
 NORMAL_95 = 1.96
-LAST_LINES = 5
 OURS = ("--model", "--model_args", "--tasks", "--output_path")
-NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 ASK_VERSIONS = """
 import importlib.metadata as m, json, platform
 found = {"python": platform.python_version()}
@@ -115,11 +112,11 @@ def run_harness(harness: Harness, out: Path, *, timeout_seconds: float | None = 
     command, log = harness.command(out), out / LOG_FILE
     code = _run(command, log, timeout_seconds)
     if code != 0:
-        raise HarnessError(f"lm_eval ended with {code}: {_last_lines(log)}\nIts whole output is in {log}")
+        raise HarnessError(f"lm_eval ended with {code}: {last_lines(log)}\nIts whole output is in {log}")
     written = sorted(set(out.rglob(RESULTS)) - before)
     if len(written) != 1:
         what = "no results" if not written else f"{len(written)} results files"
-        raise HarnessError(f"lm_eval ended well but wrote {what} under {out}: {_last_lines(log)}\nSee {log}")
+        raise HarnessError(f"lm_eval ended well but wrote {what} under {out}: {last_lines(log)}\nSee {log}")
     report = read_results(written[0])
     missing = [task for task in harness.tasks if not _measured(report, task)]
     if missing:
@@ -186,17 +183,10 @@ def _samples(task: str, samples: Mapping[str, Any], groups: Mapping[str, list[st
 
 def _versions(python: str) -> dict[str, str]:
     """Versions in that environment. Nothing heavy is imported there."""
-    if shutil.which(python) is None:
-        raise HarnessError(
-            f"no interpreter {python!r}: name the python of the environment that lm_eval is installed in"
-        )
     try:
-        asked = subprocess.run(
-            [python, "-c", ASK_VERSIONS], env=_environment(), capture_output=True, text=True, timeout=60, check=True
-        )
-        found = json.loads(asked.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise HarnessError(f"{python} does not answer as a Python interpreter does: {error}") from error
+        found = ask_interpreter(python, ASK_VERSIONS, package="lm_eval")
+    except NoInterpreter as error:
+        raise HarnessError(str(error)) from error
     if "lm_eval" not in found:
         raise HarnessError(
             f"{python} has no lm_eval: run `{python} -m pip install lm_eval`, or name another interpreter"
@@ -208,25 +198,18 @@ def _run(command: list[str], log: Path, timeout_seconds: float | None) -> int:
     """Exit code of a process whose output goes to `log`. Its children do not outlive it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=other_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
         try:
             return process.wait(timeout_seconds)
         except subprocess.TimeoutExpired as error:
-            raise HarnessError(
-                f"lm_eval took more than {timeout_seconds:g} s: {_last_lines(log)}\nSee {log}"
-            ) from error
+            raise HarnessError(f"lm_eval took more than {timeout_seconds:g} s: {last_lines(log)}\nSee {log}") from error
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what would point its interpreter at our packages."""
-    return {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-
-
-def _last_lines(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST_LINES:]
-    return "\n".join(printable(line, 300) for line in lines) or "it printed nothing"

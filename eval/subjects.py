@@ -2,23 +2,40 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
+from trl import ModelConfig
 
 from align.checkpoints import MANIFEST, manifest
-from align.models import another_model, load_adapter, load_model, load_tokenizer, weights_digest
+from align.models import another_model, load_model, load_tokenizer, weights_digest
 from align.recipe import Recipe, load_recipe
 from align.rundir import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, RunError
 
 from .generate import Model
 
-Use = Callable[[], AbstractContextManager[Model]]
+
+@dataclass(frozen=True)
+class Use:
+    """A model, and what it was loaded from. Called, a context manager that gives the model to call."""
+
+    model: Model
+    settings: ModelConfig
+    adapter: str | None = None
+    adapters_off: bool = False
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[Model]:
+        """The model, for the block only: its adapters may be off there."""
+        if self.adapters_off and isinstance(self.model, PeftModel):
+            with self.model.disable_adapter():
+                yield self.model
+        else:
+            yield self.model
 
 
 @dataclass
@@ -84,11 +101,11 @@ def _recorded_reference(path: Path) -> dict[str, Any]:
 
 def _models(run: Path, recipe: Recipe) -> tuple[Use, Use]:
     if (run / "adapter").is_dir():
-        policy = load_adapter(load_model(recipe.model), run / "adapter").eval()
+        policy = _loaded(recipe.model, str(run / "adapter"))
         base_is_ref = recipe.ref.kind == "base"
-        return _always(policy), _adapters_off(policy) if base_is_ref else _reference(recipe)
+        return policy, Use(policy.model, recipe.model, adapters_off=True) if base_is_ref else _reference(recipe)
     if (run / "model").is_dir():
-        return _always(load_model(another_model(recipe.model, run / "model")).eval()), _reference(recipe)
+        return _loaded(another_model(recipe.model, run / "model")), _reference(recipe)
     raise RunError(
         f"{run}: neither adapter/ nor model/ there: the run has not finished; continue it with --resume auto"
     )
@@ -96,10 +113,8 @@ def _models(run: Path, recipe: Recipe) -> tuple[Use, Use]:
 
 def _any_model(name: str, recipe: Recipe) -> tuple[Use, Use]:
     if (Path(name) / "adapter_config.json").is_file():
-        policy = load_adapter(load_model(recipe.model), name).eval()
-    else:
-        policy = load_model(another_model(recipe.model, name)).eval()
-    return _always(policy), _reference(recipe)
+        return _loaded(recipe.model, name), _reference(recipe)
+    return _loaded(another_model(recipe.model, name)), _reference(recipe)
 
 
 def _reference(recipe: Recipe) -> Use:
@@ -108,23 +123,9 @@ def _reference(recipe: Recipe) -> Use:
             "ref.kind=cached: the data's values cannot generate answers; name a model with ref.kind=base or model"
         )
     if recipe.ref.kind == "model":
-        return _always(load_model(another_model(recipe.model, recipe.ref.path)).eval())
-    adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
-    return _always(load_model(recipe.model, adapter=adapter).eval())
+        return _loaded(another_model(recipe.model, recipe.ref.path))
+    return _loaded(recipe.model, recipe.ref.path if recipe.ref.kind == "adapter" else None)
 
 
-def _always(model: Model) -> Use:
-    @contextlib.contextmanager
-    def use() -> Iterator[Model]:
-        yield model
-
-    return use
-
-
-def _adapters_off(model: PeftModel) -> Use:
-    @contextlib.contextmanager
-    def use() -> Iterator[Model]:
-        with model.disable_adapter():
-            yield model
-
-    return use
+def _loaded(settings: ModelConfig, adapter: str | None = None) -> Use:
+    return Use(load_model(settings, adapter=adapter).eval(), settings, adapter)

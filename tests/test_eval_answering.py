@@ -188,6 +188,7 @@ def test_names_that_look_alike_when_made_safe_have_files_of_their_own():
     made = {answers_file(name, Decoding()) for name in ("a_b", "a/b", "a b", "a-b")}
     assert len(made) == 4
     assert len({answers_file("a", decoding) for decoding in (Decoding(), Decoding(seed=1), Decoding(top_p=0.9))}) == 3
+    assert len({answers_file("a", Decoding(), engine) for engine in (None, {"vllm": "1"}, {"vllm": "2"})}) == 3
     assert answers_file("a", Decoding()).startswith("a-")
 
 

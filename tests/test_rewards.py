@@ -1,4 +1,3 @@
-import contextlib
 import importlib.util
 import sys
 from importlib import metadata
@@ -13,9 +12,9 @@ from recipes_under_test import GOOD, load
 import eval.__main__ as command
 from align.rewards import REWARDS, load_reward, positive_sentiment, sentiment
 from align.rundir import RunError
-from align.tiny import tiny_tokenizer
+from align.tiny import tiny_model, tiny_tokenizer
 from eval.evaluate import evaluate
-from eval.subjects import Subject
+from eval.subjects import Subject, Use
 
 GLOWING = "What a wonderful day, I love this beautiful garden!"
 ALIKE = "Our kind neighbours are so happy, it is a great joy."
@@ -181,8 +180,9 @@ def test_a_gold_reward_that_does_not_work_is_told(installed, function, message):
 
 def test_an_evaluation_refuses_such_a_reward_before_anything_else(folder):
     recipe = load(folder, GOOD, "eval={gold_reward: 'os:system', generate: {}}")
-    nothing = contextlib.nullcontext
-    subject = Subject("run", recipe, tiny_tokenizer(), nothing, nothing, "digest")
+    tokenizer = tiny_tokenizer()
+    never_called = Use(tiny_model(tokenizer), recipe.model)
+    subject = Subject("run", recipe, tokenizer, never_called, never_called, "digest")
     with pytest.raises(RunError, match="add --allow os:system"):
         evaluate(subject)
     with pytest.raises(RunError, match="no installed package brings the module 'os'"):

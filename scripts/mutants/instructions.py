@@ -3,6 +3,7 @@
 from .mutant import noticed_by
 
 FOLLOW, REFUSE, HARNESS = "eval/instructions.py", "eval/refusals.py", "eval/harness.py"
+PROCESSES = "eval/processes.py"
 ANSWERS, GENERATE = "eval/answers.py", "eval/generate.py"
 followed = noticed_by("tests/test_instructions.py")
 refused = noticed_by("tests/test_refusals.py")
@@ -68,10 +69,10 @@ MUTANTS = [
     benchmark("instructions: the first of two results", HARNESS, "if len(written) != 1:", "if not written:"),
     benchmark("instructions: a task without results", HARNESS, "if missing:", "if False:"),
     benchmark("instructions: a task that begins alike", HARNESS, 'name.startswith(f"{task}/")', "name.startswith(task)"),
-    benchmark("instructions: our environment leaks", HARNESS, "if name not in NOT_INHERITED}", "}"),
+    benchmark("instructions: our environment leaks", PROCESSES, "if name not in NOT_INHERITED}", "}"),
     benchmark("instructions: no check for lm_eval", HARNESS, 'if "lm_eval" not in found:', "if False:"),
     benchmark("instructions: children outlive it", HARNESS, "os.killpg(process.pid, signal.SIGKILL)", "process.kill()"),
-    benchmark("instructions: control characters", HARNESS, "printable(line, 300) for line", "line for line"),
+    benchmark("instructions: control characters", PROCESSES, "printable(line, 300) for line", "line for line"),
     benchmark("instructions: commas in arguments", HARNESS, 'or "," in str(value)', ""),
     benchmark("instructions: options take our fields", HARNESS, 'if option.partition("=")[0] in OURS:', "if option in OURS:"),
     benchmark("instructions: versions are not recorded", HARNESS, 'versions=versions | report.settings["versions"]', 'versions=report.settings["versions"]'),
@@ -104,6 +105,6 @@ MUTANTS = [
     nucleus("instructions: top_p is ignored", GENERATE, "if self.decoding.top_p < 1:", "if False:"),
     nucleus("instructions: greedy with a nucleus", GENERATE, "if self.top_p < 1 and self.temperature == 0:", "if False:"),
     nucleus("instructions: no nucleus at all", GENERATE, "if not 0 < self.top_p <= 1:", "if not 0 <= self.top_p <= 1:"),
-    drawn("instructions: samples share a seed", GENERATE, "_seed(encoded[job.prompt], job.sample, decoding.seed)", "_seed(encoded[job.prompt], 0, decoding.seed)"),
+    drawn("instructions: samples share a seed", GENERATE, "seed_of(encoded[job.prompt], job.sample, decoding.seed)", "seed_of(encoded[job.prompt], 0, decoding.seed)"),
     drawn("instructions: an answer that was cut is finished", GENERATE, "text, tokenizer.eos_token_id in completion)", "text, True)"),
 ]  # fmt: skip

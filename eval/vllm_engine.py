@@ -35,7 +35,6 @@ from .subjects import Use
 
 LOG_FILE = "vllm.log"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM makes room for
-FREE_SHARE = {"cuda": 0.9, "cpu": 0.5}  # what it may take of the memory that nobody uses yet
 ASK_VERSION = """
 import importlib.metadata as m, json
 names = m.packages_distributions().get("vllm", [])
@@ -104,14 +103,13 @@ class VLLM:
         use: Use, tokenizer: PreTrainedTokenizerBase, decoding: Decoding, encoded: Sequence[list[int]],
         batches: Sequence[Sequence[Job]],
     ) -> dict[str, Any]:  # fmt: skip
-        with use() as model:
-            dtype, device = str(model.dtype).removeprefix("torch."), model.device
+        dtype, device = str(use.model.dtype).removeprefix("torch."), use.model.device
         longest = max(len(encoded[job.prompt]) for batch in batches for job in batch)
         engine: dict[str, Any] = {
             "model": _found(model_path(use.settings)), "dtype": dtype,
             "max_model_len": longest + decoding.max_new_tokens, "skip_tokenizer_init": True,
             "generation_config": "vllm",  # the model's own settings do not apply, as in `generate`
-            "gpu_memory_utilization": _free(device) * FREE_SHARE[device.type],  # on CPUs too, whatever its name
+            "gpu_memory_utilization": _share(device),  # on CPUs too, whatever its name
         }  # fmt: skip
         if use.settings.model_revision != "main":
             engine["revision"] = use.settings.model_revision
@@ -150,13 +148,13 @@ def check_vllm(recipe: Recipe) -> None:
         )
 
 
-def _free(device: torch.device) -> float:
-    """The share of the device's memory that nobody uses."""
+def _share(device: torch.device) -> float:
+    """How much of all memory it may take: most of what nobody uses of a GPU's, half of that of a CPU's."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return free / total
+        return 0.9 * free / total
     memory = psutil.virtual_memory()
-    return memory.available / memory.total
+    return 0.5 * memory.available / memory.total
 
 
 def _found(name: str) -> str:

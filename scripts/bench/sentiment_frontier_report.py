@@ -37,6 +37,7 @@ AXES = {
     "entropy": "entropy lost against the reference, nats an answer",
 }
 SMALLEST_GAP = 0.05
+FAR = ("reverse_kl", "jensen_shannon", "chi_squared_kl")
 COLOURS = {
     "reverse_kl": "#0969da", "forward_kl": "#cf222e", "jensen_shannon": "#2da44e", "alpha": "#8250df",
     "chi_squared_kl": "#bf8700",
@@ -115,30 +116,45 @@ def whole(value: object) -> object:
 
 
 def by_divergence(rows: list[dict], floor: float) -> dict:
-    """Area under each divergence's frontier on each axis, both seeds apart, and the share that others beat beyond doubt."""
+    """Area under each divergence's frontier on each axis, both seeds apart, and the share that others beat beyond doubt.
+
+    Forward KL and alpha stay so near to the reference that the others have no runs there: they have no area.
+    """
     seeds = sorted({row["seed"] for row in rows})
     present = [name for name in COLOURS if any(row["divergence"] == name for row in rows)]
     found: dict = {}
     for axis in list(AXES)[:4]:  # entropy may rise
-        # up to the smallest of the largest costs, so that every divergence has runs over the whole range
-        budget = min(max(r[axis].value for r in rows if r["divergence"] == name) for name in present)
         points = [Point(r["divergence"], r[axis], r["gold"]) for r in rows]
-        found[axis] = {"budget": budget} | {
-            name: {
-                "mean_gain": [
+        # up to the smallest of the largest costs, so that each has runs over the whole range
+        budget = min(max(r[axis].value for r in rows if r["divergence"] == name) for name in FAR)
+        found[axis] = {"budget": budget}
+        for name in present:
+            ours, theirs = ([p for p in points if (p.method == name) == own] for own in (True, False))
+            found[axis][name] = {"dominated": dominated_share(ours, theirs)}
+            if name in FAR:
+                found[axis][name]["mean_gain"] = [
                     area(
-                        [Point(name, r[axis], r["gold"]) for r in rows if r["divergence"] == name and r["seed"] == seed],
+                        [Point(name, r[axis], r["gold"]) for r in rows if (r["divergence"], r["seed"]) == (name, seed)],
                         budget=budget, floor=floor,
                     )
                     for seed in seeds
-                ],
-                "dominated": dominated_share(
-                    [p for p in points if p.method == name], [p for p in points if p.method != name]
-                ),
-            }
-            for name in present
-        }  # fmt: skip
+                ]  # fmt: skip
     return found
+
+
+def at_matched_curvature(rows: list[dict], records: list[dict]) -> dict:
+    """Gold reward of reverse KL over that of each divergence at the same scaled β, on the same prompts, seeds averaged."""
+    gold: dict = {}
+    for row in rows:
+        [record] = [r for r in records if all(r["job"][key] == row[key] for key in ("divergence", "beta", "seed"))]
+        gold.setdefault((row["divergence"], row["beta_at_matched_curvature"]), []).append(record["gold"])
+    return {
+        f"{name} at {beta}": whole(
+            mean_estimate(np.mean(gold["reverse_kl", beta], axis=0) - np.mean(values, axis=0), rng=rng())
+        )
+        for (name, beta), values in gold.items()
+        if name != "reverse_kl" and ("reverse_kl", beta) in gold
+    }
 
 
 def picture(rows: list[dict], reference: dict, path: Path) -> None:
@@ -190,8 +206,12 @@ def main() -> None:
             "gold": whole(mean_estimate(np.array(reference["gold"]), rng=rng())),
             "proxy": whole(mean_estimate(np.array(reference["proxy"]), rng=rng())),
             "distinct_2": distinct(reference["texts"], n=2), "self_bleu": self_bleu(reference["texts"]),
+            "ece_of_likelihood": expected_calibration_error(
+                sequence_confidence(*(means(reference["held_out"][s])[told_apart(reference)] for s in ("better", "worse")))
+            ),
         },
         "runs": [{key: whole(value) for key, value in row.items()} for row in rows],
+        "reverse_kl_minus_other": at_matched_curvature(rows, records),
         "frontiers": by_divergence(rows, float(np.mean(reference["gold"]))),
         "seconds_of_a_run": [round(r["seconds"]["all"]) for r in records],
     }  # fmt: skip

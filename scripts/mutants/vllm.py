@@ -12,7 +12,7 @@ MUTANTS = [
     vllm("the model's own settings apply", ENGINE, '"generation_config": "vllm",', '"seed": 0,'),
     vllm("no room for the answer", ENGINE, "longest + decoding.max_new_tokens", "longest"),
     vllm("answers do not end", ENGINE, '"stop_token_ids": [tokenizer.eos_token_id]', '"stop_token_ids": []'),
-    vllm("the default precision", ENGINE, 'str(model.dtype).removeprefix("torch.")', '"auto"'),
+    vllm("the default precision", ENGINE, 'str(use.model.dtype).removeprefix("torch.")', '"auto"'),
     vllm("use is reported", ENGINE, '| {"VLLM_NO_USAGE_STATS": "1"}', "| {}"),
     vllm("a process that failed is believed", ENGINE, 'if code != 0 or given < len(asked["batches"]):', "if False:"),
     vllm("the process outlives its reader", ENGINE, "os.killpg(process.pid, signal.SIGKILL)", "pass"),

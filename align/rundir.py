@@ -8,6 +8,7 @@ RUN/  recipe.resolved.yaml   replays the run          metrics.jsonl   every logg
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -25,6 +26,8 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.resolved.yaml"
 ENV_FILE = "env.json"
@@ -93,6 +96,8 @@ def _alone(run: Path) -> Iterator[None]:
                 f"{run}: {file.read() or 'another process'} is writing this run; wait for its end, or choose another "
                 "train.output_dir"
             ) from error
+        except OSError as error:
+            logger.warning("%s: the file system has no locks (%s); nothing keeps another run out", run, error.strerror)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()

@@ -178,7 +178,7 @@ def _check_methods(names: Sequence[str], wanted: Wanted, ledgers: Path) -> None:
         if wanted.recipe is not None or Path(recipe).is_file():
             loaded = load_recipe(recipe, wanted.overrides)
             check(name, loaded)
-            if wanted.vllm is not None:
+            if wanted.vllm is not None and (wanted.compare or name == names[0]):
                 check_vllm(loaded)
             if name == names[0]:
                 prepare(loaded, allow=wanted.allow, ledgers=ledgers)

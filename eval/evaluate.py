@@ -65,7 +65,7 @@ def evaluate(
     config = subject.recipe.eval
     check_measurable(subject.name, subject.recipe)
     engine = None if vllm is None else VLLM.at(vllm)
-    for each in (subject, *others) if engine is not None else ():
+    for each in (subject, *(others if compare else ())) if engine is not None else ():
         check_vllm(each.recipe)
     prepared = prepare(subject.recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
     shares = tuple(name for name in subject.recipe.columns if name == SHARES)

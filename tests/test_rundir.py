@@ -1,5 +1,7 @@
 """A run directory belongs to one run at a time."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -49,6 +51,15 @@ def test_a_run_that_is_being_written_is_left_alone_until_its_process_ends(run):
         finally:
             other.kill()
             os.kill(worker, signal.SIGKILL)
+
+
+def test_a_file_system_without_locks_is_told_and_used(run, monkeypatch, caplog):
+    def none(file, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", none)
+    assert claim(run, resume=True) == [".lock", "checkpoint-2", RECIPE_FILE]
+    assert "the file system has no locks (No locks available); nothing keeps another run out" in caplog.text
 
 
 def test_what_is_there_is_deleted_only_when_asked(run):

@@ -29,6 +29,7 @@ MUTANTS = [
     noticed_by("tests/test_online.py")("the order starts anew", CONTRACT, "for _ in range(epoch):", "for _ in range(0):"),
     claim("two runs may write one directory", RUNDIR, "with _alone(run) if state.is_main_process else nullcontext():", "with nullcontext():"),
     claim("a worker keeps its dead run's lock", RUNDIR, "fcntl.lockf(", "fcntl.flock("),
+    claim("no run without locks", RUNDIR, "except OSError as error:\n            logger.warning(\"%s: the file system", "except ZeroDivisionError as error:\n            logger.warning(\"%s: the file system"),
     claim("who writes is not said", RUNDIR, "        file.flush()\n        yield", "        yield"),
     claim("the lock is deleted with the run", RUNDIR, "elif path.name != LOCK_FILE:", "else:"),
     claim("a link's target is emptied", RUNDIR, "if path.is_dir() and not path.is_symlink():", "if path.is_dir():"),

@@ -93,7 +93,7 @@ def picture(results: dict, path: Path) -> None:
     axes.set_xticks(range(len(shapes)), shapes)
     axes.set_xlabel("tokens of prompt : of each answer (2 pairs)")
     axes.set_ylabel("wall time, times ours (min to max of the rounds)")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=len(shown), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=130)

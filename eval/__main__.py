@@ -136,8 +136,7 @@ Curves = dict[str, list[dict[str, Any]]]
 
 def _of_runs(wanted: Wanted, folder: Path, kept: Path | None, ledgers: Path) -> tuple[Report, Curves]:
     names = wanted.names
-    if wanted.vllm is not None:
-        VLLM.at(wanted.vllm)  # its problems show before weights are loaded
+    vllm = None if wanted.vllm is None else VLLM.at(wanted.vllm)  # its problems show before weights are loaded
     _check_methods(names, wanted, ledgers)
     subjects = [load_subject(name, wanted.recipe, wanted.overrides) for name in names]
     if len({s.name for s in subjects}) < len(subjects):  # runs of one name in different folders
@@ -145,9 +144,7 @@ def _of_runs(wanted: Wanted, folder: Path, kept: Path | None, ledgers: Path) -> 
             s.name = name
     subject, *others = subjects
     folder.mkdir(parents=True, exist_ok=True)
-    report = evaluate(
-        subject, others, out=kept, allow=wanted.allow, compare=wanted.compare, ledgers=ledgers, vllm=wanted.vllm
-    )
+    report = evaluate(subject, others, out=kept, allow=wanted.allow, compare=wanted.compare, ledgers=ledgers, vllm=vllm)
     return report, {s.name: read_metrics(Path(name) / METRICS_FILE) for s, name in zip(subjects, names, strict=True)}
 
 

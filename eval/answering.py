@@ -81,7 +81,7 @@ def ask(subject: Subject, use: Use, asking: Asking, name: str, who: str) -> list
 
 
 def _engine(vllm: VLLM, use: Use, subject: Subject, asking: Asking, desc: str) -> Engine:
-    log = asking.folder / LOG_FILE if asking.folder is not None else Path(tempfile.mkstemp(suffix=LOG_FILE)[1])
+    log = asking.folder / LOG_FILE if asking.folder is not None else Path(tempfile.mkdtemp()) / LOG_FILE
     return vllm.engine(use, subject.tokenizer, asking.decoding, batch_size=asking.batch_size, desc=desc, log=log)
 
 

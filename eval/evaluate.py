@@ -40,7 +40,7 @@ def evaluate(
     allow: Sequence[str] = (),
     compare: bool = False,
     ledgers: Path | None = None,
-    vllm: str | None = None,
+    vllm: VLLM | None = None,
 ) -> Report:
     """Measure a policy against its reference on the evaluation sets of its recipe.
 
@@ -55,7 +55,7 @@ def evaluate(
             `align.rewards.load_reward` and `prepare_judges`.
         compare: Sample the answers of the others too, and compare every pair of policies.
         ledgers: Folder of what endpoints said; by default `judges/` in `out`.
-        vllm: Interpreter of an environment whose vLLM samples the answers; see `eval.vllm_engine`.
+        vllm: Samples the answers in the models' place.
 
     Raises:
         RunError: If the recipe names no evaluation data or too little for an interval, its method cannot be measured, or
@@ -64,8 +64,7 @@ def evaluate(
     """
     config = subject.recipe.eval
     check_measurable(subject.name, subject.recipe)
-    engine = None if vllm is None else VLLM.at(vllm)
-    for each in (subject, *(others if compare else ())) if engine is not None else ():
+    for each in (subject, *(others if compare else ())) if vllm is not None else ():
         check_vllm(each.recipe)
     prepared = prepare(subject.recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
     shares = tuple(name for name in subject.recipe.columns if name == SHARES)
@@ -94,7 +93,7 @@ def evaluate(
             key = f"{name}/ranking_accuracy/implicit_reward"
             report.comparisons[key] = comparisons(key, correct, chosen["prompt"])
     if config.generate is not None:
-        _answer(report, [subject, *(others if compare else ())], sets, prepared, out, engine, compare=compare)
+        _answer(report, [subject, *(others if compare else ())], sets, prepared, out, vllm, compare=compare)
     if out is not None:
         _write(report, out)
     return report

@@ -7,9 +7,7 @@ and reads the results file back. The harness checks its own options and tasks.
 
 import json
 import math
-import os
 import re
-import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,7 +16,7 @@ from typing import Any
 
 from align.rundir import write_text
 
-from .processes import NoInterpreter, ask_interpreter, last_lines, other_environment
+from .processes import NoInterpreter, ask_interpreter, last_lines, process_group
 from .stats import Estimate
 
 LOG_FILE, RECORD_FILE = "lm_eval.log", "harness.json"
@@ -196,20 +194,8 @@ def _versions(python: str) -> dict[str, str]:
 
 def _run(command: list[str], log: Path, timeout_seconds: float | None) -> int:
     """Exit code of a process whose output goes to `log`. Its children do not outlive it."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env=other_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    with process_group(command, log) as process:
         try:
             return process.wait(timeout_seconds)
         except subprocess.TimeoutExpired as error:
             raise HarnessError(f"lm_eval took more than {timeout_seconds:g} s: {last_lines(log)}\nSee {log}") from error
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()

@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,32 @@ def ask_interpreter(python: str, code: str, *, package: str) -> Any:
         return json.loads(asked.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise NoInterpreter(f"{python} does not answer as a Python interpreter does: {error}") from error
+
+
+@contextmanager
+def process_group(
+    command: list[str], log: Path, *, variables: dict[str, str] | None = None, piped: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of another interpreter. Neither it nor its children outlive the block.
+
+    Args:
+        command: Interpreter and arguments; no shell reads them.
+        log: File of what it prints.
+        variables: Further environment variables.
+        piped: Its standard input and output are pipes to us; otherwise it has no input, and its output goes to the log.
+    """
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, env=other_environment() | (variables or {}), stderr=output, start_new_session=True,
+            stdin=subprocess.PIPE if piped else subprocess.DEVNULL, stdout=subprocess.PIPE if piped else output,
+        ) as process,
+    ):  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def last_lines(log: Path) -> str:

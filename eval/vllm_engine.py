@@ -10,9 +10,6 @@ batching changes in rounding. The noise is vLLM's: answers are other draws from 
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +27,7 @@ from align.rundir import RunError
 
 from . import vllm_worker
 from .generate import Answer, Decoding, Engine, Job, answer_of, seed_of
-from .processes import NoInterpreter, ask_interpreter, last_lines, other_environment
+from .processes import NoInterpreter, ask_interpreter, last_lines, process_group
 from .subjects import Use
 
 LOG_FILE = "vllm.log"
@@ -175,34 +172,19 @@ def _answers(python: str, asked: dict[str, Any], log: Path) -> Iterator[list[lis
     """Token ids of the answers, batch by batch as the process gives them; the process does not outlive the reading."""
     log.parent.mkdir(parents=True, exist_ok=True)
     source = Path(vllm_worker.__file__).read_text(encoding="utf-8")
-    environment = other_environment() | {"VLLM_NO_USAGE_STATS": "1"}  # else it reports its use over the network
-    command = [python, "-P", "-c", source]
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            start_new_session=True,
-        ) as process,
-    ):
+    quiet = {"VLLM_NO_USAGE_STATS": "1"}  # else it reports its use over the network
+    with process_group([python, "-P", "-c", source], log, variables=quiet, piped=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # it has ended, and its log says why
-                stdin.write(json.dumps(asked).encode())
-            given = 0
-            for line in process.stdout:
-                yield json.loads(line)
-                given += 1
-            code = process.wait()
-            if code != 0 or given < len(asked["batches"]):
-                raise RunError(
-                    f"vLLM ended with {code} after {given} of {len(asked['batches'])} batches, which are kept: "
-                    f"{last_lines(log)}\nIts whole output is in {log}"
-                )
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:  # it has ended, and its log says why
+            stdin.write(json.dumps(asked).encode())
+        given = 0
+        for line in process.stdout:
+            yield json.loads(line)
+            given += 1
+        code = process.wait()
+        if code != 0 or given < len(asked["batches"]):
+            raise RunError(
+                f"vLLM ended with {code} after {given} of {len(asked['batches'])} batches, which are kept: "
+                f"{last_lines(log)}\nIts whole output is in {log}"
+            )

@@ -135,7 +135,7 @@ def test_each_request_has_the_seed_of_its_answer_and_none_is_asked_twice(ask, st
     assert len(seen()) == before
 
 
-def test_what_vllm_is_asked(ask, stub, seen, base, adapted, tokenizer, monkeypatch):
+def test_what_vllm_is_asked(ask, stub, seen, tokenizer, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "ours")
     ask(stub(), PROMPTS[:1])
     [asked] = seen()

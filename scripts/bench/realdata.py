@@ -7,15 +7,14 @@ Run (about half an hour on two cores): python scripts/bench/realdata.py DATA_FOL
 
 import argparse
 import json
-import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+
+from children import run_again
 
 SETS = {  # steps, pairs per step, max_length, held-out pairs scored
     "pandalm_human": (40, 1, 256, 60),
@@ -90,12 +89,11 @@ def main() -> None:
 
     def child(job: tuple[str, str]) -> dict:
         with tempfile.NamedTemporaryFile() as file:
-            command = [sys.executable, __file__, str(options.folder), file.name, "--one", *job]
-            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+            run_again(__file__, str(options.folder), file.name, "--one", *job)
             return json.loads(Path(file.name).read_text())
 
     rows = []
-    with ThreadPoolExecutor(2) as pool:  # a thread each: two of one process wait for each other on a busy machine
+    with ThreadPoolExecutor(2) as pool:
         for row in pool.map(child, jobs):
             rows.append(row)
             print(table(rows[-1:]).splitlines()[-1], flush=True)

@@ -18,13 +18,13 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, pairwise
 from pathlib import Path
+
+from children import run_again
 
 BETAS = (0.05, 0.1, 0.2)
 MORE = {"jensen_shannon": (0.4,), "chi_squared_kl": (0.025,)}
@@ -213,8 +213,7 @@ def main() -> None:
         name = "-".join(str(v) for v in job.values()) if job else "reference"
         if (options.out / f"{name}.json").is_file():
             return
-        command = [sys.executable, __file__, str(options.data), str(options.out), "--one", json.dumps(job)]
-        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+        run_again(__file__, str(options.data), str(options.out), "--one", json.dumps(job))
         print(name, flush=True)
 
     child({})

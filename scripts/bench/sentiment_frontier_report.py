@@ -24,6 +24,7 @@ from eval.calibration import expected_calibration_error, margin_confidence, sequ
 from eval.divergence import alpha_divergence, forward_kl, jensen_shannon, reverse_kl
 from eval.diversity import distinct, self_bleu
 from eval.frontier import Point, area, dominated_share, draw_frontier
+from eval.measures import rng_of_report
 from eval.stats import Estimate, mean_estimate
 
 matplotlib.use("Agg")
@@ -42,11 +43,6 @@ COLOURS = {
     "reverse_kl": "#0969da", "forward_kl": "#cf222e", "jensen_shannon": "#2da44e", "alpha": "#8250df",
     "chi_squared_kl": "#bf8700",
 }  # fmt: skip
-
-
-def rng() -> np.random.Generator:
-    """A fresh one for each estimate."""
-    return np.random.default_rng(0)
 
 
 def sums(rows: list[list[float]]) -> np.ndarray:
@@ -93,15 +89,15 @@ def measured(record: dict, reference: dict) -> dict:
     return {
         **job,
         "beta_at_matched_curvature": job["beta"] * curvature,
-        "gold": mean_estimate(np.array(record["gold"]), rng=rng()),
-        "gold_gain": mean_estimate(np.array(record["gold"]) - np.array(reference["gold"]), rng=rng()),
-        "proxy": mean_estimate(np.array(record["proxy"]), rng=rng()),
-        "reverse_kl": reverse_kl(own, rng=rng()),
-        "forward_kl": forward_kl(theirs, rng=rng()),
-        "jensen_shannon": jensen_shannon(own, theirs, rng=rng()),
-        "alpha": alpha_divergence(own, theirs, alpha=0.5, rng=rng()),
-        "entropy": mean_estimate(lost, rng=rng()),
-        "accuracy": mean_estimate((margin > 0).astype(float) + 0.5 * (margin == 0), rng=rng()),
+        "gold": mean_estimate(np.array(record["gold"]), rng=rng_of_report()),
+        "gold_gain": mean_estimate(np.array(record["gold"]) - np.array(reference["gold"]), rng=rng_of_report()),
+        "proxy": mean_estimate(np.array(record["proxy"]), rng=rng_of_report()),
+        "reverse_kl": reverse_kl(own, rng=rng_of_report()),
+        "forward_kl": forward_kl(theirs, rng=rng_of_report()),
+        "jensen_shannon": jensen_shannon(own, theirs, rng=rng_of_report()),
+        "alpha": alpha_divergence(own, theirs, alpha=0.5, rng=rng_of_report()),
+        "entropy": mean_estimate(lost, rng=rng_of_report()),
+        "accuracy": mean_estimate((margin > 0).astype(float) + 0.5 * (margin == 0), rng=rng_of_report()),
         "ece_of_margin": expected_calibration_error(margin_confidence(margin)),
         "ece_of_likelihood": expected_calibration_error(likely),
         "distinct_2": distinct(record["texts"], n=2),
@@ -150,7 +146,7 @@ def at_matched_curvature(rows: list[dict], records: list[dict]) -> dict:
         gold.setdefault((row["divergence"], row["beta_at_matched_curvature"]), []).append(record["gold"])
     return {
         f"{name} at {beta}": whole(
-            mean_estimate(np.mean(gold["reverse_kl", beta], axis=0) - np.mean(values, axis=0), rng=rng())
+            mean_estimate(np.mean(gold["reverse_kl", beta], axis=0) - np.mean(values, axis=0), rng=rng_of_report())
         )
         for (name, beta), values in gold.items()
         if name != "reverse_kl" and ("reverse_kl", beta) in gold
@@ -203,8 +199,8 @@ def main() -> None:
         "machine": f"{platform.machine()}, one thread a run, beside other work",
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
         "reference": {
-            "gold": whole(mean_estimate(np.array(reference["gold"]), rng=rng())),
-            "proxy": whole(mean_estimate(np.array(reference["proxy"]), rng=rng())),
+            "gold": whole(mean_estimate(np.array(reference["gold"]), rng=rng_of_report())),
+            "proxy": whole(mean_estimate(np.array(reference["proxy"]), rng=rng_of_report())),
             "distinct_2": distinct(reference["texts"], n=2), "self_bleu": self_bleu(reference["texts"]),
             "ece_of_likelihood": expected_calibration_error(
                 sequence_confidence(*(means(reference["held_out"][s])[told_apart(reference)] for s in ("better", "worse")))

@@ -8,7 +8,7 @@ from packing import LEFT, built, compare, gradients, padded, random
 from torch.nn.attention.flex_attention import flex_attention
 from torch.testing import assert_close
 
-from align.scoring import head
+from align.scoring import attention, head
 from align.scoring.attention import CascadeAttention
 from align.scoring.head import FrozenHead
 from align.scoring.plan import FILLER, Group, make_plan
@@ -142,6 +142,33 @@ def test_the_gradient_of_cascades_is_their_derivative():
     q, k, v = (random(1, n, 9, 3, seed=n, dtype=torch.float64).requires_grad_() for n in (4, 2, 2))
     groups = (Group(0, 2, (2, 1)), Group(5, 1, (1, 1)))
     assert torch.autograd.gradcheck(lambda *qkv: CascadeAttention.apply(*qkv, groups, 0.5), (q, k, v))
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"),
+    [
+        (Group(0, 4, (4, 2)), torch.float32),
+        (Group(0, 5, (4, 2)), torch.bfloat16),
+        (Group(0, 4, (4, 5)), torch.bfloat16),
+    ],
+)
+def test_only_where_a_part_is_long_is_backward_in_half_precision(monkeypatch, group, kind):
+    monkeypatch.setattr(attention, "SHORT", 4)
+    kernel, kinds = attention._BACKWARD, []
+
+    def watched(*tensors, **rest):
+        kinds.extend(x.dtype for x in tensors[:5])
+        return kernel(*tensors, **rest)
+
+    monkeypatch.setattr(attention, "_BACKWARD", watched)
+    length = group.prefix + sum(group.answers)
+    exact = [random(1, n, length, 8, seed=s).double().requires_grad_() for s, n in enumerate((4, 2, 2))]
+    half = [x.detach().bfloat16().requires_grad_() for x in exact]
+    grads = [torch.autograd.grad(CascadeAttention.apply(*x, (group,), 0.4).sum(), x) for x in (half, exact)]
+    assert kinds == [kind] * 20 + [torch.float64] * 20  # four calls each, of five tensors
+    for one, other in zip(*grads, strict=True):
+        assert one.dtype == torch.bfloat16
+        assert (one - other).norm() < 0.02 * other.norm()
 
 
 # the head

@@ -107,8 +107,8 @@ def run_on(monkeypatch):
 
 
 def skip_the_prefix(monkeypatch):
-    slices = attention._slices
-    monkeypatch.setattr(attention, "_slices", lambda group: (slice(0, 0), *slices(group)[1:]))
+    spans = attention._spans
+    monkeypatch.setattr(attention, "_spans", lambda group: (*spans(group)[:2], None))
     return "cascade"
 
 

@@ -5,7 +5,7 @@ and everything else stay the model's own. Without a `Packed` argument it is scal
 generation and unpacked scoring go on as before.
 """
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -22,6 +22,9 @@ from .plan import Group, Plan
 NAME = "shared_prefix"
 Kernel = Literal["dense", "cascade", "flex", "causal"]
 """`causal` is wrong on purpose: every position sees all before it. What the equivalence check compares with."""
+SHORT = 1024
+"""Longest prefix or answer, in tokens, up to which backward attends in single precision whatever the queries are in: the
+kernel takes up to three times as long in bfloat16 for 128 of them, and as long for 1024."""
 _FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -73,10 +76,9 @@ def mask_for(plan: Plan, kernel: Kernel) -> Any:
 class CascadeAttention(torch.autograd.Function):
     """Exact attention in few dense calls per group, without a mask.
 
-    Prefix and first answer are one causal call. All further answers attend to the prefix in one unmasked call and each
-    to itself in a causal one; the two are merged by their log-sum-exps. In backward every partial call is handed the
-    merged output and log-sum-exp, which makes its gradients the exact parts of the whole (as in ring attention,
-    Liu et al. 2023, arXiv:2310.01889).
+    Prefix and answers attend each to themselves in causal calls, and all answers to the prefix in one unmasked call; the
+    two are merged by their log-sum-exps. In backward every partial call is handed the merged output and log-sum-exp,
+    which makes its gradients the exact parts of the whole (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
     """
 
     @staticmethod
@@ -96,20 +98,15 @@ class CascadeAttention(torch.autograd.Function):
         def attend(rows: slice, columns: slice, *, causal: bool) -> tuple[Tensor, Tensor]:
             return _FORWARD(query[:, :, rows], k[:, :, columns], v[:, :, columns], 0.0, causal, scale=scale)
 
-        for prefix, first, others in map(_slices, groups):
-            head = slice(prefix.start, first.stop)
-            out[:, :, head], logsumexp[:, :, head] = attend(head, head, causal=True)
-            if not others:
-                continue
-            rest = slice(first.stop, others[-1].stop)
-            for answer in others:
-                out[:, :, answer], logsumexp[:, :, answer] = attend(answer, answer, causal=True)
-            if prefix.stop > prefix.start:
-                onto_prefix, partial = attend(rest, prefix, causal=False)
-                whole = torch.logaddexp(logsumexp[:, :, rest], partial)
-                own = out[:, :, rest] * (logsumexp[:, :, rest] - whole).exp()[..., None]
-                out[:, :, rest] = (own + onto_prefix * (partial - whole).exp()[..., None]).to(out.dtype)
-                logsumexp[:, :, rest] = whole
+        for spans, answers, prefix in map(_spans, groups):
+            for span in spans:
+                out[:, :, span], logsumexp[:, :, span] = attend(span, span, causal=True)
+            if prefix:
+                onto_prefix, partial = attend(answers, prefix, causal=False)
+                whole = torch.logaddexp(logsumexp[:, :, answers], partial)
+                own = out[:, :, answers] * (logsumexp[:, :, answers] - whole).exp()[..., None]
+                out[:, :, answers] = (own + onto_prefix * (partial - whole).exp()[..., None]).to(out.dtype)
+                logsumexp[:, :, answers] = whole
         ctx.save_for_backward(query, key, value, out, logsumexp)
         ctx.groups, ctx.scale = groups, scale
         return out
@@ -118,34 +115,34 @@ class CascadeAttention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """Gradients of query, key and value, summed over the partial calls and over the heads that share a key."""
         query, key, value, out, logsumexp = ctx.saved_tensors
-        grad = gradients[0].to(query.dtype).contiguous()
-        k, v = _for_each_head(key, query), _for_each_head(value, query)
-        dq, dk, dv = torch.zeros_like(query), torch.zeros_like(k), torch.zeros_like(v)
+        longest = max((max(group.prefix, *group.answers) for group in ctx.groups), default=0)
+        kind = logsumexp.dtype if longest <= SHORT else query.dtype
+        grad, q, attended = gradients[0].to(kind).contiguous(), query.to(kind), out.to(kind)
+        k, v = _for_each_head(key.to(kind), query), _for_each_head(value.to(kind), query)
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
 
-        def add(rows: slice, columns: slice, *, causal: bool) -> None:
-            parts = _BACKWARD(
-                grad[:, :, rows], query[:, :, rows], k[:, :, columns], v[:, :, columns],
-                out[:, :, rows], logsumexp[:, :, rows], 0.0, causal, scale=ctx.scale,
+        def parts(rows: slice, columns: slice, *, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+            return _BACKWARD(
+                grad[:, :, rows], q[:, :, rows], k[:, :, columns], v[:, :, columns],
+                attended[:, :, rows], logsumexp[:, :, rows], 0.0, causal, scale=ctx.scale,
             )  # fmt: skip
-            for total, where, part in zip((dq, dk, dv), (rows, columns, columns), parts, strict=True):
-                total[:, :, where] += part
 
-        for prefix, first, others in map(_slices, ctx.groups):
-            head = slice(prefix.start, first.stop)
-            add(head, head, causal=True)
-            for answer in others:
-                add(answer, answer, causal=True)
-            if others and prefix.stop > prefix.start:
-                add(slice(first.stop, others[-1].stop), prefix, causal=False)
-        return dq, _over_heads(dk, key), _over_heads(dv, value), None, None
+        for spans, answers, prefix in map(_spans, ctx.groups):
+            for span in spans:
+                dq[:, :, span], dk[:, :, span], dv[:, :, span] = parts(span, span, causal=True)
+            if prefix:
+                of_answers, *of_prefix = parts(answers, prefix, causal=False)
+                dq[:, :, answers] += of_answers
+                dk[:, :, prefix] += of_prefix[0]
+                dv[:, :, prefix] += of_prefix[1]
+        return dq.to(query.dtype), _over_heads(dk, key), _over_heads(dv, value), None, None
 
 
-def _slices(group: Group) -> tuple[slice, slice, list[slice]]:
-    ends = [group.start, group.start + group.prefix]
-    for length in group.answers:
-        ends.append(ends[-1] + length)
-    spans = [slice(a, b) for a, b in pairwise(ends)]
-    return spans[0], spans[1], spans[2:]
+def _spans(group: Group) -> tuple[list[slice], slice, slice | None]:
+    """What attends to itself, all the answers, and what they attend to besides."""
+    ends = list(accumulate((group.prefix, *group.answers), initial=group.start))
+    prefix, *answers = (slice(a, b) for a, b in pairwise(ends))
+    return [prefix, *answers] if group.prefix else answers, slice(ends[1], ends[-1]), prefix if group.prefix else None
 
 
 def _for_each_head(shared: Tensor, query: Tensor) -> Tensor:
@@ -153,7 +150,7 @@ def _for_each_head(shared: Tensor, query: Tensor) -> Tensor:
 
 
 def _over_heads(gradient: Tensor, shared: Tensor) -> Tensor:
-    return gradient.unflatten(1, (shared.shape[1], -1)).sum(dim=2)
+    return gradient.unflatten(1, (shared.shape[1], -1)).sum(dim=2).to(shared.dtype)
 
 
 @torch.compiler.disable  # inside a graph it would be compiled anew for every batch's lengths, or the model as one graph

@@ -1,12 +1,14 @@
 """Log-probabilities through a frozen output head: two matrix products, none of them in backward."""
 
+from itertools import count
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-CHUNK = 128  # positions whose logits exist at a time
+CHUNK = 256  # positions whose logits exist at a time
+BLOCK = 16  # positions whose logits exist in single precision at a time: on a CPU, as many as its cache holds
 
 
 class FrozenHead(torch.autograd.Function):
@@ -36,32 +38,36 @@ class FrozenHead(torch.autograd.Function):
         logps = hidden.new_empty(len(hidden), dtype=exact)
         entropy, mean_logits = torch.zeros_like(logps), torch.zeros_like(logps)
         is_top1 = torch.zeros_like(logps, dtype=torch.bool)
+        block_size = BLOCK if device == "cpu" else CHUNK
         wanted = ctx.needs_input_grad[0]
         slope = torch.empty_like(hidden, dtype=exact) if wanted else None
         with torch.autocast(device, enabled=False):
             for start in range(0, len(hidden), CHUNK):
-                part = slice(start, start + CHUNK)
-                h, y = hidden[part].to(compute), targets[part]
-                z = (h @ frozen.t()).to(exact)
-                if scale != 1.0:
-                    z *= scale
-                top, first = z.max(dim=-1)
-                at_target = z.gather(1, y[:, None])[:, 0]
-                if statistics:
-                    mean_logits[part] = z.mean(dim=-1)
-                    is_top1[part] = first == y
-                z -= top[:, None]
-                shifted = z.clone() if statistics else None
-                z.exp_()
-                total = z.sum(dim=-1)
-                log_total = total.log()
-                logps[part] = at_target - top - log_total
-                if shifted is not None:
-                    entropy[part] = log_total - torch.linalg.vecdot(shifted, z) / total
+                logits = hidden[start : start + CHUNK].to(compute) @ frozen.t()
+                for position, block in zip(count(start, block_size), logits.split(block_size), strict=False):
+                    part = slice(position, position + len(block))
+                    y, z = targets[part], block.to(exact, copy=True)
+                    if scale != 1.0:
+                        z *= scale
+                    top, likeliest = z.max(dim=-1)
+                    at_target = z.gather(1, y[:, None])[:, 0]
+                    if statistics:
+                        mean_logits[part] = z.mean(dim=-1)
+                        is_top1[part] = likeliest == y
+                    z -= top[:, None]
+                    shifted = z.clone() if statistics else None
+                    z.exp_()
+                    total = z.sum(dim=-1)
+                    log_total = total.log()
+                    logps[part] = at_target - top - log_total
+                    if shifted is not None:
+                        entropy[part] = log_total - torch.linalg.vecdot(shifted, z) / total
+                    if slope is not None:
+                        z /= -total[:, None]
+                        z[torch.arange(len(y), device=y.device), y] += 1.0
+                        block.copy_(z)
                 if slope is not None:
-                    z /= -total[:, None]
-                    z[torch.arange(len(y), device=y.device), y] += 1.0
-                    slope[part] = (z.to(compute) @ frozen).to(exact)
+                    slope[start : start + len(logits)] = logits @ frozen
         ctx.save_for_backward(slope)
         ctx.scale, ctx.dtype = scale, hidden.dtype
         ctx.mark_non_differentiable(entropy, mean_logits, is_top1)

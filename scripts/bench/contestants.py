@@ -37,6 +37,9 @@ SETTINGS = {
     "trl_default_compact": Setting(TRLDPOTrainer, TRLDPOConfig, True, "online", F32, compact_head=True),
     "trl_best": Setting(TRLDPOTrainer, TRLDPOConfig, False, "cached", F32, compact_head=True),
     "trl_best_bf16": Setting(TRLDPOTrainer, TRLDPOConfig, False, "cached", BF16, compact_head=True),
+    "trl_best_compiled": Setting(
+        TRLDPOTrainer, TRLDPOConfig, False, "cached", BF16, compact_head=True, extra={"torch_compile": True}
+    ),
     "ours": Setting(DPOTrainer, DPOConfig, False, "cached", BF16, extra={"shared_prefix": "on"}),
     "ours_fp32": Setting(DPOTrainer, DPOConfig, False, "cached", F32, extra={"shared_prefix": "on"}),
     "ours_online": Setting(DPOTrainer, DPOConfig, False, "online", BF16, extra={"shared_prefix": "on"}),

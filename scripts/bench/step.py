@@ -22,6 +22,7 @@ from contestants import Contestant, batch_of
 
 NAMES = ("trl_default", "trl_best", "trl_best_bf16", "ours", "ours_checkpointing", "ours_compiled")
 GRID = {(64, 64): 6, (64, 256): 3, (256, 128): 6, (1024, 128): 2, (2048, 128): 1}  # prompt, response: rounds
+COMPILED = ("ours", "ours_compiled", "trl_best", "trl_best_compiled")  # at one shape: TRL's takes minutes to compile
 MEMORY = ((256, 128), (1024, 128))
 PAIRS = 2
 
@@ -131,6 +132,10 @@ def main() -> None:
             {n: round(r["times_ours"], 2) for n, r in results["steps"][f"{prompt}:{response}"].items()},
         )
     picture(results, options.out.with_suffix(".png"))
+    del contestants
+    found = timed([Contestant(name) for name in COMPILED], 256, 128, 8)
+    results["compiled"] = {"256:128": summary(found, PAIRS * 2 * (256 + 128))}
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

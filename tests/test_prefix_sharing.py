@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
+from packing import skip_the_prefix
 from peft import LoraConfig, get_peft_model
 from torch.random import fork_rng
 from torch.testing import assert_close
@@ -15,7 +16,7 @@ from transformers import HfArgumentParser, MistralConfig, MistralForCausalLM
 from trl import TrlParser
 
 from align import DPOConfig, DPOTrainer
-from align.scoring import attention, shared_prefix
+from align.scoring import shared_prefix
 from align.scoring.lengths import parts_within
 from align.scoring.shared_prefix import SharedPrefixModel, restore
 from align.tiny import tiny_model, tiny_tokenizer
@@ -117,11 +118,6 @@ def test_on_raises_instead_before_the_first_step(tmp_path):
         result.train()
     assert result.state.global_step == 0
     assert all(torch.equal(weight, before[name]) for name, weight in tiny.weights(result).items())
-
-
-def skip_the_prefix(monkeypatch):
-    slices = attention._slices
-    monkeypatch.setattr(attention, "_slices", lambda group: (slice(0, 0), *slices(group)[1:]))
 
 
 def test_auto_notices_a_wrong_mask_and_undoes_what_it_did(tmp_path, monkeypatch, caplog):

@@ -3,7 +3,7 @@
 import packing
 import pytest
 import torch
-from packing import LEFT, RIGHT, built, compare, padded, random
+from packing import LEFT, RIGHT, built, compare, padded, random, skip_the_prefix
 from peft import PromptTuningConfig, get_peft_model
 from trl.trainer.utils import disable_dropout_in_model
 
@@ -104,12 +104,6 @@ def run_on(monkeypatch):
 
     monkeypatch.setattr(shared_prefix, "make_plan", plan)
     return "dense"
-
-
-def skip_the_prefix(monkeypatch):
-    spans = attention._spans
-    monkeypatch.setattr(attention, "_spans", lambda group: (*spans(group)[:2], None))
-    return "cascade"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

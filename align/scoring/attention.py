@@ -23,8 +23,8 @@ NAME = "shared_prefix"
 Kernel = Literal["dense", "cascade", "flex", "causal"]
 """`causal` is wrong on purpose: every position sees all before it. What the equivalence check compares with."""
 SHORT = 1024
-"""Longest prefix or answer, in tokens, up to which backward attends in single precision whatever the queries are in: the
-kernel takes up to three times as long in bfloat16 for 128 of them, and as long for 1024."""
+"""Longest prefix or answer, in tokens, up to which backward attends in single precision whatever the queries are in: in
+bfloat16 the kernel takes up to three times as long for 128 of them, and as long for 1024 (torch 2.13, AVX-512)."""
 _FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 

@@ -101,6 +101,7 @@ LAYOUTS = {
     "single answer": (Group(0, 3, (4,)),),
     "no prefix": (Group(0, 0, (2, 3)),),
     "three answers": (Group(0, 2, (3, 1, 2)),),
+    "neighbours of one length": (Group(0, 3, (2, 2, 1, 2, 2, 2)),),
     "several groups and filler": (Group(0, 2, (1, 2)), Group(5, 0, (2,)), Group(7, 1, (2, 1, 1))),
 }
 

@@ -5,7 +5,7 @@ and everything else stay the model's own. Without a `Packed` argument it is scal
 generation and unpacked scoring go on as before.
 """
 
-from itertools import accumulate, pairwise
+from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -76,9 +76,10 @@ def mask_for(plan: Plan, kernel: Kernel) -> Any:
 class CascadeAttention(torch.autograd.Function):
     """Exact attention in few dense calls per group, without a mask.
 
-    Prefix and answers attend each to themselves in causal calls, and all answers to the prefix in one unmasked call; the
-    two are merged by their log-sum-exps. In backward every partial call is handed the merged output and log-sum-exp,
-    which makes its gradients the exact parts of the whole (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
+    Prefix and answers attend each to themselves in causal calls, neighbours of the same length in one, and all answers to
+    the prefix in one unmasked call; the two are merged by their log-sum-exps. In backward every partial call is handed
+    the merged output and log-sum-exp, which makes its gradients the exact parts of the whole (as in ring attention, Liu
+    et al. 2023, arXiv:2310.01889).
     """
 
     @staticmethod
@@ -95,18 +96,19 @@ class CascadeAttention(torch.autograd.Function):
         out = torch.zeros_like(query)
         logsumexp = query.new_zeros(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
 
-        def attend(rows: slice, columns: slice, *, causal: bool) -> tuple[Tensor, Tensor]:
-            return _FORWARD(query[:, :, rows], k[:, :, columns], v[:, :, columns], 0.0, causal, scale=scale)
+        def attend(rows: Span, columns: Span, *, causal: bool) -> tuple[Tensor, Tensor]:
+            return _FORWARD(_of(query, rows), _of(k, columns), _of(v, columns), 0.0, causal, scale=scale)
 
         for spans, answers, prefix in map(_spans, groups):
             for span in spans:
-                out[:, :, span], logsumexp[:, :, span] = attend(span, span, causal=True)
+                _of(out, span)[:], _of(logsumexp, span)[:] = attend(span, span, causal=True)
             if prefix:
                 onto_prefix, partial = attend(answers, prefix, causal=False)
-                whole = torch.logaddexp(logsumexp[:, :, answers], partial)
-                own = out[:, :, answers] * (logsumexp[:, :, answers] - whole).exp()[..., None]
-                out[:, :, answers] = (own + onto_prefix * (partial - whole).exp()[..., None]).to(out.dtype)
-                logsumexp[:, :, answers] = whole
+                merged, so_far = _of(out, answers), _of(logsumexp, answers)
+                whole = torch.logaddexp(so_far, partial)
+                own = merged * (so_far - whole).exp()[..., None]
+                merged[:] = own + onto_prefix * (partial - whole).exp()[..., None]
+                so_far[:] = whole
         ctx.save_for_backward(query, key, value, out, logsumexp)
         ctx.groups, ctx.scale = groups, scale
         return out
@@ -121,28 +123,46 @@ class CascadeAttention(torch.autograd.Function):
         k, v = _for_each_head(key.to(kind), query), _for_each_head(value.to(kind), query)
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
 
-        def parts(rows: slice, columns: slice, *, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+        def gradients_of(rows: Span, columns: Span, *, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
             return _BACKWARD(
-                grad[:, :, rows], q[:, :, rows], k[:, :, columns], v[:, :, columns],
-                attended[:, :, rows], logsumexp[:, :, rows], 0.0, causal, scale=ctx.scale,
+                _of(grad, rows), _of(q, rows), _of(k, columns), _of(v, columns),
+                _of(attended, rows), _of(logsumexp, rows), 0.0, causal, scale=ctx.scale,
             )  # fmt: skip
 
         for spans, answers, prefix in map(_spans, ctx.groups):
             for span in spans:
-                dq[:, :, span], dk[:, :, span], dv[:, :, span] = parts(span, span, causal=True)
+                _of(dq, span)[:], _of(dk, span)[:], _of(dv, span)[:] = gradients_of(span, span, causal=True)
             if prefix:
-                of_answers, *of_prefix = parts(answers, prefix, causal=False)
-                dq[:, :, answers] += of_answers
-                dk[:, :, prefix] += of_prefix[0]
-                dv[:, :, prefix] += of_prefix[1]
+                found = gradients_of(answers, prefix, causal=False)
+                for total, span, part in zip((dq, dk, dv), (answers, prefix, prefix), found, strict=True):
+                    _of(total, span).add_(part)
         return dq.to(query.dtype), _over_heads(dk, key), _over_heads(dv, value), None, None
 
 
-def _spans(group: Group) -> tuple[list[slice], slice, slice | None]:
+class Span(NamedTuple):
+    """Positions of a packed row that attend in one call: `parts` stretches of the same length, one after the other."""
+
+    start: int
+    stop: int
+    parts: int = 1
+
+
+def _of(x: Tensor, span: Span) -> Tensor:
+    """A span of a (1, heads, packed, ...) tensor as (parts, heads, length, ...), without a copy."""
+    here = x[:, :, span.start : span.stop]
+    return here if span.parts == 1 else here[0].unflatten(1, (span.parts, -1)).transpose(0, 1)
+
+
+def _spans(group: Group) -> tuple[list[Span], Span, Span | None]:
     """What attends to itself, all the answers, and what they attend to besides."""
-    ends = list(accumulate((group.prefix, *group.answers), initial=group.start))
-    prefix, *answers = (slice(a, b) for a, b in pairwise(ends))
-    return [prefix, *answers] if group.prefix else answers, slice(ends[1], ends[-1]), prefix if group.prefix else None
+    at = begin = group.start + group.prefix
+    prefix = Span(group.start, begin) if group.prefix else None
+    spans = [prefix] if prefix else []
+    for length, alike in groupby(group.answers):
+        parts = len(list(alike))
+        spans.append(Span(at, at + parts * length, parts))
+        at += parts * length
+    return spans, Span(begin, at), prefix
 
 
 def _for_each_head(shared: Tensor, query: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize("name", ["dpo", "rpo", "stored"])
 def test_two_processes_equal_one(two, tmp_path, name):
     one, both = ddp_worker.outcome(name, tmp_path, processes=1), two[name]
-    assert both["loss"] == pytest.approx(one["loss"], rel=1e-6, abs=1e-6)
+    assert both["loss"] == pytest.approx(one["loss"], rel=2**-22, abs=1e-6)  # of a loss above 4, its last two bits
     assert both["margins"] == pytest.approx(one["margins"], abs=1e-5)
     assert both["tokens"] == one["tokens"]
     assert both["eval"] == pytest.approx(one["eval"], rel=1e-4, abs=1e-5)

@@ -19,7 +19,7 @@ from align.rundir import METRICS_FILE, RunError, read_metrics
 
 # Shuffled data, accumulation, LoRA dropout, and a logging window that a checkpoint cuts in two.
 OVERRIDES = (
-    "train.max_steps=120", "train.save_steps=15", "train.logging_steps=2", "train.gradient_accumulation_steps=2",
+    "train.max_steps=120", "train.save_steps=25", "train.logging_steps=2", "train.gradient_accumulation_steps=2",
     "lora.lora_dropout=0.1", "train.disable_dropout=false", "train.seed=7", "train.disable_tqdm=true",
 )  # fmt: skip
 TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from .configs.preference_model import PreferenceModelConfig
     from .configs.srpo import SRPOConfig
     from .configs.supervised import SupervisedConfig
+    from .errors import RecipeError
     from .losses import Pair, divergence, dpo_loss, f_dpo_loss, implicit_rewards, rpo_loss, sequence_logps
     from .preference_model import load_preference_base, load_preference_model
-    from .recipe import Recipe, RecipeError, load_recipe
+    from .recipe import Recipe, load_recipe
     from .rewards import make_reward
     from .train import run
     from .trainers import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
@@ -37,7 +38,8 @@ _HOME = {
     "configs.supervised": ("SupervisedConfig",),
     "losses": ("Pair", "divergence", "dpo_loss", "f_dpo_loss", "implicit_rewards", "rpo_loss", "sequence_logps"),
     "preference_model": ("load_preference_base", "load_preference_model"),
-    "recipe": ("Recipe", "RecipeError", "load_recipe"),
+    "errors": ("RecipeError",),
+    "recipe": ("Recipe", "load_recipe"),
     "rewards": ("make_reward",),
     "train": ("run",),
     "trainers": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),

@@ -4,7 +4,6 @@ The Trainer writes a checkpoint file by file. `seal` lists them with size and sh
 checkpoint that a kill cut short has no manifest, and one that was damaged later does not agree with it.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -15,7 +14,8 @@ from typing import Any
 import torch
 from transformers.trainer_pt_utils import safe_globals
 
-from .rundir import RunError, write_text
+from .errors import RunError
+from .files import sha256, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +41,6 @@ def seal(folder: Path, *, step: int, processes: int, reference: dict[str, Any] |
             files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     written = {"step": step, "processes": processes, "reference": reference, "files": files}
     write_text(folder / MANIFEST, json.dumps(written, indent=1) + "\n")
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def manifest(folder: Path) -> dict[str, Any]:

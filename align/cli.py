@@ -12,8 +12,9 @@ import torch
 from . import train
 from .data import DataError
 from .environment import accelerate_file
+from .errors import RunError
 from .recipe import RecipeError, find_recipe, load_recipe, recipes_dir
-from .rundir import RECIPE_FILE, RunError, quiet_upstream
+from .rundir import RECIPE_FILE, quiet_upstream
 
 USER_ERRORS = (RecipeError, DataError, RunError, OSError)  # OSError: a model or a folder that is not there
 
@@ -51,9 +52,9 @@ def _data(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="alignkit data", description=_data.__doc__, allow_abbrev=False)
     parser.add_argument("action", choices=("fix", "pairs"), help="see `alignkit data ACTION --help`")
     if parser.parse_args(argv[:1]).action == "pairs":
-        from .data.pairs import main as act  # noqa: PLC0415 - no other command needs it
+        from align.data.pairs import main as act  # noqa: PLC0415 - no other command needs it
     else:
-        from .data.fix import main as act  # noqa: PLC0415 - no other command needs it
+        from align.data.fix import main as act  # noqa: PLC0415 - no other command needs it
     return act(argv[1:])
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from align.scoring.flops import Architecture, step_flops
+from align.trainers.checkpointing import largest_batch, lengths_of, positions_of
+
 from .data import load_data
 from .recipe import Recipe
-from .scoring.flops import Architecture, step_flops
 from .train import build_trainer
-from .trainers.checkpointing import largest_batch, lengths_of, positions_of
 
 QUANTILES = (0.1, 0.5, 0.9)
 REPETITIONS = 3

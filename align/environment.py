@@ -14,9 +14,9 @@ import yaml
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.utils.versions import require_version
 
-from .data.findings import Finding, Level
+from .errors import RunError
+from .findings import Finding, Level
 from .recipe import Recipe, recipes_dir
-from .rundir import RunError
 
 
 @dataclass(frozen=True)

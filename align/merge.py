@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .rundir import REFERENCE_FILE, RunError, write_text
+from .errors import RunError
+from .files import write_text
+from .rundir import REFERENCE_FILE
 from .soups import Adapter, load_adapter_factors, save_merged, soup, stock
 
 MERGE_FILE = "merge.json"

@@ -3,14 +3,15 @@
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
+from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
+from align.configs.pairwise import PRESETS as PAIRWISE
+from align.configs.pairwise import PairwiseConfig
+from align.configs.preference_model import PreferenceModelConfig
+from align.configs.srpo import SRPOConfig
+from align.configs.supervised import PRESETS as SUPERVISED
+from align.configs.supervised import SupervisedConfig
+
 from .configs import DPOConfig, FDPOConfig, RPOConfig
-from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
-from .configs.pairwise import PRESETS as PAIRWISE
-from .configs.pairwise import PairwiseConfig
-from .configs.preference_model import PreferenceModelConfig
-from .configs.srpo import SRPOConfig
-from .configs.supervised import PRESETS as SUPERVISED
-from .configs.supervised import SupervisedConfig
 from .data import Rows
 
 

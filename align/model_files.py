@@ -4,20 +4,19 @@ Weights are safetensors only: a pickle can run code when it is opened. No file o
 download or run, and no list of files may lead out of its folder.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from .data.findings import printable
-from .rundir import RunError
+from .errors import RunError
+from .files import read_json
+from .findings import printable
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
-MAX_JSON = 64 << 20
 
 
 def check_model_folder(folder: Path) -> None:
@@ -54,27 +53,6 @@ def check_adapter_folder(folder: Path) -> None:
     if settings.get("megatron_config") is not None:
         raise RunError(f"{path}: it makes PEFT import {_shown(settings.get('megatron_core'))}; remove megatron_config")
     _check_weights(folder, "adapter_model")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A settings file of a model folder.
-
-    Raises:
-        RunError: If it is not one JSON object.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise RunError(f"{path}: larger than {MAX_JSON >> 20} MiB; that is no settings file")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, RunError):
-            raise
-        raise RunError(
-            f"{path}: damaged: not valid JSON ({str(error).partition(chr(10))[0]}); fetch it again"
-        ) from None
-    if not isinstance(values, dict):
-        raise RunError(f"{path}: damaged: expected an object; fetch it again")
-    return values
 
 
 def _check_config(path: Path) -> None:

@@ -24,19 +24,15 @@ from transformers import (
 )
 from trl import ModelConfig, get_quantization_config
 
-from .data.findings import printable
+from .errors import RunError
+from .files import cache_dir
+from .findings import printable
 from .model_files import check_adapter_folder, check_model_folder, check_tokenizer_folder
-from .rundir import RunError
 from .tiny import TINY_MODEL, tiny_model, tiny_tokenizer
 
 logger = logging.getLogger(__name__)
 
 PACKAGE_PREFIX = "package:"
-
-
-def cache_dir() -> Path:
-    """Where converted models are kept: `$ALIGNKIT_CACHE`, else `~/.cache/alignkit`."""
-    return Path(os.environ.get("ALIGNKIT_CACHE") or Path.home() / ".cache" / "alignkit")
 
 
 def resolve_model_path(name: str) -> str:

@@ -17,11 +17,12 @@ from torch.random import fork_rng
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from trl import ModelConfig
 
-from .data.polar import polar_answer, polar_prompt
-from .losses.general_preference import general_preference_scores, preference_probability
-from .model_files import read_json
+from align.data.polar import polar_answer, polar_prompt
+from align.losses.general_preference import general_preference_scores, preference_probability
+
+from .errors import RunError
+from .files import read_json, write_text
 from .models import base_model_of, load_adapter, load_tokenizer, load_weights, model_path
-from .rundir import RunError, write_text
 from .scorers import Prompt
 
 SETTINGS = "preference_model.json"

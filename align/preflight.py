@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from align.data.across import refuse_damaged
+from align.data.audit import audit_pairs, audit_sets
+from align.data.lengths import Lengths, draw_lengths, lengths_note, summary
+from align.data.load import read
+from align.data.normalise import ROW, normalise
+from align.data.split import hold_out
+from align.data.tokens import inspect_tokens
+
 from .data import DataError, DataSource, load_data
-from .data.across import refuse_damaged
-from .data.audit import audit_pairs, audit_sets
-from .data.findings import Finding, printable
-from .data.lengths import Lengths, draw_lengths, lengths_note, summary
-from .data.load import read
-from .data.normalise import ROW, normalise
-from .data.split import hold_out
-from .data.tokens import inspect_tokens
 from .environment import Machine, accelerate_file, inspect_machine, inspect_versions
+from .errors import RunError
+from .files import write_text
+from .findings import Finding, printable
 from .recipe import Recipe, RecipeError, load_recipe
-from .rundir import RunError, write_text
 from .sizes import Plan, Size, inspect_adapter, inspect_disk, inspect_schedule, plan
 from .unloaded import read_model
 

@@ -10,13 +10,14 @@ import yaml
 from peft import LoraConfig
 from trl import ModelConfig
 
+from align.data.normalise import REF_COLUMNS
+
 from .data import DataConfig, Rows
-from .data.normalise import REF_COLUMNS
+from .errors import RecipeError, RunError
 from .methods import METHODS
 from .rewards import REWARDS, make_reward
-from .rundir import RunError
 from .sections import EvalConfig, Expectation, Generate, RefConfig
-from .strict import RecipeError, Tree, merge, override, read_tree
+from .strict import Tree, merge, override, read_tree
 from .trust import as_a_file_may_say_it, check_trust
 from .typed import build, describe, nearest
 

@@ -11,13 +11,15 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from align.scoring.lengths import pick_pairs
+from align.trainers.guard import INCIDENT, SKIPPED
+
 from .data import load_data
-from .data.findings import printable
+from .errors import RunError
+from .findings import printable
 from .recipe import load_recipe
-from .rundir import RECIPE_FILE, RunError
-from .scoring.lengths import pick_pairs
+from .rundir import RECIPE_FILE
 from .train import build_trainer
-from .trainers.guard import INCIDENT, SKIPPED
 
 
 class Replayed(NamedTuple):

@@ -27,6 +27,9 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .errors import RunError
+from .files import write_text
+
 logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.resolved.yaml"
@@ -37,21 +40,10 @@ REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
 PACKAGES = ("alignkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "numpy")
 
 
-class RunError(ValueError):
-    """A run directory that cannot be used as asked. The message says what to do."""
-
-
 def quiet_upstream() -> None:
     """Hide deprecations that TRL 1.16 causes inside transformers: nothing a user of ours could mend."""
     for name in ("gradient_checkpointing", "is_gradient_checkpointing"):
         warnings.filterwarnings("ignore", message=f"`{name}` is deprecated", category=FutureWarning)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
 
 
 @contextmanager

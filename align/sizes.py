@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from .data.findings import Finding, printable
+from .findings import Finding, printable
 from .recipe import Recipe
 
 FEW_LAYERS = 0.25  # share of linear layers under which an adapter is likely to miss what was meant

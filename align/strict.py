@@ -7,27 +7,17 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .data.findings import printable
+from .errors import RecipeError
+from .findings import SHOWN_LINE, printable
 
 Where = tuple[str, ...]
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_PROBLEMS = 100
 SHOWN_TEXT = 80
-SHOWN_LINE = 1000
 PATH_KEYS = frozenset({"path", "model_name_or_path"})
 COMMAND_LINE = "command line"
 REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run as written; one line per problem: where, which rule, which value, what to do.
-
-    Control characters are escaped, so that a recipe cannot write to the terminal that shows what is wrong with it.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__("\n".join(printable(line, SHOWN_LINE) for line in message.split("\n")))
 
 
 class Tree:

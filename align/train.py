@@ -15,28 +15,29 @@ from accelerate import PartialState
 from peft import PeftModel
 from transformers import set_seed
 
+from align.rewards.load import columns_of
+from align.trainers.safe_runs import StopOnSignal
+
 from . import models
 from .checkpoints import check, checkpoint_to_resume
 from .data import DataError, load_data
-from .data.findings import printable
+from .errors import RunError
+from .files import write_text
+from .findings import printable
 from .methods import METHODS
 from .preference_model import load_preference_base
 from .recipe import Recipe, RecipeError, load_recipe
 from .rewards import make_reward
-from .rewards.load import columns_of
 from .rundir import (
     ENV_FILE,
     RECIPE_FILE,
     REFERENCE_FILE,
     MetricsFile,
-    RunError,
     claimed,
     data_digest,
     environment,
     quiet_upstream,
-    write_text,
 )
-from .trainers.safe_runs import StopOnSignal
 
 logger = logging.getLogger(__name__)
 

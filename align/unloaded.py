@@ -9,9 +9,10 @@ from peft import PeftConfig
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig
 
-from .data.findings import Finding, printable
+from .files import cache_dir
+from .findings import Finding, printable
 from .model_files import check_adapter_folder, check_model_folder, check_tokenizer_folder
-from .models import PACKAGE_PREFIX, _package_folders, another_model, cache_dir, resolve_model_path
+from .models import PACKAGE_PREFIX, _package_folders, another_model, resolve_model_path
 from .recipe import Recipe
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.data import DataError
+from align.errors import RunError
+from align.files import write_text
 from align.recipe import RecipeError, load_recipe
-from align.rundir import METRICS_FILE, RECIPE_FILE, RunError, quiet_upstream, read_metrics, write_text
+from align.rundir import METRICS_FILE, RECIPE_FILE, quiet_upstream, read_metrics
 
 from .answers_report import prepare
 from .evaluate import JUDGES_FOLDER, evaluate, evaluate_responses

@@ -22,8 +22,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from align.errors import RunError
 from align.models import weights_digest
-from align.rundir import RunError
 
 from .generate import Answer, Decoding, Engine, Job, Model, Prompt, answer_of, prompt_ids, sampled_batches
 

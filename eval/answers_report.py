@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from align.errors import RunError
 from align.recipe import Recipe
 from align.rewards import Reward, load_reward
-from align.rundir import RunError
 
 from .generate import Prompt
 from .judge_kinds import MakeScorer, prepare_judges

@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from align.data.findings import printable
+from align.findings import printable
 
 T = TypeVar("T")
 LARGEST_REPLY = 2**20

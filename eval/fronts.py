@@ -12,15 +12,7 @@ from jaxtyping import Float
 from align.weighting.archive import hypervolume, nondominated
 
 from .measures import rng_of_report
-from .pareto import (
-    DIVISIONS,
-    expected_utility,
-    means_over_prompts,
-    percentiles,
-    r2,
-    sparsity,
-    volume_over_seeds,
-)
+from .pareto import DIVISIONS, expected_utility, means_over_prompts, percentiles, r2, sparsity, volume_over_seeds
 from .sampled import REF
 from .stats import Estimate
 

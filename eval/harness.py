@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from align.rundir import write_text
+from align.files import write_text
 
 from .processes import NoInterpreter, ask_interpreter, last_lines, process_group
 from .stats import Estimate

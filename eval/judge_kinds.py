@@ -6,13 +6,13 @@ from urllib.parse import urlsplit
 
 from trl import ModelConfig
 
-from align.model_files import read_json
+from align.errors import RunError
+from align.files import read_json
 from align.models import another_model, load_model, load_tokenizer
 from align.preference_model import SETTINGS, load_preference_model
 from align.recipe import EvalConfig
 from align.rewards import make_reward
 from align.rewards.load import FACTS
-from align.rundir import RunError
 from align.scorers import RewardScorer, Scorer
 from align.sections import JudgeConfig
 

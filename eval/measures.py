@@ -14,11 +14,11 @@ from torch import Tensor
 
 from align.configs import FDPOConfig
 from align.configs.pairwise import PairwiseConfig
+from align.errors import RunError
 from align.losses.objectives import OBJECTIVES, PairBatch
 from align.losses.preference import Pair, f_dpo_loss, implicit_rewards
 from align.methods import METHODS
 from align.recipe import Recipe
-from align.rundir import RunError
 
 from .calibration import calibration_estimates
 from .comparisons import Comparison, compare_runs

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from align.errors import RunError
 from align.rewards import FACTS, Reward, columns_of, make_reward
-from align.rundir import RunError
 
 from .comparisons import Comparison
 from .found import every_pair, sided_estimates

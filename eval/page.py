@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from align.data.findings import printable
+from align.findings import printable
 
 from .results import REFERENCE, Report
 from .tables import (

@@ -16,9 +16,9 @@ import numpy as np
 
 from align.data.constraints import CHECKERS, Constraint
 from align.data.files import check_file, unpacked
-from align.data.findings import printable
-from align.data.normalise import DataError
 from align.data.rows import RowError, messages_of
+from align.errors import DataError
+from align.findings import printable
 from align.sections import EvalConfig
 from align.typed import describe, nearest
 

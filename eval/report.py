@@ -10,21 +10,11 @@ from typing import Any
 
 import yaml
 
-from align.rundir import write_text
+from align.files import write_text
 
 from .page import to_html
 from .results import Report
-from .tables import (
-    HOLM,
-    INTERVALS,
-    JUDGING,
-    comparison_table,
-    front_note,
-    judge_tables,
-    plain,
-    table,
-    verdict,
-)
+from .tables import HOLM, INTERVALS, JUDGING, comparison_table, front_note, judge_tables, plain, table, verdict
 
 __all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "verdict", "write_report"]
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from align.data.findings import printable
-from align.rundir import RunError
+from align.errors import RunError
+from align.findings import printable
 
 from .sampled import REF, Sampled
 

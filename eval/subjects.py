@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from align.checkpoints import MANIFEST, manifest
+from align.errors import RunError
 from align.models import another_model, load_model, load_tokenizer, weights_digest
 from align.recipe import Recipe, load_recipe
-from align.rundir import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, RunError
+from align.rundir import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
 
 from .generate import Model
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from align.data.findings import printable
+from align.findings import printable
 
 from .ratings import elo
 from .results import Report

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from align.errors import RunError
 from align.recipe import Expectation, Recipe, load_recipe
-from align.rundir import RECIPE_FILE, RunError
+from align.rundir import RECIPE_FILE
 
 from .__main__ import Wanted, report_on
 

@@ -21,9 +21,9 @@ from peft import LoraConfig, PeftConfig
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from align.errors import RunError
 from align.models import model_path
 from align.recipe import Recipe
-from align.rundir import RunError
 
 from . import vllm_worker
 from .generate import Answer, Decoding, Engine, Job, answer_of, seed_of

@@ -17,11 +17,10 @@ import numpy as np
 import yaml
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
+from align.errors import RecipeError, RunError
 from align.recipe import load_recipe
 from align.rewards import REWARDS, load_reward, make_reward
 from align.rewards.load import FACTS
-from align.rundir import RunError
-from align.strict import RecipeError
 from eval.evaluate import Report
 from eval.report import table, to_html, to_json, to_markdown, verdict
 from eval.stats import Estimate

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from align import cli
+from align.errors import RunError
 from align.recipe import recipes_dir
-from align.rundir import RunError
 
 RESOLVED = (recipes_dir() / "rpo" / "tiny.yaml").read_text().replace("../data", str(recipes_dir() / "data"))
 

@@ -6,7 +6,7 @@ from recipes_under_test import GOOD, load
 
 from align import cli, environment
 from align.environment import Machine, accelerate_file, inspect_machine, inspect_versions
-from align.rundir import RunError
+from align.errors import RunError
 
 CPU = Machine(installed=lambda name: True)
 GPU = Machine(gpus=("H100",), installed=lambda name: True)

@@ -9,8 +9,8 @@ from stored_world import make_world, responses
 from test_preference_model_trainer import trained
 
 from align.cli import main as alignkit
+from align.errors import RunError
 from align.recipe import RecipeError, load_recipe
-from align.rundir import RunError
 from eval.__main__ import main
 from eval.judge_kinds import permission, prepare_judges
 

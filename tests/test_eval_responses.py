@@ -5,7 +5,7 @@ import json
 import pytest
 from stored_world import responses, write_lines
 
-from align.rundir import RunError
+from align.errors import RunError
 from eval.responses import is_responses, matched, names_of, read_responses
 from eval.sampled import REF
 

@@ -10,7 +10,7 @@ from stored_world import responses, write_lines
 
 import eval.__main__ as command
 from align.cli import main as alignkit
-from align.rundir import RunError
+from align.errors import RunError
 
 GOOD, BAD, MIXED = "this is a lovely and good film", "this is a bad and awful film", "the film is a film that is long"
 RECIPE = {

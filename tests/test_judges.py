@@ -9,16 +9,7 @@ from numpy.testing import assert_allclose
 
 from align.scorers import RewardScorer, TableScorer, check_matrix
 from align.tiny import tiny_model, tiny_tokenizer
-from eval.judges import (
-    TEMPLATE,
-    Judge,
-    JudgeError,
-    LanguageModelJudge,
-    Question,
-    Verdict,
-    judge_all,
-    question_text,
-)
+from eval.judges import TEMPLATE, Judge, JudgeError, LanguageModelJudge, Question, Verdict, judge_all, question_text
 from eval.winrate import position_bias
 
 CHAT = [{"role": "user", "content": "what is two plus two"}]

@@ -8,16 +8,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from torch.testing import assert_close
 
-from align.losses import (
-    Pair,
-    divergence,
-    dpo_loss,
-    f_dpo_loss,
-    implicit_rewards,
-    log_ratios,
-    rpo_loss,
-    sequence_logps,
-)
+from align.losses import Pair, divergence, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss, sequence_logps
 
 logp = st.floats(-30, 0, allow_subnormal=False)
 beta_ = st.floats(0.01, 2)

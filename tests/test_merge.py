@@ -8,9 +8,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from align.errors import RunError
 from align.merge import MERGE_FILE, main, merge, sweep
 from align.models import load_adapter
-from align.rundir import RunError
 from align.soups import WEIGHTS_FILE, load_adapter_factors, mean_cosine, stock
 from align.tiny import tiny_model, tiny_tokenizer
 

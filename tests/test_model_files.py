@@ -10,8 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from trl import ModelConfig
 
+from align.errors import RunError
 from align.models import load_adapter, load_model, load_tokenizer, resolve_model_path
-from align.rundir import RunError
 from align.tiny import tiny_model, tiny_tokenizer
 
 

@@ -5,10 +5,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig
 
+from align.files import cache_dir
 from align.models import (
     _write_once,
     base_model_of,
-    cache_dir,
     load_adapter,
     load_model,
     load_tokenizer,

@@ -12,7 +12,7 @@ from trl import RLOOConfig as TRLRLOOConfig
 from trl import RLOOTrainer as TRLRLOOTrainer
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
-from align.rundir import RunError
+from align.errors import RunError
 from align.trainers.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
 
 GRPO, RLOO = (DynamicGRPOTrainer, DynamicGRPOConfig), (DynamicRLOOTrainer, DynamicRLOOConfig)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from align.errors import RunError
 from align.rewards import Conciseness, Correctness, make_reward
-from align.rundir import RunError
 from eval import objectives
 from eval.found import every_pair, sided_estimates
 from eval.objectives import check_objectives, objective_report, objective_values

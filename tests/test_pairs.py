@@ -9,17 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.data.difficulty import difficulty, loss_threshold, of_difficulty, with_difficulty
-from align.data.normalise import DataError
-from align.data.selectors import (
-    NoPair,
-    all_pairs,
-    best_sigma,
-    best_worst,
-    best_worst_of,
-    has_reward,
-    margin,
-    verified,
-)
+from align.data.selectors import NoPair, all_pairs, best_sigma, best_worst, best_worst_of, has_reward, margin, verified
+from align.errors import DataError
 
 NAN, INF = math.nan, math.inf
 REWARDS = st.lists(

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from test_preference_model_trainer import NOT_THE_SAME, base, build, plain, trained, with_margins
 from trl import RewardConfig
 
+from align.errors import RunError
 from align.preference_model import SETTINGS, PreferenceModel, load_preference_model
-from align.rundir import RunError
 from align.tiny import tiny_tokenizer
 from align.trainers.preference_model import PreferenceModelTrainer
 

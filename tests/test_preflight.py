@@ -11,7 +11,7 @@ from recipes_under_test import GOOD
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from align import cli, dry_run, preflight
-from align.data.findings import Finding
+from align.findings import Finding
 from align.models import resolve_model_path
 
 ROOT = Path(__file__).parents[1]

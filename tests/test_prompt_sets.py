@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from align.data.constraints import CHECKERS
-from align.data.normalise import DataError
+from align.errors import DataError
 from align.sections import EvalConfig, Generate, PromptSet
 from eval.instructions import instruction_following
 from eval.prompt_sets import NOT_CHECKED, asked, load_prompt_sets, prompt_set_report

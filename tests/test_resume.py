@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 import align
 from align.checkpoints import newest_checkpoint
-from align.rundir import METRICS_FILE, RunError, read_metrics
+from align.errors import RunError
+from align.rundir import METRICS_FILE, read_metrics
 
 # Shuffled data, accumulation, LoRA dropout, and a logging window that a checkpoint cuts in two.
 OVERRIDES = (

@@ -7,9 +7,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from align.errors import RunError
 from align.rewards import make_reward
 from align.rewards.relevance import MINILM, encoder_folder
-from align.rundir import RunError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "sky", "blue", "what", "colour", "is", "the", "train", "late"]
 

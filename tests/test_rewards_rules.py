@@ -8,9 +8,9 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
+from align.errors import RunError
 from align.rewards import FACTS, REWARDS, Constraints, Correctness, columns_of, load_reward, make_reward
 from align.rewards import constraints as constraints_module
-from align.rundir import RunError
 
 
 def ids(*lengths):

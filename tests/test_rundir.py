@@ -11,7 +11,8 @@ import pytest
 
 import align
 from align import train
-from align.rundir import RECIPE_FILE, RunError, claimed
+from align.errors import RunError
+from align.rundir import RECIPE_FILE, claimed
 
 CLAIM = """
 import os, sys, time

@@ -8,9 +8,9 @@ import yaml
 from torch.testing import assert_close
 
 import align
+from align.errors import RunError
 from align.models import load_adapter, load_model, resolve_model_path
 from align.rewards import REWARDS
-from align.rundir import RunError
 from eval.__main__ import main
 from eval.evaluate import evaluate
 from eval.generate import Decoding, generate

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from trl import GRPOConfig as TRLGRPOConfig
 from trl import RLOOConfig as TRLRLOOConfig
 
-from ..weighting.advantages import make_estimator, one_of, within
-from ..weighting.rules import RULES, WeightingRule, make_rule, rule_options
+from align.weighting.advantages import make_estimator, one_of, within
+from align.weighting.rules import RULES, WeightingRule, make_rule, rule_options
+
 from .common import SHARED_PREFIX, SKIPPED, not_honoured, out_of_range, raise_all
 
 _REFUSED = {

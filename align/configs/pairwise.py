@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..losses.objectives import COLUMNS, OBJECTIVES
+from align.losses.objectives import COLUMNS, OBJECTIVES
+
 from .common import defaults_of
 from .preference import PreferenceConfig
 

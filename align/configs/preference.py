@@ -6,7 +6,8 @@ from typing import Literal
 
 from trl import DPOConfig as TRLDPOConfig
 
-from ..losses.divergences import Divergence, divergence
+from align.losses.divergences import Divergence, divergence
+
 from .common import (
     SHARED_PREFIX,
     SKIPPED,

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from trl import RewardConfig
 
-from ..losses.general_preference import check_dimension
+from align.losses.general_preference import check_dimension
+
 from .common import SKIPPED, not_honoured, out_of_range, raise_all, shards_on_cpus
 
 REFUSED = {

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-from ..data.revision import INSTRUCTION
+from align.data.revision import INSTRUCTION
+
 from .preference import PreferenceConfig
 
 

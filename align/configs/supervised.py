@@ -7,16 +7,9 @@ from typing import Any, Literal
 
 from trl import SFTConfig as TRLSFTConfig
 
-from ..losses.tokens import OBJECTIVES
-from .common import (
-    SKIPPED,
-    defaults_of,
-    not_honoured,
-    out_of_range,
-    raise_all,
-    rebalances_batches,
-    shards_on_cpus,
-)
+from align.losses.tokens import OBJECTIVES
+
+from .common import SKIPPED, defaults_of, not_honoured, out_of_range, raise_all, rebalances_batches, shards_on_cpus
 
 REFUSED = {
     "loss_type": "name the loss in `objective`, with its weight",

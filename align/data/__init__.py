@@ -1,6 +1,8 @@
 """Data: the only place that knows data-set columns."""
 
+from align.errors import DataError
+
 from .load import DataConfig, DataSource, load_data, load_preferences
-from .normalise import DataError, Rows
+from .normalise import Rows
 
 __all__ = ["DataConfig", "DataError", "DataSource", "Rows", "load_data", "load_preferences"]

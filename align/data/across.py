@@ -14,8 +14,10 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Int64, UInt64
 
-from .findings import Finding, shown
-from .normalise import ROW, SLICE, DataError
+from align.errors import DataError
+from align.findings import Finding, shown
+
+from .normalise import ROW, SLICE
 
 logger = logging.getLogger(__name__)
 

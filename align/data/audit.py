@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..intervals import wilson
+from align.findings import Finding, shown
+from align.intervals import wilson
+
 from .across import (
     at,
     circular,
@@ -25,7 +27,6 @@ from .across import (
     row_digest,
     slices,
 )
-from .findings import Finding, shown
 from .near_duplicates import near_duplicates
 from .row_rules import RULES, broken
 

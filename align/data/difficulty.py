@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .normalise import REF_COLUMNS, DataError
+from align.errors import DataError
+
+from .normalise import REF_COLUMNS
 
 
 def difficulty(ref_chosen_logps: Sequence[float | int], ref_rejected_logps: Sequence[float | int]) -> list[float]:

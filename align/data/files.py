@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 import yaml
 from datasets.config import HF_DATASETS_CACHE
 
-from .findings import printable
-from .normalise import DataError
+from align.errors import DataError
+from align.findings import printable
+
 from .shape import harmless
 
 MIB = 1 << 20

@@ -17,12 +17,14 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
+from align.errors import DataError
+from align.findings import printable
+
 from .across import collect, contradictory, first_like, row_digest
 from .files import check_file, unpacked
-from .findings import printable
 from .load import DataSource, read
 from .locate import _once
-from .normalise import DataError, layout
+from .normalise import layout
 from .row_rules import CONTROL
 from .rows import LONG_PROMPT, RowError, read_row, repeats
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from .findings import Finding
+from align.findings import Finding
 
 PARTS = ("prompt", "chosen", "rejected")
 COLOURS = {"prompt": "#8a8f98", "chosen": "#1f6feb", "rejected": "#d9730d"}

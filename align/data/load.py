@@ -9,11 +9,13 @@ from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
+from align.errors import DataError
+from align.findings import printable
+
 from .across import refuse_damaged
 from .files import COMPRESSION, check_file, check_folder
-from .findings import printable
 from .locate import bad_line
-from .normalise import REF_COLUMNS, ROW, DataError, Rows, normalise
+from .normalise import REF_COLUMNS, ROW, Rows, normalise
 from .split import hold_out, prompt_position
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from align.findings import printable
+
 from .files import MAX_LINE, unpacked
-from .findings import printable
 
 KINDS = {
     str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null"

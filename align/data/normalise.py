@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from datasets import Dataset, concatenate_datasets
 
+from align.errors import DataError
+
 from .other_rows import read_completion, read_prompt
 from .rows import RowError, read_row
 
@@ -33,10 +35,6 @@ READ = {"pairs": read_row, "completions": read_completion, "prompts": read_promp
 LIKE_A_PROMPT = ("instruction", "question", "query", "input", "context", "Prompt")
 SHOWN = 10
 SLICE = 10_000  # rows that are Python objects at a time
-
-
-class DataError(ValueError):
-    """Data that cannot be trained on as it is. The message names the source, the rows and the reasons."""
 
 
 def normalise(

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from align.errors import DataError
+from align.findings import printable, shown
+
 from .constraints import Constraint
-from .findings import printable, shown
 from .load import DataSource, read
-from .normalise import DataError
 from .reverse import reverse_constraints
 from .rows import RowError, read_row
 from .scored import Scored, completions_of, prompt_of, read_scored, text_of

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .findings import Level, printable
+from align.findings import Level, printable
+
 from .rows import LONG_PROMPT, ROLES, repeats
 
 LONG_ROW = 100_000  # characters

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from .normalise import DataError
+from align.errors import DataError
 
 MAX_DEPTH = 50
 SHAPE = b'[]{}"\nn-0123456789'  # what is looked at; outside of strings, only null begins with an n

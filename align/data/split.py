@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from .normalise import DataError
+from align.errors import DataError
 
 
 def prompt_position(prompt: Any) -> float:

@@ -9,7 +9,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl.data_utils import common_prefix_length
 
-from .findings import Finding, Level, printable
+from align.findings import Finding, Level, printable
+
 from .lengths import PARTS, Lengths, roomy
 
 SLICE = 1000  # rows whose ids are Python objects at a time

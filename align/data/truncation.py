@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from .findings import shown
+from align.errors import DataError
+from align.findings import shown
+
 from .lengths import PARTS
-from .normalise import DataError
 
 SLICE = 1000  # rows read at a time
 

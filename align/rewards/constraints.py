@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..data.constraints import CHECKERS, Constraint
+from align.data.constraints import CHECKERS, Constraint
+
 from .texts import Text, needed, text_of
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..rundir import RunError
-from ..strict import Tree
-from ..typed import build, nearest
+from align.errors import RunError
+from align.strict import Tree
+from align.typed import build, nearest
+
 from .clarity import Clarity
 from .constraints import Constraints
 from .correctness import Correctness

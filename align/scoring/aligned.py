@@ -17,8 +17,8 @@ from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
+from align.files import write_text
 from align.models import load_model, load_tokenizer
-from align.rundir import write_text
 
 from .completions import completion_ids, completion_logps
 

@@ -26,7 +26,7 @@ from jaxtyping import Float64
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from align.models import cache_dir
+from align.files import cache_dir
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class ReferenceStore:
     Args:
         identity: All that determines the values besides the token ids: digests of the weights and the adapter, dtypes,
             attention, reduction. Another identity is another folder.
-        root: Where the folders are; by default `reference` in `align.models.cache_dir()`.
+        root: Where the folders are; by default `reference` in `align.files.cache_dir()`.
 
     Raises:
         ValueError: If the identity has an entry `format`, which is the store's own, or one that is not finite.

@@ -11,9 +11,10 @@ from accelerate import DistributedType
 from datasets import Dataset
 from jaxtyping import Int
 
-from ..losses.preference import sequence_logps
-from ..scoring.memory import Activations, free_bytes, line_through, saved_bytes
-from ..scoring.shared_prefix import SharedPrefixModel
+from align.losses.preference import sequence_logps
+from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
+from align.scoring.shared_prefix import SharedPrefixModel
+
 from .trl_contract import score, scoring_inputs
 
 logger = logging.getLogger(__name__)

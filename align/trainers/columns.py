@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from ..configs import PreferenceConfig
-from ..losses.objectives import COLUMNS
+from align.configs import PreferenceConfig
+from align.losses.objectives import COLUMNS
+
 from .trl_contract import COLUMN
 
 SLICE = 10_000  # rows that are Python objects at a time

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float
 from peft import PeftModel
 from torch import Tensor, nn
 
-from ..losses.preference import Batch
-from ..losses.tokens import nll
+from align.losses.preference import Batch
+from align.losses.tokens import nll
+
 from .columns import wrong_values
 from .metrics import TOKENS, Ratio
 from .trl_contract import fast_head

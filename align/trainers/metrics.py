@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from ..losses.preference import Pair, PreferenceLoss, log_ratios
+from align.losses.preference import Pair, PreferenceLoss, log_ratios
+
 from .trl_contract import Scored
 
 TOKENS = "num_tokens"

@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..configs.online import DynamicConfig, DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
-from ..rundir import RunError
-from ..weighting.advantages import LeaveOneOut, make_estimator
-from ..weighting.rules import Statistics, Weighting, WeightingRule, make_rule
+from align.configs.online import DynamicConfig, DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
+from align.errors import RunError
+from align.weighting.advantages import LeaveOneOut, make_estimator
+from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rule
+
 from .objective_gradients import advantage_gram, grams, token_mask, with_advantages
 from .objective_rewards import PromptDigit, RewardColumns
 from .online import GRPOTrainer, RLOOTrainer

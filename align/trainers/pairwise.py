@@ -4,10 +4,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..configs.pairwise import PairwiseConfig
-from ..losses import Pair, PreferenceLoss
-from ..losses.objectives import PairBatch, pairwise_loss
-from ..losses.pairwise import wpo_weights
+from align.configs.pairwise import PairwiseConfig
+from align.losses import Pair, PreferenceLoss
+from align.losses.objectives import PairBatch, pairwise_loss
+from align.losses.pairwise import wpo_weights
+
 from .preference import PreferenceTrainer
 
 WPO = "wpo_weight"

@@ -14,9 +14,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from trl import DPOTrainer as TRLDPOTrainer
 
-from ..models import weights_digest
-from ..scoring.reference_store import ReferenceStore, sequence_key
-from ..scoring.shared_prefix import SharedPrefixModel
+from align.models import weights_digest
+from align.scoring.reference_store import ReferenceStore, sequence_key
+from align.scoring.shared_prefix import SharedPrefixModel
+
 from .trl_contract import scoring_inputs
 
 logger = logging.getLogger(__name__)

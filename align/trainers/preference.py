@@ -19,12 +19,13 @@ from transformers import (
 from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
 
-from ..configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
-from ..data.truncation import refuse_cut_to_same
-from ..losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
-from ..losses.preference import sequence_logps
-from ..models import keep_quantised_weights_plain
-from ..scoring.lengths import SeededLengthSampler, parts_within, pick_pairs, tokens_of_pairs
+from align.configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
+from align.data.truncation import refuse_cut_to_same
+from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
+from align.losses.preference import sequence_logps
+from align.models import keep_quantised_weights_plain
+from align.scoring.lengths import SeededLengthSampler, parts_within, pick_pairs, tokens_of_pairs
+
 from .alarms import Alarms
 from .checkpointing import lengths_of, positions_of, settle_checkpointing
 from .columns import WithColumns, check_columns, columns_of

@@ -20,16 +20,13 @@ from trl import ModelConfig
 from trl import RewardConfig as TRLRewardConfig
 from trl import RewardTrainer as TRLRewardTrainer
 
-from ..configs.preference_model import PreferenceModelConfig
-from ..data.polar import polar_row
-from ..losses import Pair
-from ..losses.general_preference import (
-    general_preference_loss,
-    general_preference_scores,
-    preference_probability,
-)
-from ..models import keep_quantised_weights_plain
-from ..preference_model import HEADS, load_preference_base, write_settings
+from align.configs.preference_model import PreferenceModelConfig
+from align.data.polar import polar_row
+from align.losses import Pair
+from align.losses.general_preference import general_preference_loss, general_preference_scores, preference_probability
+from align.models import keep_quantised_weights_plain
+from align.preference_model import HEADS, load_preference_base, write_settings
+
 from .common import LogsSums, own_args
 from .dropout import refuse_silent_dropout
 from .metrics import TOKENS, MetricSums, Ratio, accuracy

@@ -8,8 +8,16 @@ import torch
 from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 
-from ..scoring.plan import Plan
-from ..scoring.shared_prefix import NotEquivalent, SharedPrefixModel, check_equivalent, prepare, restore, unsupported
+from align.scoring.plan import Plan
+from align.scoring.shared_prefix import (
+    NotEquivalent,
+    SharedPrefixModel,
+    check_equivalent,
+    prepare,
+    restore,
+    unsupported,
+)
+
 from .trl_contract import dropout_off, fast_head
 
 logger = logging.getLogger(__name__)

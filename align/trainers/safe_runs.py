@@ -13,8 +13,9 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
-from ..checkpoints import check, newest_checkpoint, seal
-from ..rundir import RunError
+from align.checkpoints import check, newest_checkpoint, seal
+from align.errors import RunError
+
 from .guard import NumericalGuard
 
 logger = logging.getLogger(__name__)

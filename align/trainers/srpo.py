@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 
-from ..configs.srpo import SRPOConfig
-from ..data.revision import revision_prompt
-from ..losses import Pair, PreferenceLoss, log_ratios
-from ..losses.srpo import srpo_loss
+from align.configs.srpo import SRPOConfig
+from align.data.revision import revision_prompt
+from align.losses import Pair, PreferenceLoss, log_ratios
+from align.losses.srpo import srpo_loss
+
 from .preference import PreferenceTrainer
 
 ROLES = ("plain", "given_chosen", "given_rejected")

@@ -19,11 +19,12 @@ from transformers import (
 from trl import SFTConfig as TRLSFTConfig
 from trl import SFTTrainer as TRLSFTTrainer
 
-from ..configs.supervised import SupervisedConfig
-from ..losses.preference import Batch, sequence_logps
-from ..losses.tokens import OBJECTIVES, dft, fsft, mean_logps, nll, poft, ref_kl, rwr, rwr_weight, unlikelihood
-from ..models import keep_quantised_weights_plain
-from ..scoring.lengths import SeededLengthSampler
+from align.configs.supervised import SupervisedConfig
+from align.losses.preference import Batch, sequence_logps
+from align.losses.tokens import OBJECTIVES, dft, fsft, mean_logps, nll, poft, ref_kl, rwr, rwr_weight, unlikelihood
+from align.models import keep_quantised_weights_plain
+from align.scoring.lengths import SeededLengthSampler
+
 from .columns import WithColumns, columns_of
 from .common import LogsSums, own_args
 from .completions import (

@@ -49,7 +49,7 @@ from trl.trainer import dpo_trainer
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import RepeatSampler
 
-from ..scoring.head import FrozenHead
+from align.scoring.head import FrozenHead
 
 NOT_FOR_THE_MODEL = frozenset({"completion_mask", "ref_chosen_logps", "ref_rejected_logps"})
 COLUMN = "column."

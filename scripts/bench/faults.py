@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import tiny
 
 from align import DPOConfig, DPOTrainer
-from align.rundir import RunError
+from align.errors import RunError
 
 EACH = 4
 FILES = (

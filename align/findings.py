@@ -40,3 +40,6 @@ def printable(text: str, limit: int = 80) -> str:
     """Text of strangers as it may appear in a terminal: control characters escaped, cut to `limit` characters."""
     cut = text if len(text) <= limit else f"{text[:limit]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+SHOWN_LINE = 1000

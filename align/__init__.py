@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .configs.supervised import SupervisedConfig
     from .errors import RecipeError
     from .losses import Pair, divergence, dpo_loss, f_dpo_loss, implicit_rewards, rpo_loss, sequence_logps
-    from .preference_model import load_preference_base, load_preference_model
-    from .recipe import Recipe, load_recipe
+    from .models.preference_model import load_preference_base, load_preference_model
+    from .recipe.loading import Recipe, load_recipe
     from .rewards import make_reward
     from .train import run
     from .trainers import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
@@ -37,9 +37,9 @@ _HOME = {
     "configs.srpo": ("SRPOConfig",),
     "configs.supervised": ("SupervisedConfig",),
     "losses": ("Pair", "divergence", "dpo_loss", "f_dpo_loss", "implicit_rewards", "rpo_loss", "sequence_logps"),
-    "preference_model": ("load_preference_base", "load_preference_model"),
+    "models.preference_model": ("load_preference_base", "load_preference_model"),
     "errors": ("RecipeError",),
-    "recipe": ("Recipe", "load_recipe"),
+    "recipe.loading": ("Recipe", "load_recipe"),
     "rewards": ("make_reward",),
     "train": ("run",),
     "trainers": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
+from align.recipe.loading import RecipeError, find_recipe, load_recipe, recipes_dir
+from align.runs.directory import RECIPE_FILE, quiet_upstream
+
 from . import train
 from .data import DataError
 from .environment import accelerate_file
 from .errors import RunError
-from .recipe import RecipeError, find_recipe, load_recipe, recipes_dir
-from .rundir import RECIPE_FILE, quiet_upstream
 
 USER_ERRORS = (RecipeError, DataError, RunError, OSError)  # OSError: a model or a folder that is not there
 

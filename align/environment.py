@@ -14,9 +14,10 @@ import yaml
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.utils.versions import require_version
 
+from align.recipe.loading import Recipe, recipes_dir
+
 from .errors import RunError
 from .findings import Finding, Level
-from .recipe import Recipe, recipes_dir
 
 
 @dataclass(frozen=True)

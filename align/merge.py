@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from align.runs.directory import REFERENCE_FILE
+
 from .errors import RunError
 from .files import write_text
-from .rundir import REFERENCE_FILE
 from .soups import Adapter, load_adapter_factors, save_merged, soup, stock
 
 MERGE_FILE = "merge.json"

@@ -20,13 +20,13 @@ from align.data.load import read
 from align.data.normalise import ROW, normalise
 from align.data.split import hold_out
 from align.data.tokens import inspect_tokens
+from align.recipe.loading import Recipe, RecipeError, load_recipe
 
 from .data import DataError, DataSource, load_data
 from .environment import Machine, accelerate_file, inspect_machine, inspect_versions
 from .errors import RunError
 from .files import write_text
 from .findings import Finding, printable
-from .recipe import Recipe, RecipeError, load_recipe
 from .sizes import Plan, Size, inspect_adapter, inspect_disk, inspect_schedule, plan
 from .unloaded import read_model
 

@@ -11,14 +11,14 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from align.recipe.loading import load_recipe
+from align.runs.directory import RECIPE_FILE
 from align.scoring.lengths import pick_pairs
 from align.trainers.guard import INCIDENT, SKIPPED
 
 from .data import load_data
 from .errors import RunError
 from .findings import printable
-from .recipe import load_recipe
-from .rundir import RECIPE_FILE
 from .train import build_trainer
 
 

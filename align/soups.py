@@ -21,10 +21,11 @@ from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from align.models.folders import check_adapter_folder
+from align.runs.directory import REFERENCE_FILE
+
 from .errors import RunError
 from .files import sha256
-from .model_files import check_adapter_folder
-from .rundir import REFERENCE_FILE
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 TRAVELS = ("tokenizer*", "chat_template*", "special_tokens_map.json", "vocab*", "merges.txt", REFERENCE_FILE)

@@ -15,20 +15,12 @@ from accelerate import PartialState
 from peft import PeftModel
 from transformers import set_seed
 
+from align.models import loading as models
+from align.models.preference_model import load_preference_base
+from align.recipe.loading import Recipe, RecipeError, load_recipe
 from align.rewards.load import columns_of
-from align.trainers.safe_runs import StopOnSignal
-
-from . import models
-from .checkpoints import check, checkpoint_to_resume
-from .data import DataError, load_data
-from .errors import RunError
-from .files import write_text
-from .findings import printable
-from .methods import METHODS
-from .preference_model import load_preference_base
-from .recipe import Recipe, RecipeError, load_recipe
-from .rewards import make_reward
-from .rundir import (
+from align.runs.checkpoints import check, checkpoint_to_resume
+from align.runs.directory import (
     ENV_FILE,
     RECIPE_FILE,
     REFERENCE_FILE,
@@ -38,6 +30,14 @@ from .rundir import (
     environment,
     quiet_upstream,
 )
+from align.trainers.safe_runs import StopOnSignal
+
+from .data import DataError, load_data
+from .errors import RunError
+from .files import write_text
+from .findings import printable
+from .methods import METHODS
+from .rewards import make_reward
 
 logger = logging.getLogger(__name__)
 

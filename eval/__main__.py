@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from align.data import DataError
 from align.errors import RunError
 from align.files import write_text
-from align.recipe import RecipeError, load_recipe
-from align.rundir import METRICS_FILE, RECIPE_FILE, quiet_upstream, read_metrics
+from align.recipe.loading import RecipeError, load_recipe
+from align.runs.directory import METRICS_FILE, RECIPE_FILE, quiet_upstream, read_metrics
 
 from .answers_report import prepare
 from .evaluate import JUDGES_FOLDER, evaluate, evaluate_responses

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from align.recipe import Generate
+from align.recipe.loading import Generate
 
 from .answers import stored_answers
 from .generate import Answer, Decoding, Engine, Prompt, generate

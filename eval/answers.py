@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from align.errors import RunError
-from align.models import weights_digest
+from align.models.loading import weights_digest
 
 from .generate import Answer, Decoding, Engine, Job, Model, Prompt, answer_of, prompt_ids, sampled_batches
 

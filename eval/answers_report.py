@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import RunError
-from align.recipe import Recipe
+from align.recipe.loading import Recipe
 from align.rewards import Reward, load_reward
 
 from .generate import Prompt

@@ -11,7 +11,7 @@ from datasets import Dataset
 from align.data import load_data
 from align.errors import RunError
 from align.files import write_text
-from align.recipe import Generate
+from align.recipe.loading import Generate
 
 from .answering import Asking, ask_all, decoding_of, sampled_texts, template_digest, token_estimates
 from .answers_report import Prepared, add_prompt_set, measure_answers, of_prompt_set, prepare

@@ -8,13 +8,13 @@ from trl import ModelConfig
 
 from align.errors import RunError
 from align.files import read_json
-from align.models import another_model, load_model, load_tokenizer
-from align.preference_model import SETTINGS, load_preference_model
-from align.recipe import EvalConfig
+from align.models.loading import another_model, load_model, load_tokenizer
+from align.models.preference_model import SETTINGS, load_preference_model
+from align.recipe.loading import EvalConfig
+from align.recipe.sections import JudgeConfig
 from align.rewards import make_reward
 from align.rewards.load import FACTS
 from align.scorers import RewardScorer, Scorer
-from align.sections import JudgeConfig
 
 from .endpoint import Endpoint
 from .endpoint_judge import EndpointJudge

@@ -18,7 +18,7 @@ from align.errors import RunError
 from align.losses.objectives import OBJECTIVES, PairBatch
 from align.losses.preference import Pair, f_dpo_loss, implicit_rewards
 from align.methods import METHODS
-from align.recipe import Recipe
+from align.recipe.loading import Recipe
 
 from .calibration import calibration_estimates
 from .comparisons import Comparison, compare_runs
@@ -45,7 +45,7 @@ def check_writes_answers(name: str, recipe: Recipe) -> None:
     if METHODS[recipe.method].model == "preference":
         raise RunError(
             f"{name}: method {recipe.method!r} trains a model that judges answers and writes none; load it with "
-            "align.preference_model.load_preference_model(FOLDER), FOLDER being the run's adapter/ or model/, and call "
+            "align.models.preference_model.load_preference_model(FOLDER), FOLDER being the run's adapter/ or model/, and call "
             "its prefer(prompt, answers)"
         )
 

@@ -19,8 +19,8 @@ from align.data.files import check_file, unpacked
 from align.data.rows import RowError, messages_of
 from align.errors import DataError
 from align.findings import printable
-from align.sections import EvalConfig
-from align.typed import describe, nearest
+from align.recipe.sections import EvalConfig
+from align.strict.fields import describe, nearest
 
 from .found import Found, every_pair, sided_estimates
 from .generate import Prompt

@@ -11,11 +11,11 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
-from align.checkpoints import MANIFEST, manifest
 from align.errors import RunError
-from align.models import another_model, load_model, load_tokenizer, weights_digest
-from align.recipe import Recipe, load_recipe
-from align.rundir import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
+from align.models.loading import another_model, load_model, load_tokenizer, weights_digest
+from align.recipe.loading import Recipe, load_recipe
+from align.runs.checkpoints import MANIFEST, manifest
+from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
 
 from .generate import Model
 

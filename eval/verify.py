@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from align.errors import RunError
-from align.recipe import Expectation, Recipe, load_recipe
-from align.rundir import RECIPE_FILE
+from align.recipe.loading import Expectation, Recipe, load_recipe
+from align.runs.directory import RECIPE_FILE
 
 from .__main__ import Wanted, report_on
 

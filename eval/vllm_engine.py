@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from align.errors import RunError
-from align.models import model_path
-from align.recipe import Recipe
+from align.models.loading import model_path
+from align.recipe.loading import Recipe
 
 from . import vllm_worker
 from .generate import Answer, Decoding, Engine, Job, answer_of, seed_of

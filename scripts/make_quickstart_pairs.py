@@ -15,7 +15,7 @@ from pathlib import Path
 from trl import ModelConfig
 
 from align.data.split import prompt_position
-from align.models import load_model, load_tokenizer
+from align.models.loading import load_model, load_tokenizer
 from align.rewards import positive_sentiment
 from eval.generate import Decoding, generate
 

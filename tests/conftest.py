@@ -66,13 +66,13 @@ def sampled(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return importlib.import_module("align.tiny").tiny_tokenizer()
+    return importlib.import_module("align.models.tiny").tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
     """Peaked enough to have opinions: a random model's softmax is nearly flat."""
-    made = importlib.import_module("align.tiny").tiny_model(tokenizer).eval()
+    made = importlib.import_module("align.models.tiny").tiny_model(tokenizer).eval()
     made.lm_head.weight.data *= 20
     return made
 

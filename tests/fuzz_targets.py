@@ -18,7 +18,7 @@ import yaml
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
 from align.errors import RecipeError, RunError
-from align.recipe import load_recipe
+from align.recipe.loading import load_recipe
 from align.rewards import REWARDS, load_reward, make_reward
 from align.rewards.load import FACTS
 from eval.evaluate import Report

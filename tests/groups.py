@@ -4,7 +4,7 @@ import tiny
 from datasets import Dataset
 from peft import LoraConfig
 
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.tiny import tiny_model, tiny_tokenizer
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("say hi", "count to three please", "up", "name a colour")]
 

@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.tiny import tiny_model, tiny_tokenizer
 from align.weighting import Weighting, WeightingRule
 
 WORDS = ("say hi", "count to three please", "up", "name a colour", "what is two", "sing", "why not", "go on then")

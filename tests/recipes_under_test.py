@@ -2,7 +2,7 @@
 
 import pytest
 
-from align.recipe import RecipeError, load_recipe
+from align.recipe.loading import RecipeError, load_recipe
 
 GOOD = """\
 method: rpo

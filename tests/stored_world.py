@@ -5,7 +5,7 @@ import json
 import torch
 import yaml
 
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.tiny import tiny_model, tiny_tokenizer
 
 PROMPTS = ["what is up", "is the sky blue", "two plus two is", "say hello", "name a colour", "name a number"]
 

@@ -13,7 +13,7 @@ from datasets import Dataset
 from peft import LoraConfig
 
 from align.configs.supervised import SupervisedConfig
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.tiny import tiny_model, tiny_tokenizer
 from align.trainers.supervised import SupervisedTrainer
 
 OBJECTIVES = {

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from align import DPOConfig, DPOTrainer
-from align.checkpoints import MANIFEST, check, checkpoint_to_resume, manifest, newest_checkpoint
 from align.errors import RunError
+from align.runs.checkpoints import MANIFEST, check, checkpoint_to_resume, manifest, newest_checkpoint
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin", "tokenizer.json")  # fmt: skip
 

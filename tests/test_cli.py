@@ -9,7 +9,7 @@ import pytest
 
 from align import cli
 from align.errors import RunError
-from align.recipe import recipes_dir
+from align.recipe.loading import recipes_dir
 
 RESOLVED = (recipes_dir() / "rpo" / "tiny.yaml").read_text().replace("../data", str(recipes_dir() / "data"))
 

@@ -10,7 +10,7 @@ import ddp_worker
 import pytest
 
 import align
-from align.rundir import read_metrics
+from align.runs.directory import read_metrics
 
 pytestmark = pytest.mark.ddp
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ import pytest
 
 from align import cli, dry_run
 from align.data import load_preferences
-from align.recipe import load_recipe
+from align.recipe.loading import load_recipe
 from align.scoring.flops import count_flops
 from align.train import build_trainer
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from transformers import PreTrainedTokenizerFast
 
 from align import DPOConfig, DPOTrainer
-from align.tiny import tiny_model
+from align.models.tiny import tiny_model
 from eval import Decoding, PairScores, completion_logps, generate, ranking_estimates, rankings, sampled_kl
 from eval.generate import prompt_ids
 from eval.scoring import completion_ids, pair_ids

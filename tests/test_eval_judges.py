@@ -10,7 +10,7 @@ from test_preference_model_trainer import trained
 
 from align.cli import main as alignkit
 from align.errors import RunError
-from align.recipe import RecipeError, load_recipe
+from align.recipe.loading import RecipeError, load_recipe
 from eval.__main__ import main
 from eval.judge_kinds import permission, prepare_judges
 

@@ -135,7 +135,7 @@ def test_a_group_trainer_skips_too(tmp_path):
 @pytest.fixture
 def poisoned(tmp_path, monkeypatch):
     """A run of a model in which one word, of one pair, has an embedding that is not a number."""
-    from align import models  # noqa: PLC0415
+    from align.models import loading as models  # noqa: PLC0415
 
     load = models.load_model
 

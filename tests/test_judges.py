@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scorers import RewardScorer, TableScorer, check_matrix
-from align.tiny import tiny_model, tiny_tokenizer
 from eval.judges import TEMPLATE, Judge, JudgeError, LanguageModelJudge, Question, Verdict, judge_all, question_text
 from eval.winrate import position_bias
 

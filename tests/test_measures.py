@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from align.errors import RunError
-from align.recipe import load_recipe
+from align.recipe.loading import load_recipe
 from eval import measures
 from eval.diversity import distinct, self_bleu
 from eval.evaluate import Report

@@ -12,8 +12,8 @@ from torch import nn
 
 from align import DPOConfig, DPOTrainer
 from align.data import normalise
+from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
-from align.tiny import tiny_model, tiny_tokenizer
 from align.trainers import checkpointing
 from align.trainers.checkpointing import largest_batch, lengths_of, positions_of
 

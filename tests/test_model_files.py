@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model
 from trl import ModelConfig
 
 from align.errors import RunError
-from align.models import load_adapter, load_model, load_tokenizer, resolve_model_path
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.loading import load_adapter, load_model, load_tokenizer, resolve_model_path
+from align.models.tiny import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture

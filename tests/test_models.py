@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig
 
 from align.files import cache_dir
-from align.models import (
+from align.models.loading import (
     _write_once,
     base_model_of,
     load_adapter,
@@ -15,7 +15,7 @@ from align.models import (
     resolve_model_path,
     weights_digest,
 )
-from align.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
+from align.models.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 import align
 from align.data import load_data
-from align.rundir import METRICS_FILE, read_metrics
+from align.runs.directory import METRICS_FILE, read_metrics
 from eval.generate import Decoding, generate
 from eval.objectives import check_objectives, objective_report
 from eval.plots_pareto import objective_pictures

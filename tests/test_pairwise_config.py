@@ -8,7 +8,7 @@ import tiny
 from align.configs import ConfigError, DPOConfig
 from align.configs.pairwise import PRESETS, SETTINGS, PairwiseConfig
 from align.losses import OBJECTIVES
-from align.typed import _fits
+from align.strict.fields import _fits
 
 
 def config(tmp_path, **kw):

@@ -12,8 +12,8 @@ from test_preference_model_trainer import NOT_THE_SAME, base, build, plain, trai
 from trl import RewardConfig
 
 from align.errors import RunError
-from align.preference_model import SETTINGS, PreferenceModel, load_preference_model
-from align.tiny import tiny_tokenizer
+from align.models.preference_model import SETTINGS, PreferenceModel, load_preference_model
+from align.models.tiny import tiny_tokenizer
 from align.trainers.preference_model import PreferenceModelTrainer
 
 CHAT = [{"role": "user", "content": "what is the sky"}]

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 from trl import ModelConfig, RewardConfig, RewardTrainer
 
 from align.configs.preference_model import PreferenceModelConfig
-from align.preference_model import PreferenceModel, load_preference_base
-from align.tiny import tiny_tokenizer
+from align.models.preference_model import PreferenceModel, load_preference_base
+from align.models.tiny import tiny_tokenizer
 from align.trainers.preference_model import PreferenceModelTrainer
 
 NOT_THE_SAME = ("runtime", "per_second", "preparation_time")

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from align import cli, dry_run, preflight
 from align.findings import Finding
-from align.models import resolve_model_path
+from align.models.loading import resolve_model_path
 
 ROOT = Path(__file__).parents[1]
 ROWS = [

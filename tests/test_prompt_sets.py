@@ -8,7 +8,7 @@ import pytest
 
 from align.data.constraints import CHECKERS
 from align.errors import DataError
-from align.sections import EvalConfig, Generate, PromptSet
+from align.recipe.sections import EvalConfig, Generate, PromptSet
 from eval.instructions import instruction_following
 from eval.prompt_sets import NOT_CHECKED, asked, load_prompt_sets, prompt_set_report
 from eval.refusals import refusal_balance

@@ -6,8 +6,8 @@ import json
 import pytest
 import smollm2
 
-from align.models import load_model, load_tokenizer
-from align.sections import EvalConfig, Generate, PromptSet
+from align.models.loading import load_model, load_tokenizer
+from align.recipe.sections import EvalConfig, Generate, PromptSet
 from eval.generate import Decoding, generate
 from eval.prompt_sets import asked, load_prompt_sets, prompt_set_report
 from eval.sampled import Sampled

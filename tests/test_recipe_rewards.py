@@ -5,7 +5,7 @@ import yaml
 
 import align
 from align.data import DataError
-from align.recipe import RecipeError, load_recipe
+from align.recipe.loading import RecipeError, load_recipe
 from align.rewards import REWARDS
 
 ROW = {"prompt": "two and two", "answer": "4"}

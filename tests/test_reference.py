@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import align
-from align.models import load_model, weights_digest
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.loading import load_model, weights_digest
+from align.models.tiny import tiny_model, tiny_tokenizer
 from eval.__main__ import main as evaluate
 
 FAST = ("train.max_steps=2", "train.logging_steps=1", 'train.save_strategy="no"')

@@ -14,9 +14,9 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
 import align
-from align.checkpoints import newest_checkpoint
 from align.errors import RunError
-from align.rundir import METRICS_FILE, read_metrics
+from align.runs.checkpoints import newest_checkpoint
+from align.runs.directory import METRICS_FILE, read_metrics
 
 # Shuffled data, accumulation, LoRA dropout, and a logging window that a checkpoint cuts in two.
 OVERRIDES = (

@@ -11,8 +11,8 @@ from recipes_under_test import GOOD, load
 
 import eval.__main__ as command
 from align.errors import RunError
+from align.models.tiny import tiny_model, tiny_tokenizer
 from align.rewards import REWARDS, load_reward, positive_sentiment, sentiment
-from align.tiny import tiny_model, tiny_tokenizer
 from eval.evaluate import evaluate
 from eval.subjects import Subject, Use
 

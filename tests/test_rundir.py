@@ -12,12 +12,12 @@ import pytest
 import align
 from align import train
 from align.errors import RunError
-from align.rundir import RECIPE_FILE, claimed
+from align.runs.directory import RECIPE_FILE, claimed
 
 CLAIM = """
 import os, sys, time
 from pathlib import Path
-from align.rundir import claimed
+from align.runs.directory import claimed
 with claimed(Path(sys.argv[1]), resume=True, overwrite=False):
     worker = os.fork()
     if worker:

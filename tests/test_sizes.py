@@ -10,7 +10,7 @@ from recipes_under_test import GOOD, load
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig
 
 from align import sizes
-from align.recipe import load_recipe
+from align.recipe.loading import load_recipe
 from align.sizes import Plan, Size, checkpoint_bytes, inspect_adapter, inspect_disk, inspect_schedule, plan
 from align.train import run
 

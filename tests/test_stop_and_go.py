@@ -16,9 +16,9 @@ from test_resume import OVERRIDES, records
 
 import align
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-from align.checkpoints import check, newest_checkpoint
 from align.errors import RunError
-from align.rundir import METRICS_FILE, read_metrics
+from align.runs.checkpoints import check, newest_checkpoint
+from align.runs.directory import METRICS_FILE, read_metrics
 
 NOT_THE_SAME = ("runtime", "per_second", "step_time", "flos", "train_loss")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recipes_under_test import GOOD, load, problems
 
-from align.recipe import RecipeError, load_recipe
+from align.recipe.loading import RecipeError, load_recipe
 
 
 def test_reads_a_recipe(folder):

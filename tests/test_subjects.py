@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 import align
 from align.errors import RunError
-from align.models import load_adapter, load_model, resolve_model_path
+from align.models.loading import load_adapter, load_model, resolve_model_path
 from align.rewards import REWARDS
 from eval.__main__ import main
 from eval.evaluate import evaluate

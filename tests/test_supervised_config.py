@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from align.configs.common import ConfigError
 from align.configs.supervised import PRESETS, SupervisedConfig
 from align.losses.tokens import OBJECTIVES
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.tiny import tiny_model, tiny_tokenizer
 from align.trainers.supervised import SupervisedTrainer
 
 

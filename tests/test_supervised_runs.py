@@ -12,9 +12,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch.testing import assert_close
 
 from align.losses.tokens import OBJECTIVES
-from align.models import load_model, load_tokenizer
-from align.recipe import recipes_dir
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.loading import load_model, load_tokenizer
+from align.models.tiny import tiny_model, tiny_tokenizer
+from align.recipe.loading import recipes_dir
 from align.trainers.completions import score
 from align.trainers.supervised import SupervisedTrainer
 

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from align import DPOConfig, DPOTrainer
+from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scoring.reference_store import ReferenceStore
-from align.tiny import tiny_model, tiny_tokenizer
 from eval.scoring import stored
 
 

@@ -15,7 +15,7 @@ from align.data import DataError
 from align.data.lengths import draw_lengths, lengths_note, roomy, summary
 from align.data.tokens import encode_all, inspect_tokens
 from align.data.truncation import refuse_cut_to_same
-from align.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
+from align.models.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
 HEAD = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 PLAIN = [

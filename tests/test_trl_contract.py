@@ -14,7 +14,7 @@ from trl.trainer import utils as trl_utils
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from align import DPOConfig, DPOTrainer
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.tiny import tiny_model, tiny_tokenizer
 from align.trainers import trl_contract
 from align.trainers.trl_contract import NOT_FOR_THE_MODEL, dropout_off, fast_head, score
 

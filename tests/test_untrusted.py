@@ -14,9 +14,9 @@ from recipes_under_test import GOOD, load, problems
 
 import align
 from align.errors import RecipeError, RunError
-from align.recipe import load_recipe, recipes_dir
+from align.recipe.loading import load_recipe, recipes_dir
 from align.rewards import load_reward
-from align.strict import MAX_BYTES
+from align.strict.yaml_tree import MAX_BYTES
 from eval.evaluate import Report
 from eval.report import table, to_html, to_json, to_markdown, verdict
 from eval.stats import Estimate

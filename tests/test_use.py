@@ -11,7 +11,7 @@ from trl import DPOConfig as TRLDPOConfig
 import align
 from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPOTrainer
 from align.configs import ConfigError
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.tiny import tiny_model, tiny_tokenizer
 
 
 class Counter(TrainerCallback):

@@ -9,7 +9,7 @@ import yaml
 
 import align
 from align import cli
-from align.recipe import Expectation, load_recipe, recipes_dir
+from align.recipe.loading import Expectation, load_recipe, recipes_dir
 from align.rewards import REWARDS
 from eval.__main__ import main as evaluate
 from eval.verify import Checked, same_training
@@ -88,7 +88,7 @@ def test_a_line_says_what_was_expected_and_measured(wanted, words):
 def test_a_recipe_names_a_direction(home):
     recipe = load_recipe(home / "dpo.yaml")
     assert recipe.expect["jensen_shannon"].direction == "at_most"
-    with pytest.raises(align.recipe.RecipeError, match="direction"):
+    with pytest.raises(align.recipe.loading.RecipeError, match="direction"):
         load_recipe(home / "dpo.yaml", ["expect.jensen_shannon.direction=below"])
 
 
@@ -250,4 +250,4 @@ def test_a_judge_is_refused_before_any_weight_is_loaded(home, tmp_path, capsys, 
     monkeypatch.setattr("eval.__main__.load_subject", lambda *_: pytest.fail("loaded"))
     for words in ([str(tmp_path / "judge")], [str(home / "a"), str(tmp_path / "judge")]):
         assert evaluate(words) == 2
-        assert "align.preference_model.load_preference_model(FOLDER)" in capsys.readouterr().err
+        assert "align.models.preference_model.load_preference_model(FOLDER)" in capsys.readouterr().err

@@ -14,8 +14,8 @@ from trl import ModelConfig
 
 import align
 from align.errors import RunError
-from align.models import load_model, load_tokenizer, model_path
-from align.recipe import load_recipe
+from align.models.loading import load_model, load_tokenizer, model_path
+from align.recipe.loading import load_recipe
 from eval.__main__ import main
 from eval.answers import AnswersError, read_answers, stored_answers
 from eval.generate import Decoding, Job, generate, seed_of

@@ -12,7 +12,7 @@ from datasets import concatenate_datasets
 from transformers import TrainerCallback
 
 from align import DPOConfig, DPOTrainer
-from align.checkpoints import newest_checkpoint
+from align.runs.checkpoints import newest_checkpoint
 
 
 class KillWorker(TrainerCallback):

@@ -1,9 +1,9 @@
-"""Small data, models and trainers for tests; the model itself is `align.tiny`."""
+"""Small data, models and trainers for tests; the model itself is `align.models.tiny`."""
 
 from datasets import Dataset
 from peft import LoraConfig
 
-from align.tiny import tiny_model, tiny_tokenizer
+from align.models.tiny import tiny_model, tiny_tokenizer
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 

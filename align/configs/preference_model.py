@@ -10,7 +10,7 @@ from align.losses.general_preference import check_dimension
 from .common import SKIPPED, not_honoured, out_of_range, raise_all, shards_on_cpus
 
 REFUSED = {
-    "model_init_kwargs": "load the model with align.preference_model.load_preference_base and pass it",
+    "model_init_kwargs": "load the model with align.models.preference_model.load_preference_base and pass it",
     "trust_remote_code": "code of a model is never run",
     "label_smoothing_factor": "it smooths cross-entropy, which is not the loss here",
     "pad_token": "deprecated by TRL; set tokenizer.pad_token",

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import RunError
-from align.strict import Tree
-from align.typed import build, nearest
+from align.strict.fields import build, nearest
+from align.strict.yaml_tree import Tree
 
 from .clarity import Clarity
 from .constraints import Constraints

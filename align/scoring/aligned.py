@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from align.files import write_text
-from align.models import load_model, load_tokenizer
+from align.models.loading import load_model, load_tokenizer
 
 from .completions import completion_ids, completion_logps
 

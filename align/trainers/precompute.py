@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from trl import DPOTrainer as TRLDPOTrainer
 
-from align.models import weights_digest
+from align.models.loading import weights_digest
 from align.scoring.reference_store import ReferenceStore, sequence_key
 from align.scoring.shared_prefix import SharedPrefixModel
 

@@ -24,8 +24,8 @@ from align.configs.preference_model import PreferenceModelConfig
 from align.data.polar import polar_row
 from align.losses import Pair
 from align.losses.general_preference import general_preference_loss, general_preference_scores, preference_probability
-from align.models import keep_quantised_weights_plain
-from align.preference_model import HEADS, load_preference_base, write_settings
+from align.models.loading import keep_quantised_weights_plain
+from align.models.preference_model import HEADS, load_preference_base, write_settings
 
 from .common import LogsSums, own_args
 from .dropout import refuse_silent_dropout
@@ -42,13 +42,13 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
     are 1. With dimension 1, τ = 1 and no margin the steps are TRL's.
 
     The head is always trained and saved, with the adapter too: the adapter's task is set to SEQ_CLS, for which PEFT keeps
-    the head among its `modules_to_save`. `align.preference_model.load_preference_model` loads what was saved.
+    the head among its `modules_to_save`. `align.models.preference_model.load_preference_model` loads what was saved.
 
     Metrics are sums over examples. `margin` is s(chosen > rejected), `probability` that of the chosen answer without the
     margin of the data; a tie counts one half in `accuracy`; `rewards/*` exist for dimension 1.
 
     Args:
-        model: From `align.preference_model.load_preference_base`, or a name, which is loaded in float32.
+        model: From `align.models.preference_model.load_preference_base`, or a name, which is loaded in float32.
         args: The configuration.
         data_collator: See TRL's RewardTrainer, as for everything below.
         train_dataset: Pairs: `prompt`, `chosen`, `rejected`, as text or messages.
@@ -97,7 +97,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
         if model.config.num_labels != args.dimension:
             raise ValueError(
                 f"{where}: the head of the model must have dimension={args.dimension} outputs, got "
-                f"{model.config.num_labels}; load it with align.preference_model.load_preference_base"
+                f"{model.config.num_labels}; load it with align.models.preference_model.load_preference_base"
             )
         self.sums = MetricSums()
         with one_label(model):

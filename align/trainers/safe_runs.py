@@ -13,8 +13,8 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
-from align.checkpoints import check, newest_checkpoint, seal
 from align.errors import RunError
+from align.runs.checkpoints import check, newest_checkpoint, seal
 
 from .guard import NumericalGuard
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class SafeRuns:
     """A Trainer whose checkpoints are whole or passed over. Mixed in before the Trainer.
 
-    A checkpoint is sealed with a manifest once it is written (`align.checkpoints`), and older ones are deleted only
+    A checkpoint is sealed with a manifest once it is written (`align.runs.checkpoints`), and older ones are deleted only
     then, so `save_total_limit` never deletes the last good one. `train(resume_from_checkpoint=True)` takes the latest
     intact one; a path must name an intact one. Steps that are not finite are skipped (`NumericalGuard`).
 

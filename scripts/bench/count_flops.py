@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from align.models import resolve_model_path
+from align.models.loading import resolve_model_path
 from align.scoring.flops import Architecture, count_flops, step_flops
 from align.scoring.shared_prefix import SharedPrefixModel, prepare
 from align.trainers.trl_contract import fast_head

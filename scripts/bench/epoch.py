@@ -21,7 +21,7 @@ from datasets import Dataset, load_dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from align.models import resolve_model_path
+from align.models.loading import resolve_model_path
 
 NAMES = ("trl_default", "trl_best", "trl_best_bf16", "ours")
 PAIRS, PER_STEP, MAX_LENGTH, REPETITIONS = 8, 4, 512, 3

@@ -70,7 +70,7 @@ def rows_of(source: str, folder: Path, scratch: Path) -> Path:
 def one(name: str, folder: Path) -> dict:
     """Train in this process."""
     from align import run  # noqa: PLC0415
-    from align.recipe import load_recipe  # noqa: PLC0415
+    from align.recipe.loading import load_recipe  # noqa: PLC0415
 
     recipe, method, source, batch, length, rate, more = RUNS[name]
     with tempfile.TemporaryDirectory() as scratch:

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from align.checkpoints import MANIFEST
+from align.runs.checkpoints import MANIFEST
 
 METHODS = ("dpo", "rpo", "fdpo", "grpo", "rloo")
 KILLS = 40
@@ -44,7 +44,7 @@ def child(method: str, run: Path) -> None:
     from groups import group_trainer  # noqa: PLC0415
 
     from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # noqa: PLC0415
-    from align.checkpoints import newest_checkpoint  # noqa: PLC0415
+    from align.runs.checkpoints import newest_checkpoint  # noqa: PLC0415
 
     cls, config = (GRPOTrainer, GRPOConfig) if method == "grpo" else (RLOOTrainer, RLOOConfig)
     trainer = group_trainer(

@@ -105,8 +105,8 @@ def one(job: dict, folder: Path, out: Path, target: Path) -> None:
     from trl import ModelConfig  # noqa: PLC0415
 
     from align import run  # noqa: PLC0415
-    from align.models import load_adapter, load_model, load_tokenizer  # noqa: PLC0415
-    from align.rundir import METRICS_FILE, read_metrics  # noqa: PLC0415
+    from align.models.loading import load_adapter, load_model, load_tokenizer  # noqa: PLC0415
+    from align.runs.directory import METRICS_FILE, read_metrics  # noqa: PLC0415
 
     torch.set_num_threads(1)
     settings = ModelConfig(model_name_or_path=str(out / "warm"), dtype="float32")

@@ -89,7 +89,7 @@ def one(job: dict, data: Path, out: Path) -> None:
     from trl import ModelConfig  # noqa: PLC0415
 
     from align import FDPOConfig, FDPOTrainer  # noqa: PLC0415
-    from align.models import load_model, load_tokenizer  # noqa: PLC0415
+    from align.models.loading import load_model, load_tokenizer  # noqa: PLC0415
     from eval.generate import Decoding, generate  # noqa: PLC0415
     from eval.scoring import completion_logps  # noqa: PLC0415
 

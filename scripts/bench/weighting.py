@@ -23,7 +23,7 @@ from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from align.configs.online import DynamicGRPOConfig
-from align.tiny import tiny_tokenizer
+from align.models.tiny import tiny_tokenizer
 from align.trainers.multi_objective import DynamicGRPOTrainer
 from align.weighting import make_rule
 

@@ -11,7 +11,7 @@ TABLES, PAGE, REPORT, WIRED, EVALUATE = (
     "eval/answers_report.py",
     "eval/evaluate.py",
 )  # fmt: skip
-MAIN, SECTIONS = "eval/__main__.py", "align/sections.py"
+MAIN, SECTIONS = "eval/__main__.py", "align/recipe/sections.py"
 kept = noticed_by("tests/test_eval_answering.py")
 judged = noticed_by("tests/test_eval_judging.py", "tests/test_eval_judged_report.py")
 judges = noticed_by("tests/test_eval_judges.py")

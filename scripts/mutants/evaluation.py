@@ -5,7 +5,7 @@ from .mutant import noticed_by
 MEASURES, RANKING, EVALUATE = "eval/measures.py", "eval/ranking.py", "eval/evaluate.py"
 REPORT, PLOTS, MAIN, VERIFY = "eval/report.py", "eval/plots.py", "eval/__main__.py", "eval/verify.py"
 TABLES, PAGE, ANSWERING, TEXTS = "eval/tables.py", "eval/page.py", "eval/answering.py", "eval/texts.py"
-SECTIONS, CLI = "align/sections.py", "align/cli.py"
+SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
 measure = noticed_by("tests/test_measures.py")
 run = noticed_by("tests/test_verify.py")
 MUTANTS = [

@@ -8,7 +8,7 @@ LOSS, CONFIG, TEMPLATE = (
     "align/configs/preference_model.py",
     "align/data/polar.py",
 )
-TRAINER, MODEL, SCORERS = "align/trainers/preference_model.py", "align/preference_model.py", "align/scorers.py"
+TRAINER, MODEL, SCORERS = "align/trainers/preference_model.py", "align/models/preference_model.py", "align/scorers.py"
 pure, scorer = noticed_by("tests/test_preference_model.py"), noticed_by("tests/test_scorers.py")
 
 

@@ -2,7 +2,7 @@
 
 from .mutant import noticed_by
 
-NORMALISE, OTHER, RECIPE = "align/data/normalise.py", "align/data/other_rows.py", "align/recipe.py"
+NORMALISE, OTHER, RECIPE = "align/data/normalise.py", "align/data/other_rows.py", "align/recipe/loading.py"
 rows = noticed_by("tests/test_other_rows.py")
 recipe = noticed_by("tests/test_recipe_rewards.py")
 MUTANTS = [

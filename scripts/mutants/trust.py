@@ -3,11 +3,11 @@
 from .core import COMMON, CONTRACT, ONLINE
 from .mutant import noticed_by
 
-CHECKPOINTS, SAFE, GUARD = "align/checkpoints.py", "align/trainers/safe_runs.py", "align/trainers/guard.py"
+CHECKPOINTS, SAFE, GUARD = "align/runs/checkpoints.py", "align/trainers/safe_runs.py", "align/trainers/guard.py"
 checkpoint = noticed_by("tests/test_checkpoints.py")
 guard = noticed_by("tests/test_guard.py")
 stop = noticed_by("tests/test_stop_and_go.py")
-claim, RUNDIR = noticed_by("tests/test_rundir.py"), "align/rundir.py"
+claim, RUNDIR = noticed_by("tests/test_rundir.py"), "align/runs/directory.py"
 MUTANTS = [
     checkpoint("digests are not compared", CHECKPOINTS, "if sha256(path) != digest:", "if False:"),
     checkpoint("sizes are not compared", CHECKPOINTS, "if path.stat().st_size != size:", "if False:"),

@@ -27,8 +27,8 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .errors import RunError
-from .files import write_text
+from align.errors import RunError
+from align.files import write_text
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .strict import Tree, Where
+from align.strict.yaml_tree import Tree, Where
 
 RUNS_CODE = "a recipe cannot allow code from a model repository to run"
 KERNELS = ("attn_implementation", "experts_implementation")

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .rewards import REWARDS
-from .typed import nearest
+from align.rewards import REWARDS
+from align.strict.fields import nearest
 
 
 @dataclass

@@ -18,12 +18,12 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from trl import ModelConfig
 
 from align.data.polar import polar_answer, polar_prompt
+from align.errors import RunError
+from align.files import read_json, write_text
 from align.losses.general_preference import general_preference_scores, preference_probability
+from align.scorers import Prompt
 
-from .errors import RunError
-from .files import read_json, write_text
-from .models import base_model_of, load_adapter, load_tokenizer, load_weights, model_path
-from .scorers import Prompt
+from .loading import base_model_of, load_adapter, load_tokenizer, load_weights, model_path
 
 SETTINGS = "preference_model.json"
 HEADS = ("score.", "classifier.")  # what transformers, and PEFT in SEQ_CLS, call the head

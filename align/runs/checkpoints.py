@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers.trainer_pt_utils import safe_globals
 
-from .errors import RunError
-from .files import sha256, write_text
+from align.errors import RunError
+from align.files import sha256, write_text
 
 logger = logging.getLogger(__name__)
 

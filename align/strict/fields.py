@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Union
 
-from .strict import Tree, Where
+from .yaml_tree import Tree, Where
 
 SHOWN_KEYS = 10
 

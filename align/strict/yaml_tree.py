@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .errors import RecipeError
-from .findings import SHOWN_LINE, printable
+from align.errors import RecipeError
+from align.findings import SHOWN_LINE, printable
 
 Where = tuple[str, ...]
 MAX_BYTES = 1_000_000

@@ -24,10 +24,11 @@ from transformers import (
 )
 from trl import ModelConfig, get_quantization_config
 
-from .errors import RunError
-from .files import cache_dir
-from .findings import printable
-from .model_files import check_adapter_folder, check_model_folder, check_tokenizer_folder
+from align.errors import RunError
+from align.files import cache_dir
+from align.findings import printable
+
+from .folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
 from .tiny import TINY_MODEL, tiny_model, tiny_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def resolve_model_path(name: str) -> str:
 
     `package:PACKAGE/FILE.gguf` is a GGUF file inside the folder of an installed Python package, which is not imported
     (so no dotted name: its parents would be); any local path that ends in `.gguf` is one too. Both are dequantised to
-    bfloat16 safetensors once, in `cache_dir()`. `tiny-random` is the model of `align.tiny`, written there too.
+    bfloat16 safetensors once, in `cache_dir()`. `tiny-random` is the model of `align.models.tiny`, written there too.
     Everything else (hub id, local folder) is returned unchanged.
 
     Raises:

@@ -10,16 +10,16 @@ import yaml
 from peft import LoraConfig
 from trl import ModelConfig
 
+from align.data import DataConfig, Rows
 from align.data.normalise import REF_COLUMNS
+from align.errors import RecipeError, RunError
+from align.methods import METHODS
+from align.rewards import REWARDS, make_reward
+from align.strict.fields import build, describe, nearest
+from align.strict.yaml_tree import Tree, merge, override, read_tree
 
-from .data import DataConfig, Rows
-from .errors import RecipeError, RunError
-from .methods import METHODS
-from .rewards import REWARDS, make_reward
 from .sections import EvalConfig, Expectation, Generate, RefConfig
-from .strict import Tree, merge, override, read_tree
 from .trust import as_a_file_may_say_it, check_trust
-from .typed import build, describe, nearest
 
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe", "recipes_dir"]
 
@@ -81,8 +81,8 @@ class Recipe:
 
 def recipes_dir() -> Path:
     """The shipped recipes: inside the installed package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "_recipes"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "recipes"
+    inside = Path(__file__).parents[1] / "_recipes"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
 
 
 def find_recipe(name: str | Path) -> Path:

@@ -1,0 +1,1 @@
+"""Reads a recipe: its sections, its defaults, and what a recipe may not say."""

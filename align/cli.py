@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
+from align.check.environment import accelerate_file
 from align.recipe.loading import RecipeError, find_recipe, load_recipe, recipes_dir
 from align.runs.directory import RECIPE_FILE, quiet_upstream
 
 from . import train
 from .data import DataError
-from .environment import accelerate_file
 from .errors import RunError
 
 USER_ERRORS = (RecipeError, DataError, RunError, OSError)  # OSError: a model or a folder that is not there
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(argv: Sequence[str]) -> int:
     """Report on a recipe, its data and this machine before training; exit code 1 if it is not ready."""
-    from .preflight import main as check  # noqa: PLC0415 - no other command needs it
+    from align.check.command import main as check  # noqa: PLC0415 - no other command needs it
 
     return check(argv)
 
@@ -61,7 +61,7 @@ def _data(argv: Sequence[str]) -> int:
 
 def _merge(argv: Sequence[str]) -> int:
     """Merge LoRA adapters: one weighted soup, a sweep of them, or model stock."""
-    from .merge import main as merge  # noqa: PLC0415 - no other command needs it
+    from align.merging.command import main as merge  # noqa: PLC0415 - no other command needs it
 
     return merge(argv)
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from align import cli, dry_run
+from align import cli
+from align.check import dry_run
 from align.data import load_preferences
 from align.recipe.loading import load_recipe
 from align.scoring.flops import count_flops

@@ -4,8 +4,9 @@ import pytest
 import torch
 from recipes_under_test import GOOD, load
 
-from align import cli, environment
-from align.environment import Machine, accelerate_file, inspect_machine, inspect_versions
+from align import cli
+from align.check import environment
+from align.check.environment import Machine, accelerate_file, inspect_machine, inspect_versions
 from align.errors import RunError
 
 CPU = Machine(installed=lambda name: True)

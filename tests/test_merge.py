@@ -9,10 +9,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from align.errors import RunError
-from align.merge import MERGE_FILE, main, merge, sweep
+from align.merging.adapters import WEIGHTS_FILE, load_adapter_factors, mean_cosine, stock
+from align.merging.command import MERGE_FILE, main, merge, sweep
 from align.models.loading import load_adapter
 from align.models.tiny import tiny_model, tiny_tokenizer
-from align.soups import WEIGHTS_FILE, load_adapter_factors, mean_cosine, stock
 
 IDS = torch.arange(5, 45).reshape(2, 20)
 REFERENCE = {"kind": "base", "model": "tiny", "digest": "0" * 64}

@@ -10,7 +10,9 @@ import pytest
 from recipes_under_test import GOOD
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from align import cli, dry_run, preflight
+from align import cli
+from align.check import command as preflight
+from align.check import dry_run
 from align.findings import Finding
 from align.models.loading import resolve_model_path
 

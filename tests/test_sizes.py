@@ -9,9 +9,9 @@ from peft import LoraConfig
 from recipes_under_test import GOOD, load
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig
 
-from align import sizes
+from align.check import sizes
+from align.check.sizes import Plan, Size, checkpoint_bytes, inspect_adapter, inspect_disk, inspect_schedule, plan
 from align.recipe.loading import load_recipe
-from align.sizes import Plan, Size, checkpoint_bytes, inspect_adapter, inspect_disk, inspect_schedule, plan
 from align.train import run
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 2}

@@ -15,7 +15,7 @@ SHARED, STORE, LENGTHS = (
     "align/scoring/reference_store.py",
     "align/scoring/lengths.py",
 )
-MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/dry_run.py"
+MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/check/dry_run.py"
 SHARING, PRECOMPUTE = "align/trainers/prefix_sharing.py", "align/trainers/precompute.py"
 CHECKPOINTING, ONLINE = "align/trainers/checkpointing.py", "align/trainers/online.py"
 TRAINER_TESTS = ("tests/test_metrics.py", "tests/test_parity.py", "tests/test_trl_contract.py", "tests/test_use.py")

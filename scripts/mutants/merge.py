@@ -2,7 +2,7 @@
 
 from .mutant import noticed_by
 
-MERGE, SOUPS = "align/merge.py", "align/soups.py"
+MERGE, SOUPS = "align/merging/command.py", "align/merging/adapters.py"
 merged = noticed_by("tests/test_merge.py")
 MUTANTS = [
     merged("merge: the scale is left out", SOUPS, "tensors[other].float() * scale", "tensors[other].float()"),

@@ -15,9 +15,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
+from align.findings import Finding, printable
 from align.recipe.loading import Recipe
-
-from .findings import Finding, printable
 
 FEW_LAYERS = 0.25  # share of linear layers under which an adapter is likely to miss what was meant
 FULL = 0.5  # share of the free space beyond which a run's checkpoints are a warning

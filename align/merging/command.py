@@ -1,6 +1,6 @@
 """Merge LoRA adapters of one base: `alignkit merge ADAPTER ADAPTER ... --weights 0.3,0.7 | --sweep 11 | --stock --out DIR`.
 
-Rewarded soups (weighted sums of the adapters' weight changes) and model stock, exactly; see `align.soups`.
+Rewarded soups (weighted sums of the adapters' weight changes) and model stock, exactly; see `align.merging.adapters`.
 """
 
 import argparse
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from align.errors import RunError
+from align.files import write_text
 from align.runs.directory import REFERENCE_FILE
 
-from .errors import RunError
-from .files import write_text
-from .soups import Adapter, load_adapter_factors, save_merged, soup, stock
+from .adapters import Adapter, load_adapter_factors, save_merged, soup, stock
 
 MERGE_FILE = "merge.json"
 

@@ -21,11 +21,10 @@ from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from align.errors import RunError
+from align.files import sha256
 from align.models.folders import check_adapter_folder
 from align.runs.directory import REFERENCE_FILE
-
-from .errors import RunError
-from .files import sha256
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 TRAVELS = ("tokenizer*", "chat_template*", "special_tokens_map.json", "vocab*", "merges.txt", REFERENCE_FILE)

@@ -9,12 +9,11 @@ from peft import PeftConfig
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig
 
+from align.files import cache_dir
+from align.findings import Finding, printable
 from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
 from align.models.loading import PACKAGE_PREFIX, _package_folders, another_model, resolve_model_path
 from align.recipe.loading import Recipe
-
-from .files import cache_dir
-from .findings import Finding, printable
 
 
 class Model(NamedTuple):

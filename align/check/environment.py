@@ -14,10 +14,9 @@ import yaml
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.utils.versions import require_version
 
+from align.errors import RunError
+from align.findings import Finding, Level
 from align.recipe.loading import Recipe, recipes_dir
-
-from .errors import RunError
-from .findings import Finding, Level
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from align.data import DataError, DataSource, load_data
 from align.data.across import refuse_damaged
 from align.data.audit import audit_pairs, audit_sets
 from align.data.lengths import Lengths, draw_lengths, lengths_note, summary
@@ -20,15 +21,14 @@ from align.data.load import read
 from align.data.normalise import ROW, normalise
 from align.data.split import hold_out
 from align.data.tokens import inspect_tokens
+from align.errors import RunError
+from align.files import write_text
+from align.findings import Finding, printable
 from align.recipe.loading import Recipe, RecipeError, load_recipe
 
-from .data import DataError, DataSource, load_data
 from .environment import Machine, accelerate_file, inspect_machine, inspect_versions
-from .errors import RunError
-from .files import write_text
-from .findings import Finding, printable
+from .model import read_model
 from .sizes import Plan, Size, inspect_adapter, inspect_disk, inspect_schedule, plan
-from .unloaded import read_model
 
 if TYPE_CHECKING:
     from .dry_run import Cost

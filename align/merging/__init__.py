@@ -1,0 +1,1 @@
+"""Mixes adapters: rewarded soups and model stock."""

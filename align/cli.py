@@ -53,9 +53,9 @@ def _data(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="alignkit data", description=_data.__doc__, allow_abbrev=False)
     parser.add_argument("action", choices=("fix", "pairs"), help="see `alignkit data ACTION --help`")
     if parser.parse_args(argv[:1]).action == "pairs":
-        from align.data.pairs import main as act  # noqa: PLC0415 - no other command needs it
+        from align.data.commands.pairs import main as act  # noqa: PLC0415 - no other command needs it
     else:
-        from align.data.fix import main as act  # noqa: PLC0415 - no other command needs it
+        from align.data.commands.fix import main as act  # noqa: PLC0415 - no other command needs it
     return act(argv[1:])
 
 

@@ -1,9 +1,9 @@
-"""How many verifiable instructions answers follow: IFEval's accuracies by the checkers of `align.data.constraints`.
+"""How many verifiable instructions answers follow: IFEval's accuracies by the checkers of `align.data.making.constraints`.
 
 Source: Zhou et al. 2023, "Instruction-following evaluation for large language models" (arXiv:2311.07911), section 2.2
 (strict and loose accuracy) and 3 (by prompt and by instruction). Deviations:
 
-- The checkers are those of `align.data.constraints`, which says where they differ from the published ones.
+- The checkers are those of `align.data.making.constraints`, which says where they differ from the published ones.
 - An instruction without a checker (a language, here) or with arguments that its checker does not take counts as neither
   followed nor broken: it is counted by kind in `unchecked`, and its prompt is left out of the accuracies by prompt.
 - Every figure has an interval, over prompts.
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from align.data.constraints import Constraint
+from align.data.making.constraints import Constraint
 
 from .stats import Estimate, bca_estimate, wilson_estimate
 

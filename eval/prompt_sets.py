@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from align.data.constraints import CHECKERS, Constraint
-from align.data.files import check_file, unpacked
-from align.data.rows import RowError, messages_of
+from align.data.files.checking import check_file, unpacked
+from align.data.making.constraints import CHECKERS, Constraint
+from align.data.rows.pairs import RowError, messages_of
 from align.errors import DataError
 from align.findings import printable
 from align.recipe.sections import EvalConfig
@@ -31,7 +31,7 @@ from .sampled import REF, Sampled
 
 Row = dict[str, Any]
 NOT_CHECKED = frozenset({"language:response_language"})
-"""Kinds of instructions that IFEval has and `align.data.constraints` has no checker for."""
+"""Kinds of instructions that IFEval has and `align.data.making.constraints` has no checker for."""
 SHOWN = 10  # problems of a file in one message
 
 

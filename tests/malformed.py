@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
-from align.data.across import refuse_damaged
-from align.data.audit import audit_pairs, audit_sets
+from align.data.audit.duplicates import refuse_damaged
+from align.data.audit.pairs import audit_pairs, audit_sets
 
 ESC, RLO, LOST = chr(27), chr(0x202E), chr(0xFFFD)
 
@@ -141,7 +141,7 @@ TABLE = [
     Malformed("no space between prompt and answers", "warning", text(prompt="What is it?", chosen="A cat", rejected="A dog"), ("missing-separator: 1 of 2", "What is it?A cat", "row 2", "end prompts with")),
     # only a tokenizer shows it: tests/test_tokens.py, identical-after-truncation
     Malformed("answers that max_length cuts to the same tokens", "tokens", text(chosen="so " * 900 + "good", rejected="so " * 900 + "bad"), ()),
-    # files: the wording is that of `align.data.files` and `align.data.locate`
+    # files: the wording is that of `align.data.files.checking` and `align.data.files.bad_lines`
     Malformed("nothing in the file", "file", b"", ("data.train", "no rows")),
     Malformed("a line is cut short", "file", (json.dumps(TEXT) + '\n{"prompt": "q ", "cho').encode(), ("line 2", "JSON")),
     Malformed("Latin-1", "file", json.dumps(TEXT | {"chosen": "caf\u00e9"}, ensure_ascii=False).encode("latin-1"), ("line 1", "not UTF-8", "convert it")),

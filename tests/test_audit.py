@@ -6,12 +6,12 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.data import across
-from align.data.across import circular, collect, contradictory, digests, first_like, row_digest
-from align.data.audit import audit_pairs, audit_sets, prompt_text, wilson
-from align.data.load import DataSource, read
-from align.data.normalise import ROW, normalise
-from align.data.row_rules import broken
+from align.data.audit import duplicates as across
+from align.data.audit.duplicates import circular, collect, contradictory, digests, first_like, row_digest
+from align.data.audit.pair_rules import broken
+from align.data.audit.pairs import audit_pairs, audit_sets, prompt_text, wilson
+from align.data.loading import DataSource, read
+from align.data.rows.normalise import ROW, normalise
 
 
 def pair(prompt="q ", chosen="a", rejected="b"):

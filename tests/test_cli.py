@@ -76,7 +76,7 @@ def test_unknown_words_end_with_the_usage(capsys, words):
 
 def test_data_fix_gets_what_follows_it(monkeypatch):
     given = []
-    monkeypatch.setattr("align.data.fix.main", lambda words: given.append(words) or 7)
+    monkeypatch.setattr("align.data.commands.fix.main", lambda words: given.append(words) or 7)
     assert cli.main(["data", "fix", "pairs.jsonl", "--out", "mended.jsonl"]) == 7
     assert given == [["pairs.jsonl", "--out", "mended.jsonl"]]
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.data.constraints import CHECKERS, Constraint, sentence_count, word_count
-from align.data.reverse import TEXTS, instruction, negation, reverse_constraints, statement
-from align.data.selectors import NoPair
+from align.data.making.constraints import CHECKERS, Constraint, sentence_count, word_count
+from align.data.making.reverse import TEXTS, instruction, negation, reverse_constraints, statement
+from align.data.making.selectors import NoPair
 
 LEAST, LESS = {"relation": "at least"}, {"relation": "less than"}
 TABLE = [

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.data.control import (
+from align.data.prompts.control import (
     TARGETS,
     appended,
     control_prefixes,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
-from align.data.normalise import normalise
+from align.data.rows.normalise import normalise
 from align.data.split import prompt_position
 
 

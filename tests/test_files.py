@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from align.data import DataConfig, DataError, DataSource, files, load_preferences
-from align.data.files import check_file, check_folder
-from align.data.locate import bad_line
+from align.data import DataConfig, DataError, DataSource, load_preferences
+from align.data.files import checking as files
+from align.data.files.bad_lines import bad_line
+from align.data.files.checking import check_file, check_folder
 
 ROW = b'{"prompt": "q ", "chosen": "a", "rejected": "b"}\n'
 PACK = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress}

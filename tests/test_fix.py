@@ -13,11 +13,11 @@ from malformed import CHAT, LONG, TABLE, TEXT, bot, user, write
 
 from align.cli import main as cli
 from align.data import DataError, DataSource, load_preferences
-from align.data.across import refuse_damaged
-from align.data.audit import audit_pairs
-from align.data.fix import Lines, fix, main
-from align.data.load import DataConfig
-from align.data.normalise import normalise
+from align.data.audit.duplicates import refuse_damaged
+from align.data.audit.pairs import audit_pairs
+from align.data.commands.fix import Lines, fix, main
+from align.data.loading import DataConfig
+from align.data.rows.normalise import normalise
 
 ESC = chr(27)
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from align.data.constraints import Constraint
+from align.data.making.constraints import Constraint
 from eval.instructions import Followed, follow, instruction_following, loose_variants
 from eval.stats import bca_estimate, wilson_estimate
 

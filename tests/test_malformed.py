@@ -7,8 +7,8 @@ from datasets import Dataset
 from malformed import CHAT, LONG, TABLE, TEXT, bot, said, table, user, write
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
-from align.data.across import refuse_damaged
-from align.data.normalise import ROW
+from align.data.audit.duplicates import refuse_damaged
+from align.data.rows.normalise import ROW
 
 README = Path(__file__).parents[1] / "align" / "data" / "README.md"
 

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from align import DPOConfig, DPOTrainer
-from align.data import normalise
+from align.data.rows import normalise
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
 from align.trainers import checkpointing

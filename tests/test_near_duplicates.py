@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.data import near_duplicates as module
-from align.data.near_duplicates import Near, jaccard, near_duplicates, shingles
+from align.data.audit import near_duplicates as module
+from align.data.audit.near_duplicates import Near, jaccard, near_duplicates, shingles
 
 WORDS = [
     "time",

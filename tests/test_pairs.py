@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.data.difficulty import difficulty, loss_threshold, of_difficulty, with_difficulty
-from align.data.selectors import NoPair, all_pairs, best_sigma, best_worst, best_worst_of, has_reward, margin, verified
+from align.data.making.difficulty import difficulty, loss_threshold, of_difficulty, with_difficulty
+from align.data.making.selectors import (
+    NoPair,
+    all_pairs,
+    best_sigma,
+    best_worst,
+    best_worst_of,
+    has_reward,
+    margin,
+    verified,
+)
 from align.errors import DataError
 
 NAN, INF = math.nan, math.inf

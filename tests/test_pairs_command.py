@@ -9,8 +9,8 @@ from datasets import Dataset
 from trl import unpair_preference_dataset
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
-from align.data.pairs import build, main, unpair
-from align.data.scored import is_correct
+from align.data.commands.pairs import build, main, unpair
+from align.data.rows.scored import is_correct
 
 ROW = {"prompt": "q ", "completions": ["a", "b", "c"], "rewards": [1.0, 3.0, 2.0]}
 CHAT = [{"role": "user", "content": "q"}]
@@ -234,7 +234,7 @@ def test_nothing_is_written_over_and_nothing_is_left_behind(run, tmp_path, monke
     (tmp_path / "dangling.jsonl").symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError, match="is there already"):
         main([source, "--out", str(tmp_path / "dangling.jsonl"), "--select", "best_worst"])
-    monkeypatch.setattr("align.data.pairs.Path.rename", lambda *_: 1 / 0)  # whatever ends it before it is done
+    monkeypatch.setattr("align.data.commands.pairs.Path.rename", lambda *_: 1 / 0)  # whatever ends it before it is done
     with pytest.raises(ZeroDivisionError):
         main([source, "--out", str(tmp_path / "y.jsonl"), "--select", "best_worst"])
     assert not list(tmp_path.glob("y.jsonl")) + list(tmp_path.glob(".alignkit*"))

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from align.data import DataConfig, DataSource, load_preferences
-from align.data.constraints import CHECKERS, Constraint
-from align.data.pairs import build, main
-from align.data.selectors import best_sigma
+from align.data.commands.pairs import build, main
+from align.data.making.constraints import CHECKERS, Constraint
+from align.data.making.selectors import best_sigma
 
 pytestmark = pytest.mark.realdata
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.data import DataError
-from align.data.pairs import REVERSE, SELECTORS, build
-from align.data.rows import RowError
-from align.data.scored import read_scored, text_of
+from align.data.commands.pairs import REVERSE, SELECTORS, build
+from align.data.rows.pairs import RowError
+from align.data.rows.scored import read_scored, text_of
 
 ROW = {"prompt": "q ", "completions": ["a", "b", "c"], "rewards": [1.0, 3.0, 2.0]}
 CHAT = [{"role": "user", "content": "q"}]

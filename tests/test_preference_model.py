@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from align.configs.common import ConfigError
 from align.configs.preference_model import PreferenceModelConfig
-from align.data.polar import polar_answer, polar_prompt, polar_row
+from align.data.prompts.polar import polar_answer, polar_prompt, polar_row
 from align.losses.general_preference import general_preference_loss, general_preference_scores, preference_probability
 
 numbers = st.floats(-50, 50, allow_subnormal=False)

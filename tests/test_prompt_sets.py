@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from align.data.constraints import CHECKERS
+from align.data.making.constraints import CHECKERS
 from align.errors import DataError
 from align.recipe.sections import EvalConfig, Generate, PromptSet
 from eval.instructions import instruction_following

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.data import DataConfig, DataError, DataSource, load_preferences, shape
-from align.data.shape import harmless
+from align.data import DataConfig, DataError, DataSource, load_preferences
+from align.data.files import json_depth as shape
+from align.data.files.json_depth import harmless
 
 ROW = b'{"prompt": "q ", "chosen": "a", "rejected": "b"}\n'
 

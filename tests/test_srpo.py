@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from align.configs import ConfigError
 from align.configs.srpo import SRPOConfig
-from align.data.revision import revision_prompt
+from align.data.prompts.revision import revision_prompt
 from align.losses import Pair
 from align.losses.srpo import srpo_loss
 from align.trainers.metrics import MetricSums

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from align import DPOConfig, DPOTrainer
 from align.data import DataError
-from align.data.lengths import draw_lengths, lengths_note, roomy, summary
-from align.data.tokens import encode_all, inspect_tokens
-from align.data.truncation import refuse_cut_to_same
+from align.data.audit.lengths import draw_lengths, lengths_note, roomy, summary
+from align.data.audit.tokens import encode_all, inspect_tokens
+from align.data.audit.truncation import refuse_cut_to_same
 from align.models.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
 HEAD = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -74,7 +74,7 @@ def chat(prompt, chosen, rejected):
     ids=["messages", "a template that changes the prompt", "text"],
 )
 def test_ids_are_those_of_a_real_trainer(rows, made, tmp_path, monkeypatch):
-    monkeypatch.setattr("align.data.tokens.SLICE", 2)
+    monkeypatch.setattr("align.data.audit.tokens.SLICE", 2)
     ours = list(encode_all(rows, made()))
     theirs = trained_on(rows, made(), tmp_path, max_length=None)
     assert [pair[:3] for pair in ours] == [
@@ -205,7 +205,7 @@ def test_answers_cut_to_the_same_tokens_are_an_error(max_length, same, tmp_path)
 
 
 def test_the_refusal_counts_rows_of_slices_and_selections(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.data.truncation.SLICE", 2)
+    monkeypatch.setattr("align.data.audit.truncation.SLICE", 2)
     rows = Dataset.from_list([chat("a", "yes", "no")] * 4 + [chat("aa", "blue", "blurb")])
     trained = trained_on(rows, tokenizer(), tmp_path, max_length=None)
     with pytest.raises(DataError, match=r"\(row 5\); .* set max_length=9"):

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 
 from align.data import DataError, DataSource, load_data
-from align.data.across import refuse_damaged
-from align.data.audit import audit_pairs, audit_sets
-from align.data.lengths import Lengths, draw_lengths, lengths_note, summary
-from align.data.load import read
-from align.data.normalise import ROW, normalise
+from align.data.audit.duplicates import refuse_damaged
+from align.data.audit.lengths import Lengths, draw_lengths, lengths_note, summary
+from align.data.audit.pairs import audit_pairs, audit_sets
+from align.data.audit.tokens import inspect_tokens
+from align.data.loading import read
+from align.data.rows.normalise import ROW, normalise
 from align.data.split import hold_out
-from align.data.tokens import inspect_tokens
 from align.errors import RunError
 from align.files import write_text
 from align.findings import Finding, printable

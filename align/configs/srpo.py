@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from align.data.revision import INSTRUCTION
+from align.data.prompts.revision import INSTRUCTION
 
 from .preference import PreferenceConfig
 

@@ -2,7 +2,7 @@
 
 from align.errors import DataError
 
-from .load import DataConfig, DataSource, load_data, load_preferences
-from .normalise import Rows
+from .loading import DataConfig, DataSource, load_data, load_preferences
+from .rows.normalise import Rows
 
 __all__ = ["DataConfig", "DataError", "DataSource", "Rows", "load_data", "load_preferences"]

@@ -17,7 +17,7 @@ from torch.random import fork_rng
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from trl import ModelConfig
 
-from align.data.polar import polar_answer, polar_prompt
+from align.data.prompts.polar import polar_answer, polar_prompt
 from align.errors import RunError
 from align.files import read_json, write_text
 from align.losses.general_preference import general_preference_scores, preference_probability

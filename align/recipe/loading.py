@@ -11,7 +11,7 @@ from peft import LoraConfig
 from trl import ModelConfig
 
 from align.data import DataConfig, Rows
-from align.data.normalise import REF_COLUMNS
+from align.data.rows.normalise import REF_COLUMNS
 from align.errors import RecipeError, RunError
 from align.methods import METHODS
 from align.rewards import REWARDS, make_reward

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from align.data.constraints import CHECKERS, Constraint
+from align.data.making.constraints import CHECKERS, Constraint
 
 from .texts import Text, needed, text_of
 

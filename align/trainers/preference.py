@@ -20,7 +20,7 @@ from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
 
 from align.configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
-from align.data.truncation import refuse_cut_to_same
+from align.data.audit.truncation import refuse_cut_to_same
 from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
 from align.losses.preference import sequence_logps
 from align.models.loading import keep_quantised_weights_plain

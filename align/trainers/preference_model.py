@@ -21,7 +21,7 @@ from trl import RewardConfig as TRLRewardConfig
 from trl import RewardTrainer as TRLRewardTrainer
 
 from align.configs.preference_model import PreferenceModelConfig
-from align.data.polar import polar_row
+from align.data.prompts.polar import polar_row
 from align.losses import Pair
 from align.losses.general_preference import general_preference_loss, general_preference_scores, preference_probability
 from align.models.loading import keep_quantised_weights_plain

@@ -7,7 +7,7 @@ from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 
 from align.configs.srpo import SRPOConfig
-from align.data.revision import revision_prompt
+from align.data.prompts.revision import revision_prompt
 from align.losses import Pair, PreferenceLoss, log_ratios
 from align.losses.srpo import srpo_loss
 

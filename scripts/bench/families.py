@@ -44,7 +44,7 @@ def rows_of(source: str, folder: Path, scratch: Path) -> Path:
         return folder / name
     made = scratch / "rows.jsonl"
     if kind == "all_pairs":
-        from align.data.pairs import main as pairs  # noqa: PLC0415 - children only
+        from align.data.commands.pairs import main as pairs  # noqa: PLC0415 - children only
 
         pairs(
             [

@@ -2,7 +2,11 @@
 
 from .mutant import noticed_by
 
-SELECTORS, DIFFICULTY, CONTROL = "align/data/selectors.py", "align/data/difficulty.py", "align/data/control.py"
+SELECTORS, DIFFICULTY, CONTROL = (
+    "align/data/making/selectors.py",
+    "align/data/making/difficulty.py",
+    "align/data/prompts/control.py",
+)
 CONSTRAINTS, REVERSE, PAIRS, SCORED = (
     f"align/data/{name}.py" for name in ("constraints", "reverse", "pairs", "scored")
 )

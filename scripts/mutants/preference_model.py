@@ -6,7 +6,7 @@ from .mutant import Mutant, noticed_by
 LOSS, CONFIG, TEMPLATE = (
     "align/losses/general_preference.py",
     "align/configs/preference_model.py",
-    "align/data/polar.py",
+    "align/data/prompts/polar.py",
 )
 TRAINER, MODEL, SCORERS = "align/trainers/preference_model.py", "align/models/preference_model.py", "align/scorers.py"
 pure, scorer = noticed_by("tests/test_preference_model.py"), noticed_by("tests/test_scorers.py")

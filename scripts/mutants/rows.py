@@ -2,7 +2,7 @@
 
 from .mutant import noticed_by
 
-NORMALISE, OTHER, RECIPE = "align/data/normalise.py", "align/data/other_rows.py", "align/recipe/loading.py"
+NORMALISE, OTHER, RECIPE = "align/data/rows/normalise.py", "align/data/rows/completions.py", "align/recipe/loading.py"
 rows = noticed_by("tests/test_other_rows.py")
 recipe = noticed_by("tests/test_recipe_rewards.py")
 MUTANTS = [
@@ -14,7 +14,7 @@ MUTANTS = [
     rows("rows: an answer by the user", OTHER, 'completion[-1]["role"] != "assistant"', "False"),
     rows("rows: an empty answer", OTHER, 'if not completion[-1]["content"].strip():', "if False:"),
     rows("rows: the conversation is the prompt", OTHER, "prompt: Any = completion[:-1]", "prompt: Any = completion"),
-    rows("rows: overlap is not told", "align/data/load.py", "        _say_overlap(sets)\n", "        pass\n"),
+    rows("rows: overlap is not told", "align/data/loading.py", "        _say_overlap(sets)\n", "        pass\n"),
     recipe("rows: a preset may be changed", RECIPE, "if isinstance(values, dict) and key in values:\n            general", "if False:\n            general"),
     recipe("rows: rewards for any method", RECIPE, 'if rows not in (None, "prompts"):', "if False:"),
     recipe("rows: a reward twice", RECIPE, "        if twice:\n", "        if False:\n"),

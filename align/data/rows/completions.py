@@ -11,7 +11,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .rows import RowError, messages_of, side_of
+from .pairs import RowError, messages_of, side_of
 
 
 def read_completion(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from datasets import Dataset, concatenate_datasets
 
 from align.errors import DataError
 
-from .other_rows import read_completion, read_prompt
-from .rows import RowError, read_row
+from .completions import read_completion, read_prompt
+from .pairs import RowError, read_row
 
 Rows = Literal["pairs", "completions", "prompts"]
 """What a row of a method's data is."""

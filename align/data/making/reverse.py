@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from align.data.prompts.control import appended
+
 from .constraints import AT_LEAST, LESS_THAN, YES_NO_MAYBE, Constraint
-from .control import appended
 from .selectors import NoPair
 
 Text = Callable[[Mapping[str, Any]], str]

@@ -7,7 +7,7 @@ from typing import Any
 
 from align.findings import printable
 
-from .files import MAX_LINE, unpacked
+from .checking import MAX_LINE, unpacked
 
 KINDS = {
     str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "null"

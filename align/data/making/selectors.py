@@ -25,7 +25,8 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
-Reward = float | int | None
+from align.data.rows.scored import Reward
+
 ROUNDING = 1e-9
 """By how much a gap may fall short of the minimum, relative to it: 0.3 - 0.1 is less than 0.2 in floating point."""
 

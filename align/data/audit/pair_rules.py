@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from align.data.rows.pairs import LONG_PROMPT, ROLES, repeats
 from align.findings import Level, printable
-
-from .rows import LONG_PROMPT, ROLES, repeats
 
 LONG_ROW = 100_000  # characters
 AROUND = 16  # characters shown on either side of what was found

@@ -9,13 +9,13 @@ from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
+from align.data.audit.duplicates import refuse_damaged
+from align.data.files.bad_lines import bad_line
+from align.data.files.checking import COMPRESSION, check_file, check_folder
+from align.data.rows.normalise import REF_COLUMNS, ROW, Rows, normalise
 from align.errors import DataError
 from align.findings import printable
 
-from .across import refuse_damaged
-from .files import COMPRESSION, check_file, check_folder
-from .locate import bad_line
-from .normalise import REF_COLUMNS, ROW, Rows, normalise
 from .split import hold_out, prompt_position
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class DataConfig:
 
 
 class Loaded(NamedTuple):
-    """Training rows and named evaluation sets, each in the format of its kind of rows (`align.data.normalise`)."""
+    """Training rows and named evaluation sets, each in the format of its kind of rows (`align.data.rows.normalise`)."""
 
     train: Dataset
     eval: dict[str, Dataset]
@@ -162,7 +162,7 @@ def _kind(path: Path) -> str | None:
 
 
 def read(source: DataSource) -> Dataset:
-    """The rows of a source as they are; local files are looked through first (`align.data.files`).
+    """The rows of a source as they are; local files are looked through first (`align.data.files.checking`).
 
     Raises:
         FileNotFoundError: If a path that looks local does not exist.

@@ -2,7 +2,7 @@
 
 `datasets` unpacks a file whole, whatever it unpacks to, and its parsers name neither line nor row. What is refused here:
 bytes that are not UTF-8, NUL bytes, a line of more than 64 MiB, JSON that ends the process that parses it
-(`align.data.shape`), archives, a compressed file that is cut short, damaged, or a bomb, a Parquet file that its own metadata
+(`align.data.files.json_depth`), archives, a compressed file that is cut short, damaged, or a bomb, a Parquet file that its own metadata
 does not fit. A byte order mark at the beginning of a file is accepted.
 """
 
@@ -28,7 +28,7 @@ from datasets.config import HF_DATASETS_CACHE
 from align.errors import DataError
 from align.findings import printable
 
-from .shape import harmless
+from .json_depth import harmless
 
 MIB = 1 << 20
 CHUNK = MIB

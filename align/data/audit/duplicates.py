@@ -14,10 +14,9 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Int64, UInt64
 
+from align.data.rows.normalise import ROW, SLICE
 from align.errors import DataError
 from align.findings import Finding, shown
-
-from .normalise import ROW, SLICE
 
 logger = logging.getLogger(__name__)
 

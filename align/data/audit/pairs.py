@@ -14,7 +14,7 @@ from datasets import Dataset
 from align.findings import Finding, shown
 from align.intervals import wilson
 
-from .across import (
+from .duplicates import (
     at,
     circular,
     collect,
@@ -28,7 +28,7 @@ from .across import (
     slices,
 )
 from .near_duplicates import near_duplicates
-from .row_rules import RULES, broken
+from .pair_rules import RULES, broken
 
 LONGER = 0.65  # share of pairs with the longer answer chosen (or rejected) that is worth a warning
 FEW = 50  # pairs below which a share says little

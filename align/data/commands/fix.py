@@ -17,16 +17,15 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
+from align.data.audit.duplicates import collect, contradictory, first_like, row_digest
+from align.data.audit.pair_rules import CONTROL
+from align.data.files.bad_lines import _once
+from align.data.files.checking import check_file, unpacked
+from align.data.loading import DataSource, read
+from align.data.rows.normalise import layout
+from align.data.rows.pairs import LONG_PROMPT, RowError, read_row, repeats
 from align.errors import DataError
 from align.findings import printable
-
-from .across import collect, contradictory, first_like, row_digest
-from .files import check_file, unpacked
-from .load import DataSource, read
-from .locate import _once
-from .normalise import layout
-from .row_rules import CONTROL
-from .rows import LONG_PROMPT, RowError, read_row, repeats
 
 LINES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.bz2", ".jsonl.zst")
 NEWLINE = re.compile(r"\r\n?")

@@ -1,6 +1,6 @@
 """`alignkit data pairs`: preference pairs from several completions of each prompt, and what did not become a pair.
 
-Rows are those of `align.data.scored`. For `--select reverse` a row holds a prompt without the constraints, completions (or
+Rows are those of `align.data.rows.scored`. For `--select reverse` a row holds a prompt without the constraints, completions (or
 `chosen` and `rejected`), and the constraints as `instruction_id_list` and `kwargs`, as in IFEval's data.
 """
 
@@ -17,16 +17,25 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from align.data.loading import DataSource, read
+from align.data.making.constraints import Constraint
+from align.data.making.reverse import reverse_constraints
+from align.data.making.selectors import (
+    Choice,
+    NoPair,
+    all_pairs,
+    best_sigma,
+    best_worst,
+    best_worst_of,
+    has_reward,
+    margin,
+    verified,
+)
+from align.data.rows.pairs import RowError, read_row
+from align.data.rows.scored import Scored, completions_of, prompt_of, read_scored, text_of
+from align.data.split import prompt_position
 from align.errors import DataError
 from align.findings import printable, shown
-
-from .constraints import Constraint
-from .load import DataSource, read
-from .reverse import reverse_constraints
-from .rows import RowError, read_row
-from .scored import Scored, completions_of, prompt_of, read_scored, text_of
-from .selectors import Choice, NoPair, all_pairs, best_sigma, best_worst, best_worst_of, has_reward, margin, verified
-from .split import prompt_position
 
 SELECTORS: dict[str, Callable[..., list[Choice]]] = {
     select.__name__: select for select in (best_worst, best_sigma, best_worst_of, margin, verified, all_pairs)
@@ -63,7 +72,7 @@ def build(
     """Pairs of every row, in the order of the rows.
 
     Args:
-        rows: Scored completions, in the layouts of `align.data.scored`; messages count them from 1.
+        rows: Scored completions, in the layouts of `align.data.rows.scored`; messages count them from 1.
         select: A key of `SELECTORS`, or `reverse`.
         seed: With the prompt, what is drawn; the order of rows and other rows do not matter.
         weights: For named scores, what each counts in the reward.

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from align.data.rows.normalise import REF_COLUMNS
 from align.errors import DataError
-
-from .normalise import REF_COLUMNS
 
 
 def difficulty(ref_chosen_logps: Sequence[float | int], ref_rejected_logps: Sequence[float | int]) -> list[float]:

@@ -1,0 +1,1 @@
+"""The commands `alignkit data fix` and `alignkit data pairs`."""

@@ -1,0 +1,1 @@
+"""Checks data files before a library reads them, and finds the line that is broken."""

@@ -1,0 +1,1 @@
+"""Makes pairs from scored answers and from constraints that can be checked."""

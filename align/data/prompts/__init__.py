@@ -1,0 +1,1 @@
+"""Writes conditions, revisions and references into prompts."""

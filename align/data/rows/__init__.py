@@ -1,0 +1,1 @@
+"""Reads rows of any known layout as pairs, completions or scored answers."""

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from align import DPOConfig, DPOTrainer
 from align.configs import ConfigError
-from align.scoring.lengths import SeededLengthSampler
+from align.scoring.batching import SeededLengthSampler
 from align.trainers.prefix_sharing import few
 
 LENGTHS = np.random.default_rng(0).integers(10, 500, 400).tolist()

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from align import DPOConfig, DPOTrainer
 from align.configs.pairwise import PairwiseConfig
-from align.scoring.lengths import pick_pairs
+from align.scoring.batching import pick_pairs
 from align.trainers import PreferenceTrainer
 from align.trainers.columns import WithColumns
 from align.trainers.pairwise import PairwiseTrainer

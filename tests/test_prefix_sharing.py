@@ -18,7 +18,7 @@ from trl import TrlParser
 from align import DPOConfig, DPOTrainer
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scoring import shared_prefix
-from align.scoring.lengths import parts_within
+from align.scoring.batching import parts_within
 from align.scoring.shared_prefix import SharedPrefixModel, restore
 from align.trainers.metrics import MetricSums
 from align.trainers.trl_contract import score, scoring_inputs

@@ -169,7 +169,7 @@ def poft(token_logps: TokenLogps, completion_mask: CompletionMask, aligned_logp:
         token_logps: See above.
         completion_mask: See above.
         aligned_logp: Length-mean log-probability of the completion in nats per token, averaged over the aligned models,
-            from `align.scoring.aligned`. Shape (batch,).
+            from `align.scoring.poft_column`. Shape (batch,).
 
     Raises:
         ValueError: If a row has no completion token.

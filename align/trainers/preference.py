@@ -24,7 +24,7 @@ from align.data.audit.truncation import refuse_cut_to_same
 from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
 from align.losses.preference import sequence_logps
 from align.models.loading import keep_quantised_weights_plain
-from align.scoring.lengths import SeededLengthSampler, parts_within, pick_pairs, tokens_of_pairs
+from align.scoring.batching import SeededLengthSampler, parts_within, pick_pairs, tokens_of_pairs
 
 from .alarms import Alarms
 from .checkpointing import lengths_of, positions_of, settle_checkpointing

@@ -23,7 +23,7 @@ from align.configs.supervised import SupervisedConfig
 from align.losses.preference import Batch, sequence_logps
 from align.losses.tokens import OBJECTIVES, dft, fsft, mean_logps, nll, poft, ref_kl, rwr, rwr_weight, unlikelihood
 from align.models.loading import keep_quantised_weights_plain
-from align.scoring.lengths import SeededLengthSampler
+from align.scoring.batching import SeededLengthSampler
 
 from .columns import WithColumns, columns_of
 from .common import LogsSums, own_args

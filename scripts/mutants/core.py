@@ -13,7 +13,7 @@ PLAN, ATTENTION, HEAD = "align/scoring/plan.py", "align/scoring/attention.py", "
 SHARED, STORE, LENGTHS = (
     "align/scoring/shared_prefix.py",
     "align/scoring/reference_store.py",
-    "align/scoring/lengths.py",
+    "align/scoring/batching.py",
 )
 MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/check/dry_run.py"
 SHARING, PRECOMPUTE = "align/trainers/prefix_sharing.py", "align/trainers/precompute.py"

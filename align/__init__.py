@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from .recipe.loading import Recipe, load_recipe
     from .rewards import make_reward
     from .train import run
-    from .trainers import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
-    from .trainers.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
-    from .trainers.online import GRPOTrainer, RLOOTrainer
-    from .trainers.pairwise import PairwiseTrainer
+    from .trainers.completions.supervised import SupervisedTrainer
+    from .trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
+    from .trainers.online.shared_prompts import GRPOTrainer, RLOOTrainer
+    from .trainers.pairs.pairwise import PairwiseTrainer
+    from .trainers.pairs.preference import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
+    from .trainers.pairs.srpo import SRPOTrainer
     from .trainers.preference_model import PreferenceModelTrainer
-    from .trainers.srpo import SRPOTrainer
-    from .trainers.supervised import SupervisedTrainer
     from .weighting import make_rule
 
 _HOME = {
@@ -42,13 +42,13 @@ _HOME = {
     "recipe.loading": ("Recipe", "load_recipe"),
     "rewards": ("make_reward",),
     "train": ("run",),
-    "trainers": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),
-    "trainers.multi_objective": ("DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer"),
-    "trainers.online": ("GRPOTrainer", "RLOOTrainer"),
-    "trainers.pairwise": ("PairwiseTrainer",),
+    "trainers.pairs.preference": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),
+    "trainers.online.multi_objective": ("DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer"),
+    "trainers.online.shared_prompts": ("GRPOTrainer", "RLOOTrainer"),
+    "trainers.pairs.pairwise": ("PairwiseTrainer",),
     "trainers.preference_model": ("PreferenceModelTrainer",),
-    "trainers.srpo": ("SRPOTrainer",),
-    "trainers.supervised": ("SupervisedTrainer",),
+    "trainers.pairs.srpo": ("SRPOTrainer",),
+    "trainers.completions.supervised": ("SupervisedTrainer",),
     "weighting": ("make_rule",),
 }
 

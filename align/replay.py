@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from align.recipe.loading import load_recipe
 from align.runs.directory import RECIPE_FILE
 from align.scoring.batching import pick_pairs
-from align.trainers.guard import INCIDENT, SKIPPED
+from align.trainers.shared.guard import INCIDENT, SKIPPED
 
 from .data import load_data
 from .errors import RunError

@@ -30,7 +30,7 @@ from align.runs.directory import (
     environment,
     quiet_upstream,
 )
-from align.trainers.safe_runs import StopOnSignal
+from align.trainers.shared.safe_runs import StopOnSignal
 
 from .data import DataError, load_data
 from .errors import RunError

@@ -15,7 +15,7 @@ from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
 
 from align import DPOConfig, DPOTrainer, RPOConfig, RPOTrainer
-from align.trainers import trl_contract
+from align.trainers.shared import trl_contract
 
 CASES = {
     "dpo": (DPOTrainer, DPOConfig, {"shared_prefix": "off"}),

@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from align.scoring.shared_prefix import SharedPrefixModel, prepare
-from align.trainers.trl_contract import fast_head
+from align.trainers.shared.trl_contract import fast_head
 
 
 def scored(*, sharded):

@@ -13,7 +13,7 @@ from objectives import dynamic, first, low, sometimes
 from test_objective_gradients import Oracle
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig
-from align.trainers.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer
+from align.trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer
 
 GRPO, RLOO = (DynamicGRPOTrainer, DynamicGRPOConfig), (DynamicRLOOTrainer, DynamicRLOOConfig)
 SPLIT = {"weighting": "gradient_influence", "weighting_options": {"step": 100.0, "estimator": "split"}}

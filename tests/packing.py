@@ -9,7 +9,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from align.scoring import attention
 from align.scoring.shared_prefix import FIELDS, SharedPrefixModel
-from align.trainers.trl_contract import fast_head
+from align.trainers.shared.trl_contract import fast_head
 
 SIZES = {
     "vocab_size": 48, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,

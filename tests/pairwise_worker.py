@@ -12,7 +12,7 @@ import tiny
 import torch
 
 from align.configs.pairwise import PairwiseConfig
-from align.trainers.pairwise import PairwiseTrainer
+from align.trainers.pairs.pairwise import PairwiseTrainer
 
 
 def outcome(name: str, folder: Path, processes: int) -> dict:

@@ -14,7 +14,7 @@ from peft import LoraConfig
 
 from align.configs.supervised import SupervisedConfig
 from align.models.tiny import tiny_model, tiny_tokenizer
-from align.trainers.supervised import SupervisedTrainer
+from align.trainers.completions.supervised import SupervisedTrainer
 
 OBJECTIVES = {
     "nll": {"nll": 1.0},

@@ -3,7 +3,7 @@
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from align.trainers.alarms import WINDOW, Alarms
+from align.trainers.shared.alarms import WINDOW, Alarms
 
 HEALTHY = {"loss": 0.6, "rewards/margins": 0.3, "log_ratio/chosen": -2.0, "length/chosen": 50.0}
 

@@ -4,7 +4,7 @@ import torch
 
 from align import DPOConfig, DPOTrainer
 from align.configs import ConfigError
-from align.trainers.displacement import Displacement
+from align.trainers.pairs.displacement import Displacement
 
 KEYS = [f"displacement/{side}" for side in ("chosen", "rejected", "greedy")]
 

@@ -16,7 +16,7 @@ from align import DPOConfig, DPOTrainer
 from align.models.tiny import tiny_tokenizer
 from align.scoring.flops import Architecture, FlopCounter, count_flops, step_flops
 from align.scoring.shared_prefix import SharedPrefixModel, prepare
-from align.trainers.trl_contract import fast_head
+from align.trainers.shared.trl_contract import fast_head
 
 MIXES = [[(40, 5, 17), (3, 12, 1), (25, 8, 30)], [(150, 4, 6)], [(1, 7, 5), (60, 50, 50)]]
 KINDS = {

@@ -13,7 +13,7 @@ import align
 from align import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 from align.cli import main
 from align.replay import replay
-from align.trainers.guard import NumericalError
+from align.trainers.shared.guard import NumericalError
 
 
 class Watch(TrainerCallback):

@@ -9,7 +9,7 @@ from datasets import Dataset
 from align import DPOConfig, DPOTrainer
 from align.configs import ConfigError
 from align.scoring.batching import SeededLengthSampler
-from align.trainers.prefix_sharing import few
+from align.trainers.shared.prefix_sharing import few
 
 LENGTHS = np.random.default_rng(0).integers(10, 500, 400).tolist()
 

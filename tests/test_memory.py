@@ -14,8 +14,8 @@ from align import DPOConfig, DPOTrainer
 from align.data.rows import normalise
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
-from align.trainers import checkpointing
-from align.trainers.checkpointing import largest_batch, lengths_of, positions_of
+from align.trainers.shared import checkpointing
+from align.trainers.shared.checkpointing import largest_batch, lengths_of, positions_of
 
 
 def test_saved_bytes_of_a_product_by_hand():

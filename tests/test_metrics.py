@@ -6,7 +6,7 @@ import torch
 
 from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPOTrainer
 from align.losses import Pair
-from align.trainers.metrics import MetricSums, accuracy
+from align.trainers.shared.metrics import MetricSums, accuracy
 
 
 def perturbed(cls, config, tmp_path, **kw):

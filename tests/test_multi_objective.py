@@ -13,7 +13,7 @@ from trl import RLOOTrainer as TRLRLOOTrainer
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.errors import RunError
-from align.trainers.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
+from align.trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
 
 GRPO, RLOO = (DynamicGRPOTrainer, DynamicGRPOConfig), (DynamicRLOOTrainer, DynamicRLOOConfig)
 REINFORCE = (ReinforceTrainer, ReinforceConfig)

@@ -7,8 +7,8 @@ from torch.testing import assert_close
 from transformers import TrainerCallback
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig
-from align.trainers.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer
-from align.trainers.objective_gradients import advantage_gram, differentiated, token_mask
+from align.trainers.online.gradients import advantage_gram, differentiated, token_mask
+from align.trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer
 
 GRPO, RLOO = (DynamicGRPOTrainer, DynamicGRPOConfig), (DynamicRLOOTrainer, DynamicRLOOConfig)
 WEIGHTS = [0.5, 0.2, 0.9]
@@ -148,7 +148,7 @@ def test_halves_are_inner_products_across_the_halves_of_the_prompts(tmp_path):
 
 
 def test_the_gram_of_advantages_needs_no_backward_pass(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.trainers.multi_objective.grams", None)
+    monkeypatch.setattr("align.trainers.online.multi_objective.grams", None)
     rule = Told([1 / 3] * 3)
     trainer = dynamic(*GRPO, tmp_path, rule=rule, gram="advantages", max_steps=1)
     oracle = Oracle(trainer)

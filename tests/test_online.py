@@ -13,7 +13,7 @@ from trl.trainer.utils import RepeatSampler
 
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from align.scoring import shared_prefix
-from align.trainers.trl_contract import OrderByEpoch
+from align.trainers.shared.trl_contract import OrderByEpoch
 
 CASES = {"grpo": (GRPOTrainer, GRPOConfig, TRLGRPOTrainer, TRLGRPOConfig), "rloo": (RLOOTrainer, RLOOConfig, TRLRLOOTrainer, TRLRLOOConfig)}  # fmt: skip
 
@@ -50,7 +50,7 @@ def test_an_entropy_bonus_keeps_its_gradient(tmp_path):
 
 
 def test_a_model_that_cannot_share_falls_back(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("align.trainers.prefix_sharing.unsupported", lambda *a, **kw: "it has a sliding window")
+    monkeypatch.setattr("align.trainers.shared.prefix_sharing.unsupported", lambda *a, **kw: "it has a sliding window")
     one = trained(GRPOTrainer, GRPOConfig, tmp_path / "a", max_steps=1)
     assert [r.message for r in caplog.records if "shared_prefix" in r.message] == [
         "shared_prefix: every prompt is computed once per answer, because it has a sliding window"

@@ -7,7 +7,7 @@ from objectives import Told, ToldMeans, dynamic, first, low, vowels
 
 from align.configs import ConfigError
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
-from align.trainers.multi_objective import DynamicGRPOTrainer
+from align.trainers.online.multi_objective import DynamicGRPOTrainer
 
 QUIET = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
 

@@ -7,7 +7,7 @@ from objectives import dynamic
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig
-from align.trainers.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer
+from align.trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer
 
 BOTH = pytest.mark.parametrize("cls", [GRPOTrainer, RLOOTrainer])
 

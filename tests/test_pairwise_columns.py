@@ -10,8 +10,8 @@ from align import DPOConfig, DPOTrainer
 from align.configs.pairwise import PairwiseConfig
 from align.scoring.batching import pick_pairs
 from align.trainers import PreferenceTrainer
-from align.trainers.columns import WithColumns
-from align.trainers.pairwise import PairwiseTrainer
+from align.trainers.pairs.pairwise import PairwiseTrainer
+from align.trainers.shared.columns import WithColumns
 
 COPG = {"objective": {"copg": 1.0}}
 GAPS = [a - b for a, b in zip(scored.COLUMNS["chosen_reward"], scored.COLUMNS["rejected_reward"], strict=True)]

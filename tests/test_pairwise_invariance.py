@@ -14,7 +14,7 @@ import torch
 from torch.testing import assert_close
 
 from align.configs.pairwise import PairwiseConfig
-from align.trainers.pairwise import PairwiseTrainer
+from align.trainers.pairs.pairwise import PairwiseTrainer
 
 ROOT = Path(__file__).parents[1]
 

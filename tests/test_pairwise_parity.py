@@ -12,8 +12,8 @@ from trl.experimental.cpo import CPOTrainer
 from align import DPOConfig, DPOTrainer
 from align.configs.pairwise import PairwiseConfig
 from align.losses import Pair, discopop_loss, implicit_rewards, per_token, simpo_loss
-from align.trainers import trl_contract
-from align.trainers.pairwise import PairwiseTrainer
+from align.trainers.pairs.pairwise import PairwiseTrainer
+from align.trainers.shared import trl_contract
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
 
 from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPOTrainer
-from align.trainers import trl_contract
+from align.trainers.shared import trl_contract
 
 
 def same_path(ours, theirs, *, loss=1e-6, weights=1e-5):

@@ -13,7 +13,7 @@ from align.scoring.attention import CascadeAttention
 from align.scoring.head import FrozenHead
 from align.scoring.plan import FILLER, Group, make_plan
 from align.scoring.shared_prefix import SharedPrefixModel, prepare
-from align.trainers.trl_contract import fast_head
+from align.trainers.shared.trl_contract import fast_head
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from align.configs.srpo import SRPOConfig
 from align.data.prompts.revision import revision_prompt
 from align.losses import Pair
 from align.losses.srpo import srpo_loss
-from align.trainers.metrics import MetricSums
-from align.trainers.srpo import SRPOTrainer
+from align.trainers.pairs.srpo import SRPOTrainer
+from align.trainers.shared.metrics import MetricSums
 
 N, BETA = 4, 0.4
 

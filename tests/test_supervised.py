@@ -12,8 +12,8 @@ from trl import SFTTrainer as TRLSFTTrainer
 
 from align.configs.supervised import SupervisedConfig
 from align.losses.tokens import mean_logps, nll
-from align.trainers.completions import per_row, score
-from align.trainers.supervised import SupervisedTrainer
+from align.trainers.completions.scoring import per_row, score
+from align.trainers.completions.supervised import SupervisedTrainer
 
 NAMES = list(small.OBJECTIVES)
 

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from align.losses.tokens import mean_logps as policy_mean_logps
 from align.models.tiny import SPECIAL, TINY_MODEL, tiny_model, tiny_tokenizer
 from align.scoring.poft_column import aligned_logps, completion_ids, mean_logps, score_file
-from align.trainers.completions import score
+from align.trainers.completions.scoring import score
 
 ROWS = {chat: small.rows(6, chat=chat).to_list() for chat in (False, True)}
 

@@ -9,7 +9,7 @@ from align.configs.common import ConfigError
 from align.configs.supervised import PRESETS, SupervisedConfig
 from align.losses.tokens import OBJECTIVES
 from align.models.tiny import tiny_model, tiny_tokenizer
-from align.trainers.supervised import SupervisedTrainer
+from align.trainers.completions.supervised import SupervisedTrainer
 
 
 def config(**kw):

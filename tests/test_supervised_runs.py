@@ -15,8 +15,8 @@ from align.losses.tokens import OBJECTIVES
 from align.models.loading import load_model, load_tokenizer
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.recipe.loading import recipes_dir
-from align.trainers.completions import score
-from align.trainers.supervised import SupervisedTrainer
+from align.trainers.completions.scoring import score
+from align.trainers.completions.supervised import SupervisedTrainer
 
 TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
 

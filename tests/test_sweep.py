@@ -112,7 +112,7 @@ def test_equal_rows_are_computed_once(tmp_path, computed):
 
 
 def test_a_killed_pass_goes_on_where_it_was(tmp_path, computed, monkeypatch):
-    monkeypatch.setattr("align.trainers.precompute.SAVED", 1)
+    monkeypatch.setattr("align.trainers.pairs.precompute.SAVED", 1)
     original = ReferenceStore.add
 
     def killed(self, *args):

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from align.configs.online import DynamicRLOOConfig
-from align.trainers.multi_objective import DynamicRLOOTrainer
+from align.trainers.online.multi_objective import DynamicRLOOTrainer
 
 ARMS = ["a0", "a1", "a2"]
 WEIGHTS, BETA = [0.2, 0.3, 0.5], 0.5

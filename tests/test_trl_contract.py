@@ -1,4 +1,4 @@
-"""What `align/trainers/trl_contract.py` assumes about TRL; a TRL release that breaks one of these fails here, loudly."""
+"""What `align/trainers/shared/trl_contract.py` assumes about TRL; a TRL release that breaks one of these fails here, loudly."""
 
 import inspect
 
@@ -15,8 +15,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from align import DPOConfig, DPOTrainer
 from align.models.tiny import tiny_model, tiny_tokenizer
-from align.trainers import trl_contract
-from align.trainers.trl_contract import NOT_FOR_THE_MODEL, dropout_off, fast_head, score
+from align.trainers.shared import trl_contract
+from align.trainers.shared.trl_contract import NOT_FOR_THE_MODEL, dropout_off, fast_head, score
 
 
 @pytest.fixture

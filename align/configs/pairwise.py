@@ -28,7 +28,7 @@ SETTINGS: dict[str, tuple[Callable[[float], bool], str]] = {
 
 @dataclass
 class PairwiseConfig(PreferenceConfig):
-    """Settings of `align.trainers.pairwise.PairwiseTrainer`.
+    """Settings of `align.trainers.pairs.pairwise.PairwiseTrainer`.
 
     `objective` maps names from `align.losses.OBJECTIVES` to weights. `label_smoothing`, `discopop_tau` and
     `use_weighting` (WPO's weights) are TRL's fields. A setting that no chosen objective reads is an error.

@@ -69,7 +69,7 @@ class PreferenceConfig(TRLDPOConfig):
         default=0,
         metadata={
             "help": "At each evaluation, log how far the log-probability of the chosen, the rejected and the initially "
-            "greedy answer of so many pairs has moved (`align.trainers.displacement`)."
+            "greedy answer of so many pairs has moved (`align.trainers.pairs.displacement`)."
         },
     )
 

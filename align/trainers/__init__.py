@@ -1,5 +1,5 @@
 """Trainers: the only place where models, batches and pure losses meet."""
 
-from .preference import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
+from .pairs.preference import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
 
 __all__ = ["DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"]

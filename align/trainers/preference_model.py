@@ -26,11 +26,10 @@ from align.losses import Pair
 from align.losses.general_preference import general_preference_loss, general_preference_scores, preference_probability
 from align.models.loading import keep_quantised_weights_plain
 from align.models.preference_model import HEADS, load_preference_base, write_settings
-
-from .common import LogsSums, own_args
-from .dropout import refuse_silent_dropout
-from .metrics import TOKENS, MetricSums, Ratio, accuracy
-from .safe_runs import SafeRuns
+from align.trainers.shared.base import LogsSums, own_args
+from align.trainers.shared.dropout import refuse_silent_dropout
+from align.trainers.shared.metrics import TOKENS, MetricSums, Ratio, accuracy
+from align.trainers.shared.safe_runs import SafeRuns
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from trl.trainer.utils import add_fused_lm_head
 from align.models.loading import resolve_model_path
 from align.scoring.flops import Architecture, count_flops, step_flops
 from align.scoring.shared_prefix import SharedPrefixModel, prepare
-from align.trainers.trl_contract import fast_head
+from align.trainers.shared.trl_contract import fast_head
 
 NAMES = ("trl_default", "trl_default_compact", "trl_best", "ours", "ours_online", "ours_checkpointing")
 SHAPES = ((64, 64), (64, 256), (256, 128), (1024, 128))

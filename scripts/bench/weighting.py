@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from align.configs.online import DynamicGRPOConfig
 from align.models.tiny import tiny_tokenizer
-from align.trainers.multi_objective import DynamicGRPOTrainer
+from align.trainers.online.multi_objective import DynamicGRPOTrainer
 from align.weighting import make_rule
 
 LIKE_SMOLLM2 = {

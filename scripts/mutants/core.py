@@ -4,9 +4,9 @@ from .mutant import Mutant, noticed_by
 
 PREFERENCE = "align/losses/preference.py"
 DIVERGENCES = "align/losses/divergences.py"
-METRICS = "align/trainers/metrics.py"
-TRAINER, COMMON = "align/trainers/preference.py", "align/trainers/common.py"
-CONTRACT = "align/trainers/trl_contract.py"
+METRICS = "align/trainers/shared/metrics.py"
+TRAINER, COMMON = "align/trainers/pairs/preference.py", "align/trainers/shared/base.py"
+CONTRACT = "align/trainers/shared/trl_contract.py"
 SETTINGS = "align/configs/common.py"
 LOSS_TESTS = ("tests/test_losses.py", "tests/test_divergences.py")
 PLAN, ATTENTION, HEAD = "align/scoring/plan.py", "align/scoring/attention.py", "align/scoring/head.py"
@@ -16,8 +16,8 @@ SHARED, STORE, LENGTHS = (
     "align/scoring/batching.py",
 )
 MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/check/dry_run.py"
-SHARING, PRECOMPUTE = "align/trainers/prefix_sharing.py", "align/trainers/precompute.py"
-CHECKPOINTING, ONLINE = "align/trainers/checkpointing.py", "align/trainers/online.py"
+SHARING, PRECOMPUTE = "align/trainers/shared/prefix_sharing.py", "align/trainers/pairs/precompute.py"
+CHECKPOINTING, ONLINE = "align/trainers/shared/checkpointing.py", "align/trainers/online/shared_prompts.py"
 TRAINER_TESTS = ("tests/test_metrics.py", "tests/test_parity.py", "tests/test_trl_contract.py", "tests/test_use.py")
 
 
@@ -91,7 +91,7 @@ MUTANTS = [
     train("label smoothing ignored", "dpo_loss(rewards, label_smoothing=self.args.label_smoothing)", "dpo_loss(rewards)"),
     train("eta ignored", "eta=self.args.eta,", "eta=0.005,"),
     train("reduction ignored", "sft_reduction=self.args.sft_reduction,", 'sft_reduction="sum",'),
-    train("silent dropout", "if disable_dropout and isinstance", "if False and isinstance", "align/trainers/dropout.py"),
+    train("silent dropout", "if disable_dropout and isinstance", "if False and isinstance", "align/trainers/shared/dropout.py"),
     train("reference with dropout", "with dropout_off(self.model, self.ref_model), fast_head():", "with fast_head():"),
     train("reference with the adapter on", "trainer.compute_ref_log_probs(model, inputs)", "(s.detach() for s in score(model, inputs)[0].token_logps.sum(1).chunk(2))", CONTRACT),
     train("cached reference ignored", 'if "ref_chosen_logps" in inputs:', "if False:", CONTRACT),

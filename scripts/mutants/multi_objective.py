@@ -5,8 +5,8 @@ from collections.abc import Callable
 from .core import SETTINGS
 from .mutant import Mutant, noticed_by
 
-ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/multi_objective.py"
-GRAD, COLUMNS = "align/trainers/objective_gradients.py", "align/trainers/objective_rewards.py"
+ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/online/multi_objective.py"
+GRAD, COLUMNS = "align/trainers/online/gradients.py", "align/trainers/online/rewards.py"
 CONFIG = "align/configs/online.py"
 estimator = noticed_by("tests/test_advantages.py")
 config = noticed_by("tests/test_online_configs.py")

@@ -4,7 +4,11 @@ from .core import CONTRACT, TRAINER
 from .mutant import noticed_by
 
 LOSSES, OBJECTIVES = "align/losses/pairwise.py", "align/losses/objectives.py"
-CONFIG, PAIRWISE, COLUMNS = "align/configs/pairwise.py", "align/trainers/pairwise.py", "align/trainers/columns.py"
+CONFIG, PAIRWISE, COLUMNS = (
+    "align/configs/pairwise.py",
+    "align/trainers/pairs/pairwise.py",
+    "align/trainers/shared/columns.py",
+)
 formula = noticed_by("tests/test_pairwise_losses.py", "tests/test_pairwise_objectives.py")
 optimum = noticed_by("tests/test_pairwise_tabular.py")
 config = noticed_by("tests/test_pairwise_config.py")

@@ -4,7 +4,7 @@ from .core import COMMON, SETTINGS
 from .mutant import noticed_by
 
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
-TRAINER, BATCH = "align/trainers/supervised.py", "align/trainers/completions.py"
+TRAINER, BATCH = "align/trainers/completions/supervised.py", "align/trainers/completions/scoring.py"
 ALIGNED, SCORED = "align/scoring/poft_column.py", "align/scoring/completions.py"
 loss = noticed_by("tests/test_tokens_losses.py", "tests/test_tokens_ref_kl.py")
 kl = noticed_by("tests/test_tokens_ref_kl.py")

@@ -3,7 +3,11 @@
 from .core import COMMON, CONTRACT, ONLINE
 from .mutant import noticed_by
 
-CHECKPOINTS, SAFE, GUARD = "align/runs/checkpoints.py", "align/trainers/safe_runs.py", "align/trainers/guard.py"
+CHECKPOINTS, SAFE, GUARD = (
+    "align/runs/checkpoints.py",
+    "align/trainers/shared/safe_runs.py",
+    "align/trainers/shared/guard.py",
+)
 checkpoint = noticed_by("tests/test_checkpoints.py")
 guard = noticed_by("tests/test_guard.py")
 stop = noticed_by("tests/test_stop_and_go.py")
@@ -42,5 +46,5 @@ MUTANTS = [
     stop("the signal is kept", SAFE, "signal.signal(signal.SIGTERM, self._before)", "pass"),
     stop("the reference does not travel", "align/train.py", "trainer.reference_identity = ref\n", "pass\n"),
     stop("the checkpoint's reference is not asked", "align/train.py", 'known = [check(checkpoint)["reference"]]', "known: list[Any] = []"),
-    noticed_by("tests/test_alarms.py")("an alarm needs no row", "align/trainers/alarms.py", "self._seen.get(name, 0) + 1 if holds else 0", "self._seen.get(name, 0) + holds"),
+    noticed_by("tests/test_alarms.py")("an alarm needs no row", "align/trainers/shared/alarms.py", "self._seen.get(name, 0) + 1 if holds else 0", "self._seen.get(name, 0) + holds"),
 ]  # fmt: skip

@@ -17,8 +17,7 @@ from trl import DPOTrainer as TRLDPOTrainer
 from align.models.loading import weights_digest
 from align.scoring.reference_store import ReferenceStore, sequence_key
 from align.scoring.shared_prefix import SharedPrefixModel
-
-from .trl_contract import scoring_inputs
+from align.trainers.shared.trl_contract import scoring_inputs
 
 logger = logging.getLogger(__name__)
 

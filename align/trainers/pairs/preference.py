@@ -25,18 +25,26 @@ from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_re
 from align.losses.preference import sequence_logps
 from align.models.loading import keep_quantised_weights_plain
 from align.scoring.batching import SeededLengthSampler, parts_within, pick_pairs, tokens_of_pairs
+from align.trainers.shared.alarms import Alarms
+from align.trainers.shared.base import LogsSums, own_args
+from align.trainers.shared.checkpointing import lengths_of, positions_of, settle_checkpointing
+from align.trainers.shared.columns import WithColumns, check_columns, columns_of
+from align.trainers.shared.dropout import refuse_silent_dropout
+from align.trainers.shared.metrics import MetricSums, Work, preference_metrics
+from align.trainers.shared.prefix_sharing import PrefixSharing
+from align.trainers.shared.safe_runs import SafeRuns
+from align.trainers.shared.trl_contract import (
+    dropout_off,
+    fast_head,
+    no_model_hash,
+    reference_logps,
+    score,
+    scoring_inputs,
+    without_columns,
+)
 
-from .alarms import Alarms
-from .checkpointing import lengths_of, positions_of, settle_checkpointing
-from .columns import WithColumns, check_columns, columns_of
-from .common import LogsSums, own_args
 from .displacement import Displacement
-from .dropout import refuse_silent_dropout
-from .metrics import MetricSums, Work, preference_metrics
 from .precompute import with_reference
-from .prefix_sharing import PrefixSharing
-from .safe_runs import SafeRuns
-from .trl_contract import dropout_off, fast_head, no_model_hash, reference_logps, score, scoring_inputs, without_columns
 
 
 class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):

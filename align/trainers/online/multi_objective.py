@@ -14,9 +14,9 @@ from align.errors import RunError
 from align.weighting.advantages import LeaveOneOut, make_estimator
 from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rule
 
-from .objective_gradients import advantage_gram, grams, token_mask, with_advantages
-from .objective_rewards import PromptDigit, RewardColumns
-from .online import GRPOTrainer, RLOOTrainer
+from .gradients import advantage_gram, grams, token_mask, with_advantages
+from .rewards import PromptDigit, RewardColumns
+from .shared_prompts import GRPOTrainer, RLOOTrainer
 
 logger = logging.getLogger(__name__)
 

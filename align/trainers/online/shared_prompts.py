@@ -10,9 +10,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import GRPOTrainer as TRLGRPOTrainer
 from trl import RLOOTrainer as TRLRLOOTrainer
 
-from .prefix_sharing import PrefixSharing
-from .safe_runs import SafeRuns
-from .trl_contract import (
+from align.trainers.shared.prefix_sharing import PrefixSharing
+from align.trainers.shared.safe_runs import SafeRuns
+from align.trainers.shared.trl_contract import (
     OrderByEpoch,
     fast_head,
     generation_state,

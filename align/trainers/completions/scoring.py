@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from align.losses.preference import Batch
 from align.losses.tokens import nll
-
-from .columns import wrong_values
-from .metrics import TOKENS, Ratio
-from .trl_contract import fast_head
+from align.trainers.shared.columns import wrong_values
+from align.trainers.shared.metrics import TOKENS, Ratio
+from align.trainers.shared.trl_contract import fast_head
 
 SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 

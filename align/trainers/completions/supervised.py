@@ -24,10 +24,13 @@ from align.losses.preference import Batch, sequence_logps
 from align.losses.tokens import OBJECTIVES, dft, fsft, mean_logps, nll, poft, ref_kl, rwr, rwr_weight, unlikelihood
 from align.models.loading import keep_quantised_weights_plain
 from align.scoring.batching import SeededLengthSampler
+from align.trainers.shared.base import LogsSums, own_args
+from align.trainers.shared.columns import WithColumns, columns_of
+from align.trainers.shared.metrics import MetricSums, Ratio
+from align.trainers.shared.safe_runs import SafeRuns
+from align.trainers.shared.trl_contract import dropout_off, without_columns
 
-from .columns import WithColumns, columns_of
-from .common import LogsSums, own_args
-from .completions import (
+from .scoring import (
     Scored,
     as_reference,
     check_columns,
@@ -37,9 +40,6 @@ from .completions import (
     per_row,
     score,
 )
-from .metrics import MetricSums, Ratio
-from .safe_runs import SafeRuns
-from .trl_contract import dropout_off, without_columns
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The trainer that learns from completions."""

@@ -1,0 +1,1 @@
+"""Trainers that sample their own answers and learn from rewards."""

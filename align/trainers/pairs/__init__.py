@@ -1,0 +1,1 @@
+"""Trainers that learn from pairs of answers."""

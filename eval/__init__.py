@@ -1,10 +1,11 @@
 """Scoring of policies: rankings, answers, divergence, intervals and the report. Never imports a trainer."""
 
-from .divergence import sampled_kl
-from .generate import Answer, Decoding, generate
-from .ranking import PairScores, ranking_estimates, rankings
-from .scoring import completion_logps
-from .stats import Estimate, mean_estimate, win_scores
+from align.sampling.generate import Answer, Decoding, generate
+
+from .measures.divergence import sampled_kl
+from .pairs.logps import completion_logps
+from .pairs.ranking import PairScores, ranking_estimates, rankings
+from .statistics.intervals import Estimate, mean_estimate, win_scores
 
 __all__ = [
     "Answer",

@@ -12,16 +12,15 @@ from align.errors import RunError
 from align.files import write_text
 from align.recipe.loading import RecipeError, load_recipe
 from align.runs.directory import METRICS_FILE, RECIPE_FILE, quiet_upstream, read_metrics
+from align.sampling.vllm_engine import VLLM, check_vllm
+from eval.answers.files import is_responses, read_responses
+from eval.report.assemble import prepare
+from eval.report.results import Report
+from eval.report.tables import comparison_table, judge_tables, table, verdict
+from eval.report.write import to_html, write_report
 
-from .answers_report import prepare
 from .evaluate import JUDGES_FOLDER, evaluate, evaluate_responses
-from .measures import check_measurable, check_writes_answers
-from .report import to_html, write_report
-from .responses import is_responses, read_responses
-from .results import Report
-from .subjects import load_subject
-from .tables import comparison_table, judge_tables, table, verdict
-from .vllm_engine import VLLM, check_vllm
+from .subjects import check_measurable, check_writes_answers, load_subject
 
 
 class Wanted(NamedTuple):
@@ -121,9 +120,9 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
     ledgers = folder / JUDGES_FOLDER if page is None else page.with_name(f"{page.stem}-{JUDGES_FOLDER}")
     kept = folder if page is None else None
     report, curves = _of_files(wanted, kept, ledgers) if of_files else _of_runs(wanted, folder, kept, ledgers)
-    from .plots import pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
-    from .plots_judged import judged_pictures  # noqa: PLC0415 - as above
-    from .plots_pareto import objective_pictures  # noqa: PLC0415 - as above
+    from eval.report.plots import pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
+    from eval.report.plots_fronts import objective_pictures  # noqa: PLC0415 - as above
+    from eval.report.plots_judges import judged_pictures  # noqa: PLC0415 - as above
 
     drawn = pictures(report, curves) | judged_pictures(report) | objective_pictures(curves, report.front)
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,21 +12,24 @@ from align.data import load_data
 from align.errors import RunError
 from align.files import write_text
 from align.recipe.loading import Generate
+from align.sampling.ask import Asking, decoding_of
+from align.sampling.generate import Decoding
+from align.sampling.vllm_engine import VLLM, check_vllm
+from eval.answers.asking import ask_all, sampled_texts
+from eval.answers.files import Responses, matched
+from eval.measures.prompt_sets import asked, of_prompt_set
+from eval.measures.texts import length_estimates
+from eval.measures.tokens import token_estimates
+from eval.pairs.implicit_reward import implicit_margin, pair_estimates
+from eval.pairs.logps import Sequences, completion_logps, pair_ids, reference_store, stored
+from eval.pairs.ranking import PairScores, ranking_estimates, rankings
+from eval.report.assemble import Prepared, add_prompt_set, measure_answers, prepare
+from eval.report.results import Report
+from eval.statistics.comparisons import comparisons
+from eval.statistics.intervals import mean_estimate, rng_of_report
+from eval.statistics.names import REF
 
-from .answering import Asking, ask_all, decoding_of, sampled_texts, template_digest, token_estimates
-from .answers_report import Prepared, add_prompt_set, measure_answers, of_prompt_set, prepare
-from .generate import Decoding
-from .measures import check_measurable, comparisons, implicit_margin, pair_estimates, rng_of_report
-from .prompt_sets import asked
-from .ranking import PairScores, ranking_estimates, rankings
-from .responses import Responses, matched
-from .results import Report
-from .sampled import REF
-from .scoring import Sequences, completion_logps, pair_ids, reference_store, stored
-from .stats import mean_estimate
-from .subjects import Subject
-from .texts import length_estimates
-from .vllm_engine import VLLM, check_vllm
+from .subjects import Subject, check_measurable, template_digest
 
 SHARES = "preference"  # the data's column of rater shares, read where the method reads it
 PAIR = ("chosen", "rejected", "completion", SHARES)

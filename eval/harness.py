@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from align.files import write_text
-
-from .processes import NoInterpreter, ask_interpreter, last_lines, process_group
-from .stats import Estimate
+from align.sampling.processes import NoInterpreter, ask_interpreter, last_lines, process_group
+from eval.statistics.intervals import Estimate
 
 LOG_FILE, RECORD_FILE = "lm_eval.log", "harness.json"
 RESULTS = "results_*.json"

@@ -1,42 +1,21 @@
 """Who is evaluated: the policy of a run (or any model), and the reference it is compared with."""
 
-import contextlib
+import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from align.errors import RunError
+from align.methods import METHODS
 from align.models.loading import another_model, load_model, load_tokenizer, weights_digest
+from align.models.use import Use
 from align.recipe.loading import Recipe, load_recipe
 from align.runs.checkpoints import MANIFEST, manifest
 from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
-
-from .generate import Model
-
-
-@dataclass(frozen=True)
-class Use:
-    """A model, and what it was loaded from. Called, a context manager that gives the model to call."""
-
-    model: Model
-    settings: ModelConfig
-    adapter: str | None = None
-    adapters_off: bool = False
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Model]:
-        """The model, for the block only: its adapters may be off there."""
-        if self.adapters_off and isinstance(self.model, PeftModel):
-            with self.model.disable_adapter():
-                yield self.model
-        else:
-            yield self.model
 
 
 @dataclass
@@ -130,3 +109,39 @@ def _reference(recipe: Recipe) -> Use:
 
 def _loaded(settings: ModelConfig, adapter: str | None = None) -> Use:
     return Use(load_model(settings, adapter=adapter).eval(), settings, adapter)
+
+
+def check_writes_answers(name: str, recipe: Recipe) -> None:
+    """Raise RunError if what a recipe trains is a model that judges answers and writes none."""
+    if METHODS[recipe.method].model == "preference":
+        raise RunError(
+            f"{name}: method {recipe.method!r} trains a model that judges answers and writes none; load it with "
+            "align.models.preference_model.load_preference_model(FOLDER), FOLDER being the run's adapter/ or model/, and call "
+            "its prefer(prompt, answers)"
+        )
+
+
+def check_measurable(name: str, recipe: Recipe) -> None:
+    """Whether what a recipe trains can be evaluated.
+
+    Raises:
+        RunError: If it is a model that judges answers, or has no pairs to rank and nothing asks for answers.
+    """
+    check_writes_answers(name, recipe)
+    rows = METHODS[recipe.method].rows
+    if rows != "pairs" and recipe.eval.generate is None:
+        raise RunError(
+            f"{name}: method {recipe.method!r} learns from {rows}, so there are no pairs to rank; to evaluate its "
+            "answers set eval.generate={prompts: 128}, and eval.gold_reward to score them"
+        )
+
+
+def title(subject: Subject, first: Subject) -> str:
+    """What a policy is called in messages."""
+    return "the policy" if subject is first else subject.name
+
+
+def template_digest(subject: Subject) -> str | None:
+    """Digest of the chat template that prompts go through."""
+    template = subject.tokenizer.chat_template
+    return hashlib.sha256(str(template).encode()).hexdigest() if template else None

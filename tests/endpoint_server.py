@@ -6,8 +6,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from eval.endpoint import Endpoint
-from eval.judges import Question
+from align.judges.endpoint import Endpoint
+from align.judges.protocol import Question
 
 
 class Reply:

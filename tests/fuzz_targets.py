@@ -22,8 +22,8 @@ from align.recipe.loading import load_recipe
 from align.rewards import REWARDS, load_reward, make_reward
 from align.rewards.load import FACTS
 from eval.evaluate import Report
-from eval.report import table, to_html, to_json, to_markdown, verdict
-from eval.stats import Estimate
+from eval.report.write import table, to_html, to_json, to_markdown, verdict
+from eval.statistics.intervals import Estimate
 
 SCRATCH = Path(tempfile.gettempdir()) / f"alignkit-fuzz-{os.getpid()}"  # made by the fuzzer
 SPLIT = b"\0\0"  # between the parts of an input

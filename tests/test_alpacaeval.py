@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from eval.length_control import instruction_difficulty, length_controlled_win_rate
-from eval.winrate import longer_wins, win_rate
+from eval.statistics.length_control import instruction_difficulty, length_controlled_win_rate
+from eval.statistics.win_rate import longer_wins, win_rate
 
 pytestmark = pytest.mark.realdata
 

@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-import eval.answers as module
-from eval.answers import AnswersError, model_digest, prompt_digest, read_answers
-from eval.generate import Decoding, generate
+import align.sampling.store as module
+from align.sampling.generate import Decoding, generate
+from align.sampling.store import AnswersError, model_digest, prompt_digest, read_answers
 
 PROMPTS = ["what", "is the sky", "a prompt longer than the others are", [{"role": "user", "content": "hi"}], "x y z"]
 DECODING = Decoding(8, seed=3)

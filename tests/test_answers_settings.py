@@ -6,8 +6,8 @@ import pytest
 import tiny
 from peft import LoraConfig, get_peft_model
 
-from eval.answers import AnswersError, model_digest, prompt_digest, tokenizer_digest
-from eval.generate import Decoding
+from align.sampling.generate import Decoding
+from align.sampling.store import AnswersError, model_digest, prompt_digest, tokenizer_digest
 
 PROMPTS = ["what"]
 DECODING = Decoding(8, seed=3)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.calibration import (
+from eval.pairs.calibration import (
     Judged,
     brier,
     calibration_estimates,

@@ -158,7 +158,7 @@ def test_how_several_processes_are_started():
     ("imports", "absent"),
     [
         ("import align", ("torch", "trl", "transformers")),
-        ("import eval, eval.evaluate, eval.report, eval.subjects", ("align.trainers", "align.train")),
+        ("import eval, eval.evaluate, eval.report.write, eval.subjects", ("align.trainers", "align.train")),
         ("import align.losses", ("transformers", "trl")),
         ("import align.train, align.methods", ("eval",)),
     ],

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from eval.divergence import alpha_divergence, forward_kl, jensen_shannon, low_variance_kl, per_token, reverse_kl
+from eval.measures.divergence import (
+    alpha_divergence,
+    forward_kl,
+    jensen_shannon,
+    low_variance_kl,
+    per_token,
+    reverse_kl,
+)
 
 P = np.array([0.5, 0.2, 0.2, 0.1])
 Q = np.array([0.1, 0.2, 0.3, 0.4])

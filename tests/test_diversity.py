@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from eval.diversity import distinct, matched, predictive_entropy, self_bleu, vendi_score
+from eval.measures.diversity import distinct, matched, predictive_entropy, self_bleu, vendi_score
 
 RNG = np.random.default_rng(0)
 

@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerFast
 
 from align import DPOConfig, DPOTrainer
 from align.models.tiny import tiny_model
-from eval import Decoding, PairScores, completion_logps, generate, ranking_estimates, rankings, sampled_kl
-from eval.generate import prompt_ids
-from eval.scoring import completion_ids, pair_ids
+from align.sampling import generate
+from align.scoring.completions import prompt_ids
+from eval import Decoding, PairScores, completion_logps, ranking_estimates, rankings, sampled_kl
+from eval.pairs.logps import completion_ids, pair_ids
 
 PROMPTS = ["what", "is the sky", "a prompt longer than the others are", [{"role": "user", "content": "hi"}]]
 

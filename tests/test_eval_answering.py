@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from stored_world import PROMPTS, make_world, write_lines
 
-import eval.answers as module
+import align.sampling.store as module
 from align.cli import main as alignkit
+from align.sampling.ask import answers_file
+from align.sampling.generate import Decoding
+from align.sampling.store import read_answers
 from eval.__main__ import main
-from eval.answering import answers_file
-from eval.answers import read_answers
-from eval.generate import Decoding
-from eval.sampled import Sampled
-from eval.texts import best_of_curves, gold_found, per_prompt, text_lengths
+from eval.answers.table import Sampled
+from eval.measures.best_of import best_of_curves
+from eval.measures.texts import gold_found, text_lengths
+from eval.statistics.three_figures import per_prompt
 
 
 @pytest.fixture(scope="module")

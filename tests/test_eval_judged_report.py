@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from test_eval_judging import LARGER, numbers, sampled, strengths
 
-from align.scorers import RewardScorer
-from eval.judging import judge_report
-from eval.report import to_html, to_json, to_markdown, verdict
-from eval.results import Report
-from eval.sampled import REF, Sampled
-from eval.tables import judge_rows, judge_tables, rating_rows
+from align.judges.scorers import RewardScorer
+from eval.answers.table import Sampled
+from eval.report.assemble import judge_report
+from eval.report.results import Report
+from eval.report.tables import judge_rows, judge_tables, rating_rows
+from eval.report.write import to_html, to_json, to_markdown, verdict
+from eval.statistics.names import REF
 
 
 def reported(data, scorer=LARGER, kind="reward", **settings):

@@ -10,9 +10,9 @@ from test_preference_model_trainer import trained
 
 from align.cli import main as alignkit
 from align.errors import RunError
+from align.judges.from_recipe import permission, prepare_judges
 from align.recipe.loading import RecipeError, load_recipe
 from eval.__main__ import main
-from eval.judge_kinds import permission, prepare_judges
 
 TEXTS = {"a": ["good"] * 4, "b": ["bad"] * 4, "c": ["good", "bad"] * 2}
 

@@ -6,16 +6,17 @@ import math
 import numpy as np
 import pytest
 
-from align.scorers import RewardScorer, TableScorer
-from eval.comparisons import holm
-from eval.judges import Judge, Verdict
-from eval.judging import ask_judge, head_to_head, judged_by
-from eval.ratings import exploitability
-from eval.report import to_json, verdict
-from eval.results import Report
-from eval.sampled import REF, Sampled
-from eval.tables import judge_notes
-from eval.winrate import win_rate
+from align.judges.protocol import Judge, Verdict
+from align.judges.scorers import RewardScorer, TableScorer
+from eval.answers.table import Sampled
+from eval.report.results import Report
+from eval.report.tables import judge_notes
+from eval.report.write import to_json, verdict
+from eval.statistics.comparisons import holm
+from eval.statistics.names import REF
+from eval.statistics.ratings import exploitability
+from eval.statistics.win_rate import win_rate
+from eval.verdicts import ask_judge, head_to_head, judged_by
 
 
 def sampled(n=40, names=("a", "b", "c"), samples=1):

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.page import DIFFED_WORDS, to_html, word_diff
-from eval.plots_judged import judged_pictures
-from eval.results import Judged, Report
-from eval.stats import Estimate
-from eval.winrate import WinRate
+from eval.report.html import DIFFED_WORDS, to_html, word_diff
+from eval.report.plots_judges import judged_pictures
+from eval.report.results import Report
+from eval.statistics.intervals import Estimate
+from eval.statistics.win_rate import WinRate
+from eval.verdicts import Judged
 
 
 def text_of(marked):

@@ -6,8 +6,8 @@ import pytest
 from stored_world import responses, write_lines
 
 from align.errors import RunError
-from eval.responses import is_responses, matched, names_of, read_responses
-from eval.sampled import REF
+from eval.answers.files import is_responses, matched, names_of, read_responses
+from eval.statistics.names import REF
 
 # --- reading -----------------------------------------------------------------------------------
 

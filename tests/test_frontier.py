@@ -1,8 +1,8 @@
 import pytest
 from matplotlib.figure import Figure
 
-from eval.frontier import Point, area, dominated_share, draw_frontier, upper_front
-from eval.stats import Estimate
+from eval.fronts.reward_divergence import Point, area, dominated_share, draw_frontier, upper_front
+from eval.statistics.intervals import Estimate
 
 
 def point(cost, gain, method="m", width=0.0):

@@ -8,11 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from align.weighting.archive import hypervolume
-from eval.fronts import front_of, seeds_of
-from eval.objectives import objective_report
-from eval.pareto import expected_utility, means_over_prompts, r2, sparsity, volume_over_seeds
-from eval.plots_pareto import objective_pictures
-from eval.sampled import Sampled
+from eval.answers.table import Sampled
+from eval.fronts.front import front_of, seeds_of
+from eval.fronts.indicators import expected_utility, means_over_prompts, r2, sparsity, volume_over_seeds
+from eval.measures.rewards import objective_report
+from eval.report.plots_fronts import objective_pictures
 
 NAN = math.nan
 SCALES = {"right": (0.0, 1.0), "warm": (-1.0, 3.0)}
@@ -38,7 +38,7 @@ SCORES = {
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
     """Enough for a test, and ten times as fast."""
-    monkeypatch.setattr("eval.fronts.means_over_prompts", functools.partial(means_over_prompts, resamples=200))
+    monkeypatch.setattr("eval.fronts.front.means_over_prompts", functools.partial(means_over_prompts, resamples=200))
 
 
 def front(scores=SCORES, scales=SCALES, recipes=None, **kw):
@@ -214,7 +214,7 @@ def records(*values, weights=True, names=("right", "warm")):
 @pytest.fixture
 def figures(monkeypatch):
     seen = []
-    monkeypatch.setattr("eval.plots_pareto.Figure", lambda **kw: seen.append(Figure(**kw)) or seen[-1])
+    monkeypatch.setattr("eval.report.plots_fronts.Figure", lambda **kw: seen.append(Figure(**kw)) or seen[-1])
     return seen
 
 

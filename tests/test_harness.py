@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from eval.harness import Harness, HarnessError, read_results, run_harness
-from eval.stats import Estimate
+from eval.statistics.intervals import Estimate
 
 STUB = """#!{python}
 import json, os, pathlib, sys, time

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from align.data.making.constraints import Constraint
-from eval.instructions import Followed, follow, instruction_following, loose_variants
-from eval.stats import bca_estimate, wilson_estimate
+from eval.measures.instructions import Followed, follow, instruction_following, loose_variants
+from eval.statistics.intervals import bca_estimate, wilson_estimate
 
 NO_COMMA, LOWER, TITLE = "punctuation:no_comma", "change_case:english_lowercase", "detectable_format:title"
 WORDS, GERMAN = "length_constraints:number_words", "language:response_language"

@@ -7,10 +7,19 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from align.judges.protocol import (
+    TEMPLATE,
+    Judge,
+    JudgeError,
+    LanguageModelJudge,
+    Question,
+    Verdict,
+    judge_all,
+    question_text,
+)
+from align.judges.scorers import RewardScorer, TableScorer, check_matrix
 from align.models.tiny import tiny_model, tiny_tokenizer
-from align.scorers import RewardScorer, TableScorer, check_matrix
-from eval.judges import TEMPLATE, Judge, JudgeError, LanguageModelJudge, Question, Verdict, judge_all, question_text
-from eval.winrate import position_bias
+from eval.statistics.win_rate import position_bias
 
 CHAT = [{"role": "user", "content": "what is two plus two"}]
 

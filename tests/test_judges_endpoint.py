@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from endpoint_server import QUICK, Reply, Server, endpoint, failing, questions, records, says
 
-from eval import endpoint_judge
-from eval.endpoint import LARGEST_REPLY, Client, Endpoint, EndpointError, _retry_after
-from eval.endpoint_judge import EndpointJudge, _read
-from eval.judges import Judge, judge_all
-from eval.winrate import position_bias, win_rate
+from align.judges import endpoint_judge
+from align.judges.endpoint import LARGEST_REPLY, Client, Endpoint, EndpointError, _retry_after
+from align.judges.endpoint_judge import EndpointJudge, _read
+from align.judges.protocol import Judge, judge_all
+from eval.statistics.win_rate import position_bias, win_rate
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from endpoint_server import Reply, Server, endpoint, failing, questions, records, says
 
-from eval.endpoint import Endpoint
-from eval.endpoint_judge import EndpointJudge
-from eval.judges import Judge
+from align.judges.endpoint import Endpoint
+from align.judges.endpoint_judge import EndpointJudge
+from align.judges.protocol import Judge
 
 SECRET = "sk-not-a-real-key-0123456789abcdef"
 

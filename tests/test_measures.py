@@ -13,21 +13,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from align.errors import RunError
 from align.recipe.loading import load_recipe
 from eval import measures
-from eval.diversity import distinct, self_bleu
 from eval.evaluate import Report
-from eval.measures import (
-    bleu_groups,
-    check_measurable,
-    comparisons,
-    divergence_estimates,
-    diversity_estimates,
-    implicit_margin,
-    left_out,
-    pair_estimates,
-)
-from eval.plots import pictures
-from eval.ranking import PairScores, idealised_margin
-from eval.report import comparison_table, to_html, to_json, to_markdown
+from eval.measures.divergence import divergence_estimates
+from eval.measures.diversity import bleu_groups, distinct, diversity_estimates, self_bleu
+from eval.pairs.implicit_reward import implicit_margin, pair_estimates
+from eval.pairs.ranking import PairScores, idealised_margin
+from eval.report.plots import pictures
+from eval.report.write import comparison_table, to_html, to_json, to_markdown
+from eval.statistics.comparisons import comparisons
+from eval.statistics.intervals import left_out
+from eval.subjects import check_measurable
 
 SCORES = PairScores(
     chosen=np.array([-4.0, -6.0, -30.0]),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval.generate import Decoding, generate, nucleus, prompt_ids
+from align.sampling.generate import Decoding, generate, nucleus
+from align.scoring.completions import prompt_ids
 
 
 @pytest.mark.parametrize(

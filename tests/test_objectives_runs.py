@@ -5,10 +5,10 @@ import pytest
 import align
 from align.data import load_data
 from align.runs.directory import METRICS_FILE, read_metrics
-from eval.generate import Decoding, generate
-from eval.objectives import check_objectives, objective_report
-from eval.plots_pareto import objective_pictures
-from eval.sampled import Sampled
+from align.sampling.generate import Decoding, generate
+from eval.answers.table import Sampled
+from eval.measures.rewards import check_objectives, objective_report
+from eval.report.plots_fronts import objective_pictures
 from eval.subjects import load_subject
 
 RUNS = {

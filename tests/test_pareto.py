@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from matplotlib.figure import Figure
 
-from eval.pareto import (
+from eval.fronts.indicators import (
     expected_utility,
     front,
     hypervolume,
@@ -24,7 +24,7 @@ from eval.pareto import (
     volume_over_prompts,
     volume_over_seeds,
 )
-from eval.plots_pareto import front_picture, objective_points, smoothed, trajectory_picture, weights_picture
+from eval.report.plots_fronts import front_picture, objective_points, smoothed, trajectory_picture, weights_picture
 
 POINTS = st.integers(2, 3).flatmap(
     lambda k: arrays(float, st.tuples(st.integers(1, 6), st.just(k)), elements=st.integers(-4, 4).map(float))
@@ -163,7 +163,7 @@ def test_draws_are_means_over_the_prompts_that_count():
 def test_draws_made_in_parts_are_those_made_at_once(monkeypatch):
     scores = rng().random((2, 9, 2))
     whole = means_over_prompts(scores, rng=rng(), resamples=31)
-    monkeypatch.setattr("eval.pareto.DRAWS_AT_ONCE", 40)
+    monkeypatch.setattr("eval.fronts.indicators.DRAWS_AT_ONCE", 40)
     np.testing.assert_allclose(means_over_prompts(scores, rng=rng(), resamples=31), whole)
     counts = whole[:, 0] * 9  # each draw is a mean of nine of the prompts
     assert (counts <= 9 * scores[0].max(axis=0) + 1e-9).all()
@@ -205,7 +205,7 @@ def test_a_way_is_smoothed_over_the_last_five_steps():
 def figures(monkeypatch):
     """The figures that are drawn, beside their bytes."""
     seen = []
-    monkeypatch.setattr("eval.plots_pareto.Figure", lambda **kw: seen.append(Figure(**kw)) or seen[-1])
+    monkeypatch.setattr("eval.report.plots_fronts.Figure", lambda **kw: seen.append(Figure(**kw)) or seen[-1])
     return seen
 
 

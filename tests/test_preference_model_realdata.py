@@ -9,9 +9,9 @@ from datasets import Dataset
 from peft import LoraConfig
 
 from align.configs.preference_model import PreferenceModelConfig
+from align.judges.scorers import check_matrix
 from align.models.loading import load_tokenizer
 from align.models.preference_model import load_preference_base, load_preference_model
-from align.scorers import check_matrix
 from align.trainers.preference_model import PreferenceModelTrainer
 
 pytestmark = [

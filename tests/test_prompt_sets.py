@@ -9,11 +9,11 @@ import pytest
 from align.data.making.constraints import CHECKERS
 from align.errors import DataError
 from align.recipe.sections import EvalConfig, Generate, PromptSet
-from eval.instructions import instruction_following
-from eval.prompt_sets import NOT_CHECKED, asked, load_prompt_sets, prompt_set_report
-from eval.refusals import refusal_balance
-from eval.sampled import Sampled
-from eval.stats import paired_difference, wilson_estimate
+from eval.answers.table import Sampled
+from eval.measures.instructions import instruction_following
+from eval.measures.prompt_sets import NOT_CHECKED, asked, load_prompt_sets, prompt_set_report
+from eval.measures.refusals import refusal_balance
+from eval.statistics.intervals import paired_difference, wilson_estimate
 
 NO_COMMA, LOWER, GERMAN = "punctuation:no_comma", "change_case:english_lowercase", "language:response_language"
 WORDS = "length_constraints:number_words"

@@ -8,9 +8,9 @@ import smollm2
 
 from align.models.loading import load_model, load_tokenizer
 from align.recipe.sections import EvalConfig, Generate, PromptSet
-from eval.generate import Decoding, generate
-from eval.prompt_sets import asked, load_prompt_sets, prompt_set_report
-from eval.sampled import Sampled
+from align.sampling.generate import Decoding, generate
+from eval.answers.table import Sampled
+from eval.measures.prompt_sets import asked, load_prompt_sets, prompt_set_report
 
 pytestmark = [
     pytest.mark.realdata,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from eval.evaluate import Report
-from eval.plots import pictures
-from eval.ranking import PairScores, ranking_estimates
-from eval.report import table, to_html, to_json, to_markdown, verdict, write_report
-from eval.stats import Estimate
+from eval.pairs.ranking import PairScores, ranking_estimates
+from eval.report.plots import pictures
+from eval.report.write import table, to_html, to_json, to_markdown, verdict, write_report
+from eval.statistics.intervals import Estimate
 
 HOSTILE = """<script>alert(1)</script>'"&<img src=x onerror=alert(1)>"""
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -12,9 +12,10 @@ from recipes_under_test import GOOD, load
 import eval.__main__ as command
 from align.errors import RunError
 from align.models.tiny import tiny_model, tiny_tokenizer
+from align.models.use import Use
 from align.rewards import REWARDS, load_reward, positive_sentiment, sentiment
 from eval.evaluate import evaluate
-from eval.subjects import Subject, Use
+from eval.subjects import Subject
 
 GLOWING = "What a wonderful day, I love this beautiful garden!"
 ALIKE = "Our kind neighbours are so happy, it is a great joy."

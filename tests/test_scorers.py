@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trl import ModelConfig
 
+from align.judges.scorers import AnswerScorer, NoisyScorer, RewardScorer, TableScorer, check_matrix
 from align.models.preference_model import PreferenceModel, load_preference_base
 from align.models.tiny import tiny_tokenizer
 from align.rewards import positive_sentiment
-from align.scorers import AnswerScorer, NoisyScorer, RewardScorer, TableScorer, check_matrix
 
 CYCLE = [[0.5, 0.9, 0.1], [0.1, 0.5, 0.9], [0.9, 0.1, 0.5]]
 NAMES = ["stone", "scissors", "paper"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from eval.stats import Estimate, mean_estimate, win_scores
+from eval.statistics.intervals import Estimate, mean_estimate, win_scores
 
 
 def rng(seed=0):
@@ -54,7 +54,7 @@ def test_the_interval_ignores_the_global_generator():
 
 def test_many_items_are_drawn_in_pieces_without_changing_the_count(monkeypatch):
     """At 100 draws at once, 40 items make pieces of 2 rows; of one resample low and high are the same."""
-    monkeypatch.setattr("eval.stats.DRAWS_AT_ONCE", 100)
+    monkeypatch.setattr("eval.statistics.intervals.DRAWS_AT_ONCE", 100)
     got = mean_estimate(np.arange(40.0), rng=rng(), resamples=7)
     assert got.low < got.value == 19.5 < got.high
     one = mean_estimate(np.arange(40.0), rng=rng(), resamples=1)

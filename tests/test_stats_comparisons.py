@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from eval import comparisons
-from eval.comparisons import compare_runs, holm, sign_flip_p_values
+from eval.statistics import comparisons
+from eval.statistics.comparisons import compare_runs, holm, sign_flip_p_values
 
 
 def rng(seed=0):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from eval import stats
-from eval.stats import bca_estimate, bca_interval, cluster_sums, paired_difference, wilson_estimate
+from eval.statistics import intervals as stats
+from eval.statistics.intervals import bca_estimate, bca_interval, cluster_sums, paired_difference, wilson_estimate
 
 DATA_SETS = 400
 

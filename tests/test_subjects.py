@@ -11,10 +11,10 @@ import align
 from align.errors import RunError
 from align.models.loading import load_adapter, load_model, resolve_model_path
 from align.rewards import REWARDS
+from align.sampling.generate import Decoding, generate
 from eval.__main__ import main
 from eval.evaluate import evaluate
-from eval.generate import Decoding, generate
-from eval.scoring import completion_logps, pair_ids
+from eval.pairs.logps import completion_logps, pair_ids
 from eval.subjects import load_subject
 
 LOUD = 0.05  # learning rate: two steps must move the tiny model visibly

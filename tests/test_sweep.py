@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from align import DPOConfig, DPOTrainer
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scoring.reference_store import ReferenceStore
-from eval.scoring import stored
+from eval.pairs.logps import stored
 
 
 @pytest.fixture

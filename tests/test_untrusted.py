@@ -18,8 +18,8 @@ from align.recipe.loading import load_recipe, recipes_dir
 from align.rewards import load_reward
 from align.strict.yaml_tree import MAX_BYTES
 from eval.evaluate import Report
-from eval.report import table, to_html, to_json, to_markdown, verdict
-from eval.stats import Estimate
+from eval.report.write import table, to_html, to_json, to_markdown, verdict
+from eval.statistics.intervals import Estimate
 
 # --- recipes: code ---------------------------------------------------------------------------------
 

@@ -15,12 +15,12 @@ from trl import ModelConfig
 import align
 from align.errors import RunError
 from align.models.loading import load_model, load_tokenizer, model_path
+from align.models.use import Use
 from align.recipe.loading import load_recipe
+from align.sampling.generate import Decoding, Job, generate, seed_of
+from align.sampling.store import AnswersError, read_answers, stored_answers
+from align.sampling.vllm_engine import VLLM, check_vllm
 from eval.__main__ import main
-from eval.answers import AnswersError, read_answers, stored_answers
-from eval.generate import Decoding, Job, generate, seed_of
-from eval.subjects import Use
-from eval.vllm_engine import VLLM, check_vllm
 
 STUB = """#!{python}
 import json, os, random, signal, sys, time, types

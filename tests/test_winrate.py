@@ -5,10 +5,11 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from eval import length_control
-from eval.length_control import instruction_difficulty, length_controlled_win_rate
-from eval.stats import wilson_estimate
-from eval.winrate import both_orders, longer_wins, mean_preferences, position_bias, win_rate
+from align.judges.protocol import both_orders
+from eval.statistics import length_control
+from eval.statistics.intervals import wilson_estimate
+from eval.statistics.length_control import instruction_difficulty, length_controlled_win_rate
+from eval.statistics.win_rate import longer_wins, mean_preferences, position_bias, win_rate
 
 
 def rng(seed=0):

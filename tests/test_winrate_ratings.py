@@ -8,9 +8,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from eval.best_of import best_of_k, best_of_k_kl
-from eval.ratings import Games, bradley_terry, elo, exploitability, games_of, nash_mixture
-from eval.stats import Estimate
+from eval.measures.best_of import best_of_k, best_of_k_kl
+from eval.statistics.intervals import Estimate
+from eval.statistics.ratings import Games, bradley_terry, elo, exploitability, games_of, nash_mixture
 
 ROCK = np.array([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
 STRENGTHS = np.array([1.2, 0.4, 0.0, -0.5, -1.1])

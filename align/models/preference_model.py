@@ -17,11 +17,11 @@ from torch.random import fork_rng
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from trl import ModelConfig
 
+from align.data.prompts import Prompt
 from align.data.prompts.polar import polar_answer, polar_prompt
 from align.errors import RunError
 from align.files import read_json, write_text
 from align.losses.general_preference import general_preference_scores, preference_probability
-from align.scorers import Prompt
 
 from .loading import base_model_of, load_adapter, load_tokenizer, load_weights, model_path
 
@@ -31,7 +31,7 @@ HEADS = ("score.", "classifier.")  # what transformers, and PEFT in SEQ_CLS, cal
 
 @dataclass(frozen=True)
 class PreferenceModel:
-    """A trained preference model that judges answers; a scorer in the sense of `align.scorers`.
+    """A trained preference model that judges answers; a scorer in the sense of `align.judges.scorers`.
 
     The head is read at the last token that is not padding, as in training. If the padding token is the end of the
     sequence too, that is the token before it.

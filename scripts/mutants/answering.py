@@ -2,13 +2,18 @@
 
 from .mutant import noticed_by
 
-ANSWERING, ANSWERS, TEXTS, SAMPLED = "eval/answering.py", "eval/answers.py", "eval/texts.py", "eval/sampled.py"
-JUDGING, KINDS, RESPONSES = "eval/judging.py", "eval/judge_kinds.py", "eval/responses.py"
+ANSWERING, ANSWERS, TEXTS, SAMPLED = (
+    "align/sampling/ask.py",
+    "align/sampling/store.py",
+    "eval/measures/texts.py",
+    "eval/answers/table.py",
+)
+JUDGING, KINDS, RESPONSES = "eval/verdicts.py", "align/judges/from_recipe.py", "eval/answers/files.py"
 TABLES, PAGE, REPORT, WIRED, EVALUATE = (
-    "eval/tables.py",
-    "eval/page.py",
-    "eval/report.py",
-    "eval/answers_report.py",
+    "eval/report/tables.py",
+    "eval/report/html.py",
+    "eval/report/write.py",
+    "eval/report/assemble.py",
     "eval/evaluate.py",
 )  # fmt: skip
 MAIN, SECTIONS = "eval/__main__.py", "align/recipe/sections.py"

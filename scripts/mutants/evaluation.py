@@ -2,9 +2,14 @@
 
 from .mutant import noticed_by
 
-MEASURES, RANKING, EVALUATE = "eval/measures.py", "eval/ranking.py", "eval/evaluate.py"
-REPORT, PLOTS, MAIN, VERIFY = "eval/report.py", "eval/plots.py", "eval/__main__.py", "eval/verify.py"
-TABLES, PAGE, ANSWERING, TEXTS = "eval/tables.py", "eval/page.py", "eval/answering.py", "eval/texts.py"
+MEASURES, RANKING, EVALUATE = "eval/measures.py", "eval/pairs/ranking.py", "eval/evaluate.py"
+REPORT, PLOTS, MAIN, VERIFY = "eval/report/write.py", "eval/report/plots.py", "eval/__main__.py", "eval/verify.py"
+TABLES, PAGE, ANSWERING, TEXTS = (
+    "eval/report/tables.py",
+    "eval/report/html.py",
+    "align/sampling/ask.py",
+    "eval/measures/texts.py",
+)
 SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
 measure = noticed_by("tests/test_measures.py")
 run = noticed_by("tests/test_verify.py")

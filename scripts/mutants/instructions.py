@@ -2,9 +2,9 @@
 
 from .mutant import noticed_by
 
-FOLLOW, REFUSE, HARNESS = "eval/instructions.py", "eval/refusals.py", "eval/harness.py"
-PROCESSES = "eval/processes.py"
-ANSWERS, GENERATE = "eval/answers.py", "eval/generate.py"
+FOLLOW, REFUSE, HARNESS = "eval/measures/instructions.py", "eval/measures/refusals.py", "eval/harness.py"
+PROCESSES = "align/sampling/processes.py"
+ANSWERS, GENERATE = "align/sampling/store.py", "align/sampling/generate.py"
 followed = noticed_by("tests/test_instructions.py")
 refused = noticed_by("tests/test_refusals.py")
 benchmark = noticed_by("tests/test_harness.py")

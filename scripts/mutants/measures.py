@@ -2,8 +2,8 @@
 
 from .mutant import noticed_by
 
-CALIBRATION, DIVERSITY = "eval/calibration.py", "eval/diversity.py"
-DIVERGENCE, FRONTIER = "eval/divergence.py", "eval/frontier.py"
+CALIBRATION, DIVERSITY = "eval/pairs/calibration.py", "eval/measures/diversity.py"
+DIVERGENCE, FRONTIER = "eval/measures/divergence.py", "eval/fronts/reward_divergence.py"
 calibration = noticed_by("tests/test_calibration.py")
 diversity = noticed_by("tests/test_diversity.py")
 divergence = noticed_by("tests/test_divergence_estimates.py")

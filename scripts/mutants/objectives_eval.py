@@ -2,8 +2,13 @@
 
 from .mutant import noticed_by
 
-OBJECTIVES, FOUND, FRONTS, SETS = "eval/objectives.py", "eval/found.py", "eval/fronts.py", "eval/prompt_sets.py"
-PARETO, PLOTS, FOLLOW = "eval/pareto.py", "eval/plots_pareto.py", "eval/instructions.py"
+OBJECTIVES, FOUND, FRONTS, SETS = (
+    "eval/measures/rewards.py",
+    "eval/statistics/three_figures.py",
+    "eval/fronts/front.py",
+    "eval/measures/prompt_sets.py",
+)
+PARETO, PLOTS, FOLLOW = "eval/fronts/indicators.py", "eval/report/plots_fronts.py", "eval/measures/instructions.py"
 objective = noticed_by("tests/test_objectives.py")
 front = noticed_by("tests/test_fronts.py")
 pareto = noticed_by("tests/test_pareto.py")

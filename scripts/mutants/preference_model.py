@@ -8,7 +8,11 @@ LOSS, CONFIG, TEMPLATE = (
     "align/configs/preference_model.py",
     "align/data/prompts/polar.py",
 )
-TRAINER, MODEL, SCORERS = "align/trainers/preference_model.py", "align/models/preference_model.py", "align/scorers.py"
+TRAINER, MODEL, SCORERS = (
+    "align/trainers/preference_model.py",
+    "align/models/preference_model.py",
+    "align/judges/scorers.py",
+)
 pure, scorer = noticed_by("tests/test_preference_model.py"), noticed_by("tests/test_scorers.py")
 
 

@@ -2,10 +2,19 @@
 
 from .mutant import noticed_by
 
-STATS, COMPARISONS, WINRATE = "eval/stats.py", "eval/comparisons.py", "eval/winrate.py"
+STATS, COMPARISONS, WINRATE = (
+    "eval/statistics/intervals.py",
+    "eval/statistics/comparisons.py",
+    "eval/statistics/win_rate.py",
+)
 INTERVALS = "align/intervals.py"
-LENGTH, RATINGS, BEST = "eval/length_control.py", "eval/ratings.py", "eval/best_of.py"
-JUDGES, ENDPOINT, ASKER, LEDGER = "eval/judges.py", "eval/endpoint.py", "eval/endpoint_judge.py", "eval/ledger.py"
+LENGTH, RATINGS, BEST = "eval/statistics/length_control.py", "eval/statistics/ratings.py", "eval/measures/best_of.py"
+JUDGES, ENDPOINT, ASKER, LEDGER = (
+    "align/judges/protocol.py",
+    "align/judges/endpoint.py",
+    "align/judges/endpoint_judge.py",
+    "align/judges/ledger.py",
+)
 interval = noticed_by("tests/test_stats_intervals.py")
 compared = noticed_by("tests/test_stats_comparisons.py")
 rate = noticed_by("tests/test_winrate.py")

@@ -1,0 +1,1 @@
+"""Says which of two answers is better: rewards, preference models, language models, endpoints."""

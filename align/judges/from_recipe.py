@@ -1,0 +1,114 @@
+"""The judges that a recipe names: checked before any weight is loaded, made when there are answers to judge."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from trl import ModelConfig
+
+from align.errors import RunError
+from align.files import read_json
+from align.models.loading import another_model, load_model, load_tokenizer
+from align.models.preference_model import SETTINGS, load_preference_model
+from align.recipe.loading import EvalConfig
+from align.recipe.sections import JudgeConfig
+from align.rewards import make_reward
+from align.rewards.load import FACTS
+
+from .endpoint import Endpoint
+from .endpoint_judge import EndpointJudge
+from .protocol import Judge, LanguageModelJudge
+from .scorers import RewardScorer, Scorer
+
+MakeScorer = Callable[[], Scorer]
+OF_ENDPOINT = (
+    "url",
+    "model",
+    "key_variable",
+    "temperature",
+    "max_tokens",
+    "timeout_seconds",
+    "attempts",
+    "concurrency",
+)
+
+
+def prepare_judges(
+    config: EvalConfig, model: ModelConfig, *, allow: Sequence[str] = (), ledgers: Path | None = None
+) -> dict[str, MakeScorer]:
+    """What makes each judge of a recipe; the making loads weights, this does not.
+
+    Args:
+        config: The recipe's `eval` section.
+        model: Its `model` section, whose precision and attention a language model that judges gets.
+        allow: What was given with `--allow`: MODULE:FUNCTION of a reward; HOST of an endpoint, or VARIABLE@HOST if the
+            key in that environment variable is sent along.
+        ledgers: Folder of the verdicts of endpoints, NAME.jsonl.
+
+    Raises:
+        RunError: If a judge cannot be made, or may not be asked.
+    """
+    return {name: _maker(name, judge, model, allow, ledgers) for name, judge in config.judges.items()}
+
+
+def _maker(name: str, judge: JudgeConfig, model: ModelConfig, allow: Sequence[str], ledgers: Path | None) -> MakeScorer:
+    where = f"eval.judges.{name}"
+    if judge.kind == "reward":
+        return _reward(where, judge, allow)
+    if judge.kind == "endpoint":
+        return _endpoint(where, judge, allow, None if ledgers is None else ledgers / f"{name}.jsonl")
+    path = str(judge.path)
+    if judge.kind == "language_model":
+        config = another_model(model, path)
+        batch = judge.batch_size or 8
+        return lambda: Judge(LanguageModelJudge(load_model(config).eval(), load_tokenizer(config), batch_size=batch))
+    settings = Path(path) / SETTINGS
+    if not settings.is_file():
+        raise RunError(f"{where}: {path}: no {SETTINGS} there; name a folder that PreferenceModelTrainer saved")
+    if judge.kind == "reward_model" and (dimension := read_json(settings).get("dimension")) != 1:
+        raise RunError(
+            f"{where}: {path} has {dimension} dimensions, so its preferences follow from no rewards; use kind: "
+            "preference_model"
+        )
+    return lambda: load_preference_model(path)
+
+
+def _reward(where: str, judge: JudgeConfig, allow: Sequence[str]) -> MakeScorer:
+    name, options = str(judge.reward), judge.options or {}
+    try:
+        reward = make_reward(name, allow, **options)
+    except (RunError, TypeError) as error:
+        raise RunError(f"{where}: {error}") from None
+    if "completion_ids" in (FACTS[name].reads if name in FACTS else ()):
+        raise RunError(f"{where}: reward {name!r} counts tokens, which judges do not see; use another reward")
+    scorer = RewardScorer(reward, temperature=judge.temperature or 0.0)
+    return lambda: scorer
+
+
+def _endpoint(where: str, judge: JudgeConfig, allow: Sequence[str], ledger: Path | None) -> MakeScorer:
+    given = {key: value for key in OF_ENDPOINT if (value := getattr(judge, key)) is not None}
+    try:
+        host = permission(given)
+        if host not in allow:
+            key = f", and the key in {judge.key_variable}" if judge.key_variable else ""
+            raise RunError(
+                f"{where}: prompts and answers{key} would be sent to {urlsplit(str(judge.url)).netloc!r}, which the "
+                f"recipe names; if you agree, add --allow {host}"
+            )
+        endpoint = Endpoint(**given)
+    except ValueError as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError("\n".join(f"{where}.{line}" for line in str(error).splitlines())) from None
+    if ledger is None:
+        raise RunError(
+            f"{where}: what an endpoint said is kept, so that nothing is asked twice; name a folder with --out"
+        )
+    return lambda: Judge(EndpointJudge(endpoint, ledger))
+
+
+def permission(endpoint: Mapping[str, object]) -> str:
+    """What has to be given with `--allow`: HOST (with its port, if the URL has one), or VARIABLE@HOST with a key."""
+    host = urlsplit(str(endpoint["url"])).netloc.rpartition("@")[2]
+    variable = endpoint.get("key_variable")
+    return f"{variable}@{host}" if variable else host

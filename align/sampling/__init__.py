@@ -1,0 +1,1 @@
+"""Samples answers, by transformers or by vLLM, and keeps them in files."""

@@ -1,0 +1,225 @@
+"""Answers from a model: one seed per prompt, so that neither batching nor other prompts change an answer.
+
+`align.sampling.store` keeps them in a file as they come.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from peft import PeftModel
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+)
+
+from align.data.prompts import Prompt
+from align.models.use import Model
+from align.scoring.completions import prompt_ids
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are sampled. With `temperature` 0 the most likely token is taken.
+
+    With `top_p` below 1 only the nucleus is drawn from: the fewest most likely tokens whose probabilities, at this
+    temperature, sum to `top_p` or more (Holtzman et al. 2020, arXiv:1904.09751, section 3.1); of tokens that are equally
+    likely, those of lower id. Log-probabilities of such answers under the model are not those they were drawn with.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    seed: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must not be negative, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.top_p < 1 and self.temperature == 0:
+            raise ValueError(
+                f"top_p must be 1 where temperature is 0, which takes the most likely token; got {self.top_p}"
+            )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled completion: its token ids (end of sequence included, if it was reached) and its text."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    text: str
+    finished: bool
+
+
+class Job(NamedTuple):
+    """The `sample`-th answer to the `prompt`-th prompt."""
+
+    prompt: int
+    sample: int
+
+
+class Engine(NamedTuple):
+    """What samples in place of the model's own `generate`."""
+
+    identity: dict[str, str]
+    """Its name and version: whose draws the answers are."""
+    batches: Callable[[Sequence[list[int]], Sequence[Job]], Iterator[dict[Job, Answer]]]
+    """Given the token ids of all prompts, the answers to some jobs as they come; every job once."""
+
+
+def generate(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    *,
+    samples: int = 1,
+    batch_size: int = 32,
+    desc: str = "generating",
+    engine: Engine | None = None,
+) -> list[list[Answer]]:
+    """Sample `samples` answers to each prompt.
+
+    Sampling is by the Gumbel-max trick with a generator of its own per (prompt, sample, seed): adding prompts or
+    changing the batch size draws the same noise for the others, and two models asked the same thing share their noise,
+    which makes paired comparisons sharper. The model's own generation settings (a repetition penalty, say) do not
+    apply: answers are draws from the softmax (or its nucleus), whose log-probabilities `completion_logps` gives.
+
+    Args:
+        model: Any causal language model; put adapters on or off before the call.
+        tokenizer: Its tokenizer, with a chat template if prompts are messages.
+        prompts: Strings or lists of messages.
+        decoding: Length, temperature and seed.
+        samples: Answers per prompt.
+        batch_size: Answers sampled together.
+        desc: Title of the progress bar.
+        engine: Samples in the model's place; its noise is its own.
+
+    Returns:
+        For each prompt, `samples` answers.
+    """
+    encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    jobs = [Job(i, k) for i in range(len(prompts)) for k in range(samples)]
+    found = {}
+    for batch in sampled_batches(
+        model, tokenizer, encoded, jobs, decoding, batch_size=batch_size, desc=desc, engine=engine
+    ):
+        found |= batch
+    return [[found[Job(i, k)] for k in range(samples)] for i in range(len(prompts))]
+
+
+def sampled_batches(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Sequence[list[int]],
+    jobs: Sequence[Job],
+    decoding: Decoding,
+    *,
+    batch_size: int,
+    desc: str,
+    engine: Engine | None = None,
+) -> Iterator[dict[Job, Answer]]:
+    """The answers of `generate` to `jobs`, batch by batch as they come; `encoded` are the token ids of all prompts."""
+    if engine is not None:
+        yield from engine.batches(encoded, jobs)
+        return
+    ordered = sorted(jobs, key=lambda job: len(encoded[job.prompt]))  # alike lengths together: less padding
+    with tqdm(total=len(jobs), desc=desc, unit="answer") as bar:
+        for start in range(0, len(ordered), batch_size):
+            batch = ordered[start : start + batch_size]
+            seeds = [seed_of(encoded[job.prompt], job.sample, decoding.seed) for job in batch]
+            completions = _sample(model, tokenizer, [encoded[job.prompt] for job in batch], seeds, decoding)
+            yield {
+                job: answer_of(tokenizer, encoded[job.prompt], ids) for job, ids in zip(batch, completions, strict=True)
+            }
+            bar.update(len(batch))
+
+
+def answer_of(tokenizer: PreTrainedTokenizerBase, prompt: list[int], completion: list[int]) -> Answer:
+    """The answer that these token ids are."""
+    text = str(tokenizer.decode(completion, skip_special_tokens=True))
+    return Answer(prompt, completion, text, tokenizer.eos_token_id in completion)
+
+
+@torch.inference_mode()
+def _sample(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    seeds: list[int],
+    decoding: Decoding,
+) -> list[list[int]]:
+    width = max(map(len, prompts))
+    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
+    inputs = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts], device=model.device)
+    attention = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=model.device)
+    processors = LogitsProcessorList()
+    if decoding.temperature > 0:
+        processors.append(_GumbelNoise(seeds, decoding))
+    with _own_settings_off(model):
+        output = model.generate(  # type: ignore[operator]
+            input_ids=inputs,
+            attention_mask=attention,
+            max_new_tokens=decoding.max_new_tokens,
+            do_sample=False,  # the noise makes the arg max a sample
+            logits_processor=processors,
+            pad_token_id=pad,
+            eos_token_id=eos,
+        )
+    rows = output[:, width:].tolist()
+    return [ids[: ids.index(eos) + 1] if eos in ids else ids for ids in rows]
+
+
+@contextlib.contextmanager
+def _own_settings_off(model: Model) -> Iterator[None]:
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    own = base.generation_config
+    base.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = own
+
+
+class _GumbelNoise(LogitsProcessor):
+    """Adds Gumbel noise to logits / temperature: the arg max is then a draw from the softmax, or from its nucleus."""
+
+    def __init__(self, seeds: list[int], decoding: Decoding) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.decoding = decoding
+
+    def __call__(
+        self, input_ids: Int[Tensor, "batch time"], scores: Float[Tensor, "batch vocab"]
+    ) -> Float[Tensor, "batch vocab"]:
+        width = scores.size(1)
+        uniform = torch.stack([torch.empty(width).exponential_(generator=g) for g in self.generators])
+        logits = scores.float() / self.decoding.temperature
+        if self.decoding.top_p < 1:
+            logits = nucleus(logits, self.decoding.top_p)
+        return logits - uniform.log().to(scores.device)
+
+
+def nucleus(logits: Float[Tensor, "batch vocab"], top_p: float) -> Float[Tensor, "batch vocab"]:
+    """The logits with -inf outside the nucleus: a token is in it if the likelier ones sum to less than `top_p`."""
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    p = ordered.double().softmax(-1)
+    outside = p.cumsum(-1) - p >= top_p
+    return logits.masked_fill(torch.zeros_like(outside).scatter(-1, index, outside), -torch.inf)
+
+
+def seed_of(ids: list[int], sample: int, seed: int) -> int:
+    """The seed of one answer, from its prompt's token ids, its number and the seed of the decoding."""
+    digest = hashlib.sha256(f"{seed}|{sample}|{ids}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")

@@ -1,0 +1,1 @@
+"""The answers that are measured: asked for, or read from files."""

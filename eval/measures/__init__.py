@@ -1,0 +1,1 @@
+"""Measures answers: divergence, diversity, lengths, rewards, instructions, refusals."""

@@ -1,0 +1,49 @@
+"""Measures answers in tokens: lengths, and divergences of the policy from the reference."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from align.models.use import Use
+from align.recipe.loading import Generate
+from align.sampling.ask import Answers
+from align.sampling.generate import Answer
+from eval.pairs.logps import completion_logps
+from eval.statistics.intervals import Estimate
+from eval.statistics.names import REF
+from eval.statistics.three_figures import paired
+from eval.subjects import Subject, title
+
+from .divergence import divergence_estimates
+
+
+def token_estimates(
+    subjects: Sequence[Subject], answers: Answers, settings: Generate
+) -> dict[str, dict[str, Estimate]]:
+    """By policy: lengths in tokens and, unless answers are greedy, divergences from the reference, of first answers."""
+    first = subjects[0]
+
+    def scored(use: Use, who: str, rows: list[list[Answer]]) -> Any:
+        with use() as model:
+            return completion_logps(
+                model, [(row[0].prompt_ids, row[0].completion_ids) for row in rows], pad_token_id=first.pad_token_id,
+                batch_size=first.recipe.eval.batch_size, temperature=settings.temperature, desc=f"answers under {who}",
+            )  # fmt: skip
+
+    ref = answers[REF]
+    ref_under_ref = scored(first.reference, "the reference", ref) if settings.temperature > 0 else None
+    found = {}
+    for subject in subjects:
+        who, own = title(subject, first), answers[subject.name]
+        found[subject.name] = paired("length_tokens", _lengths(own), _lengths(ref))
+        if ref_under_ref is not None:
+            found[subject.name] |= divergence_estimates(
+                (scored(subject.policy, who, own), scored(first.reference, "the reference", own)),
+                (scored(subject.policy, who, ref), ref_under_ref),
+            )
+    return found
+
+
+def _lengths(answers: list[list[Answer]]) -> np.ndarray:
+    return np.array([np.mean([len(answer.completion_ids) for answer in row]) for row in answers])

@@ -1,0 +1,1 @@
+"""Measures policies on pairs of answers: ranking, calibration, implicit reward."""

@@ -1,0 +1,68 @@
+"""Log-probabilities of given completions under a model, for ranking and divergence estimates, and the store of them."""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+from transformers import PreTrainedTokenizerBase
+
+from align.data.prompts import Prompt
+from align.scoring import completions
+from align.scoring.completions import Sequences, completion_logps
+from align.scoring.reference_store import ReferenceStore, sequence_key
+from eval.subjects import Subject
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["Sequences", "completion_ids", "completion_logps", "pair_ids", "reference_store", "stored"]
+
+
+def completion_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: Prompt
+) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt and of the completion after it; see `align.scoring.completions.completion_ids`."""
+    ids, begin = completions.completion_ids(tokenizer, prompt, completion)
+    return ids[:begin], ids[begin:]
+
+
+def pair_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, chosen: Prompt, rejected: Prompt) -> Sequences:
+    """Both answers of a pair after the same prompt ids: as in training, the earlier of their two splits is used."""
+    sides = [completion_ids(tokenizer, prompt, completion) for completion in (chosen, rejected)]
+    shared = min(len(start) for start, _ in sides)
+    return [((start + end)[:shared], (start + end)[shared:]) for start, end in sides]
+
+
+def reference_store(subject: Subject) -> ReferenceStore:
+    """Where the log-probabilities of a subject's reference are kept, so that comparing runs scores it once."""
+    with subject.reference() as model:
+        return ReferenceStore(
+            {
+                "weights": subject.ref_digest,
+                "dtype": str(model.dtype),
+                "mixed_precision": "no",
+                "attention": str(model.config._attn_implementation),
+                "device": model.device.type,
+                "reduction": "sum",
+            }
+        )
+
+
+def stored(
+    store: ReferenceStore, sequences: Sequences, score: Callable[[Sequences], Float[np.ndarray, " missing"]]
+) -> Float[np.ndarray, " sequences"]:
+    """Summed log-probabilities from the store; `score` computes those that are missing, which are then kept.
+
+    Args:
+        store: Of the model that `score` uses.
+        sequences: (prompt ids, completion ids) pairs.
+        score: Given the missing sequences, their summed log-probabilities in nats.
+    """
+    keys = [sequence_key(*sequence) for sequence in sequences]
+    values = store.get(keys)
+    missing = {keys[i]: i for i in np.flatnonzero(np.isnan(values)).tolist()}
+    if missing:
+        store.add(list(missing), score([sequences[i] for i in missing.values()]))
+        values = store.get(keys)
+    logger.info("%d of %d answers were in %s", len(keys) - len(missing), len(keys), store.path)
+    return values

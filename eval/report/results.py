@@ -1,0 +1,37 @@
+"""What an evaluation found, before it is shown or written."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from eval.fronts.front import Front
+from eval.pairs.ranking import PairScores
+from eval.statistics.comparisons import Comparison
+from eval.statistics.intervals import Estimate
+from eval.verdicts import Judged
+
+
+@dataclass
+class Report:
+    """Everything the report shows: estimates by name, per-item values for the pictures, and how it was made."""
+
+    name: str
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    pairs: dict[str, dict[str, PairScores]] = field(default_factory=dict)
+    """Evaluation set, then subject name, to scores."""
+    margins: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    """Likewise to implicit-reward margins in nats, of shape (pairs,); only of methods that have an implicit reward."""
+    comparisons: dict[str, list[Comparison]] = field(default_factory=dict)
+    """By measure, every pair of the runs that were compared."""
+    judged: dict[str, Judged] = field(default_factory=dict)
+    """By the name of a judge."""
+    best_of_k: dict[str, dict[int, Estimate]] = field(default_factory=dict)
+    """By who chooses and whose answers are drawn: mean gold reward of the answer chosen among k."""
+    front: Front | None = None
+    """The policies' objectives, of runs that were compared."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """By measure, what is no estimate: which instructions were broken, who is on the front."""
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    """Per prompt: the prompt, both answers, and their gold rewards where there is one."""
+    settings: dict[str, Any] = field(default_factory=dict)

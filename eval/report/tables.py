@@ -1,0 +1,213 @@
+"""A report in words and rows: the verdict, and the tables that Markdown, the terminal and HTML share."""
+
+import re
+from collections.abc import Iterator
+
+from align.findings import printable
+from eval.statistics.intervals import Estimate
+from eval.statistics.ratings import elo
+
+from .results import Report
+
+INTERVALS = (
+    "Intervals: percentile bootstrap over prompts or pairs; of win rates BCa, or Wilson's where all verdicts agree; of "
+    "ratings from the sandwich covariance; of distinct n-grams by leaving out groups of answers, of self-BLEU over groups "
+    "of 8 answers (diversity is that of the first 1000 prompts' first answers at most). Units: log-probabilities, entropy "
+    "and divergences in nats per answer."
+)
+HOLM = (
+    "Paired by prompt. The intervals of one measure hold together (Bonferroni); p-values are of sign flips, corrected by "
+    "Holm for the pairs of runs of that measure. Of win rates, the difference is the share won less the share lost."
+)
+JUDGING = (
+    "Both orders are judged and averaged; ties count one half. Length-controlled: at equal length in characters, by a "
+    "logistic model of the verdicts. The longer answer wins: what a judge who looks at length alone would give."
+)
+COMPARISON = ("measure", "first - second", "difference", "joint 95% interval", "p (Holm)", "n")
+JUDGED = ("judge", "policy", "win rate", "length-controlled", "longer answer wins", "won / tied / lost", "failed")
+RATED = ("judge", "who", "strength, nats", "95% interval", "Elo")
+BEST = ("chosen by: answers of", "k", "reward", "95% interval", "n")
+SHOWN_FAILURES = 5
+
+
+def verdict(report: Report) -> str:
+    """One line: what improved, what it cost, what is within noise."""
+    parts = []
+    gold = report.estimates.get("gold_reward/difference")
+    if gold is not None:
+        parts.append(f"Gold reward {_direction(gold)}: {_signed(gold)} against the reference")
+    for name, judged in report.judged.items():
+        rate = judged.win_rates.get(report.name)
+        if rate is None:
+            parts.append(f"judge {plain(name)} gave too few verdicts for a win rate")
+            continue
+        longer = judged.longer_wins[report.name]
+        better = _direction(rate.win_rate, "better", "worse", "no difference beyond noise", at=0.5)
+        parts.append(
+            f"win rate {interval(rate.win_rate)} before judge {plain(name)}, {better} (longer answer: {longer.value:.3f})"
+        )
+    for name in report.pairs:
+        accuracy = report.estimates[f"{name}/ranking_accuracy/implicit_reward"]
+        parts.append(f"implicit-reward accuracy on {plain(name)} {interval(accuracy)}")
+    if "kl" in report.estimates:
+        parts.append(f"at a KL of {interval(report.estimates['kl'])} nats per answer")
+    length = next((e for unit in UNITS if (e := report.estimates.get(f"length_{unit}/difference"))), None)
+    if length is not None:
+        parts.append(f"answers {_direction(length, 'longer', 'shorter', 'of the same length within noise')}")
+    line = "; ".join(parts) + "."
+    return line[:1].upper() + line[1:]
+
+
+UNITS = ("tokens", "characters")
+
+
+def _direction(e: Estimate, up: str = "up", down: str = "down", none: str = "within noise", *, at: float = 0.0) -> str:
+    return up if e.low > at else down if e.high < at else none
+
+
+def _signed(e: Estimate) -> str:
+    return f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}] (n={e.n})"
+
+
+def interval(e: Estimate) -> str:
+    """A value with its interval."""
+    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
+
+
+def estimate_rows(report: Report) -> list[tuple[str, ...]]:
+    """Name, value, interval and count of every estimate."""
+    return [(k, f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n)) for k, e in report.estimates.items()]
+
+
+def comparison_rows(report: Report) -> list[tuple[str, ...]]:
+    """The cells under `COMPARISON`."""
+    return [
+        (measure, f"{row.first} - {row.second}", f"{e.value:+.3f}", f"[{e.low:+.3f}, {e.high:+.3f}]", p, str(e.n))
+        for measure, rows in report.comparisons.items()
+        for row in rows
+        for e, p in [(row.difference, f"{row.p_holm:.4f}")]
+    ]
+
+
+def judge_rows(report: Report) -> list[tuple[str, ...]]:
+    """The cells under `JUDGED`; a win rate stands beside what the longer answer alone would reach."""
+    rows = []
+    for name, judged in report.judged.items():
+        for who, rate in judged.win_rates.items():
+            controlled = judged.length_controlled.get(who)
+            rows.append(
+                (
+                    name,
+                    who,
+                    interval(rate.win_rate),
+                    "n/a" if controlled is None else interval(controlled),
+                    interval(judged.longer_wins[who]),
+                    f"{rate.wins} / {rate.ties} / {rate.losses}",
+                    str(rate.failed),
+                )
+            )
+    return rows
+
+
+def rating_rows(report: Report) -> list[tuple[str, ...]]:
+    """The cells under `RATED`, the strongest first."""
+    return [
+        (name, who, f"{e.value:+.3f}", f"[{e.low:+.3f}, {e.high:+.3f}]", f"{elo(e).value:.0f}")
+        for name, judged in report.judged.items()
+        for who, e in sorted(judged.ratings.items(), key=lambda item: -item[1].value)
+    ]
+
+
+def best_rows(report: Report) -> list[tuple[str, ...]]:
+    """The cells under `BEST`."""
+    return [
+        (name, str(k), f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n))
+        for name, curve in report.best_of_k.items()
+        for k, e in curve.items()
+    ]
+
+
+def judge_notes(report: Report) -> Iterator[str]:
+    """Sentences on what a table of judges cannot hold: bias, cycles, what is missing, what failed."""
+    for name, judged in report.judged.items():
+        bias = judged.position_bias
+        if bias is not None:
+            yield (
+                f"{name}: the answer shown first wins {interval(bias.first_preference)}; the order decides "
+                f"{interval(bias.flips)} of the pairs."
+            )
+        if judged.exploitability:
+            mixture = ", ".join(f"{who} {share:.2f}" for who, share in judged.mixture.items() if share > 0)
+            yield (
+                f"{name}: preferences are cyclic: everybody is beaten by somebody, the hardest to beat by "
+                f"{judged.exploitability:.3f} over one half; nobody beats the mixture {mixture}."
+            )
+        yield from (f"{name}: {note}." for note in judged.notes)
+        if judged.failures:
+            yield f"{name}: {len(judged.failures)} questions have no verdict; they are in no other number."
+            for failure in judged.failures[:SHOWN_FAILURES]:
+                yield (
+                    f"{name}: prompt {failure['prompt'] + 1}, answer {failure['sample'] + 1}, {failure['first']} before "
+                    f"{failure['second']}: {failure['error']}"
+                )
+            if len(judged.failures) > SHOWN_FAILURES:
+                yield f"{name}: the other {len(judged.failures) - SHOWN_FAILURES} failures are in report.json."
+
+
+def front_note(report: Report) -> str:
+    """Which runs no other run is better than in every objective; empty if there is no front."""
+    front = report.front
+    if front is None:
+        return ""
+    names = [who for who, yes in front.on_front.items() if yes]
+    return f"On the front of {', '.join(front.objectives)}: {', '.join(names)}."
+
+
+def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]], *, texts: int) -> str:
+    """An aligned Markdown table, whose first `texts` columns and intervals are text; empty without rows."""
+    if not rows:
+        return ""
+    dashes = tuple("---" if i < texts or "interval" in title else "--:" for i, title in enumerate(head))
+    return _aligned(
+        [head, dashes, *[tuple(plain(cell) if i < texts else cell for i, cell in enumerate(r)) for r in rows]]
+    )
+
+
+def table(report: Report) -> str:
+    """The estimates as an aligned Markdown table."""
+    head = ("estimate", "value", "95% interval", "n")
+    dashes = ("---", "--:", "---", "--:")
+    return _aligned([head, dashes, *((plain(name), *numbers) for name, *numbers in estimate_rows(report))])
+
+
+def comparison_table(report: Report) -> str:
+    """Every pair of the runs that were compared, as an aligned Markdown table; empty if none were."""
+    return markdown_table(COMPARISON, comparison_rows(report), texts=2)
+
+
+def judge_tables(report: Report) -> str:
+    """Win rates, ratings, best of k, and what is to be said of them, as Markdown; empty if nothing was judged."""
+    parts = [
+        markdown_table(JUDGED, judge_rows(report), texts=2),
+        markdown_table(RATED, rating_rows(report), texts=2),
+        markdown_table(BEST, best_rows(report), texts=1),
+        "\n".join(f"- {plain(note)}" for note in judge_notes(report)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(w, "-" if set(cell) <= {"-", ":"} and not cell.endswith(":") else " ")
+            for cell, w in zip(row, widths, strict=True)
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plain(text: str) -> str:
+    """Text of strangers in Markdown and in a terminal: one line, no markup, no control character."""
+    return re.sub(r"([\\`*<>|\[\]&#~])", r"\\\1", printable(text, len(text)))

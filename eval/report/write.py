@@ -1,0 +1,79 @@
+"""A report as JSON and Markdown, and everything of it written to a folder."""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from align.files import write_text
+
+from .html import to_html
+from .results import Report
+from .tables import HOLM, INTERVALS, JUDGING, comparison_table, front_note, judge_tables, plain, table, verdict
+
+__all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "verdict", "write_report"]
+
+
+def to_json(report: Report) -> str:
+    """Machine-readable: estimates by name, each value, low, high and n, and whatever else was found."""
+    found = {
+        "comparisons": report.comparisons,
+        "judges": report.judged,
+        "best_of_k": report.best_of_k,
+        "details": report.details,
+    }
+    return json.dumps(
+        {
+            "name": report.name,
+            "verdict": verdict(report),
+            "estimates": as_json(report.estimates),
+            **{name: as_json(value) for name, value in found.items() if value},
+            "settings": report.settings,
+        },
+        indent=2,
+    )
+
+
+def as_json(value: Any) -> Any:
+    """Named tuples and dataclasses by name; what JSON cannot hold becomes text, as in `metrics.jsonl`: "inf"."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return as_json(value._asdict())  # type: ignore[attr-defined]
+    if dataclasses.is_dataclass(value):
+        return as_json(vars(value))
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value
+
+
+def to_markdown(report: Report) -> str:
+    """The verdict, the tables and the settings."""
+    settings = yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
+    judges = f"## Judges\n\n{judge_tables(report)}\n\n{JUDGING}\n\n" if judge_tables(report) else ""
+    compared = f"## Runs compared\n\n{comparison_table(report)}\n\n{HOLM}\n\n" if report.comparisons else ""
+    front = f"{plain(front_note(report))}\n\n" if report.front else ""
+    return (
+        f"# {plain(report.name)}\n\n{verdict(report)}\n\n{table(report)}\n\n{INTERVALS}\n\n{judges}{compared}{front}"
+        f"## Settings\n\n{fence}yaml\n{settings}{fence}\n"
+    )
+
+
+def write_report(report: Report, pictures: dict[str, bytes], out: Path) -> Path:
+    """Write report.json, report.md, report.html and the pictures; returns the HTML's path."""
+    write_text(out / "report.json", to_json(report) + "\n")
+    write_text(out / "report.md", to_markdown(report))
+    write_text(out / "report.html", to_html(report, pictures))
+    folder = out / "pictures"
+    folder.mkdir(exist_ok=True)
+    for title, png in pictures.items():
+        (folder / f"{title.lower().replace(' ', '-')}.png").write_bytes(png)
+    return out / "report.html"

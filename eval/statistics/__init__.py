@@ -1,0 +1,1 @@
+"""Estimates with intervals, and what is said of several policies."""

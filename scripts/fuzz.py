@@ -4,7 +4,7 @@ Targets: recipe, data, report, rewards. Each takes bytes and either returns or f
 whatever comes out is a bug: another exception, a crash of the process, or a broken promise (asserted below). Both engines
 draw structured inputs from the same grammar, `inputs`; atheris also mutates the saved corpus, guided by coverage.
 
-The input that fails is saved under tests/corpus/TARGET/, where tests/test_fuzz_corpus.py runs it ever after.
+The input that fails is saved under tests/corpus/TARGET/, where tests/commands/test_fuzz_corpus.py runs it ever after.
 Atheris is no dependency: pip install atheris (Linux, Python 3.11 to 3.13).
 """
 
@@ -36,7 +36,7 @@ CORPUS = TESTS / "corpus"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="fuzz-cache-")  # read when `datasets` is imported
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
-sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(TESTS / "helpers"))
 
 if "atheris" in sys.argv:
     import atheris

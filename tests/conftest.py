@@ -6,7 +6,8 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: make tests/oracles.py and tests/tiny.py importable
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # importlib mode puts nothing there
+sys.path.insert(0, str(Path(__file__).parent / "helpers" / "workers"))
 
 # Not align or eval: shape checks are hooked in after this file is read.
 import pytest

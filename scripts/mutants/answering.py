@@ -17,11 +17,15 @@ TABLES, PAGE, REPORT, WIRED, EVALUATE = (
     "eval/evaluate.py",
 )  # fmt: skip
 MAIN, SECTIONS = "eval/__main__.py", "align/recipe/sections.py"
-kept = noticed_by("tests/test_eval_answering.py")
-judged = noticed_by("tests/test_eval_judging.py", "tests/test_eval_judged_report.py")
-judges = noticed_by("tests/test_eval_judges.py")
-stored = noticed_by("tests/test_eval_responses.py", "tests/test_eval_responses_command.py")
-shown = noticed_by("tests/test_eval_page.py", "tests/test_eval_judged_report.py")
+kept = noticed_by("tests/sampling/test_eval_answering.py")
+judged = noticed_by(
+    "tests/evaluation/judges/test_eval_judging.py", "tests/evaluation/judges/test_eval_judged_report.py"
+)
+judges = noticed_by("tests/judges/test_eval_judges.py")
+stored = noticed_by(
+    "tests/evaluation/answers/test_eval_responses.py", "tests/evaluation/answers/test_eval_responses_command.py"
+)
+shown = noticed_by("tests/evaluation/report/test_eval_page.py", "tests/evaluation/judges/test_eval_judged_report.py")
 MUTANTS = [
     kept("answering: nothing is kept", ANSWERING, "if asking.folder is None:", "if True:"),
     kept("answering: one file for all settings", ANSWERING, "identity = [vars(decoding),", "identity = [0,"),

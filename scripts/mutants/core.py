@@ -8,7 +8,7 @@ METRICS = "align/trainers/shared/metrics.py"
 TRAINER, COMMON = "align/trainers/pairs/preference.py", "align/trainers/shared/base.py"
 CONTRACT = "align/trainers/shared/trl_contract.py"
 SETTINGS = "align/configs/common.py"
-LOSS_TESTS = ("tests/test_losses.py", "tests/test_divergences.py")
+LOSS_TESTS = ("tests/losses/test_losses.py", "tests/losses/test_divergences.py")
 PLAN, ATTENTION, HEAD = "align/scoring/plan.py", "align/scoring/attention.py", "align/scoring/head.py"
 SHARED, STORE, LENGTHS = (
     "align/scoring/shared_prefix.py",
@@ -18,7 +18,12 @@ SHARED, STORE, LENGTHS = (
 MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/check/dry_run.py"
 SHARING, PRECOMPUTE = "align/trainers/shared/prefix_sharing.py", "align/trainers/pairs/precompute.py"
 CHECKPOINTING, ONLINE = "align/trainers/shared/checkpointing.py", "align/trainers/online/shared_prompts.py"
-TRAINER_TESTS = ("tests/test_metrics.py", "tests/test_parity.py", "tests/test_trl_contract.py", "tests/test_use.py")
+TRAINER_TESTS = (
+    "tests/trainers/test_metrics.py",
+    "tests/trainers/pairs/test_parity.py",
+    "tests/trainers/test_trl_contract.py",
+    "tests/trainers/pairs/test_use.py",
+)
 
 
 def loss(name: str, old: str, new: str, file: str = PREFERENCE) -> Mutant:
@@ -29,16 +34,16 @@ def train(name: str, old: str, new: str, file: str = TRAINER) -> Mutant:
     return Mutant(name, file, old, new, TRAINER_TESTS)
 
 
-exact = noticed_by("tests/test_shared_prefix.py")
-family = noticed_by("tests/test_sharing_families.py")
-sharing = noticed_by("tests/test_prefix_sharing.py")
-compiled = noticed_by("tests/test_compiled.py")
-store = noticed_by("tests/test_reference_store.py")
-sweep = noticed_by("tests/test_sweep.py")
-lengths = noticed_by("tests/test_lengths.py", "tests/test_memory.py")
-cost = noticed_by("tests/test_flops.py", "tests/test_dry_run.py")
-online = noticed_by("tests/test_online.py")
-use, recipe = noticed_by("tests/test_use.py"), noticed_by("tests/test_recipe.py")
+exact = noticed_by("tests/scoring/test_shared_prefix.py")
+family = noticed_by("tests/scoring/test_sharing_families.py")
+sharing = noticed_by("tests/trainers/test_prefix_sharing.py")
+compiled = noticed_by("tests/scoring/test_compiled.py")
+store = noticed_by("tests/scoring/test_reference_store.py")
+sweep = noticed_by("tests/scoring/test_sweep.py")
+lengths = noticed_by("tests/scoring/test_lengths.py", "tests/scoring/test_memory.py")
+cost = noticed_by("tests/scoring/test_flops.py", "tests/check/test_dry_run.py")
+online = noticed_by("tests/trainers/online/test_online.py")
+use, recipe = noticed_by("tests/trainers/pairs/test_use.py"), noticed_by("tests/recipe/test_recipe.py")
 
 MUTANTS = [
     # losses

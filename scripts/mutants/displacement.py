@@ -3,7 +3,7 @@
 from .mutant import noticed_by
 
 PROBE = "align/trainers/pairs/displacement.py"
-probe = noticed_by("tests/test_displacement.py")
+probe = noticed_by("tests/trainers/pairs/test_displacement.py")
 MUTANTS = [
     probe("displacement: against nothing", PROBE, "(now[side] - self.before[side])", "now[side]"),
     probe("displacement: prompt tokens count", PROBE, ".logits[0, len(prompt) - 1 : -1].float()", ".logits[0, len(prompt) - 2 : -2].float()"),

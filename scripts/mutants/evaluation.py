@@ -11,8 +11,8 @@ TABLES, PAGE, ANSWERING, TEXTS = (
     "eval/measures/texts.py",
 )
 SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
-measure = noticed_by("tests/test_measures.py")
-run = noticed_by("tests/test_verify.py")
+measure = noticed_by("tests/evaluation/measures/test_measures.py")
+run = noticed_by("tests/evaluation/report/test_verify.py")
 MUTANTS = [
     measure("evaluation: beta forgotten", MEASURES, "implicit_rewards(batch.log_ratio, beta=config.beta)", "implicit_rewards(batch.log_ratio, beta=1.0)"),
     measure("evaluation: curvature forgotten", MEASURES, "beta_scaling=config.beta_scaling", 'beta_scaling="raw"'),

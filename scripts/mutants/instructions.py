@@ -5,13 +5,13 @@ from .mutant import noticed_by
 FOLLOW, REFUSE, HARNESS = "eval/measures/instructions.py", "eval/measures/refusals.py", "eval/harness.py"
 PROCESSES = "align/sampling/processes.py"
 ANSWERS, GENERATE = "align/sampling/store.py", "align/sampling/generate.py"
-followed = noticed_by("tests/test_instructions.py")
-refused = noticed_by("tests/test_refusals.py")
-benchmark = noticed_by("tests/test_harness.py")
-stored = noticed_by("tests/test_answers.py")
-same = noticed_by("tests/test_answers_settings.py")
-nucleus = noticed_by("tests/test_nucleus.py")
-drawn = noticed_by("tests/test_eval.py", "tests/test_answers.py")
+followed = noticed_by("tests/evaluation/measures/test_instructions.py")
+refused = noticed_by("tests/evaluation/measures/test_refusals.py")
+benchmark = noticed_by("tests/evaluation/report/test_harness.py")
+stored = noticed_by("tests/sampling/test_answers.py")
+same = noticed_by("tests/sampling/test_answers_settings.py")
+nucleus = noticed_by("tests/sampling/test_nucleus.py")
+drawn = noticed_by("tests/sampling/test_eval.py", "tests/sampling/test_answers.py")
 MUTANTS = [
     followed("instructions: a blank answer passes", FOLLOW, "return bool(text.strip()) and constraint.holds(text)", "return constraint.holds(text)"),
     followed("instructions: an unchecked one passes", FOLLOW, "Followed(str(kind), None, None, str(error))", "Followed(str(kind), True, True, str(error))"),

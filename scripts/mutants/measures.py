@@ -4,10 +4,10 @@ from .mutant import noticed_by
 
 CALIBRATION, DIVERSITY = "eval/pairs/calibration.py", "eval/measures/diversity.py"
 DIVERGENCE, FRONTIER = "eval/measures/divergence.py", "eval/fronts/reward_divergence.py"
-calibration = noticed_by("tests/test_calibration.py")
-diversity = noticed_by("tests/test_diversity.py")
-divergence = noticed_by("tests/test_divergence_estimates.py")
-frontier = noticed_by("tests/test_frontier.py")
+calibration = noticed_by("tests/evaluation/measures/test_calibration.py")
+diversity = noticed_by("tests/evaluation/measures/test_diversity.py")
+divergence = noticed_by("tests/evaluation/measures/test_divergence_estimates.py")
+frontier = noticed_by("tests/evaluation/fronts/test_frontier.py")
 MUTANTS = [
     calibration("measures: a tie is wrong", CALIBRATION, "correct(chosen_mean_logp - rejected_mean_logp))", "(chosen_mean_logp > rejected_mean_logp) + 0.0)"),
     calibration("measures: certainty has no bin", CALIBRATION, "np.minimum((confidence * bins).astype(int), bins - 1)", "(confidence * bins).astype(int)"),

@@ -3,7 +3,7 @@
 from .mutant import noticed_by
 
 MERGE, SOUPS = "align/merging/command.py", "align/merging/adapters.py"
-merged = noticed_by("tests/test_merge.py")
+merged = noticed_by("tests/models/test_merge.py")
 MUTANTS = [
     merged("merge: the scale is left out", SOUPS, "tensors[other].float() * scale", "tensors[other].float()"),
     merged("merge: rank-stabilised scale is plain", SOUPS, "(math.sqrt(rank) if config.use_rslora else rank)", "rank"),

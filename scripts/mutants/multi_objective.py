@@ -8,16 +8,16 @@ from .mutant import Mutant, noticed_by
 ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/online/multi_objective.py"
 GRAD, COLUMNS = "align/trainers/online/gradients.py", "align/trainers/online/rewards.py"
 CONFIG = "align/configs/online.py"
-estimator = noticed_by("tests/test_advantages.py")
-config = noticed_by("tests/test_online_configs.py")
+estimator = noticed_by("tests/weighting/test_advantages.py")
+config = noticed_by("tests/recipe/test_online_configs.py")
 
 
 def gradient(test: str) -> Callable[[str, str, str, str], Mutant]:
-    return noticed_by(f"tests/test_objective_gradients.py::test_{test}")
+    return noticed_by(f"tests/trainers/online/test_objective_gradients.py::test_{test}")
 
 
 def run(test: str) -> Callable[[str, str, str, str], Mutant]:
-    return noticed_by(f"tests/test_multi_objective.py::test_{test}")
+    return noticed_by(f"tests/trainers/online/test_multi_objective.py::test_{test}")
 
 
 backward = gradient("backward_leaves_the_weighted_sum_of_the_objectives_gradients")
@@ -110,5 +110,5 @@ MUTANTS = [
     config("online: infinite rewards are let through", COLUMNS, "if infinite:", "if False:"),
     config("online: two names alike", COLUMNS, "if doubled:", "if False:"),
     config("online: one completion becomes two", CONFIG, "        if single:\n            self.num_generations = 1\n", ""),
-    noticed_by("tests/test_multi_objective_ddp.py")("online: gradients of each process alone", GRAD, 'trainer.accelerator.reduce(total, "mean")', "total"),
+    noticed_by("tests/trainers/distributed/test_multi_objective_ddp.py")("online: gradients of each process alone", GRAD, 'trainer.accelerator.reduce(total, "mean")', "total"),
 ]  # fmt: skip

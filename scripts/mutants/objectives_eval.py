@@ -9,10 +9,10 @@ OBJECTIVES, FOUND, FRONTS, SETS = (
     "eval/measures/prompt_sets.py",
 )
 PARETO, PLOTS, FOLLOW = "eval/fronts/indicators.py", "eval/report/plots_fronts.py", "eval/measures/instructions.py"
-objective = noticed_by("tests/test_objectives.py")
-front = noticed_by("tests/test_fronts.py")
-pareto = noticed_by("tests/test_pareto.py")
-prompt_set = noticed_by("tests/test_prompt_sets.py")
+objective = noticed_by("tests/evaluation/measures/test_objectives.py")
+front = noticed_by("tests/evaluation/fronts/test_fronts.py")
+pareto = noticed_by("tests/evaluation/fronts/test_pareto.py")
+prompt_set = noticed_by("tests/evaluation/measures/test_prompt_sets.py")
 MUTANTS = [
     objective("objectives: a reward goes on learning", OBJECTIVES, "            reward.training = False", "            reward.training = True"),
     objective("objectives: the mark is the first policy's", OBJECTIVES, "_called(name, reward, sampled, REF, completion_ids)", "_called(name, reward, sampled, sampled.policies[0], completion_ids)"),

@@ -9,11 +9,14 @@ CONFIG, PAIRWISE, COLUMNS = (
     "align/trainers/pairs/pairwise.py",
     "align/trainers/shared/columns.py",
 )
-formula = noticed_by("tests/test_pairwise_losses.py", "tests/test_pairwise_objectives.py")
-optimum = noticed_by("tests/test_pairwise_tabular.py")
-config = noticed_by("tests/test_pairwise_config.py")
-column = noticed_by("tests/test_pairwise_columns.py")
-trained = noticed_by("tests/test_pairwise_columns.py", "tests/test_pairwise_parity.py::test_five_steps_equal_trl")
+formula = noticed_by("tests/losses/test_pairwise_losses.py", "tests/losses/test_pairwise_objectives.py")
+optimum = noticed_by("tests/losses/test_pairwise_tabular.py")
+config = noticed_by("tests/recipe/test_pairwise_config.py")
+column = noticed_by("tests/trainers/pairs/test_pairwise_columns.py")
+trained = noticed_by(
+    "tests/trainers/pairs/test_pairwise_columns.py",
+    "tests/trainers/pairs/test_pairwise_parity.py::test_five_steps_equal_trl",
+)
 
 MUTANTS = [
     formula("pairwise: robust without its divisor", LOSSES, " * flipped) / (1 - 2 * label_smoothing)", " * flipped)"),

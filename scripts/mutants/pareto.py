@@ -3,7 +3,7 @@
 from .mutant import noticed_by
 
 PARETO, PLOTS = "eval/fronts/indicators.py", "eval/report/plots_fronts.py"
-pareto = noticed_by("tests/test_pareto.py")
+pareto = noticed_by("tests/evaluation/fronts/test_pareto.py")
 MUTANTS = [
     pareto("pareto: minimised objectives stay as they are", PARETO, "else -1.0 for direction", "else 1.0 for direction"),
     pareto("pareto: directions are not checked", PARETO, 'not set(directions) <= {"max", "min"}', "False"),

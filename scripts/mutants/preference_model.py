@@ -13,15 +13,15 @@ TRAINER, MODEL, SCORERS = (
     "align/models/preference_model.py",
     "align/judges/scorers.py",
 )
-pure, scorer = noticed_by("tests/test_preference_model.py"), noticed_by("tests/test_scorers.py")
+pure, scorer = noticed_by("tests/models/test_preference_model.py"), noticed_by("tests/judges/test_scorers.py")
 
 
 def trainer(test: str, name: str, file: str, old: str, new: str) -> Mutant:
-    return noticed_by(f"tests/test_preference_model_trainer.py::test_{test}")(name, file, old, new)
+    return noticed_by(f"tests/trainers/test_preference_model_trainer.py::test_{test}")(name, file, old, new)
 
 
 def saved(test: str, name: str, file: str, old: str, new: str) -> Mutant:
-    return noticed_by(f"tests/test_preference_model_saved.py::test_{test}")(name, file, old, new)
+    return noticed_by(f"tests/models/test_preference_model_saved.py::test_{test}")(name, file, old, new)
 
 
 MUTANTS = [

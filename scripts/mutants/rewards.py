@@ -11,9 +11,9 @@ LENGTHS, CLARITY, REPETITION = "align/rewards/lengths.py", "align/rewards/clarit
 CONSTRAINTS, RELEVANCE, LOAD, TEXTS = (
     f"align/rewards/{name}.py" for name in ("constraints", "relevance", "load", "texts")
 )
-right = noticed_by("tests/test_rewards_correctness.py")
-rules = noticed_by("tests/test_rewards_rules.py")
-relevance = noticed_by("tests/test_rewards_relevance.py")
+right = noticed_by("tests/rewards/test_rewards_correctness.py")
+rules = noticed_by("tests/rewards/test_rewards_rules.py")
+relevance = noticed_by("tests/rewards/test_rewards_relevance.py")
 MUTANTS = [
     right("reward: digits are ASCII", NUMBERS, "re.VERBOSE,", "re.VERBOSE | re.ASCII,"),
     right("reward: powers are bases", NUMBERS, 'return character in ("^", "_") or', "return"),

@@ -3,8 +3,8 @@
 from .mutant import noticed_by
 
 NORMALISE, OTHER, RECIPE = "align/data/rows/normalise.py", "align/data/rows/completions.py", "align/recipe/loading.py"
-rows = noticed_by("tests/test_other_rows.py")
-recipe = noticed_by("tests/test_recipe_rewards.py")
+rows = noticed_by("tests/data/test_other_rows.py")
+recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
 MUTANTS = [
     rows("rows: columns nobody asked for are kept", NORMALISE, 'if rows == "prompts" and name not in taken', "if name not in taken"),
     rows("rows: the old name stays too", NORMALISE, "taken = (*mapping.values(), *keep, *renamed.values())", "taken = (*mapping.values(), *keep)"),

@@ -6,12 +6,12 @@ from .mutant import noticed_by
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
 TRAINER, BATCH = "align/trainers/completions/supervised.py", "align/trainers/completions/scoring.py"
 ALIGNED, SCORED = "align/scoring/poft_column.py", "align/scoring/completions.py"
-loss = noticed_by("tests/test_tokens_losses.py", "tests/test_tokens_ref_kl.py")
-kl = noticed_by("tests/test_tokens_ref_kl.py")
-config = noticed_by("tests/test_supervised_config.py")
-train = noticed_by("tests/test_supervised.py")
-run = noticed_by("tests/test_supervised_runs.py")
-aligned = noticed_by("tests/test_supervised_aligned.py")
+loss = noticed_by("tests/losses/test_tokens_losses.py", "tests/losses/test_tokens_ref_kl.py")
+kl = noticed_by("tests/losses/test_tokens_ref_kl.py")
+config = noticed_by("tests/recipe/test_supervised_config.py")
+train = noticed_by("tests/trainers/completions/test_supervised.py")
+run = noticed_by("tests/trainers/completions/test_supervised_runs.py")
+aligned = noticed_by("tests/scoring/test_supervised_aligned.py")
 MUTANTS = [
     loss("supervised: nll is a mean", LOSSES, "    return -sequence_logps(token_logps, completion_mask)\n", "    return -mean_logps(token_logps, completion_mask)\n"),
     loss("supervised: dft's probability is differentiated", LOSSES, "inside.detach().exp() * inside", "inside.exp() * inside"),

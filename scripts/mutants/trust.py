@@ -8,10 +8,10 @@ CHECKPOINTS, SAFE, GUARD = (
     "align/trainers/shared/safe_runs.py",
     "align/trainers/shared/guard.py",
 )
-checkpoint = noticed_by("tests/test_checkpoints.py")
-guard = noticed_by("tests/test_guard.py")
-stop = noticed_by("tests/test_stop_and_go.py")
-claim, RUNDIR = noticed_by("tests/test_rundir.py"), "align/runs/directory.py"
+checkpoint = noticed_by("tests/runs/test_checkpoints.py")
+guard = noticed_by("tests/runs/test_guard.py")
+stop = noticed_by("tests/runs/test_stop_and_go.py")
+claim, RUNDIR = noticed_by("tests/runs/test_rundir.py"), "align/runs/directory.py"
 MUTANTS = [
     checkpoint("digests are not compared", CHECKPOINTS, "if sha256(path) != digest:", "if False:"),
     checkpoint("sizes are not compared", CHECKPOINTS, "if path.stat().st_size != size:", "if False:"),
@@ -29,8 +29,8 @@ MUTANTS = [
     guard("rows are searched untruncated", GUARD, "(beginning + part[side][offset].as_py())[:limit]", "(beginning + part[side][offset].as_py())"),
     guard("rows are counted within their slice", GUARD, "found[index] = start + offset if found[index] is None else found[index]", "found[index] = start"),
     guard("a skipped step is logged", COMMON, "self.sums.forget_step()", "pass"),
-    noticed_by("tests/test_processes.py")("a step is skipped by one process only", GUARD, "dist.all_reduce(bad, op=dist.ReduceOp.MAX)", "pass"),
-    noticed_by("tests/test_online.py")("the order starts anew", CONTRACT, "for _ in range(epoch):", "for _ in range(0):"),
+    noticed_by("tests/trainers/distributed/test_processes.py")("a step is skipped by one process only", GUARD, "dist.all_reduce(bad, op=dist.ReduceOp.MAX)", "pass"),
+    noticed_by("tests/trainers/online/test_online.py")("the order starts anew", CONTRACT, "for _ in range(epoch):", "for _ in range(0):"),
     claim("two runs may write one directory", RUNDIR, "with _alone(run) if state.is_main_process else nullcontext():", "with nullcontext():"),
     claim("a worker keeps its dead run's lock", RUNDIR, "fcntl.lockf(", "fcntl.flock("),
     claim("no run without locks", RUNDIR, "except OSError as error:\n            logger.warning(\"%s: the file system", "except ZeroDivisionError as error:\n            logger.warning(\"%s: the file system"),
@@ -46,5 +46,5 @@ MUTANTS = [
     stop("the signal is kept", SAFE, "signal.signal(signal.SIGTERM, self._before)", "pass"),
     stop("the reference does not travel", "align/train.py", "trainer.reference_identity = ref\n", "pass\n"),
     stop("the checkpoint's reference is not asked", "align/train.py", 'known = [check(checkpoint)["reference"]]', "known: list[Any] = []"),
-    noticed_by("tests/test_alarms.py")("an alarm needs no row", "align/trainers/shared/alarms.py", "self._seen.get(name, 0) + 1 if holds else 0", "self._seen.get(name, 0) + holds"),
+    noticed_by("tests/trainers/test_alarms.py")("an alarm needs no row", "align/trainers/shared/alarms.py", "self._seen.get(name, 0) + 1 if holds else 0", "self._seen.get(name, 0) + holds"),
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from .mutant import noticed_by
 
 ENGINE, WORKER, ANSWERS = "align/sampling/vllm_engine.py", "align/sampling/vllm_worker.py", "align/sampling/store.py"
-vllm = noticed_by("tests/test_vllm_engine.py")
+vllm = noticed_by("tests/sampling/test_vllm_engine.py")
 MUTANTS = [
     vllm("a request's seed is that of its place", ENGINE, "seed_of(encoded[job.prompt], job.sample, decoding.seed)", "seed_of([job.prompt], job.sample, decoding.seed)"),
     vllm("samples share a seed", ENGINE, "seed_of(encoded[job.prompt], job.sample, decoding.seed)", "seed_of(encoded[job.prompt], 0, decoding.seed)"),
@@ -26,5 +26,5 @@ MUTANTS = [
     vllm("what only the file says is not compared", ANSWERS, "for name in {**now, **found}", "for name in now"),
     vllm("the model samples all the same", "align/sampling/generate.py", "    if engine is not None:\n", "    if False:\n"),
     vllm("the report does not say who sampled", "eval/evaluate.py", '**({} if vllm is None else {"vllm": vllm.version}),', ""),
-    noticed_by("tests/test_eval_answering.py")("engines share a file", "align/sampling/ask.py", "*([engine] if engine else [])", ""),
+    noticed_by("tests/sampling/test_eval_answering.py")("engines share a file", "align/sampling/ask.py", "*([engine] if engine else [])", ""),
 ]  # fmt: skip

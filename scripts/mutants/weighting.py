@@ -4,11 +4,11 @@ from .mutant import Mutant, noticed_by
 
 ARCHIVE, GRAM, BASE = (f"align/weighting/{name}.py" for name in ("archive", "gram", "base"))
 REWARD, VOLUME, GRADIENT = (f"align/weighting/{name}_rules.py" for name in ("reward", "hypervolume", "gradient"))
-archive = noticed_by("tests/test_archive.py")
-gram = noticed_by("tests/test_gram.py")
-reward = noticed_by("tests/test_weighting.py")
-state = noticed_by("tests/test_weighting_state.py")
-bandit = noticed_by("tests/test_bandit.py")
+archive = noticed_by("tests/weighting/test_archive.py")
+gram = noticed_by("tests/weighting/test_gram.py")
+reward = noticed_by("tests/weighting/test_weighting.py")
+state = noticed_by("tests/weighting/test_weighting_state.py")
+bandit = noticed_by("tests/weighting/test_bandit.py")
 _MUTANTS = [
     archive("a tie dominates", ARCHIVE, "& (points > point).any(axis=1)", "& (points >= point).any(axis=1)"),
     archive("one better objective dominates", ARCHIVE, "(points >= point).all(axis=1)", "(points >= point).any(axis=1)"),

@@ -15,13 +15,13 @@ JUDGES, ENDPOINT, ASKER, LEDGER = (
     "align/judges/endpoint_judge.py",
     "align/judges/ledger.py",
 )
-interval = noticed_by("tests/test_stats_intervals.py")
-compared = noticed_by("tests/test_stats_comparisons.py")
-rate = noticed_by("tests/test_winrate.py")
-rated = noticed_by("tests/test_winrate_ratings.py")
-judged = noticed_by("tests/test_judges.py")
-asked = noticed_by("tests/test_judges_endpoint.py")
-kept = noticed_by("tests/test_judges_ledger.py")
+interval = noticed_by("tests/evaluation/statistics/test_stats_intervals.py")
+compared = noticed_by("tests/evaluation/statistics/test_stats_comparisons.py")
+rate = noticed_by("tests/evaluation/statistics/test_winrate.py")
+rated = noticed_by("tests/evaluation/statistics/test_winrate_ratings.py")
+judged = noticed_by("tests/judges/test_judges.py")
+asked = noticed_by("tests/judges/test_judges_endpoint.py")
+kept = noticed_by("tests/judges/test_judges_ledger.py")
 MUTANTS = [
     interval("winrate: no acceleration", STATS, "stretch = 1 - acceleration * z", "stretch = 1.0"),
     interval("winrate: no bias correction", STATS, "bias = normal.inv_cdf(float(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))", "bias = 0.0"),

@@ -1,0 +1,114 @@
+"""Several rewards, a rule that keeps what it is told, and small runs on them, for tests."""
+
+import tiny
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import TrainerCallback
+
+from align.models.tiny import tiny_model, tiny_tokenizer
+from align.weighting import Weighting, WeightingRule
+
+WORDS = ("say hi", "count to three please", "up", "name a colour", "what is two", "sing", "why not", "go on then")
+PROMPTS = [[{"role": "user", "content": text}] for text in WORDS]
+
+
+def text_of(completion):
+    return completion[0]["content"]
+
+
+def vowels(completions, **_):
+    return [float(sum(letter in "aeiou" for letter in text_of(c))) for c in completions]
+
+
+def low(completion_ids, **_):
+    return [sum(i < 130 for i in ids) / len(ids) for ids in completion_ids]
+
+
+def first(completion_ids, **_):
+    return [ids[0] / 261 for ids in completion_ids]
+
+
+def sometimes(completion_ids, **_):
+    """Applies to every other completion, beginning with the first; the last does not matter."""
+    return [ids[0] / 261 if row % 2 == 0 else None for row, ids in enumerate(completion_ids)]
+
+
+REWARDS = [vowels, low, first]
+
+
+class Told(WeightingRule):
+    """Weights that are given, and the statistics that it was told."""
+
+    needs = "gradients"
+    remembered = ("count",)
+
+    def __init__(self, base, weights=None):
+        super().__init__(base)
+        self.given = self.base.float() if weights is None else torch.tensor(weights)
+        self.told, self.count = [], 0
+
+    def update(self, stats):
+        self.told.append(stats)
+        self.count += 1
+        return Weighting(self.given * (1 + 0.1 * self.count), metrics={"count": float(self.count)})
+
+
+class ToldMeans(Told):
+    needs = "rewards"
+
+
+def dynamic(cls, config, tmp_path, *, rewards=None, rule=None, eval_data=None, lora=None, prompts=PROMPTS, **kw):
+    settings = {
+        "output_dir": str(tmp_path), "max_steps": 3, "per_device_train_batch_size": 8, "max_completion_length": 8,
+        "learning_rate": 0.01, "use_cpu": True, "bf16": False, "report_to": "none", "logging_steps": 1,
+        "save_strategy": "no", "gradient_checkpointing": False, "beta": 0.0, "disable_tqdm": True, "max_grad_norm": 0.0,
+        "shared_prefix": "off", "num_generations": 4,
+    }  # fmt: skip
+    tokenizer = tiny_tokenizer()
+    more = {} if rule is None else {"rule": rule}
+    return cls(
+        model=tiny_model(tokenizer),
+        reward_funcs=list(REWARDS if rewards is None else rewards),
+        args=config(**settings | kw),
+        train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
+        eval_dataset=eval_data,
+        processing_class=tokenizer,
+        peft_config=LoraConfig(**tiny.LORA | (lora or {})),
+        **more,
+    )
+
+
+def run(*args, **kw):
+    trainer = dynamic(*args, **kw)
+    trainer.train()
+    return trainer
+
+
+class Oracle(TrainerCallback):
+    """Before each optimizer step: what backward left, and K+1 losses of their own, the last without advantages."""
+
+    def __init__(self, trainer):
+        self.trainer, self.advantages, self.steps = trainer, None, []
+        estimate = trainer._advantages
+        trainer._advantages = lambda *args: setattr(self, "advantages", estimate(*args)) or self.advantages
+
+    def on_pre_optimizer_step(self, args, state, control, **_):
+        trainer = self.trainer
+        parameters = [p for p in trainer.model.parameters() if p.requires_grad]
+        columns = torch.cat([self.advantages, torch.zeros(len(self.advantages), 1)], dim=1).float()
+        gradients = []
+        for column in columns.T:
+            losses = [
+                trainer._compute_loss(trainer.model, batch | {"advantages": column[batch["row"]]})
+                for batch in trainer._buffered_inputs
+            ]
+            loss = sum(losses) / (1 if trainer.loss_is_scaled_for_ga else len(losses))
+            gradients.append(flat(torch.autograd.grad(loss, parameters, allow_unused=True), parameters))
+        seen = flat([p.grad for p in parameters], parameters)
+        self.steps.append((seen, torch.stack(gradients), trainer.weighting.weights))
+
+
+def flat(gradients, parameters):
+    pairs = zip(gradients, parameters, strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g.detach().clone()).flatten() for g, p in pairs])

@@ -1,0 +1,35 @@
+"""Runs in processes of their own: several under torchrun, and one that is killed and resumed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from align.runs.directory import METRICS_FILE, read_metrics
+
+ROOT = Path(__file__).parents[3]
+WORKERS = Path(__file__).parent
+ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+# Shuffled data, accumulation, LoRA dropout, and a logging window that a checkpoint cuts in two.
+OVERRIDES = (
+    "train.max_steps=120", "train.save_steps=25", "train.logging_steps=2", "train.gradient_accumulation_steps=2",
+    "lora.lora_dropout=0.1", "train.disable_dropout=false", "train.seed=7", "train.disable_tqdm=true",
+)  # fmt: skip
+
+TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
+
+
+def torchrun(count, *words):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    return subprocess.run(
+        [*command, *map(str, words)], env=ENV, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def finished(count, *words):
+    done = torchrun(count, *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def records(run: Path):
+    return [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(run / METRICS_FILE)]

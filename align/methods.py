@@ -42,22 +42,27 @@ class Method(NamedTuple):
 
 METHODS: dict[str, Method] = {
     "dpo": Method(
-        "Direct Preference Optimization (Rafailov et al. 2023)", "2305.18290", DPOConfig, "preference:DPOTrainer"
+        "Direct Preference Optimization (Rafailov et al. 2023)", "2305.18290", DPOConfig, "pairs.preference:DPOTrainer"
     ),
     "rpo": Method(
-        "Regularized Preference Optimization (Liu et al. 2024)", "2405.16436", RPOConfig, "preference:RPOTrainer"
+        "Regularized Preference Optimization (Liu et al. 2024)", "2405.16436", RPOConfig, "pairs.preference:RPOTrainer"
     ),
-    "fdpo": Method("f-DPO (Wang et al. 2023)", "2309.16240", FDPOConfig, "preference:FDPOTrainer"),
-    "pairwise": Method("A weighted sum of pairwise objectives", None, PairwiseConfig, "pairwise:PairwiseTrainer"),
+    "fdpo": Method("f-DPO (Wang et al. 2023)", "2309.16240", FDPOConfig, "pairs.preference:FDPOTrainer"),
+    "pairwise": Method("A weighted sum of pairwise objectives", None, PairwiseConfig, "pairs.pairwise:PairwiseTrainer"),
     **{
-        name: Method(preset.title, preset.arxiv, PairwiseConfig, "pairwise:PairwiseTrainer", preset=preset.settings)
+        name: Method(
+            preset.title, preset.arxiv, PairwiseConfig, "pairs.pairwise:PairwiseTrainer", preset=preset.settings
+        )
         for name, preset in PAIRWISE.items()
     },
     "srpo": Method(
-        "Self-Improving Robust Preference Optimization (Choi et al. 2024)", "2406.01660", SRPOConfig, "srpo:SRPOTrainer"
+        "Self-Improving Robust Preference Optimization (Choi et al. 2024)",
+        "2406.01660",
+        SRPOConfig,
+        "pairs.srpo:SRPOTrainer",
     ),
     **{
-        name: Method(title, arxiv, SupervisedConfig, "supervised:SupervisedTrainer", "completions", fields)
+        name: Method(title, arxiv, SupervisedConfig, "completions.supervised:SupervisedTrainer", "completions", fields)
         for name, (title, arxiv, fields) in SUPERVISED.items()
     },
     "preference_model": Method(
@@ -95,21 +100,21 @@ METHODS: dict[str, Method] = {
         "GRPO on several rewards with dynamic weights (Lu et al. 2025)",
         "2509.11452",
         DynamicGRPOConfig,
-        "multi_objective:DynamicGRPOTrainer",
+        "online.multi_objective:DynamicGRPOTrainer",
         "prompts",
     ),
     "dynamic_rloo": Method(
         "RLOO on several rewards with dynamic weights (Lu et al. 2025)",
         "2509.11452",
         DynamicRLOOConfig,
-        "multi_objective:DynamicRLOOTrainer",
+        "online.multi_objective:DynamicRLOOTrainer",
         "prompts",
     ),
     "reinforce": Method(
         "REINFORCE on several rewards, one completion a prompt (Hu et al. 2025)",
         "2501.03262",
         ReinforceConfig,
-        "multi_objective:ReinforceTrainer",
+        "online.multi_objective:ReinforceTrainer",
         "prompts",
     ),
 }

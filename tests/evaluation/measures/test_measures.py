@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from align.errors import RunError
 from align.recipe.loading import load_recipe
-from eval import measures
 from eval.evaluate import Report
+from eval.measures import diversity
 from eval.measures.divergence import divergence_estimates
 from eval.measures.diversity import bleu_groups, distinct, diversity_estimates, self_bleu
 from eval.pairs.implicit_reward import implicit_margin, pair_estimates
@@ -21,7 +21,7 @@ from eval.pairs.ranking import PairScores, idealised_margin
 from eval.report.plots import pictures
 from eval.report.write import comparison_table, to_html, to_json, to_markdown
 from eval.statistics.comparisons import comparisons
-from eval.statistics.intervals import left_out
+from eval.statistics.intervals import Estimate, left_out
 from eval.subjects import check_measurable
 
 SCORES = PairScores(
@@ -184,7 +184,7 @@ def test_self_bleu_has_a_bounded_cost_and_a_least_number_of_answers(monkeypatch)
     assert [len(group) for group in bleu_groups(["x"] * 1000)] == [8] * 16
     assert [text for group in bleu_groups(TEXTS) for text in group] == TEXTS
     assert "self_bleu" not in diversity_estimates(TEXTS[:15])
-    monkeypatch.setattr(measures, "find_spec", lambda name: None)
+    monkeypatch.setattr(diversity, "find_spec", lambda name: None)
     assert set(diversity_estimates(TEXTS)) == {"distinct_1", "distinct_2"}
 
 
@@ -230,7 +230,7 @@ def compared():
     runs = {name: rng.normal(loc, size=30) for name, loc in (("a<b", 0.0), ("c|d", 1.5), ("e", 0.0))}
     report = Report("a<b", settings={"method": "dpo"})
     report.comparisons["gold_reward"] = comparisons("gold_reward", runs, [str(i) for i in range(30)])
-    report.estimates["t"] = measures.Estimate(math.inf, 1.0, math.inf, 3)
+    report.estimates["t"] = Estimate(math.inf, 1.0, math.inf, 3)
     return report
 
 

@@ -5,6 +5,7 @@ import align; align.run("quickstart")        # a recipe, from a notebook
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use: `import align` alone loads neither torch nor TRL."""
+    if name == "__version__":
+        return version("alignkit")
     for module, names in _HOME.items():
         if name in names:
             return getattr(import_module(f".{module}", __name__), name)

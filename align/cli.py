@@ -1,4 +1,4 @@
-"""The `alignkit` command: check, data, train, eval, compare, verify, replay, recipes."""
+"""Runs the `alignkit` command; what is heavy is imported by the command that needs it, so that help answers at once."""
 
 import argparse
 import os
@@ -7,24 +7,15 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
-from align.check.environment import accelerate_file
-from align.recipe.loading import RecipeError, find_recipe, load_recipe, recipes_dir
-from align.runs.directory import RECIPE_FILE, quiet_upstream
-
-from . import train
-from .data import DataError
-from .errors import RunError
-
-USER_ERRORS = (RecipeError, DataError, RunError, OSError)  # OSError: a model or a folder that is not there
+from . import __version__
+from .errors import USER_ERRORS, RecipeError, RunError, quiet_upstream
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; problems with what the user gave are told without a traceback, with exit code 2."""
     quiet_upstream()
     words = list(sys.argv[1:] if argv is None else argv)
-    about = "\n".join(f"  {name:8} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items())
+    about = "\n".join(f"  {name:10} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="alignkit",
         description=f"Preference optimization from recipes.\n\n{about}",
@@ -32,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"alignkit {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     command = parser.parse_args(words[:1]).command
     try:
@@ -68,6 +60,11 @@ def _merge(argv: Sequence[str]) -> int:
 
 def _train(argv: Sequence[str]) -> int:
     """Train a recipe; several processes are started through accelerate."""
+    import torch  # noqa: PLC0415 - takes seconds
+
+    from . import train  # noqa: PLC0415 - loads the trainers
+    from .recipe.loading import load_recipe  # noqa: PLC0415 - imports TRL
+
     parser = train.arguments()
     parser.prog = "alignkit train"
     parser.add_argument("--num-processes", type=int, help="default: one per visible GPU, or one")
@@ -99,6 +96,8 @@ def launcher(processes: int, accelerate_config: str | None) -> list[str]:
     Raises:
         RunError: If the accelerate configuration does not exist.
     """
+    import torch  # noqa: PLC0415 - takes seconds
+
     if accelerate_config is None and not torch.cuda.is_available():
         return [
             sys.executable,
@@ -111,6 +110,8 @@ def launcher(processes: int, accelerate_config: str | None) -> list[str]:
         ]
     command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}"]
     if accelerate_config is not None:
+        from .check.environment import accelerate_file  # noqa: PLC0415 - imports torch
+
         command.append(f"--config_file={accelerate_file(accelerate_config)}")
     return [*command, "-m", "align.train"]
 
@@ -121,7 +122,7 @@ def _eval(argv: Sequence[str]) -> int:
         raise RunError("evaluation draws pictures: pip install 'alignkit[eval]'")
     from eval.__main__ import main as evaluate  # noqa: PLC0415 - the composition root may call eval, lazily
 
-    return evaluate(argv)
+    return evaluate(argv, prog="alignkit eval")
 
 
 def _compare(argv: Sequence[str]) -> int:
@@ -146,6 +147,11 @@ def _verify(argv: Sequence[str]) -> int:
     )
     options = parser.parse_intermixed_args(argv)
     from eval.verify import same_training, verify  # noqa: PLC0415 - as above
+
+    from . import train  # noqa: PLC0415 - loads the trainers
+    from .recipe.loading import load_recipe  # noqa: PLC0415 - imports TRL
+    from .recipe.shipped import find_recipe  # noqa: PLC0415 - no other command needs it
+    from .runs.directory import RECIPE_FILE  # noqa: PLC0415 - imports torch
 
     run, recipe = Path(options.target), None
     if run.is_dir() and not (run / RECIPE_FILE).is_file():
@@ -183,20 +189,30 @@ def _replay(argv: Sequence[str]) -> int:
 
 def _recipes(argv: Sequence[str]) -> int:
     """List the shipped recipes with their first line, or show one."""
-    parser = argparse.ArgumentParser(prog="alignkit recipes", allow_abbrev=False)
-    parser.add_argument("name", nargs="?")
-    name = parser.parse_args(argv).name
-    if name is not None:
-        path = recipes_dir() / f"{name}.yaml"
-        if not path.is_file():
-            raise RunError(f"{name}: no such shipped recipe; see `alignkit recipes`")
-        print(path.read_text(encoding="utf-8"), end="")
-        return 0
-    for path in sorted(recipes_dir().rglob("*.yaml")):
-        relative = path.relative_to(recipes_dir()).with_suffix("")
-        if relative.parts[0] != "accelerate":
-            print(f"{relative!s:32} {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
-    return 0
+    from .commands.recipes import main as recipes  # noqa: PLC0415 - no other command needs it
+
+    return recipes(argv)
+
+
+def _methods(argv: Sequence[str]) -> int:
+    """List every method with its paper, the rows it needs, and a recipe."""
+    from .commands.methods import main as methods  # noqa: PLC0415 - imports TRL
+
+    return methods(argv)
+
+
+def _explain(argv: Sequence[str]) -> int:
+    """Explain a key of a recipe, a method, a reward or a weighting rule."""
+    from .commands.explain import main as explain  # noqa: PLC0415 - imports TRL
+
+    return explain(argv)
+
+
+def _completion(argv: Sequence[str]) -> int:
+    """Print what completes the words of this command in bash, zsh or fish."""
+    from .commands.completion import main as completion  # noqa: PLC0415 - no other command needs it
+
+    return completion(argv, {name: (run.__doc__ or "").splitlines()[0] for name, run in COMMANDS.items()})
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -209,6 +225,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "replay": _replay,
     "merge": _merge,
     "recipes": _recipes,
+    "methods": _methods,
+    "explain": _explain,
+    "completion": _completion,
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The errors that a user's input can cause: of a run, of data, of a recipe."""
+"""Names the errors that a user's input can cause, and hides the warnings that no user can mend."""
+
+import warnings
 
 from .findings import SHOWN_LINE, printable
 
@@ -19,3 +21,12 @@ class RecipeError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__("\n".join(printable(line, SHOWN_LINE) for line in message.split("\n")))
+
+
+USER_ERRORS = (RecipeError, DataError, RunError, OSError)  # OSError: a model or a folder that is not there
+
+
+def quiet_upstream() -> None:
+    """Hide deprecations that TRL 1.16 causes inside transformers: nothing a user of ours could mend."""
+    for name in ("gradient_checkpointing", "is_gradient_checkpointing"):
+        warnings.filterwarnings("ignore", message=f"`{name}` is deprecated", category=FutureWarning)

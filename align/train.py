@@ -15,21 +15,13 @@ from accelerate import PartialState
 from peft import PeftModel
 from transformers import set_seed
 
+from align.errors import quiet_upstream
 from align.models import loading as models
 from align.models.preference_model import load_preference_base
 from align.recipe.loading import Recipe, RecipeError, load_recipe
 from align.rewards.load import columns_of
 from align.runs.checkpoints import check, checkpoint_to_resume
-from align.runs.directory import (
-    ENV_FILE,
-    RECIPE_FILE,
-    REFERENCE_FILE,
-    MetricsFile,
-    claimed,
-    data_digest,
-    environment,
-    quiet_upstream,
-)
+from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, MetricsFile, claimed, data_digest, environment
 from align.trainers.shared.safe_runs import StopOnSignal
 
 from .data import DataError, load_data

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.data import DataError
-from align.errors import RunError
+from align.errors import RunError, quiet_upstream
 from align.files import write_text
 from align.recipe.loading import RecipeError, load_recipe
-from align.runs.directory import METRICS_FILE, RECIPE_FILE, quiet_upstream, read_metrics
+from align.runs.directory import METRICS_FILE, RECIPE_FILE, read_metrics
 from align.sampling.vllm_engine import VLLM, check_vllm
 from eval.answers.files import is_responses, read_responses
 from eval.report.assemble import prepare
@@ -40,10 +40,10 @@ class Wanted(NamedTuple):
     """Interpreter of an environment whose vLLM samples the answers."""
 
 
-def arguments(*, compare: bool = False) -> argparse.ArgumentParser:
+def arguments(*, compare: bool = False, prog: str = "python -m eval") -> argparse.ArgumentParser:
     """The command line; that of `alignkit compare` differs in nothing but its texts."""
     about = "Compare runs with each other: every pair, corrected for how many pairs there are." if compare else __doc__
-    prog = "alignkit compare" if compare else "python -m eval"
+    prog = "alignkit compare" if compare else prog
     parser = argparse.ArgumentParser(prog=prog, description=about, allow_abbrev=False)
     parser.add_argument(
         "runs",
@@ -73,10 +73,10 @@ def arguments(*, compare: bool = False) -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None, *, compare: bool = False) -> int:
+def main(argv: Sequence[str] | None = None, *, compare: bool = False, prog: str = "python -m eval") -> int:
     """Evaluate, print the table and the report's path; problems with what was given end with exit code 2."""
     quiet_upstream()
-    options = arguments(compare=compare).parse_intermixed_args(argv)
+    options = arguments(compare=compare, prog=prog).parse_intermixed_args(argv)
     refs = [item[4:] for item in options.runs if item.startswith("ref=") and is_responses(item[4:])]
     overrides = tuple(item for item in options.runs if "=" in item and item[4:] not in refs)
     names = [item for item in options.runs if "=" not in item]

@@ -16,7 +16,8 @@ from transformers.utils.versions import require_version
 
 from align.errors import RunError
 from align.findings import Finding, Level
-from align.recipe.loading import Recipe, recipes_dir
+from align.recipe.loading import Recipe
+from align.recipe.shipped import recipes_dir
 
 
 @dataclass(frozen=True)

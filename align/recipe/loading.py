@@ -18,10 +18,12 @@ from align.rewards import REWARDS, make_reward
 from align.strict.fields import build, describe, nearest
 from align.strict.yaml_tree import Tree, merge, override, read_tree
 
+from .elsewhere import ELSEWHERE
 from .sections import EvalConfig, Expectation, Generate, RefConfig
+from .shipped import find_recipe
 from .trust import as_a_file_may_say_it, check_trust
 
-__all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe", "recipes_dir"]
+__all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe"]
 
 SECTIONS = ("extends", "method", "model", "lora", "ref", "data", "rewards", "train", "eval", "expect")
 NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
@@ -79,30 +81,6 @@ class Recipe:
         return yaml.safe_dump(as_a_file_may_say_it(self.raw), sort_keys=False, allow_unicode=True)
 
 
-def recipes_dir() -> Path:
-    """The shipped recipes: inside the installed package, or beside it in a checkout."""
-    inside = Path(__file__).parents[1] / "_recipes"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
-
-
-def find_recipe(name: str | Path) -> Path:
-    """A recipe file: a path, or the name of a shipped recipe such as `quickstart` or `rpo/tiny`.
-
-    Raises:
-        RecipeError: If there is neither.
-    """
-    path = Path(name)
-    if os.path.isfile(path):  # unlike Path.is_file, also answers for names too long for the file system
-        return path
-    stem = str(path).removesuffix(".yaml")
-    shipped = recipes_dir() / f"{stem}.yaml"
-    if not path.is_absolute() and ".." not in path.parts and os.path.isfile(shipped):
-        return shipped
-    files = (p.relative_to(recipes_dir()).with_suffix("") for p in recipes_dir().rglob("*.yaml"))
-    known = sorted(str(p) for p in files if p.parts[0] != "accelerate")
-    raise RecipeError(f"{str(name)!r}: no such recipe; {nearest(stem, known)}")
-
-
 def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe and check everything that can be checked without data or weights.
 
@@ -146,7 +124,7 @@ def _build(path: Path, tree: Tree) -> dict[str, Any]:
     is_known = isinstance(method, str) and method in METHODS
     if not is_known:
         got = "missing" if method is None else f"unknown, got {describe(method)}"
-        remedy = f"one of {', '.join(METHODS)}" if method is None else nearest(str(method), METHODS)
+        remedy = _instead_of(method)
         tree.problem(("method",), f"{got}; {remedy}")
     for section in ("model", "data", "train"):
         if section not in tree.values:
@@ -167,6 +145,13 @@ def _build(path: Path, tree: Tree) -> dict[str, Any]:
         "expect": _expect(tree),
         "rewards": _rewards(METHODS[str(method)].rows if is_known else None, tree),
     }
+
+
+def _instead_of(method: Any) -> str:
+    if method is None:
+        return f"one of {', '.join(METHODS)}"
+    known = str(method).lower().replace("-", "_")
+    return ELSEWHERE[known] if known in ELSEWHERE else nearest(str(method), METHODS)
 
 
 def _train(method: str, tree: Tree) -> Any:

@@ -15,7 +15,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import metadata
@@ -38,12 +37,6 @@ METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = ".lock"
 REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
 PACKAGES = ("alignkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "numpy")
-
-
-def quiet_upstream() -> None:
-    """Hide deprecations that TRL 1.16 causes inside transformers: nothing a user of ours could mend."""
-    for name in ("gradient_checkpointing", "is_gradient_checkpointing"):
-        warnings.filterwarnings("ignore", message=f"`{name}` is deprecated", category=FutureWarning)
 
 
 @contextmanager

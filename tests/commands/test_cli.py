@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import align
 from align import cli
 from align.errors import RunError
-from align.recipe.loading import recipes_dir
+from align.recipe.shipped import recipes_dir
 
+HEAVY = ("torch", "trl", "transformers", "datasets", "accelerate", "peft", "numpy")
 RESOLVED = (recipes_dir() / "rpo" / "tiny.yaml").read_text().replace("../data", str(recipes_dir() / "data"))
 
 
@@ -139,7 +142,7 @@ def test_train_hands_all_it_was_given_to_the_launcher(monkeypatch, words):
 def test_inside_a_launched_process_train_trains_itself(monkeypatch):
     given = []
     monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setattr(cli.train, "main", lambda words: given.append(words) or 0)
+    monkeypatch.setattr("align.train.main", lambda words: given.append(words) or 0)
     assert cli.main(["train", "rpo/tiny", "--num-processes", "2"]) == 0
     assert given == [["rpo/tiny"]]
 
@@ -160,6 +163,7 @@ def test_how_several_processes_are_started():
         ("import align", ("torch", "trl", "transformers")),
         ("import eval, eval.evaluate, eval.report.write, eval.subjects", ("align.trainers", "align.train")),
         ("import align.losses", ("transformers", "trl")),
+        ("import align.cli", HEAVY),
         ("import align.train, align.methods", ("eval",)),
     ],
 )
@@ -167,3 +171,57 @@ def test_imports_point_one_way(imports, absent):
     code = f"import sys; {imports}; print([m for m in {absent!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["--help"], 0), (["--version"], 0), (["recipes"], 0), (["trian"], 2), (["completion", "bash"], 0), ([], 2)],
+)
+def test_what_only_tells_imports_nothing_heavy(words, code):
+    program = (
+        "import sys; from align.cli import main\n"
+        f"try: code = main({words!r})\nexcept SystemExit as end: code = end.code\n"
+        f"print('\\n', code, [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout.splitlines()[-1].split(maxsplit=1) == [str(code), "[]"], done.stdout + done.stderr
+
+
+def test_the_version_is_the_projects(capsys):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"alignkit {project['version']}\n"
+    assert align.__version__ == project["version"]
+
+
+@pytest.mark.parametrize("command", ["check", "train", "eval", "compare", "verify", "replay", "merge", "recipes"])
+def test_help_names_the_command_that_was_typed(capsys, command):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: alignkit {command} ")
+
+
+def test_bash_completes_commands_and_recipes():
+    script = subprocess.run(
+        [sys.executable, "-m", "align", "completion", "bash"],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    ).stdout  # fmt: skip
+
+    def completed(*words):
+        typed = " ".join(f"'{word}'" for word in words)
+        ask = f"{script}\nCOMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; _alignkit; echo ${{COMPREPLY[@]}}"
+        return subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("alignkit", "tr") == ["train"]
+    assert "rpo/tiny" in completed("alignkit", "train", "rpo/")
+    assert completed("alignkit", "recipes", "quick") == ["quickstart"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_every_command(capsys, shell):
+    assert cli.main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in cli.COMMANDS)

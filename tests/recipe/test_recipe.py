@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from recipes_under_test import GOOD, load, problems
 
 from align.configs import ConfigError, DPOConfig, FDPOConfig, RPOConfig
-from align.recipe.loading import RecipeError, find_recipe, load_recipe, recipes_dir
+from align.recipe.loading import RecipeError, load_recipe
+from align.recipe.shipped import find_recipe, recipes_dir
 from align.strict.yaml_tree import MAX_DEPTH
 
 ON_CPU = {"use_cpu": True, "bf16": False, "report_to": "none"}

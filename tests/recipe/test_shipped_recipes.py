@@ -9,7 +9,8 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 import align
-from align.recipe.loading import load_recipe, recipes_dir
+from align.recipe.loading import load_recipe
+from align.recipe.shipped import recipes_dir
 
 ALL = sorted(str(p.relative_to(recipes_dir()).with_suffix("")) for p in recipes_dir().rglob("*.yaml"))
 RECIPES = [name for name in ALL if not name.startswith("accelerate/")]

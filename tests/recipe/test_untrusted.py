@@ -14,7 +14,8 @@ from recipes_under_test import GOOD, load, problems
 
 import align
 from align.errors import RecipeError, RunError
-from align.recipe.loading import load_recipe, recipes_dir
+from align.recipe.loading import load_recipe
+from align.recipe.shipped import recipes_dir
 from align.rewards import load_reward
 from align.strict.yaml_tree import MAX_BYTES
 from eval.evaluate import Report

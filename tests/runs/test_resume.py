@@ -1,6 +1,5 @@
 """Killed with SIGKILL in the middle, resumed with `--resume auto`: the same numbers to the bit, on CPU."""
 
-from launching import OVERRIDES, records
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from launching import OVERRIDES, records
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
@@ -18,9 +18,6 @@ import align
 from align.errors import RunError
 from align.runs.checkpoints import newest_checkpoint
 from align.runs.directory import METRICS_FILE, read_metrics
-
-
-
 
 
 def train_and_kill(run: Path, at_step: int):

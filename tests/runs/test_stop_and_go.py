@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import tiny
 from groups import group_trainer
-from safetensors.torch import load_file
 from launching import OVERRIDES, records
+from safetensors.torch import load_file
 
 import align
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer

@@ -11,7 +11,7 @@ import smollm2
 
 import align
 from align.data.split import prompt_position
-from align.recipe.loading import recipes_dir
+from align.recipe.shipped import recipes_dir
 from align.rewards import positive_sentiment
 
 pytestmark = [

@@ -9,7 +9,8 @@ import yaml
 
 import align
 from align import cli
-from align.recipe.loading import Expectation, load_recipe, recipes_dir
+from align.recipe.loading import Expectation, load_recipe
+from align.recipe.shipped import recipes_dir
 from align.rewards import REWARDS
 from eval.__main__ import main as evaluate
 from eval.verify import Checked, same_training

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from align.losses.tokens import OBJECTIVES
 from align.models.loading import load_model, load_tokenizer
 from align.models.tiny import tiny_model, tiny_tokenizer
-from align.recipe.loading import recipes_dir
+from align.recipe.shipped import recipes_dir
 from align.trainers.completions.scoring import score
 from align.trainers.completions.supervised import SupervisedTrainer
 

@@ -2,33 +2,31 @@
 
 from .mutant import noticed_by
 
-MEASURES, RANKING, EVALUATE = "eval/measures.py", "eval/pairs/ranking.py", "eval/evaluate.py"
+IMPLICIT, RANKING, EVALUATE = "eval/pairs/implicit_reward.py", "eval/pairs/ranking.py", "eval/evaluate.py"
+DIVERGENCE, DIVERSITY, TOKENS = (f"eval/measures/{name}.py" for name in ("divergence", "diversity", "tokens"))
+STATS, COMPARISONS = "eval/statistics/intervals.py", "eval/statistics/comparisons.py"
+SUBJECTS, ASKING, ASSEMBLE = "eval/subjects.py", "eval/answers/asking.py", "eval/report/assemble.py"
 REPORT, PLOTS, MAIN, VERIFY = "eval/report/write.py", "eval/report/plots.py", "eval/__main__.py", "eval/verify.py"
-TABLES, PAGE, ANSWERING, TEXTS = (
-    "eval/report/tables.py",
-    "eval/report/html.py",
-    "align/sampling/ask.py",
-    "eval/measures/texts.py",
-)
+TABLES, PAGE = "eval/report/tables.py", "eval/report/html.py"
 SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
 measure = noticed_by("tests/evaluation/measures/test_measures.py")
 run = noticed_by("tests/evaluation/report/test_verify.py")
 MUTANTS = [
-    measure("evaluation: beta forgotten", MEASURES, "implicit_rewards(batch.log_ratio, beta=config.beta)", "implicit_rewards(batch.log_ratio, beta=1.0)"),
-    measure("evaluation: curvature forgotten", MEASURES, "beta_scaling=config.beta_scaling", 'beta_scaling="raw"'),
-    measure("evaluation: divergence forgotten", MEASURES, "f_dpo_loss(batch.log_ratio, beta=config.beta, f=f, beta_scaling=config.beta_scaling).rewards", "implicit_rewards(batch.log_ratio, beta=config.beta)"),
-    measure("evaluation: rewards of any objective", MEASURES, "OBJECTIVES[name].rewards for name in config.objective", 'OBJECTIVES["sigmoid"].rewards for name in config.objective'),
-    measure("evaluation: margin upside down", MEASURES, "(rewards.chosen - rewards.rejected)", "(rewards.rejected - rewards.chosen)"),
-    measure("evaluation: every method has an implicit reward", MEASURES, 'if METHODS[recipe.method].rows != "pairs":', "if False:"),
-    measure("evaluation: forward from the policy's answers", MEASURES, "forward_kl(from_ref,", "forward_kl(from_policy,"),
-    measure("evaluation: sides of Jensen-Shannon swapped", MEASURES, "jensen_shannon(from_policy, from_ref,", "jensen_shannon(from_ref, from_policy,"),
-    measure("evaluation: entropy under the other", MEASURES, "predictive_entropy(ref_answers[1],", "predictive_entropy(ref_answers[0],"),
-    measure("evaluation: policy's entropy under the other", MEASURES, "predictive_entropy(policy_answers[0],", "predictive_entropy(policy_answers[1],"),
-    measure("evaluation: a small last group", MEASURES, "min(len(texts) // GROUP, GROUPS)", "min(-(-len(texts) // GROUP), GROUPS)"),
-    measure("evaluation: groups without end", MEASURES, "min(len(texts) // GROUP, GROUPS)", "len(texts) // GROUP"),
-    measure("evaluation: the jackknife as a bootstrap", MEASURES, "math.sqrt((groups - 1) / groups *", "math.sqrt(1 / groups *"),
-    measure("evaluation: one word for all", MEASURES, "distinct(some, n=n)) for n", "distinct(some, n=1)) for n"),
-    measure("evaluation: items of one prompt apart", MEASURES, "clusters=labels)", "clusters=None)"),
+    measure("evaluation: beta forgotten", IMPLICIT, "implicit_rewards(batch.log_ratio, beta=config.beta)", "implicit_rewards(batch.log_ratio, beta=1.0)"),
+    measure("evaluation: curvature forgotten", IMPLICIT, "beta_scaling=config.beta_scaling", 'beta_scaling="raw"'),
+    measure("evaluation: divergence forgotten", IMPLICIT, "f_dpo_loss(batch.log_ratio, beta=config.beta, f=f, beta_scaling=config.beta_scaling).rewards", "implicit_rewards(batch.log_ratio, beta=config.beta)"),
+    measure("evaluation: rewards of any objective", IMPLICIT, "OBJECTIVES[name].rewards for name in config.objective", 'OBJECTIVES["sigmoid"].rewards for name in config.objective'),
+    measure("evaluation: margin upside down", IMPLICIT, "(rewards.chosen - rewards.rejected)", "(rewards.rejected - rewards.chosen)"),
+    measure("evaluation: every method has an implicit reward", IMPLICIT, 'if METHODS[recipe.method].rows != "pairs":', "if False:"),
+    measure("evaluation: forward from the policy's answers", DIVERGENCE, "forward_kl(from_ref,", "forward_kl(from_policy,"),
+    measure("evaluation: sides of Jensen-Shannon swapped", DIVERGENCE, "jensen_shannon(from_policy, from_ref,", "jensen_shannon(from_ref, from_policy,"),
+    measure("evaluation: entropy under the other", DIVERGENCE, "predictive_entropy(ref_answers[1],", "predictive_entropy(ref_answers[0],"),
+    measure("evaluation: policy's entropy under the other", DIVERGENCE, "predictive_entropy(policy_answers[0],", "predictive_entropy(policy_answers[1],"),
+    measure("evaluation: a small last group", DIVERSITY, "min(len(texts) // GROUP, GROUPS)", "min(-(-len(texts) // GROUP), GROUPS)"),
+    measure("evaluation: groups without end", DIVERSITY, "min(len(texts) // GROUP, GROUPS)", "len(texts) // GROUP"),
+    measure("evaluation: the jackknife as a bootstrap", STATS, "math.sqrt((groups - 1) / groups *", "math.sqrt(1 / groups *"),
+    measure("evaluation: one word for all", DIVERSITY, "distinct(some, n=n)) for n", "distinct(some, n=1)) for n"),
+    measure("evaluation: items of one prompt apart", COMPARISONS, "clusters=labels)", "clusters=None)"),
     measure("evaluation: logit upside down", RANKING, "np.log(shares) - np.log1p(-shares)", "np.log1p(-shares) - np.log(shares)"),
     measure("evaluation: logit times beta", RANKING, "logit / beta", "logit * beta"),
     measure("evaluation: the reference left out", RANKING, "scores.ref_chosen - scores.ref_rejected + logit", "scores.chosen - scores.rejected + logit"),
@@ -37,8 +35,8 @@ MUTANTS = [
     measure("evaluation: comparisons not told", PAGE, "{_compared(report)}", ""),
     measure("evaluation: uncorrected p-values shown", TABLES, 'f"{row.p_holm:.4f}"', 'f"{row.p_value:.4f}"'),
     measure("evaluation: no reliability of an empty set", PLOTS, "for name, margins in report.margins.items() if margins}", "for name, margins in report.margins.items()}"),
-    measure("evaluation: judges are evaluated", MEASURES, 'METHODS[recipe.method].model == "preference"', "False"),
-    measure("evaluation: nothing to measure", MEASURES, 'rows != "pairs" and recipe.eval.generate is None', "False"),
+    measure("evaluation: judges are evaluated", SUBJECTS, 'METHODS[recipe.method].model == "preference"', "False"),
+    measure("evaluation: nothing to measure", SUBJECTS, 'rows != "pairs" and recipe.eval.generate is None', "False"),
     run("evaluation of runs: at least is at most", SECTIONS, '"at_least": above, "at_most": below', '"at_least": below, "at_most": above'),
     run("evaluation of runs: tolerance ignored", SECTIONS, "got - self.value >= -self.tol", "got >= self.value"),
     run("evaluation of runs: an old report is taken", VERIFY, "recipe is not None or measured_otherwise or not path.is_file()", "not path.is_file()"),
@@ -54,9 +52,9 @@ MUTANTS = [
     run("evaluation of runs: one run is compared", MAIN, "if wanted.compare and len(names) < 2 and wanted.ref is None:", "if False:"),
     run("evaluation of runs: others judged as the first", MAIN, "*[check_writes_answers] * (len(names) - 1)", "*[check_measurable] * (len(names) - 1)"),
     run("evaluation of runs: others answer always", EVALUATE, "[subject, *(others if compare else ())], sets", "[subject], sets"),
-    run("evaluation of runs: answers of the first only", ANSWERING, "ask(subject, subject.policy, asking", "ask(subject, first.policy, asking"),
-    run("evaluation of runs: reference answers under the first only", ANSWERING, "(scored(subject.policy, who, ref), ref_under_ref)", "(scored(first.policy, who, ref), ref_under_ref)"),
+    run("evaluation of runs: answers of the first only", ASKING, "ask(subject.tokenizer, subject.policy, asking", "ask(subject.tokenizer, first.policy, asking"),
+    run("evaluation of runs: reference answers under the first only", TOKENS, "(scored(subject.policy, who, ref), ref_under_ref)", "(scored(first.policy, who, ref), ref_under_ref)"),
     run("evaluation of runs: margins by the first recipe", EVALUATE, "implicit_margin(subject.recipe, scores)", "implicit_margin(first.recipe, scores)"),
-    run("evaluation of runs: the reference named twice", TEXTS, 'if not key.endswith("/ref")}', "}"),
+    run("evaluation of runs: the reference named twice", ASSEMBLE, 'if not key.endswith("/ref")}', "}"),
     run("evaluation of runs: pairs wanted of all", EVALUATE, 'if others and subject.recipe.rows != "pairs" and not compare:', "if False:"),
 ]  # fmt: skip

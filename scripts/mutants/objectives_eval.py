@@ -110,7 +110,7 @@ MUTANTS = [
     prompt_set("prompt sets: blank prompts", SETS, "elif not isinstance(prompt, str) or not prompt.strip():", "elif not isinstance(prompt, str):"),
     prompt_set("prompt sets: an answer asks", SETS, 'messages[-1]["role"] == "assistant" or not', "not"),
     prompt_set("prompt sets: texts stay texts", SETS, 'if chat and isinstance(row["prompt"], str)', 'if not chat and isinstance(row["prompt"], str)'),
-    prompt_set("prompt sets: the first of several answers", SETS, "if sampled.samples != 1:", "if False:"),
+    prompt_set("prompt sets: the first of several answers", SETS, "if sampled.samples != 1:\n        raise ValueError", "if False:\n        raise ValueError"),
     prompt_set("prompt sets: families are compared", SETS, 'if key.partition("/")[0] in ("prompt", "instruction"):', "if True:"),
     prompt_set("prompt sets: instructions without clusters", SETS, 'sided_estimates(f"instructions/{key}", values, clusters)', 'sided_estimates(f"instructions/{key}", values)'),
     prompt_set("prompt sets: items are compared singly", SETS, "[prompts[cluster] for cluster in clusters]", "list(range(len(clusters)))"),

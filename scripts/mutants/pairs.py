@@ -8,7 +8,7 @@ SELECTORS, DIFFICULTY, CONTROL = (
     "align/data/prompts/control.py",
 )
 CONSTRAINTS, REVERSE, PAIRS, SCORED = (
-    f"align/data/{name}.py" for name in ("constraints", "reverse", "pairs", "scored")
+    f"align/data/{name}.py" for name in ("making/constraints", "making/reverse", "commands/pairs", "rows/scored")
 )
 select = noticed_by("tests/data/test_pairs.py")
 constrain = noticed_by("tests/data/test_constraints.py")

@@ -16,7 +16,7 @@ TABLES, PAGE, REPORT, WIRED, EVALUATE = (
     "eval/report/assemble.py",
     "eval/evaluate.py",
 )  # fmt: skip
-FIGURES, BEST, SETS = "eval/statistics/three_figures.py", "eval/measures/best_of.py", "eval/measures/prompt_sets.py"
+FIGURES, BEST, SETS = "eval/statistics/sides.py", "eval/measures/best_of.py", "eval/measures/prompt_sets.py"
 MAIN, SECTIONS = "eval/__main__.py", "align/recipe/sections.py"
 kept = noticed_by("tests/sampling/test_eval_answering.py")
 judged = noticed_by(

@@ -26,7 +26,7 @@ from eval.pairs.ranking import PairScores, ranking_estimates, rankings
 from eval.report.assemble import Prepared, add_prompt_set, measure_answers, prepare
 from eval.report.results import Report
 from eval.statistics.comparisons import comparisons
-from eval.statistics.intervals import mean_estimate, rng_of_report
+from eval.statistics.intervals import paired_difference, rng_of_report
 from eval.statistics.names import REF
 
 from .subjects import Subject, check_measurable, template_digest
@@ -91,6 +91,11 @@ def evaluate(
             raise RunError(
                 f"{name}: an interval needs at least 2 pairs, got {len(chosen)}; see data.eval and eval.pairs"
             )
+        if len(set(_labels(chosen).tolist())) < 2:
+            raise RunError(
+                f"{name}: an interval needs pairs of at least 2 different prompts, got {len(chosen)} pairs of one; see "
+                "data.eval and eval.pairs"
+            )
         _rank(report, name, chosen, [subject, *others])
         if compare:
             correct = {who: rankings(scores)["implicit_reward"] for who, scores in report.pairs[name].items()}
@@ -125,8 +130,13 @@ def _check_together(subject: Subject, others: Sequence[Subject], *, compare: boo
             )
 
 
+def _labels(pairs: Dataset) -> np.ndarray:
+    """The prompt of each pair, as a text."""
+    return np.array([json.dumps(prompt) for prompt in pairs["prompt"]])
+
+
 def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) -> None:
-    first = subjects[0]
+    first, prompts = subjects[0], _labels(pairs)
     both = [pair_ids(first.tokenizer, row["prompt"], row["chosen"], row["rejected"]) for row in pairs.to_list()]
     tokens = [pair[side] for side in (0, 1) for pair in both]
     limit = first.recipe.train.max_length or 10**9
@@ -152,13 +162,14 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
         report.pairs[name][subject.name] = scores
         if margin is not None:
             report.margins[name][subject.name] = margin
-        found = ranking_estimates(scores, rng=rng_of_report())
-        found |= pair_estimates(subject.recipe, scores, margin, shares)
+        found = ranking_estimates(scores, rng=rng_of_report(), prompts=prompts)
+        found |= pair_estimates(subject.recipe, scores, margin, shares, prompts=prompts)
         prefix = name if subject is first else f"{subject.name}/{name}"
         report.estimates |= {f"{prefix}/{key}": value for key, value in found.items()}
     for other in subjects[1:]:
-        kept = report.pairs[name][first.name].chosen - report.pairs[name][other.name].chosen
-        report.estimates[f"{name}/logps_chosen_minus_{other.name}"] = mean_estimate(kept, rng=rng_of_report())
+        sides = (report.pairs[name][who].chosen for who in (first.name, other.name))
+        kept = paired_difference(*sides, rng=rng_of_report(), clusters=prompts)
+        report.estimates[f"{name}/logps_chosen_minus_{other.name}"] = kept
 
 
 def _answer(

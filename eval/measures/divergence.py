@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from eval.statistics.intervals import Estimate, mean_estimate, rng_of_report
+from eval.statistics.intervals import Estimate, bca_estimate, rng_of_report
 
 from .diversity import predictive_entropy
 
@@ -36,17 +36,17 @@ def sampled_kl(
         rng: For the bootstrap interval over prompts.
     """
     terms = [float((p - r).sum()) for p, r in zip(policy_logps, ref_logps, strict=True)]
-    return mean_estimate(np.array(terms), rng=rng)
+    return bca_estimate(np.array(terms), rng=rng)
 
 
 def reverse_kl(from_policy: Answers, *, rng: np.random.Generator) -> Estimate:
     """KL(π‖π_ref) = E_π[r] in nats. `from_policy`: r of answers that π sampled, shape (answers,)."""
-    return mean_estimate(from_policy, rng=rng)
+    return bca_estimate(from_policy, rng=rng)
 
 
 def forward_kl(from_ref: Answers, *, rng: np.random.Generator) -> Estimate:
     """KL(π_ref‖π) = E_ref[-r] in nats. `from_ref`: r of answers that the reference sampled, shape (answers,)."""
-    return mean_estimate(-from_ref, rng=rng)
+    return bca_estimate(-from_ref, rng=rng)
 
 
 def low_variance_kl(log_ratio: Answers, *, rng: np.random.Generator) -> Estimate:
@@ -61,7 +61,7 @@ def low_variance_kl(log_ratio: Answers, *, rng: np.random.Generator) -> Estimate
         log_ratio: log p - log q at samples of p, shape (answers,).
         rng: For the interval.
     """
-    return mean_estimate(np.expm1(-log_ratio) + log_ratio, rng=rng)
+    return bca_estimate(np.expm1(-log_ratio) + log_ratio, rng=rng)
 
 
 def jensen_shannon(from_policy: Answers, from_ref: Answers, *, rng: np.random.Generator) -> Estimate:
@@ -76,7 +76,7 @@ def jensen_shannon(from_policy: Answers, from_ref: Answers, *, rng: np.random.Ge
     """
     ours = np.log(2) - np.logaddexp(0.0, -from_policy)
     theirs = np.log(2) - np.logaddexp(0.0, from_ref)
-    return mean_estimate((ours + theirs) / 2, rng=rng)
+    return bca_estimate((ours + theirs) / 2, rng=rng)
 
 
 def alpha_divergence(from_policy: Answers, from_ref: Answers, *, alpha: float, rng: np.random.Generator) -> Estimate:
@@ -103,7 +103,7 @@ def alpha_divergence(from_policy: Answers, from_ref: Answers, *, alpha: float, r
         return np.exp((1 - alpha) * r + np.log(2) - np.logaddexp(0.0, r))
 
     overlap = (term(from_policy) + term(from_ref)) / 2
-    return mean_estimate((1 - overlap) / (alpha * (1 - alpha)), rng=rng)
+    return bca_estimate((1 - overlap) / (alpha * (1 - alpha)), rng=rng)
 
 
 def per_token(
@@ -123,7 +123,7 @@ def per_token(
         terms = [row[position] for row in differences if len(row) > position]
         if len(terms) < 2:
             break
-        curve.append(mean_estimate(np.array(terms), rng=rng))
+        curve.append(bca_estimate(np.array(terms), rng=rng))
     return curve
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from eval.statistics.intervals import Estimate, left_out, mean_estimate, rng_of_report
+from eval.statistics.intervals import Estimate, bca_estimate, left_out, rng_of_report
 
 GROUP, GROUPS = 8, 16  # self-BLEU: so many answers a group, and groups at most
 
@@ -30,7 +30,7 @@ def predictive_entropy(
         ValueError: If there are fewer than two answers.
     """
     terms = [-float(row.sum()) / (max(len(row), 1) if per_token else 1) for row in token_logps]
-    return mean_estimate(np.array(terms), rng=rng)
+    return bca_estimate(np.array(terms), rng=rng)
 
 
 def words_of(text: str) -> list[str]:
@@ -123,7 +123,7 @@ def diversity_estimates(texts: Sequence[str]) -> dict[str, Estimate]:
     estimates = {f"distinct_{n}": left_out(texts, lambda some, n=n: distinct(some, n=n)) for n in (1, 2)}
     groups = bleu_groups(texts)
     if find_spec("sacrebleu") is not None and len(groups) > 1:
-        estimates["self_bleu"] = mean_estimate(np.array([self_bleu(group) for group in groups]), rng=rng_of_report())
+        estimates["self_bleu"] = bca_estimate(np.array([self_bleu(group) for group in groups]), rng=rng_of_report())
     return estimates
 
 

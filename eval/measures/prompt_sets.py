@@ -25,7 +25,7 @@ from align.strict.fields import describe, nearest
 from eval.answers.table import Sampled
 from eval.statistics.intervals import rng_of_report
 from eval.statistics.names import REF
-from eval.statistics.three_figures import Found, every_pair, sided_estimates
+from eval.statistics.sides import Found, every_pair, sided_estimates
 
 from .instructions import InstructionReport, instruction_following
 from .refusals import CLASSES, LABELS, RefusalBalance, refusal_balance

@@ -22,7 +22,7 @@ from eval.fronts.front import Front, front_of
 from eval.statistics.comparisons import Comparison
 from eval.statistics.intervals import Estimate
 from eval.statistics.names import REF
-from eval.statistics.three_figures import every_pair, sided_estimates
+from eval.statistics.sides import every_pair, sided_estimates
 
 Rewards = Mapping[str, Mapping[str, Any]]
 Ids = Mapping[str, Sequence[Sequence[Sequence[int]]]]
@@ -30,7 +30,7 @@ IDS = "completion_ids"
 
 
 class ObjectiveReport(NamedTuple):
-    """As `eval.statistics.three_figures.Found`, with the front of several policies."""
+    """As `eval.statistics.sides.Found`, with the front of several policies."""
 
     estimates: dict[str, Estimate]
     """`objectives/NAME/policy`, `/ref` and `/difference`, and those of `Front.estimates`."""

@@ -9,8 +9,8 @@ from align.rewards import Reward
 from eval.answers.table import Sampled
 from eval.statistics.intervals import rng_of_report, win_scores
 from eval.statistics.names import REF
-from eval.statistics.three_figures import ByPolicy, Values, mean_of, paired, per_prompt
-from eval.statistics.win_rate import longer_wins
+from eval.statistics.sides import ByPolicy, Values, per_prompt, sided_estimates
+from eval.statistics.win_rate import longer_wins, win_rate
 
 from .diversity import diversity_estimates, words_of
 
@@ -32,7 +32,7 @@ def length_estimates(sampled: Sampled) -> ByPolicy:
         who: {
             key: e
             for unit, values in text_lengths(sampled, who).items()
-            for key, e in paired(f"length_{unit}", values, ref[unit]).items()
+            for key, e in sided_estimates(f"length_{unit}", {who: values, REF: ref[unit]}, counts=True).items()
         }
         for who in sampled.policies
     }
@@ -59,10 +59,12 @@ def gold_found(sampled: Sampled, rewards: Mapping[str, np.ndarray]) -> ByPolicy:
     characters = {who: np.array([float(len(text)) for text in sampled.flat(who)]) for who in sampled.answers}
     for who in sampled.policies:
         own = rewards[who].ravel()
-        found[who] = paired("gold_reward", per_prompt(own, sampled.samples), per_prompt(ref, sampled.samples))
+        sides = {who: per_prompt(own, sampled.samples), REF: per_prompt(ref, sampled.samples)}
+        found[who] = sided_estimates("gold_reward", sides)
         wins = win_scores(own, ref)
-        found[who]["gold_reward/win_rate"] = mean_of(per_prompt(wins, sampled.samples))
         clusters = np.repeat(np.arange(len(sampled.rows)), sampled.samples)
+        rate = win_rate(wins, rng=rng_of_report(), clusters=clusters)
+        found[who]["gold_reward/win_rate"] = rate.win_rate
         baseline = longer_wins(wins, characters[who], characters[REF], rng=rng_of_report(), clusters=clusters)
         found[who]["gold_reward/longer_wins"] = baseline["longer_wins/win_rate"]
     return found

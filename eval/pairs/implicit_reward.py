@@ -15,7 +15,7 @@ from align.recipe.loading import Recipe
 from eval.statistics.intervals import Estimate, rng_of_report
 
 from .calibration import calibration_estimates
-from .ranking import PairScores, alignment_estimates
+from .ranking import Labels, PairScores, alignment_estimates
 
 CALIBRATION_RESAMPLES = 200  # a temperature is fitted to each; 10,000 pairs then take seconds
 
@@ -57,6 +57,8 @@ def pair_estimates(
     scores: PairScores,
     margin: Float[np.ndarray, " pairs"] | None,
     shares: Float[np.ndarray, " pairs"] | None,
+    *,
+    prompts: Labels = None,
 ) -> dict[str, Estimate]:
     """Calibration of the implicit reward and, where the share of raters is known, what DPO could reach at best.
 
@@ -65,11 +67,13 @@ def pair_estimates(
         scores: Of its policy and reference.
         margin: From `implicit_margin`; without it there is no calibration and no β.
         shares: Share of raters that preferred the chosen answer, shape (pairs,).
+        prompts: As in `ranking_estimates`; calibration takes each pair for itself.
     """
     if margin is None:
         return {}
     found = calibration_estimates(margin, rng=rng_of_report(), resamples=CALIBRATION_RESAMPLES)
     estimates = {f"calibration/{name}": estimate for name, estimate in found.items()}
     if shares is not None:
-        estimates |= alignment_estimates(scores, shares, beta=recipe.train.beta, rng=rng_of_report())
+        beta = recipe.train.beta
+        estimates |= alignment_estimates(scores, shares, beta=beta, rng=rng_of_report(), prompts=prompts)
     return estimates

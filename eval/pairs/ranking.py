@@ -3,11 +3,13 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
-from eval.statistics.intervals import Estimate, mean_estimate, win_scores
+from eval.statistics.intervals import Estimate, bca_estimate, share_estimate, win_scores
 
 Values = Float[np.ndarray, " pairs"]
+Labels = Shaped[np.ndarray, " pairs"] | None
+"""The prompt of each pair; without labels every pair has its own."""
 
 
 class PairScores(NamedTuple):
@@ -40,21 +42,33 @@ def rankings(scores: PairScores) -> dict[str, Values]:
     }
 
 
-def ranking_estimates(scores: PairScores, *, rng: np.random.Generator) -> dict[str, Estimate]:
+def ranking_estimates(scores: PairScores, *, rng: np.random.Generator, prompts: Labels = None) -> dict[str, Estimate]:
     """Ranking accuracies of policy and reference, and the mean log-ratios of both answers in nats.
 
     Source: implicit rewards, Rafailov et al. 2023 (arXiv:2305.18290); the three rankings side by side, Chen et al. 2024
     (arXiv:2405.19534).
+
+    Args:
+        scores: Of the pairs.
+        rng: Source of randomness of the intervals.
+        prompts: Of the pairs. Pairs of one prompt are not independent.
+
+    Raises:
+        ValueError: If there are fewer than two prompts.
     """
     before = scores._replace(chosen=scores.ref_chosen, rejected=scores.ref_rejected)
-    values = {f"ranking_accuracy/{name}": row for name, row in rankings(scores).items()}
+    accuracies = {f"ranking_accuracy/{name}": row for name, row in rankings(scores).items()}
     was = rankings(before)
-    values |= {f"ref_ranking_accuracy/{name}": was[name] for name in ("logp", "mean_logp")}
-    values["log_ratio/chosen"] = scores.chosen - scores.ref_chosen
-    values["log_ratio/rejected"] = scores.rejected - scores.ref_rejected
-    values["logps/chosen"] = scores.chosen
-    values["logps/rejected"] = scores.rejected
-    return {name: mean_estimate(row, rng=rng) for name, row in values.items()}
+    accuracies |= {f"ref_ranking_accuracy/{name}": was[name] for name in ("logp", "mean_logp")}
+    means = {
+        "log_ratio/chosen": scores.chosen - scores.ref_chosen,
+        "log_ratio/rejected": scores.rejected - scores.ref_rejected,
+        "logps/chosen": scores.chosen,
+        "logps/rejected": scores.rejected,
+    }
+    return {name: share_estimate(row, prompts, rng=rng) for name, row in accuracies.items()} | {
+        name: bca_estimate(row, rng=rng, clusters=prompts) for name, row in means.items()
+    }
 
 
 def idealised_margin(scores: PairScores, shares: Values, *, beta: float) -> Values:
@@ -76,7 +90,7 @@ def idealised_margin(scores: PairScores, shares: Values, *, beta: float) -> Valu
 
 
 def alignment_estimates(
-    scores: PairScores, shares: Values, *, beta: float, rng: np.random.Generator
+    scores: PairScores, shares: Values, *, beta: float, rng: np.random.Generator, prompts: Labels = None
 ) -> dict[str, Estimate]:
     """Ranking accuracy by log-probability that DPO could reach at best, and how far the policy is below it.
 
@@ -88,9 +102,10 @@ def alignment_estimates(
         shares: As `idealised_margin` has it.
         beta: DPO's β.
         rng: Source of randomness of the intervals.
+        prompts: As in `ranking_estimates`.
     """
     ideal = correct(idealised_margin(scores, shares, beta=beta))
     return {
-        "ranking_accuracy/idealised": mean_estimate(ideal, rng=rng),
-        "alignment_gap": mean_estimate(ideal - rankings(scores)["logp"], rng=rng),
+        "ranking_accuracy/idealised": share_estimate(ideal, prompts, rng=rng),
+        "alignment_gap": bca_estimate(ideal - rankings(scores)["logp"], rng=rng, clusters=prompts),
     }

@@ -18,7 +18,7 @@ from eval.measures.texts import diversity_found, gold_found, gold_rewards
 from eval.statistics.comparisons import comparisons
 from eval.statistics.intervals import Estimate
 from eval.statistics.names import REF, REFERENCE
-from eval.statistics.three_figures import ByPolicy, merged, per_prompt
+from eval.statistics.sides import ByPolicy, merged, per_prompt
 from eval.verdicts import Judged, _noted, head_to_head, judged_by, scores_of
 
 from .results import Report

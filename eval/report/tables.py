@@ -10,10 +10,11 @@ from eval.statistics.ratings import elo
 from .results import Report
 
 INTERVALS = (
-    "Intervals: percentile bootstrap over prompts or pairs; of win rates BCa, or Wilson's where all verdicts agree; of "
-    "ratings from the sandwich covariance; of distinct n-grams by leaving out groups of answers, of self-BLEU over groups "
-    "of 8 answers (diversity is that of the first 1000 prompts' first answers at most). Units: log-probabilities, entropy "
-    "and divergences in nats per answer."
+    "Intervals: of shares Wilson's where every prompt has one verdict or all verdicts agree; of other shares, means and "
+    "differences the BCa bootstrap over prompts; of calibration the percentile bootstrap over pairs, of fronts over prompts; "
+    "of ratings from the sandwich covariance; of distinct n-grams by leaving out groups of answers; of self-BLEU BCa over "
+    "groups of 8 answers (diversity is that of the first 1000 prompts' first answers at most). Units: log-probabilities, "
+    "entropy and divergences in nats per answer."
 )
 HOLM = (
     "Paired by prompt. The intervals of one measure hold together (Bonferroni); p-values are of sign flips, corrected by "

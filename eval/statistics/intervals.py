@@ -255,20 +255,24 @@ def left_out(texts: Sequence[str], statistic: Callable[[Sequence[str]], float]) 
 
 def share_estimate(
     values: Float[np.ndarray, " items"],
-    clusters: Shaped[np.ndarray, " items"],
+    clusters: Shaped[np.ndarray, " items"] | None = None,
     *,
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> Estimate:
-    """Mean of values that are 0 or 1: Wilson's interval where items are independent or agree, else BCa over clusters.
+    """Mean of verdicts: right or wrong, won or lost, a tie or a doubt anything between 0 and 1.
+
+    The interval is Wilson's if all items are alike, if there is one cluster, or if every item is a cluster of its own
+    and 0 or 1; otherwise it is BCa over clusters. It never has zero width.
 
     Args:
-        values: Shape (items,), at least one.
-        clusters: Label of each item's cluster. Shape (items,).
+        values: In [0, 1]. Shape (items,), at least one.
+        clusters: Label of each item's cluster, usually its prompt; by default each item is one. Shape (items,).
         rng: Source of randomness of the bootstrap.
         level: Coverage, in (0, 1).
     """
-    independent = len(np.unique(clusters))
-    if independent == len(values) or independent == 1 or np.ptp(values) == 0:
+    independent = len(values) if clusters is None else len(np.unique(clusters))
+    certain = independent == len(values) and np.isin(values, (0.0, 1.0)).all()
+    if certain or independent == 1 or np.ptp(values) == 0:
         return wilson_estimate(float(values.mean()) * independent, independent, level=level)
     return bca_estimate(values, rng=rng, clusters=clusters, level=level)

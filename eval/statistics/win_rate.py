@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 
 from align.judges.protocol import Orders
 
-from .intervals import Estimate, bca_estimate, check_items, cluster_sums, wilson_estimate, win_scores
+from .intervals import Estimate, check_items, cluster_sums, share_estimate, win_scores
 
 Wins = Float[np.ndarray, " prompts"]
 
@@ -49,8 +49,7 @@ def win_rate(
 ) -> WinRate:
     """Win rate, its standard error, and the win rate of rounded verdicts.
 
-    The interval is the clustered bootstrap's (`bca_estimate`), or Wilson's where all verdicts are the same, of which
-    a bootstrap would see no doubt.
+    The intervals are those of `share_estimate`.
 
     Source: Li et al. 2023, AlpacaEval (github.com/tatsu-lab/alpaca_eval), whose leaderboard gives 100 times these.
 
@@ -73,17 +72,8 @@ def win_rate(
     off = sums - sizes * wins.mean()
     error = float(np.sqrt((off**2).sum() * len(sums) / (len(sums) - 1))) / len(wins)
     counts = [int((discrete == outcome).sum()) for outcome in (1.0, 0.5, 0.0)]
-    rates = [_share(values, rng, clusters, level) for values in (wins, discrete)]
+    rates = [share_estimate(values, clusters, rng=rng, level=level) for values in (wins, discrete)]
     return WinRate(rates[0], error, rates[1], *counts, failed=int((~judged).sum()))
-
-
-def _share(
-    values: Wins, rng: np.random.Generator, clusters: Shaped[np.ndarray, " prompts"] | None, level: float
-) -> Estimate:
-    if np.ptp(values) > 0:
-        return bca_estimate(values, rng=rng, clusters=clusters, level=level)
-    n = len(cluster_sums(values, clusters)[0])
-    return wilson_estimate(float(values[0]) * n, n, level=level)
 
 
 def position_bias(orders: Orders, *, rng: np.random.Generator, level: float = 0.95) -> PositionBias:
@@ -98,9 +88,8 @@ def position_bias(orders: Orders, *, rng: np.random.Generator, level: float = 0.
     shown_first, shown_second = orders[prompts, i, j], 1 - orders[prompts, j, i]
     flips = (np.sign(shown_first - 0.5) != np.sign(shown_second - 0.5)).astype(float)
     first_wins = (shown_first + 1 - shown_second) / 2
-    return PositionBias(
-        *(bca_estimate(values, rng=rng, clusters=prompts, level=level) for values in (flips, first_wins))
-    )
+    check_items(flips, len(np.unique(prompts)), level)
+    return PositionBias(*(share_estimate(values, prompts, rng=rng, level=level) for values in (flips, first_wins)))
 
 
 def _judged_pairs(orders: Orders) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,6 +133,6 @@ def longer_wins(
     agreement = 0.5 + 2 * (longer - 0.5) * (verdict - 0.5)
     labels = None if clusters is None else clusters[judged]
     return {
-        f"longer_wins/{name}": _share(values, rng, labels, 0.95)
+        f"longer_wins/{name}": share_estimate(values, labels, rng=rng)
         for name, values in (("win_rate", longer), ("agreement", agreement))
     }

@@ -16,10 +16,8 @@ TABLES, PAGE, REPORT, WIRED, EVALUATE = (
     "eval/report/assemble.py",
     "eval/evaluate.py",
 )  # fmt: skip
+FIGURES, BEST, SETS = "eval/statistics/sides.py", "eval/measures/best_of.py", "eval/measures/prompt_sets.py"
 MAIN, SECTIONS = "eval/__main__.py", "align/recipe/sections.py"
-THREE_FIGURES = "eval/statistics/three_figures.py"
-BEST_OF = "eval/measures/best_of.py"
-PROMPT_SETS = "eval/measures/prompt_sets.py"
 kept = noticed_by("tests/sampling/test_eval_answering.py")
 judged = noticed_by(
     "tests/evaluation/judges/test_eval_judging.py", "tests/evaluation/judges/test_eval_judged_report.py"
@@ -40,12 +38,12 @@ MUTANTS = [
     kept("answering: it is not said what was read", ANSWERS, "if len(jobs) < len(wanted):", "if False:"),
     kept("answering: a policy may be called ref", EVALUATE, "if REF in names:", "if False:"),
     kept("answering: greedy samples", SECTIONS, "if self.samples > 1 and self.temperature == 0:", "if False:"),
-    kept("answering: means over all answers of nobody", THREE_FIGURES, "reshape(-1, samples).mean(axis=1)", "reshape(samples, -1).mean(axis=0)"),
+    kept("answering: means over all answers of nobody", FIGURES, "reshape(-1, samples).mean(axis=1)", "reshape(samples, -1).mean(axis=0)"),
     kept("answering: words are characters", TEXTS, "lambda text: len(words_of(text))", "len"),
     kept("answering: gold wins upside down", TEXTS, "wins = win_scores(own, ref)", "wins = win_scores(ref, own)"),
     kept("answering: lengths of the reference alone", TEXTS, "characters[who], characters[REF]", "characters[REF], characters[REF]"),
-    kept("answering: the best of powers alone", BEST_OF, " | {samples})", ")"),
-    kept("answering: the judge is the gold", BEST_OF, "best_of_k(gold[who], judge[who]", "best_of_k(gold[who], gold[who]"),
+    kept("answering: the best of powers alone", BEST, " | {samples})", ")"),
+    kept("answering: the judge is the gold", BEST, "best_of_k(gold[who], judge[who]", "best_of_k(gold[who], gold[who]"),
     kept("answering: samples are not written", WIRED, "if sampled.samples > 1:\n            row", "if False:\n            row"),
     judged("answering: samples of one prompt are independent", JUDGING, "np.array([index for index, _ in games])", "np.arange(len(games))"),
     judged("answering: the first sample judged again", JUDGING, "sampled.answers[who][index][k] for who in players", "sampled.answers[who][index][0] for who in players"),
@@ -110,8 +108,8 @@ MUTANTS = [
     stored("answering: one name for two files", RESPONSES, "distinct = len(set(short.values())) == len(short) and", "distinct = True and"),
     stored("answering: a file called ref", RESPONSES, "and REF not in short.values()", ""),
     stored("answering: columns of responses are lost", RESPONSES, "{key: item for key, item in value.items() if key not in names}", "{}"),
-    stored("answering: prompt sets in the files' order", PROMPT_SETS, "[texts[place] for place in found]", "[texts[place] for place in sorted(found, reverse=True)]"),
-    stored("answering: prompt sets may be missing", PROMPT_SETS, "if place is None:", "if False:"),
+    stored("answering: prompt sets in the files' order", SETS, "[texts[place] for place in found]", "[texts[place] for place in sorted(found, reverse=True)]"),
+    stored("answering: prompt sets may be missing", SETS, "if place is None:", "if False:"),
     stored("answering: objectives are not measured", WIRED, "if recipe.rewards:", "if False:"),
     stored("answering: columns are not checked", EVALUATE, "    prepared.check_columns(set.intersection", "    set(set.intersection"),
     shown("answering: new words on the old side", PAGE, "return after + rest[1], before + rest[0]", "return before + rest[0], after + rest[1]"),

@@ -2,39 +2,29 @@
 
 from .mutant import noticed_by
 
-MEASURES, RANKING, EVALUATE = "eval/measures.py", "eval/pairs/ranking.py", "eval/evaluate.py"
+IMPLICIT, RANKING, EVALUATE = "eval/pairs/implicit_reward.py", "eval/pairs/ranking.py", "eval/evaluate.py"
+DIVERGENCE, DIVERSITY, TOKENS = (f"eval/measures/{name}.py" for name in ("divergence", "diversity", "tokens"))
+STATS, COMPARISONS = "eval/statistics/intervals.py", "eval/statistics/comparisons.py"
+SUBJECTS, ASKING, ASSEMBLE = "eval/subjects.py", "eval/answers/asking.py", "eval/report/assemble.py"
 REPORT, PLOTS, MAIN, VERIFY = "eval/report/write.py", "eval/report/plots.py", "eval/__main__.py", "eval/verify.py"
-TABLES, PAGE, ASKING, TEXTS = (
-    "eval/report/tables.py",
-    "eval/report/html.py",
-    "eval/answers/asking.py",
-    "eval/measures/texts.py",
-)
+TABLES, PAGE = "eval/report/tables.py", "eval/report/html.py"
 SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
-IMPLICIT_REWARD = "eval/pairs/implicit_reward.py"
-DIVERGENCE = "eval/measures/divergence.py"
-DIVERSITY = "eval/measures/diversity.py"
-INTERVALS = "eval/statistics/intervals.py"
-COMPARISONS = "eval/statistics/comparisons.py"
-SUBJECTS = "eval/subjects.py"
-TOKENS = "eval/measures/tokens.py"
-ASSEMBLE = "eval/report/assemble.py"
 measure = noticed_by("tests/evaluation/measures/test_measures.py")
 run = noticed_by("tests/evaluation/report/test_verify.py")
 MUTANTS = [
-    measure("evaluation: beta forgotten", IMPLICIT_REWARD, "implicit_rewards(batch.log_ratio, beta=config.beta)", "implicit_rewards(batch.log_ratio, beta=1.0)"),
-    measure("evaluation: curvature forgotten", IMPLICIT_REWARD, "beta_scaling=config.beta_scaling", 'beta_scaling="raw"'),
-    measure("evaluation: divergence forgotten", IMPLICIT_REWARD, "f_dpo_loss(batch.log_ratio, beta=config.beta, f=f, beta_scaling=config.beta_scaling).rewards", "implicit_rewards(batch.log_ratio, beta=config.beta)"),
-    measure("evaluation: rewards of any objective", IMPLICIT_REWARD, "OBJECTIVES[name].rewards for name in config.objective", 'OBJECTIVES["sigmoid"].rewards for name in config.objective'),
-    measure("evaluation: margin upside down", IMPLICIT_REWARD, "(rewards.chosen - rewards.rejected)", "(rewards.rejected - rewards.chosen)"),
-    measure("evaluation: every method has an implicit reward", IMPLICIT_REWARD, 'if METHODS[recipe.method].rows != "pairs":', "if False:"),
+    measure("evaluation: beta forgotten", IMPLICIT, "implicit_rewards(batch.log_ratio, beta=config.beta)", "implicit_rewards(batch.log_ratio, beta=1.0)"),
+    measure("evaluation: curvature forgotten", IMPLICIT, "beta_scaling=config.beta_scaling", 'beta_scaling="raw"'),
+    measure("evaluation: divergence forgotten", IMPLICIT, "f_dpo_loss(batch.log_ratio, beta=config.beta, f=f, beta_scaling=config.beta_scaling).rewards", "implicit_rewards(batch.log_ratio, beta=config.beta)"),
+    measure("evaluation: rewards of any objective", IMPLICIT, "OBJECTIVES[name].rewards for name in config.objective", 'OBJECTIVES["sigmoid"].rewards for name in config.objective'),
+    measure("evaluation: margin upside down", IMPLICIT, "(rewards.chosen - rewards.rejected)", "(rewards.rejected - rewards.chosen)"),
+    measure("evaluation: every method has an implicit reward", IMPLICIT, 'if METHODS[recipe.method].rows != "pairs":', "if False:"),
     measure("evaluation: forward from the policy's answers", DIVERGENCE, "forward_kl(from_ref,", "forward_kl(from_policy,"),
     measure("evaluation: sides of Jensen-Shannon swapped", DIVERGENCE, "jensen_shannon(from_policy, from_ref,", "jensen_shannon(from_ref, from_policy,"),
     measure("evaluation: entropy under the other", DIVERGENCE, "predictive_entropy(ref_answers[1],", "predictive_entropy(ref_answers[0],"),
     measure("evaluation: policy's entropy under the other", DIVERGENCE, "predictive_entropy(policy_answers[0],", "predictive_entropy(policy_answers[1],"),
     measure("evaluation: a small last group", DIVERSITY, "min(len(texts) // GROUP, GROUPS)", "min(-(-len(texts) // GROUP), GROUPS)"),
     measure("evaluation: groups without end", DIVERSITY, "min(len(texts) // GROUP, GROUPS)", "len(texts) // GROUP"),
-    measure("evaluation: the jackknife as a bootstrap", INTERVALS, "math.sqrt((groups - 1) / groups *", "math.sqrt(1 / groups *"),
+    measure("evaluation: the jackknife as a bootstrap", STATS, "math.sqrt((groups - 1) / groups *", "math.sqrt(1 / groups *"),
     measure("evaluation: one word for all", DIVERSITY, "distinct(some, n=n)) for n", "distinct(some, n=1)) for n"),
     measure("evaluation: items of one prompt apart", COMPARISONS, "clusters=labels)", "clusters=None)"),
     measure("evaluation: logit upside down", RANKING, "np.log(shares) - np.log1p(-shares)", "np.log1p(-shares) - np.log(shares)"),

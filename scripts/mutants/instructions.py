@@ -3,9 +3,8 @@
 from .mutant import noticed_by
 
 FOLLOW, REFUSE, HARNESS = "eval/measures/instructions.py", "eval/measures/refusals.py", "eval/harness.py"
-PROCESSES = "align/sampling/processes.py"
+STATS, PROCESSES = "eval/statistics/intervals.py", "align/sampling/processes.py"
 ANSWERS, GENERATE = "align/sampling/store.py", "align/sampling/generate.py"
-INTERVALS = "eval/statistics/intervals.py"
 followed = noticed_by("tests/evaluation/measures/test_instructions.py")
 refused = noticed_by("tests/evaluation/measures/test_refusals.py")
 benchmark = noticed_by("tests/evaluation/report/test_harness.py")
@@ -30,10 +29,10 @@ MUTANTS = [
     followed("instructions: families are kinds", FOLLOW, 'self.kind.partition(":")[0]', "self.kind"),
     followed("instructions: reasons are not counted", FOLLOW, "Counter(item.reason for", "dict.fromkeys(item.reason for"),
     followed("instructions: answers are clusters", FOLLOW, 'clusters = [prompts[repr(row["prompt"])] for row in rows]', "clusters = list(range(len(rows)))"),
-    followed("instructions: no clusters", INTERVALS, "rng=rng, clusters=clusters, level=level)\n", "rng=rng, level=level)\n"),
-    followed("instructions: Wilson over items", INTERVALS, "wilson_estimate(float(values.mean()) * independent, independent, level", "wilson_estimate(float(values.sum()), len(values), level"),
-    followed("instructions: bootstrap of one prompt", INTERVALS, "independent == 1 or ", ""),
-    followed("instructions: no Wilson where all agree", INTERVALS, " or np.ptp(values) == 0", ""),
+    followed("instructions: no clusters", STATS, "rng=rng, clusters=clusters, level=level)\n", "rng=rng, level=level)\n"),
+    followed("instructions: Wilson over items", STATS, "wilson_estimate(float(values.mean()) * independent, independent, level", "wilson_estimate(float(values.sum()), len(values), level"),
+    followed("instructions: bootstrap of one prompt", STATS, "independent == 1 or ", ""),
+    followed("instructions: no Wilson where all agree", STATS, " or np.ptp(values) == 0", ""),
     followed("instructions: rows without instructions", FOLLOW, "if not kinds or len(kinds)", "if len(kinds)"),
     refused("instructions: quotations count", REFUSE, 'own = QUOTED.sub(" ", text)', "own = text"),
     refused("instructions: a quoted line takes what follows", REFUSE, "|^[ \\t]*>[^\\n]*", "|^[ \\t]*>.*$"),

@@ -4,7 +4,7 @@ from .mutant import noticed_by
 
 OBJECTIVES, FOUND, FRONTS, SETS = (
     "eval/measures/rewards.py",
-    "eval/statistics/three_figures.py",
+    "eval/statistics/sides.py",
     "eval/fronts/front.py",
     "eval/measures/prompt_sets.py",
 )
@@ -39,7 +39,7 @@ MUTANTS = [
     objective("objectives: one objective is a front", OBJECTIVES, "if len(sampled.policies) > 1 and len(values) > 1:", "if len(sampled.policies) > 1:\n        assert len(values) > 1"),
     front("objectives: the stated point is not handed on", OBJECTIVES, "recipes=recipes or {}, reference_point=reference_point)", "recipes=recipes or {})"),
     front("objectives: the front's figures are not told", OBJECTIVES, "estimates |= front.estimates", "pass"),
-    objective("objectives: all intervals are the bootstrap's", FOUND, "if len(kept) and np.isin(kept, (0.0, 1.0)).all():", "if False:"),
+    objective("objectives: all intervals are the bootstrap's", FOUND, "if not counts and len(kept) and np.isin(kept, (0.0, 1.0)).all():", "if False:"),
     objective("objectives: halves are shares", FOUND, "np.isin(kept, (0.0, 1.0)).all()", "np.isin(kept, (0.0, 1.0)).any()"),
     objective("objectives: a difference over all items", FOUND, "both = ~np.isnan(values[who] - values[REF])", "both = ~np.isnan(values[REF])"),
     objective("objectives: the reference minus the policy", FOUND, "values[who][both], values[REF][both], rng", "values[REF][both], values[who][both], rng"),

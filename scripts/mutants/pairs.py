@@ -7,8 +7,9 @@ SELECTORS, DIFFICULTY, CONTROL = (
     "align/data/making/difficulty.py",
     "align/data/prompts/control.py",
 )
-CONSTRAINTS, REVERSE = "align/data/making/constraints.py", "align/data/making/reverse.py"
-PAIRS, SCORED = "align/data/commands/pairs.py", "align/data/rows/scored.py"
+CONSTRAINTS, REVERSE, PAIRS, SCORED = (
+    f"align/data/{name}.py" for name in ("making/constraints", "making/reverse", "commands/pairs", "rows/scored")
+)
 select = noticed_by("tests/data/test_pairs.py")
 constrain = noticed_by("tests/data/test_constraints.py")
 control = noticed_by("tests/data/test_control.py")

@@ -18,6 +18,7 @@ JUDGES, ENDPOINT, ASKER, LEDGER = (
 interval = noticed_by("tests/evaluation/statistics/test_stats_intervals.py")
 compared = noticed_by("tests/evaluation/statistics/test_stats_comparisons.py")
 rate = noticed_by("tests/evaluation/statistics/test_winrate.py")
+side = noticed_by("tests/evaluation/statistics/test_sides.py")
 rated = noticed_by("tests/evaluation/statistics/test_winrate_ratings.py")
 judged = noticed_by("tests/judges/test_judges.py")
 asked = noticed_by("tests/judges/test_judges_endpoint.py")
@@ -53,10 +54,16 @@ MUTANTS = [
     rate("winrate: ties are losses", WINRATE, "discrete = win_scores(wins, np.full_like(wins, 0.5))", "discrete = (wins > 0.5) * 1.0"),
     rate("winrate: failures are losses", WINRATE, "judged = ~np.isnan(wins)\n    wins, clusters", "judged, wins = ~np.isnan(wins), np.nan_to_num(wins)\n    judged = judged | True\n    wins, clusters"),
     rate("winrate: labels of failures stay", WINRATE, "None if clusters is None else clusters[judged]\n    if", "None if clusters is None else clusters[: len(wins[judged])]\n    if"),
-    rate("winrate: no doubt where all agree", WINRATE, "if np.ptp(values) > 0:", "if True:"),
+    side("winrate: ties are Wilson's", STATS, "independent == len(values) and np.isin(values, (0.0, 1.0)).all()", "independent == len(values)"),
+    side("winrate: clustered verdicts are Wilson's", STATS, "independent == len(values) and np.isin(values, (0.0, 1.0)).all()", "np.isin(values, (0.0, 1.0)).all()"),
+    side("winrate: no doubt where all agree", STATS, " or np.ptp(values) == 0", ""),
+    side("winrate: lengths are shares", "eval/statistics/sides.py", "if not counts and len(kept)", "if len(kept)"),
+    side("winrate: gold wins are independent", "eval/measures/texts.py", "win_rate(wins, rng=rng_of_report(), clusters=clusters)", "win_rate(wins, rng=rng_of_report())"),
+    side("winrate: pairs of one prompt are independent", "eval/pairs/ranking.py", "share_estimate(row, prompts, rng=rng) for", "share_estimate(row, rng=rng) for"),
+    side("winrate: one prompt has a bias of position", WINRATE, "    check_items(flips, len(np.unique(prompts)), level)\n", ""),
     rate("winrate: flips are agreements", WINRATE, "np.sign(shown_first - 0.5) != np.sign(shown_second - 0.5)", "np.sign(shown_first - 0.5) == np.sign(shown_second - 0.5)"),
     rate("winrate: first preference is the win rate", WINRATE, "first_wins = (shown_first + 1 - shown_second) / 2", "first_wins = (shown_first + shown_second) / 2"),
-    rate("winrate: bias of pairs, not prompts", WINRATE, "clusters=prompts, level=level) for values in (flips", "level=level) for values in (flips"),
+    rate("winrate: bias of pairs, not prompts", WINRATE, "share_estimate(values, prompts, rng=rng, level=level) for values in (flips", "share_estimate(values, rng=rng, level=level) for values in (flips"),
     rate("winrate: pairs with one order count", WINRATE, "~np.isnan(orders) & ~np.isnan(orders.transpose(0, 2, 1)) & upper", "~np.isnan(orders) & upper"),
     rate("winrate: means over all prompts", WINRATE, "np.nansum(preferences, axis=0) / judged", "np.nansum(preferences, axis=0) / len(preferences)"),
     rate("winrate: a tie agrees with the longer", WINRATE, "verdict = win_scores(wins[judged], np.full(len(longer), 0.5))", "verdict = (wins[judged] >= 0.5) * 1.0"),

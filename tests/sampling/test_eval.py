@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from align import DPOConfig, DPOTrainer
 from align.models.tiny import tiny_model
-from align.sampling import generate
+from align.sampling.generate import generate
 from align.scoring.completions import prompt_ids
 from eval import Decoding, PairScores, completion_logps, ranking_estimates, rankings, sampled_kl
 from eval.pairs.logps import completion_ids, pair_ids

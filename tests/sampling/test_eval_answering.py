@@ -17,7 +17,7 @@ from eval.__main__ import main
 from eval.answers.table import Sampled
 from eval.measures.best_of import best_of_curves
 from eval.measures.texts import gold_found, text_lengths
-from eval.statistics.three_figures import per_prompt
+from eval.statistics.sides import per_prompt
 
 
 @pytest.fixture(scope="module")

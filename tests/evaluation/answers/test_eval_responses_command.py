@@ -53,6 +53,8 @@ def test_four_files_are_compared_without_a_model(four, recipe, tmp_path, monkeyp
     found = report(tmp_path / "out")
     estimates = found["estimates"]
     assert estimates["gold_reward/win_rate"]["value"] == estimates["win_rate/polite"]["value"] == 1.0
+    for prefix in ("", "b/", "c/", "d/"):  # one number, one interval; the reference is one of the files
+        assert estimates.get(f"{prefix}gold_reward/win_rate") == estimates.get(f"{prefix}win_rate/polite")
     assert estimates["d/win_rate/polite"]["value"] == (8 - 4 + 0.5 * 4) / 8  # of eight, four are as b's
     assert estimates["length_words/difference"]["value"] == 0
     assert estimates["length_characters/policy"]["value"] == len(GOOD)

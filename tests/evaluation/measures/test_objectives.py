@@ -11,7 +11,7 @@ from eval.answers.table import Sampled
 from eval.measures import rewards as objectives
 from eval.measures.rewards import check_objectives, objective_report, objective_values
 from eval.statistics.intervals import bca_estimate, paired_difference, wilson_estimate
-from eval.statistics.three_figures import every_pair, sided_estimates
+from eval.statistics.sides import every_pair, sided_estimates
 
 NAN = math.nan
 

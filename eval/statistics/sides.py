@@ -1,4 +1,4 @@
-"""What a measure of answers gives to the report, and the three figures of a quantity: policy, reference, difference."""
+"""Estimates a quantity of both sides: the policy's mean, the reference's, and their difference, item by item."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,20 +7,9 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from .comparisons import Comparison, comparisons
-from .intervals import (
-    BCA_RESAMPLES,
-    RESAMPLES,
-    Estimate,
-    bca_estimate,
-    mean_estimate,
-    paired_difference,
-    rng_of_report,
-    share_estimate,
-)
+from .intervals import Estimate, bca_estimate, paired_difference, rng_of_report, share_estimate
 from .names import REF
 
-MANY = 2000
-"""Beyond so many prompts the percentile bootstrap makes do with fewer draws, at which its ends are as good."""
 Values = Float[np.ndarray, " prompts"]
 ByPolicy = dict[str, dict[str, Estimate]]
 """Estimates by policy."""
@@ -38,27 +27,33 @@ class Found(NamedTuple):
 
 
 def sided_estimates(
-    name: str, values: Mapping[str, Float[np.ndarray, " items"]], clusters: Shaped[np.ndarray, " items"] | None = None
+    name: str,
+    values: Mapping[str, Float[np.ndarray, " items"]],
+    clusters: Shaped[np.ndarray, " items"] | None = None,
+    *,
+    counts: bool = False,
 ) -> dict[str, Estimate]:
     """`NAME/policy`, `NAME/ref` and `NAME/difference`, of the policies after the first as `WHO/NAME/...`.
 
-    Intervals of values that are all 0 or 1 are Wilson's, others and those of differences BCa over clusters; a figure
-    with fewer items than its interval needs is absent. A difference is over the items that apply to both sides.
+    A mean of values that are all 0 or 1 has the interval of `share_estimate`; other means and differences have that of
+    `bca_estimate`. A figure with fewer items than its interval needs is absent. A difference is over the items that
+    apply to both sides.
 
     Args:
         name: Of the quantity.
         values: By policy, the one in question first, and "ref": one value per item, NaN where the quantity does not
             apply. Items in the same order.
         clusters: Label of each item's cluster; by default each item is one.
+        counts: Whether the quantity counts something, such as tokens: then 0 and 1 are numbers like others, no share.
     """
     labels = np.arange(len(values[REF])) if clusters is None else clusters
     policies = [who for who in values if who != REF]
     found: dict[str, Estimate | None] = {}
     for who in policies:
         prefix = "" if who == policies[0] else f"{who}/"
-        found[f"{prefix}{name}/policy"] = _mean(values[who], labels)
+        found[f"{prefix}{name}/policy"] = _mean(values[who], labels, counts)
         if not prefix:
-            found[f"{name}/ref"] = _mean(values[REF], labels)
+            found[f"{name}/ref"] = _mean(values[REF], labels, counts)
         both = ~np.isnan(values[who] - values[REF])
         if len(np.unique(labels[both])) > 1:
             found[f"{prefix}{name}/difference"] = paired_difference(
@@ -67,10 +62,10 @@ def sided_estimates(
     return {key: estimate for key, estimate in found.items() if estimate is not None}
 
 
-def _mean(values: Float[np.ndarray, " items"], labels: Shaped[np.ndarray, " items"]) -> Estimate | None:
+def _mean(values: Float[np.ndarray, " items"], labels: Shaped[np.ndarray, " items"], counts: bool) -> Estimate | None:
     applies = ~np.isnan(values)
     kept, clusters = values[applies], labels[applies]
-    if len(kept) and np.isin(kept, (0.0, 1.0)).all():
+    if not counts and len(kept) and np.isin(kept, (0.0, 1.0)).all():
         return share_estimate(kept, clusters, rng=rng_of_report())
     return bca_estimate(kept, rng=rng_of_report(), clusters=clusters) if len(np.unique(clusters)) > 1 else None
 
@@ -85,18 +80,6 @@ def every_pair(
     if len(policies) < 2 or len({repr(prompt) for prompt in kept}) < 2:
         return {}
     return {name: comparisons(name, {who: row[applies] for who, row in policies.items()}, kept)}
-
-
-def mean_of(values: Values) -> Estimate:
-    """The mean over prompts with the report's interval."""
-    draws = RESAMPLES if len(values) <= MANY else BCA_RESAMPLES
-    return mean_estimate(values, rng=rng_of_report(), resamples=draws)
-
-
-def paired(name: str, policy: Values, ref: Values) -> dict[str, Estimate]:
-    """Both sides' means and the mean of their differences, prompt by prompt."""
-    values = {"policy": policy, "ref": ref, "difference": policy - ref}
-    return {f"{name}/{key}": mean_of(row) for key, row in values.items()}
 
 
 def per_prompt(values: Sequence[float] | np.ndarray, samples: int) -> Values:

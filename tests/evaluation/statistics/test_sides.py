@@ -1,0 +1,106 @@
+"""One number has one interval, wherever a report shows it; what all answers agree on is not certain."""
+
+import numpy as np
+import pytest
+from judged import numbers
+from numpy.testing import assert_allclose
+
+from align.judges.scorers import RewardScorer
+from eval.answers.table import Sampled
+from eval.measures.texts import length_estimates
+from eval.pairs.ranking import PairScores, alignment_estimates, ranking_estimates
+from eval.report.assemble import judge_report, measure_texts
+from eval.report.results import Report
+from eval.statistics.intervals import bca_estimate, share_estimate, wilson_estimate
+from eval.statistics.names import REF
+from eval.statistics.sides import sided_estimates
+from eval.statistics.win_rate import position_bias, win_rate
+
+ALL_OF_40 = (1.0, 0.912378, 1.0, 40)  # 40 / (40 + z²)
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def gold(completions, **_):
+    return [float(text) for text in completions]
+
+
+def reported(sampled):
+    """Gold reward, and a judge that is the same reward."""
+    report = Report(sampled.policies[0])
+    rewards = measure_texts(report, sampled, length_estimates(sampled), gold)
+    judge_report(report, "same", "reward", RewardScorer(gold, temperature=0.0), sampled, gold=rewards)
+    return report.estimates
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("ties", [True, False])
+def test_gold_reward_and_a_judge_of_the_same_reward_have_one_interval(samples, ties):
+    found = reported(numbers(n=40, samples=samples, ties=ties))
+    for prefix in ("", "other/"):
+        assert found[f"{prefix}gold_reward/win_rate"] == found[f"{prefix}win_rate/same"]
+        assert found[f"{prefix}gold_reward/longer_wins"] == found[f"{prefix}longer_wins/same"]
+        assert found[f"{prefix}gold_reward/win_rate"].n == 40
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_every_share_of_forty_of_forty_leaves_the_doubt_of_forty(samples):
+    rows = [{"prompt": f"p{i}"} for i in range(40)]
+    found = reported(Sampled(rows, {"mine": [["11"] * samples] * 40, REF: [["1"] * samples] * 40}))
+    for name in ("gold_reward/win_rate", "win_rate/same", "longer_wins/same", "gold_reward/longer_wins"):
+        assert_allclose(found[name], ALL_OF_40, atol=1e-6, err_msg=name)
+    assert found["gold_reward/policy"][:3] == (11, 11, 11)  # no share: nothing bounds it
+
+
+def test_the_reward_of_right_answers_is_a_share_and_a_length_is_none():
+    ones = {"mine": np.ones(40), REF: np.zeros(40)}
+    assert_allclose(sided_estimates("x", ones)["x/policy"], ALL_OF_40, atol=1e-6)
+    assert sided_estimates("x", ones)["x/ref"] == wilson_estimate(0, 40)
+    assert sided_estimates("x", ones, counts=True)["x/policy"] == (1, 1, 1, 40)
+    lengths = length_estimates(Sampled([{"prompt": str(i)} for i in range(40)], {"a": [["x"]] * 40, REF: [["y"]] * 40}))
+    assert lengths["a"]["length_characters/policy"] == lengths["a"]["length_words/ref"] == (1, 1, 1, 40)
+
+
+def test_verdicts_have_one_rule():
+    source, labels = np.random.default_rng(1), np.repeat(np.arange(20), 3)
+    won = (source.random(60) < 0.7) * 1.0
+    halves = np.round(2 * source.random(60)) / 2
+    assert share_estimate(won, rng=rng()) == wilson_estimate(won.sum(), 60)
+    assert share_estimate(won, np.arange(60), rng=rng(), level=0.5) == wilson_estimate(won.sum(), 60, level=0.5)
+    assert share_estimate(halves, rng=rng()) == bca_estimate(halves, rng=rng())
+    assert share_estimate(won, labels, rng=rng()) == bca_estimate(won, rng=rng(), clusters=labels)
+    assert share_estimate(np.full(60, 0.5), labels, rng=rng()) == wilson_estimate(10, 20)
+    assert win_rate(won, rng=rng()).win_rate == wilson_estimate(won.sum(), 60)
+    assert win_rate(won, rng=rng(), clusters=labels).discrete_win_rate == bca_estimate(won, rng=rng(), clusters=labels)
+
+
+def test_a_judge_who_never_flips_may_flip_next_time():
+    orders = np.full((40, 2, 2), np.nan)
+    orders[:, 0, 1], orders[:, 1, 0] = 1.0, 0.0
+    bias = position_bias(orders, rng=rng())
+    assert bias.flips == wilson_estimate(0, 40)
+    assert bias.first_preference == wilson_estimate(20, 40)
+    with pytest.raises(ValueError, match="at least 2 items, got 1"):
+        position_bias(orders[:1], rng=rng())
+
+
+def test_rankings_are_shares_and_pairs_of_one_prompt_belong_together():
+    n, source = 40, np.random.default_rng(2)
+    scores = PairScores(*(source.normal(size=n) for _ in range(4)), np.full(n, 9.0), np.full(n, 7.0))
+    once = ranking_estimates(scores, rng=rng())
+    assert_allclose(once["ranking_accuracy/longer_wins"], ALL_OF_40, atol=1e-6)
+    right = float((scores.chosen > scores.rejected).sum())
+    assert once["ranking_accuracy/logp"] == wilson_estimate(right, n)
+    assert once["logps/chosen"].low < once["logps/chosen"].value < once["logps/chosen"].high
+    labels = np.tile(np.arange(n), 5)
+    repeated = PairScores(*(np.tile(row, 5) for row in scores))
+    ideal = alignment_estimates(repeated, np.full(5 * n, 0.7), beta=0.1, rng=rng(), prompts=labels)
+    again = ranking_estimates(repeated, rng=rng(), prompts=labels) | ideal
+    plain = once | alignment_estimates(scores, np.full(n, 0.7), beta=0.1, rng=rng())
+    for name, estimate in plain.items():
+        assert again[name].n == n, name
+        width = estimate.high - estimate.low
+        assert again[name].high - again[name].low == pytest.approx(width, rel=0.25), name
+    assert ranking_estimates(repeated, rng=rng())["log_ratio/chosen"].n == 5 * n

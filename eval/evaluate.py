@@ -1,6 +1,7 @@
 """The evaluation of a run: rankings on held-out pairs, answers of policy and reference, gold reward, KL, length."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from align.data import load_data
+from align.data.truncation import fits
 from align.errors import RunError
 from align.files import write_text
 from align.recipe.loading import Generate
@@ -21,7 +23,7 @@ from eval.measures.prompt_sets import asked, of_prompt_set
 from eval.measures.texts import length_estimates
 from eval.measures.tokens import token_estimates
 from eval.pairs.implicit_reward import implicit_margin, pair_estimates
-from eval.pairs.logps import Sequences, completion_logps, pair_ids, reference_store, stored
+from eval.pairs.logps import Sequences, completion_logps, pair_ids, reference_store, shortest_context, stored
 from eval.pairs.ranking import PairScores, ranking_estimates, rankings
 from eval.report.assemble import Prepared, add_prompt_set, measure_answers, prepare
 from eval.report.results import Report
@@ -30,6 +32,8 @@ from eval.statistics.intervals import paired_difference, rng_of_report
 from eval.statistics.names import REF
 
 from .subjects import Subject, check_measurable, template_digest
+
+logger = logging.getLogger(__name__)
 
 SHARES = "preference"  # the data's column of rater shares, read where the method reads it
 PAIR = ("chosen", "rejected", "completion", SHARES)
@@ -96,7 +100,7 @@ def evaluate(
                 f"{name}: an interval needs pairs of at least 2 different prompts, got {len(chosen)} pairs of one; see "
                 "data.eval and eval.pairs"
             )
-        _rank(report, name, chosen, [subject, *others])
+        chosen = _rank(report, name, chosen, [subject, *others])
         if compare:
             correct = {who: rankings(scores)["implicit_reward"] for who, scores in report.pairs[name].items()}
             key = f"{name}/ranking_accuracy/implicit_reward"
@@ -135,12 +139,12 @@ def _labels(pairs: Dataset) -> np.ndarray:
     return np.array([json.dumps(prompt) for prompt in pairs["prompt"]])
 
 
-def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) -> None:
-    first, prompts = subjects[0], _labels(pairs)
-    both = [pair_ids(first.tokenizer, row["prompt"], row["chosen"], row["rejected"]) for row in pairs.to_list()]
+def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) -> Dataset:
+    """Score the pairs that fit the models' context; returns these."""
+    first = subjects[0]
+    pairs, both = _within_context(report, name, pairs, subjects)
+    prompts = _labels(pairs)
     tokens = [pair[side] for side in (0, 1) for pair in both]
-    limit = first.recipe.train.max_length or 10**9
-    tokens = [(prompt, completion[: max(limit - len(prompt), 1)]) for prompt, completion in tokens]
     lengths = np.array([len(completion) for _, completion in tokens], dtype=float)
 
     def summed(use: Any, who: str, sequences: Sequences = tokens) -> np.ndarray:
@@ -170,6 +174,28 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
         sides = (report.pairs[name][who].chosen for who in (first.name, other.name))
         kept = paired_difference(*sides, rng=rng_of_report(), clusters=prompts)
         report.estimates[f"{name}/logps_chosen_minus_{other.name}"] = kept
+    return pairs
+
+
+def _within_context(
+    report: Report, name: str, pairs: Dataset, subjects: list[Subject]
+) -> tuple[Dataset, list[Sequences]]:
+    """The pairs whose answers every model can read whole, and their tokens; notes in the report how many are left out.
+
+    Training's `max_length` says nothing here: an answer cut by it is another answer than the one that was preferred.
+    """
+    tokenizer = subjects[0].tokenizer
+    both = [pair_ids(tokenizer, row["prompt"], row["chosen"], row["rejected"]) for row in pairs.to_list()]
+    context = shortest_context(subjects)
+    kept = [i for i, pair in enumerate(both) if all(fits(*sequence, context) for sequence in pair)]
+    if len(kept) == len(both):
+        return pairs, both
+    told = f"{len(both) - len(kept)} of {len(both)} pairs left out: longer than the model's context of {context} tokens"
+    if len(kept) < 2:
+        raise RunError(f"{name}: {told}; an interval needs at least 2 pairs: name shorter ones in data.eval")
+    logger.warning("%s: %s", name, told)
+    report.left_out[name] = told
+    return pairs.select(kept), [both[i] for i in kept]
 
 
 def _answer(

@@ -11,6 +11,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.data_utils import common_prefix_length
 
+from align.data.truncation import truncated
+
 Sequences = Sequence[tuple[list[int], list[int]]]
 
 
@@ -47,10 +49,10 @@ def completion_ids(
         template: Any = tokenizer.apply_chat_template
         whole = template([*prompt, *completion], return_dict=True)["input_ids"]
     begin = max(common_prefix_length(prompt_ids(tokenizer, prompt), whole), 1)
-    ids = list(whole[:max_length])
-    if begin >= len(ids):
+    prompt_part, kept = truncated(list(whole[:begin]), list(whole[begin:]), max_length)
+    if not kept:
         raise ValueError(f"no token of the completion is left after the prompt: {completion!r}")
-    return ids, begin
+    return prompt_part + kept, begin
 
 
 def completion_logps(

@@ -1,7 +1,7 @@
 """Log-probabilities of given completions under a model, for ranking and divergence estimates, and the store of them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -15,7 +15,15 @@ from eval.subjects import Subject
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Sequences", "completion_ids", "completion_logps", "pair_ids", "reference_store", "stored"]
+__all__ = [
+    "Sequences",
+    "completion_ids",
+    "completion_logps",
+    "pair_ids",
+    "reference_store",
+    "shortest_context",
+    "stored",
+]
 
 
 def completion_ids(
@@ -31,6 +39,17 @@ def pair_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, chosen: Prompt,
     sides = [completion_ids(tokenizer, prompt, completion) for completion in (chosen, rejected)]
     shared = min(len(start) for start, _ in sides)
     return [((start + end)[:shared], (start + end)[shared:]) for start, end in sides]
+
+
+def shortest_context(subjects: Sequence[Subject]) -> int | None:
+    """Positions that the policies and the reference were all made for; None if no model names a number."""
+    found: list[int] = []
+    for use in (subjects[0].reference, *(subject.policy for subject in subjects)):
+        with use() as model:
+            positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if positions is not None:
+            found.append(int(positions))
+    return min(found, default=None)
 
 
 def reference_store(subject: Subject) -> ReferenceStore:

@@ -20,6 +20,8 @@ class Report:
     estimates: dict[str, Estimate] = field(default_factory=dict)
     pairs: dict[str, dict[str, PairScores]] = field(default_factory=dict)
     """Evaluation set, then subject name, to scores."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """By evaluation set, how many of its pairs were not scored, and why."""
     margins: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     """Likewise to implicit-reward margins in nats, of shape (pairs,); only of methods that have an implicit reward."""
     comparisons: dict[str, list[Comparison]] = field(default_factory=dict)

@@ -50,6 +50,8 @@ def verdict(report: Report) -> str:
     for name in report.pairs:
         accuracy = report.estimates[f"{name}/ranking_accuracy/implicit_reward"]
         parts.append(f"implicit-reward accuracy on {plain(name)} {interval(accuracy)}")
+        if name in report.left_out:
+            parts[-1] += f" ({report.left_out[name]})"
     if "kl" in report.estimates:
         parts.append(f"at a KL of {interval(report.estimates['kl'])} nats per answer")
     length = next((e for unit in UNITS if (e := report.estimates.get(f"length_{unit}/difference"))), None)
@@ -77,7 +79,8 @@ def interval(e: Estimate) -> str:
 
 def estimate_rows(report: Report) -> list[tuple[str, ...]]:
     """Name, value, interval and count of every estimate."""
-    return [(k, f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n)) for k, e in report.estimates.items()]
+    rows = [(k, f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n)) for k, e in report.estimates.items()]
+    return rows + [(f"{name}: {told}", "", "", "") for name, told in report.left_out.items()]
 
 
 def comparison_rows(report: Report) -> list[tuple[str, ...]]:

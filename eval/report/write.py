@@ -25,6 +25,7 @@ def to_json(report: Report) -> str:
         "comparisons": report.comparisons,
         "judges": report.judged,
         "best_of_k": report.best_of_k,
+        "left_out": report.left_out,
         "details": report.details,
     }
     return json.dumps(

@@ -188,7 +188,7 @@ MUTANTS = [
     lengths("the global generator", LENGTHS, "self.lengths, self.batch_size, generator=generator", "self.lengths, self.batch_size"),
     lengths("weights count as activations", MEMORY, "if storage.data_ptr() not in weights:", "if True:"),
     lengths("never checkpoint", CHECKPOINTING, "if needed:", "if False:"),
-    lengths("truncation forgotten", CHECKPOINTING, "np.minimum(table[:, 1:], max_length - prompt)", "table[:, 1:]"),
+    lengths("truncation forgotten", CHECKPOINTING, "table[:, 1:], max_length)", "table[:, 1:], None)"),
     cost("causal counted whole", FLOPS, "return batch * heads * queries * (queries + 1) / 2", "return float(batch * heads * queries * queries)"),
     cost("backward of adapters counted once", FLOPS, "linear + 2 * lora + 2.5 * attention", "linear + lora + 2.5 * attention"),
     cost("reference forgotten", FLOPS, "backward + head_products * head + reference", "backward + head_products * head"),

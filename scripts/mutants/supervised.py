@@ -85,5 +85,5 @@ MUTANTS = [
     aligned("supervised: dropout while scoring", ALIGNED, "    model.eval()\n", ""),
     aligned("supervised: rows are scored in order of length and stay so", SCORED, "results[i] = picked", "results[start + row] = picked"),
     aligned("supervised: the first token is predicted by nothing", SCORED, "max(common_prefix_length(prompt_ids(tokenizer, prompt), whole), 1)", "common_prefix_length(prompt_ids(tokenizer, prompt), whole)"),
-    aligned("supervised: rows are not cut", SCORED, "ids = list(whole[:max_length])", "ids = list(whole)"),
+    aligned("supervised: rows are not cut", SCORED, "list(whole[begin:]), max_length)", "list(whole[begin:]), None)"),
 ]  # fmt: skip

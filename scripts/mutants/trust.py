@@ -26,7 +26,7 @@ MUTANTS = [
     guard("gradients are kept", GUARD, "            parameter.grad = None\n", "            pass\n"),
     guard("the limit is off by one", GUARD, "if self.skipped >= self.limit:", "if self.skipped > self.limit:"),
     guard("the count is forgotten", GUARD, 'int(saved["attributes"]["skipped"]) if isinstance(saved, dict) else 0', "0"),
-    guard("rows are searched untruncated", GUARD, "(beginning + part[side][offset].as_py())[:limit]", "(beginning + part[side][offset].as_py())"),
+    guard("rows are searched untruncated", GUARD, "truncated(beginning, answer, limit)", "truncated(beginning, answer, None)"),
     guard("rows are counted within their slice", GUARD, "found[index] = start + offset if found[index] is None else found[index]", "found[index] = start"),
     guard("a skipped step is logged", COMMON, "self.sums.forget_step()", "pass"),
     noticed_by("tests/trainers/distributed/test_processes.py")("a step is skipped by one process only", GUARD, "dist.all_reduce(bad, op=dist.ReduceOp.MAX)", "pass"),

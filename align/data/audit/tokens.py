@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl.data_utils import common_prefix_length
 
+from align.data.truncation import room, truncated
 from align.findings import Finding, Level, printable
 
 from .lengths import PARTS, Lengths, roomy
@@ -146,15 +147,15 @@ def broken(pair: Encoded, limits: Limits) -> Iterator[str]:
         yield "eos-missing"
     if not pair.prompt or any(limits.special.issuperset(answer) for answer in answers):
         yield "empty-after-tokenising"
-    room = None if limits.max_length is None else limits.max_length - len(pair.prompt)
+    left = room(len(pair.prompt), limits.max_length)
     longest = len(pair.prompt) + max(map(len, answers))
-    if room is not None and room <= 0:
+    if left == 0:
         yield "prompt-fills-max-length"
     elif pair.chosen == pair.rejected:
         yield "identical-tokens"
-    elif pair.chosen[:room] == pair.rejected[:room]:
+    elif pair.chosen[:left] == pair.rejected[:left]:
         yield "identical-after-truncation"
-    if room is not None and 0 < room < max(map(len, answers)):
+    if left and left < max(map(len, answers)):
         yield "truncation"
     if limits.context is not None and min(longest, limits.max_length or longest) > limits.context:
         yield "longer-than-context"
@@ -208,8 +209,8 @@ class _Seen:
         rules = list(broken(pair, self.limits)) + ["unknown-tokens"] * (unknowns > 0)
         self.unknowns, self.tokens = self.unknowns + unknowns, self.tokens + len(ids)
         if self.limits.max_length is not None and "prompt-fills-max-length" not in rules:
-            room = self.limits.max_length - len(pair.prompt)
-            self.lost += sum(max(0, len(answer) - room) for answer in (pair.chosen, pair.rejected))
+            for answer in (pair.chosen, pair.rejected):
+                self.lost += len(answer) - len(truncated(pair.prompt, answer, self.limits.max_length)[1])
             self.answered += len(pair.chosen) + len(pair.rejected)
         for rule in rules:
             self.rows[rule].append(number)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from align.data.truncation import truncated
 from align.errors import DataError
 from align.findings import shown
 
@@ -33,8 +34,8 @@ def refuse_cut_to_same(dataset: Dataset, max_length: int | None, *, where: str) 
     for rows in table.iter(batch_size=SLICE):
         pairs = zip(*(_arrays(rows[column]) for column in columns), strict=True)
         for number, (prompt, chosen, rejected) in enumerate(pairs, start + 1):
-            room = None if max_length is None else max(max_length - len(prompt), 0)
-            if np.array_equal(chosen[:room], rejected[:room]):
+            kept = [truncated(prompt, answer, max_length)[1] for answer in (chosen, rejected)]
+            if np.array_equal(*kept):
                 same.append(number)
                 shorter = min(len(chosen), len(rejected))
                 apart = np.flatnonzero(chosen[:shorter] != rejected[:shorter])

@@ -11,6 +11,7 @@ from accelerate import DistributedType
 from datasets import Dataset
 from jaxtyping import Int
 
+from align.data.truncation import truncated_lengths
 from align.losses.preference import sequence_logps
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
 from align.scoring.shared_prefix import SharedPrefixModel
@@ -52,8 +53,7 @@ def lengths_of(data: Dataset, max_length: int | None) -> Int[np.ndarray, "pairs 
     """Tokens of prompt, chosen and rejected of each pair after truncation, read a slice at a time."""
     table = np.concatenate(list(_slices(data)))
     if max_length is not None:
-        prompt = np.minimum(table[:, :1], max_length)
-        table = np.concatenate([prompt, np.minimum(table[:, 1:], max_length - prompt)], axis=1)
+        table = np.concatenate(truncated_lengths(table[:, :1], table[:, 1:], max_length), axis=1)
     return table
 
 

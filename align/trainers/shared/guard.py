@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
+from align.data.truncation import truncated
 from align.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -170,10 +171,12 @@ def rows_of(batch: dict[str, Any], data: Any, args: Any) -> list[int | None]:
         prompt, chosen, rejected = (pc.list_value_length(part[n]).to_numpy() for n in part.column_names)
         for offset in range(len(prompt)):
             both = [int(prompt[offset] + side[offset]) for side in (chosen, rejected)]
-            if sum(min(n, limit or n) for n in both) not in lengths:
+            if sum(n if limit is None else min(n, limit) for n in both) not in lengths:
                 continue
             beginning = part["prompt_ids"][offset].as_py()
-            sides = [(beginning + part[side][offset].as_py())[:limit] for side in ("chosen_ids", "rejected_ids")]
+            answers = (part[side][offset].as_py() for side in ("chosen_ids", "rejected_ids"))
+            cut = [truncated(beginning, answer, limit) for answer in answers]
+            sides = [prompt + completion for prompt, completion in cut]
             for index in wanted.get((*sides[0], -1, *sides[1]), ()):
                 found[index] = start + offset if found[index] is None else found[index]
         start += len(prompt)

@@ -15,6 +15,7 @@ from align.sampling.generate import Decoding, generate
 from eval.__main__ import main
 from eval.evaluate import evaluate
 from eval.pairs.logps import completion_logps, pair_ids
+from eval.report.tables import table, verdict
 from eval.subjects import load_subject
 
 LOUD = 0.05  # learning rate: two steps must move the tiny model visibly
@@ -158,13 +159,28 @@ def test_greedy_answers_have_no_kl(home):
     assert "length_tokens/policy" in got.estimates
 
 
-def test_pairs_are_cut_to_max_length_as_in_training(home):
-    overrides = ("train.max_length=24", "eval.generate=null", "eval.gold_reward=null", "eval.pairs=4")
-    subject = load_subject(str(home / "rpo"), overrides=overrides)
-    expected = [min(len(completion), max(24 - len(prompt), 1)) for prompt, completion in _pairs(subject)[:8]]
-    assert expected != [len(completion) for _, completion in _pairs(subject)[:8]]
-    scores = evaluate(subject).pairs["test"]["rpo"]
-    assert [*scores.chosen_tokens, *scores.rejected_tokens] == expected[::2] + expected[1::2]
+def test_max_length_of_training_cuts_no_pair(home, evaluated):
+    subject = load_subject(
+        str(home / "rpo"), overrides=("train.max_length=8", "eval.generate=null", "eval.gold_reward=null")
+    )
+    got = evaluate(subject)
+    assert not got.left_out
+    want = report(evaluated)["estimates"]["test/ranking_accuracy/logp"]
+    assert got.estimates["test/ranking_accuracy/logp"].value == pytest.approx(want["value"], abs=1e-6)
+
+
+def test_pairs_longer_than_the_context_are_left_out_and_counted(home, tmp_path):
+    rows = tiny.pairs().to_list()[:6]
+    for i, row in enumerate(rows):  # prompts of their own: the training data hold those of `tiny`
+        row["prompt"] = [{"role": "user", "content": f"Question {i}? " + "word " * (2000 if i % 2 else 1)}]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = f"data.eval={{test: {{path: {tmp_path / 'long.jsonl'}}}}}"
+    got = evaluate(load_subject(str(home / "rpo"), overrides=(data, "eval.generate=null", "eval.gold_reward=null")))
+    told = "3 of 6 pairs left out: longer than the model's context of 512 tokens"
+    assert got.left_out == {"test": told}
+    assert got.estimates["test/ranking_accuracy/logp"].n == 3
+    assert told in verdict(got)
+    assert told in table(got)
 
 
 def _pairs(subject):

@@ -1,3 +1,5 @@
+"""Losses on single completions."""
+
 import math
 
 import pytest

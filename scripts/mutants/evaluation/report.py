@@ -1,6 +1,6 @@
 """What a report measures, compares and is held against."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 MEASURES, RANKING, EVALUATE = "eval/measures.py", "eval/pairs/ranking.py", "eval/evaluate.py"
 REPORT, PLOTS, MAIN, VERIFY = "eval/report/write.py", "eval/report/plots.py", "eval/__main__.py", "eval/verify.py"

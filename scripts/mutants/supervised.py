@@ -26,6 +26,7 @@ MUTANTS = [
     loss("supervised: log(1 - p) is plain", LOSSES, "value = torch.where(exact > -math.log(2), torch.log(-torch.expm1(exact)), torch.log1p(-torch.exp(exact)))", "value = torch.log(1 - torch.exp(exact))"),
     loss("supervised: rwr's weight has no cap", LOSSES, ".clamp(max=math.log(max_weight)).exp()", ".exp()"),
     loss("supervised: rwr's cap is its logarithm", LOSSES, "clamp(max=math.log(max_weight))", "clamp(max=max_weight)"),
+    loss("supervised: rwr forgets its weight", LOSSES, "return rwr_weight(reward, beta=beta, max_weight=max_weight) * nll(token_logps, completion_mask)", "return nll(token_logps, completion_mask)"),
     loss("supervised: rwr multiplies by beta", LOSSES, "(reward / beta).clamp", "(reward * beta).clamp"),
     loss("supervised: poft's sides are swapped", LOSSES, "F.logsigmoid(mean_logps(token_logps, completion_mask) - aligned_logp)", "F.logsigmoid(aligned_logp - mean_logps(token_logps, completion_mask))"),
     loss("supervised: poft takes the sum", LOSSES, "F.logsigmoid(mean_logps(", "F.logsigmoid(sequence_logps("),

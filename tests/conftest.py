@@ -1,3 +1,5 @@
+"""What every test has: helper modules on the path, and marks that choose what runs."""
+
 import importlib
 import os
 import sys

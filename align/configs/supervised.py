@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from trl import SFTConfig as TRLSFTConfig
 
-from align.losses.tokens import OBJECTIVES
+from align.losses.token_objectives import OBJECTIVES
 
 from .common import SKIPPED, defaults_of, not_honoured, out_of_range, raise_all, rebalances_batches, shards_on_cpus
 
@@ -23,14 +23,7 @@ REFUSED = {
 }
 """Fields of TRL's SFTConfig that must keep their default, and what to do instead."""
 
-BELONGS = {
-    "rwr_beta": "rwr",
-    "rwr_max_weight": "rwr",
-    "unlikelihood_alpha": "unlikelihood",
-    "unlikelihood_threshold": "unlikelihood",
-    "fsft_beta": "fsft",
-    "fsft_divergence": "fsft",
-}
+BELONGS = {setting: name for name, objective in OBJECTIVES.items() for setting in objective.reads}
 """Fields of ours, and the objective without which they would be ignored."""
 
 

@@ -2,9 +2,7 @@
 
 Each takes `token_logps`, log π(y_t | x, y_<t) in nats of shape (batch, time), and `completion_mask`, True where the token
 belongs to y; values outside the mask are ignored, NaN included. Each returns one value per row, (batch,). What the
-trainer divides their sum by is declared in `OBJECTIVES`: the tokens of an optimizer step for losses that are sums over
-tokens, its completions for losses that judge a completion as a whole. Neither depends on how a step is cut into
-micro-batches.
+trainer divides their sum by is declared in `token_objectives.py`.
 
 | objective | value of a row | divided by | reads |
 |---|---|---|---|
@@ -20,7 +18,7 @@ with l_t = log p_t, p_t = π(y_t | x, y_<t), ρ = log π(y|x) - log π_ref(y|x),
 """
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,26 +34,6 @@ Hidden = Float[Tensor, "positions width"]
 CERTAIN = 1e-4
 """Unlikelihood is exact for log-probabilities up to -CERTAIN, where p = 0.9999, and lies on its tangent beyond."""
 CHUNK = 128  # positions whose logits exist at a time
-
-
-class Objective(NamedTuple):
-    """What an objective is divided by, and what it needs besides the policy's log-probabilities."""
-
-    per: Literal["token", "sequence"]
-    columns: tuple[str, ...] = ()
-    """Columns of the data: one finite number per row."""
-    reference: bool = False
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "nll": Objective("token"),
-    "dft": Objective("token"),
-    "unlikelihood": Objective("token", columns=("reward",)),
-    "rwr": Objective("token", columns=("reward",)),
-    "poft": Objective("sequence", columns=("aligned_logp",)),
-    "fsft": Objective("sequence", reference=True),
-    "ref_kl": Objective("token", reference=True),
-}
 
 
 def mean_logps(token_logps: TokenLogps, completion_mask: CompletionMask) -> Batch:

@@ -1,7 +1,7 @@
 """The mutants of `mutate.py`: what is broken on purpose, and which tests should notice; one module for each area."""
 
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 from .mutant import Mutant
 
@@ -9,6 +9,6 @@ __all__ = ["MUTANTS", "Mutant"]
 
 MUTANTS: list[Mutant] = [
     mutant
-    for module in iter_modules(__path__)
-    for mutant in getattr(import_module(f".{module.name}", __name__), "MUTANTS", [])
+    for module in walk_packages(__path__, f"{__name__}.")
+    for mutant in getattr(import_module(module.name), "MUTANTS", [])
 ]

@@ -4,6 +4,7 @@ from .core import COMMON, SETTINGS
 from .mutant import noticed_by
 
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
+TABLE = "align/losses/token_objectives.py"
 TRAINER, BATCH = "align/trainers/completions/supervised.py", "align/trainers/completions/scoring.py"
 ALIGNED, SCORED = "align/scoring/poft_column.py", "align/scoring/completions.py"
 loss = noticed_by("tests/losses/test_tokens_losses.py", "tests/losses/test_tokens_ref_kl.py")
@@ -25,6 +26,7 @@ MUTANTS = [
     loss("supervised: log(1 - p) is plain", LOSSES, "value = torch.where(exact > -math.log(2), torch.log(-torch.expm1(exact)), torch.log1p(-torch.exp(exact)))", "value = torch.log(1 - torch.exp(exact))"),
     loss("supervised: rwr's weight has no cap", LOSSES, ".clamp(max=math.log(max_weight)).exp()", ".exp()"),
     loss("supervised: rwr's cap is its logarithm", LOSSES, "clamp(max=math.log(max_weight))", "clamp(max=max_weight)"),
+    loss("supervised: rwr forgets its weight", LOSSES, "return rwr_weight(reward, beta=beta, max_weight=max_weight) * nll(token_logps, completion_mask)", "return nll(token_logps, completion_mask)"),
     loss("supervised: rwr multiplies by beta", LOSSES, "(reward / beta).clamp", "(reward * beta).clamp"),
     loss("supervised: poft's sides are swapped", LOSSES, "F.logsigmoid(mean_logps(token_logps, completion_mask) - aligned_logp)", "F.logsigmoid(aligned_logp - mean_logps(token_logps, completion_mask))"),
     loss("supervised: poft takes the sum", LOSSES, "F.logsigmoid(mean_logps(", "F.logsigmoid(sequence_logps("),
@@ -61,12 +63,12 @@ MUTANTS = [
     train("supervised: weights are ignored", TRAINER, "            self.objective[name] * value.sum() / whole", "            value.sum() / whole"),
     train("supervised: addends are logged unweighted", TRAINER, '(self.objective[n] * v, units', "(v, units"),
     train("supervised: the loss is the Trainer's", TRAINER, "        if addends:\n", "        if False:\n"),
-    train("supervised: rewards below the threshold are wanted", TRAINER, 'columns["reward"] < args.unlikelihood_threshold', 'columns["reward"] > args.unlikelihood_threshold'),
-    train("supervised: fsft's log-ratio is negated", TRAINER, 'seen["log_ratio"] = both[0] - both[1], one', 'seen["log_ratio"] = both[1] - both[0], one'),
-    train("supervised: fsft ignores its divergence", TRAINER, "divergence=args.fsft_divergence", 'divergence="total_variation"'),
+    train("supervised: rewards below the threshold are wanted", TABLE, 'b.columns["reward"] < threshold', 'b.columns["reward"] > threshold'),
+    train("supervised: fsft's log-ratio is negated", TABLE, "fsft_divergence: b.logps - b.ref_logps)", "fsft_divergence: b.ref_logps - b.logps)"),
+    train("supervised: fsft ignores its divergence", TABLE, "divergence=fsft_divergence", 'divergence="total_variation"'),
     train("supervised: the policy is its own reference", BATCH, "        with model.disable_adapter():\n            yield\n        return\n", "        yield\n        return\n"),
     train("supervised: hidden states are one late", BATCH, "seen[0][:, :-1][:, last][mask]", "seen[0][:, 1:][:, last][mask]"),
-    train("supervised: rows of the KL are mixed", BATCH, "mask.nonzero()[:, 0], values)", "mask.nonzero()[:, 0] * 0, values)"),
+    train("supervised: rows of the KL are mixed", TABLE, "mask.nonzero()[:, 0], values)", "mask.nonzero()[:, 0] * 0, values)"),
     train("supervised: completions are not masked", BATCH, 'mask = inputs["labels"][:, 1:] != -100', 'mask = inputs["labels"][:, 1:] != -1'),
     train("supervised: the accuracy counts prompts", BATCH, "scored.is_top1 & scored.mask", "scored.is_top1 | ~scored.mask"),
     train("supervised: rows left out are not spoken of", TRAINER, "            if lost:\n", "            if False:\n"),

@@ -1,3 +1,5 @@
+"""Rows that are not pairs: completions and prompts."""
+
 import json
 
 import pytest

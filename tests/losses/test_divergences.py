@@ -1,3 +1,5 @@
+"""The f-divergences and f-DPO."""
+
 import math
 
 import oracles

@@ -1,3 +1,5 @@
+"""DPO, RPO and what they are made of."""
+
 import math
 
 import oracles

@@ -1,3 +1,5 @@
+"""Losses on single completions."""
+
 import math
 
 import pytest
@@ -7,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from align.losses.tokens import CERTAIN, OBJECTIVES, dft, fsft, mean_logps, nll, poft, rwr, rwr_weight, unlikelihood
+from align.losses.token_objectives import OBJECTIVES
+from align.losses.tokens import CERTAIN, dft, fsft, mean_logps, nll, poft, rwr, rwr_weight, unlikelihood
 
 DOUBLE = torch.float64
 logps_ = st.lists(st.floats(-30, -1e-3), min_size=1, max_size=6)

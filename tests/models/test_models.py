@@ -1,3 +1,5 @@
+"""Loading of models, tokenizers and adapters."""
+
 import pytest
 import tiny
 import torch

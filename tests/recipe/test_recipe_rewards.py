@@ -1,3 +1,5 @@
+"""The `rewards` section of a recipe."""
+
 import json
 
 import pytest

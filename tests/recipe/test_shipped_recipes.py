@@ -29,9 +29,14 @@ def test_the_promised_recipes_are_there():
     promised |= {f"papers/dynamic-reward-weighting-{rule}" for rule in ("hypervolume", "gradient")}
     promised |= {f"online/tiny-{kind}" for kind in ("grpo", "rloo", "reinforce")}
     promised |= {f"pairwise/{kind}" for kind in ("tiny", "tiny-scored", "copg-ultrafeedback", "simpo-ultrafeedback")}
-    promised |= {"preference_model/tiny", "preference_model/smollm2-human-pairs", "srpo/tiny"}
+    promised |= {
+        "preference_model/tiny",
+        "preference_model/polar-tiny",
+        "preference_model/smollm2-human-pairs",
+        "srpo/tiny",
+    }
     promised |= {f"supervised/{kind}" for kind in ("tiny", "asft-math", "dft-math")}
-    promised |= {f"supervised/{kind}-tiny" for kind in ("conditional", "extend", "poft", "rwr", "unlikelihood")}
+    promised |= {f"supervised/{kind}-tiny" for kind in ("conditional", "extend", "fsft", "poft", "rwr", "unlikelihood")}
     assert set(RECIPES) == promised
 
 
@@ -47,7 +52,7 @@ def test_parses_and_says_what_it_reproduces(name):
 def rows_for(recipe):
     """Ten rows of the recipe's kind, with every column of numbers that one of them can ask for."""
     if recipe.rows == "pairs":
-        return list(scored.pairs())
+        return [row | dict.fromkeys(recipe.texts, "What one could say.") for row in scored.pairs()]
     asked = [{"prompt": row["prompt"]} for row in tiny.pairs()]
     if recipe.rows == "prompts":
         return [row | {"answer": str(n)} for n, row in enumerate(asked)]

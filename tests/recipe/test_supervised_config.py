@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 
 from align.configs.common import ConfigError
 from align.configs.supervised import PRESETS, SupervisedConfig
-from align.losses.tokens import OBJECTIVES
+from align.losses.token_objectives import OBJECTIVES
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.trainers.completions.supervised import SupervisedTrainer
 

@@ -1,3 +1,5 @@
+"""Loading rewards by name."""
+
 import importlib.util
 import sys
 from importlib import metadata

@@ -1,3 +1,5 @@
+"""The reward for right answers."""
+
 import gzip
 import importlib.util
 import json

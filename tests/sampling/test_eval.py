@@ -1,3 +1,5 @@
+"""Tokens of pairs, their log-probabilities, and evaluating a run."""
+
 import copy
 import math
 

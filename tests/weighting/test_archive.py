@@ -1,3 +1,5 @@
+"""The Pareto archive and its hypervolume."""
+
 import numpy as np
 import pytest
 from hypothesis import example, given

@@ -1,3 +1,5 @@
+"""MGDA and UPGrad on the Gram matrix."""
+
 import numpy as np
 import pytest
 import torch

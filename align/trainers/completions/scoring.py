@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float
 from peft import PeftModel
 from torch import Tensor, nn
 
-from align.losses.preference import Batch
 from align.losses.tokens import nll
 from align.trainers.shared.columns import wrong_values
 from align.trainers.shared.metrics import TOKENS, Ratio
@@ -147,8 +146,3 @@ def completion_metrics(scored: Scored, inputs: dict[str, Any], addends: dict[str
         "computed_per_token": (positions, read),
         TOKENS: (read, torch.zeros_like(each)),
     }
-
-
-def per_row(values: Float[Tensor, " scored"], mask: Bool[Tensor, "rows time"]) -> Batch:
-    """Sum values of the mask's positions, listed row by row, over each row."""
-    return values.new_zeros(len(mask)).index_add(0, mask.nonzero()[:, 0], values)

@@ -20,8 +20,8 @@ from trl import SFTConfig as TRLSFTConfig
 from trl import SFTTrainer as TRLSFTTrainer
 
 from align.configs.supervised import SupervisedConfig
-from align.losses.preference import Batch, sequence_logps
-from align.losses.tokens import OBJECTIVES, dft, fsft, mean_logps, nll, poft, ref_kl, rwr, rwr_weight, unlikelihood
+from align.losses.preference import Batch
+from align.losses.token_objectives import OBJECTIVES, CompletionBatch, token_losses
 from align.models.loading import keep_quantised_weights_plain
 from align.scoring.batching import SeededLengthSampler
 from align.trainers.shared.base import LogsSums, own_args
@@ -37,7 +37,6 @@ from .scoring import (
     completion_metrics,
     freeze_reference,
     frozen_head,
-    per_row,
     score,
 )
 
@@ -45,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
-    """A TRL SFTTrainer whose loss is `args.objective`, a weighted sum of the objectives of `losses.tokens`.
+    """A TRL SFTTrainer whose loss is `args.objective`, a weighted sum of the objectives of `losses.token_objectives`.
 
     Construct and use it as TRL's, on rows of prompt and completion. Objectives that are sums over tokens are divided by
     the tokens of the optimizer step, over all its micro-batches and processes, those that judge a completion as a whole
@@ -116,35 +115,10 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         self, policy: Scored, ref: Scored | None, columns: dict[str, Batch]
     ) -> tuple[dict[str, Batch], dict[str, Ratio]]:
         """The value of every active objective, unweighted, and what is measured of them. All per row."""
-        args, logps, mask = self.args, policy.token_logps, policy.mask
-        one, tokens = torch.ones_like(logps[:, 0]), mask.sum(dim=1).to(logps.dtype)
-        losses: dict[str, Batch] = {}
-        seen: dict[str, Ratio] = {}
-        for name in self.objective:
-            match name:
-                case "nll":
-                    losses[name] = nll(logps, mask)
-                case "dft":
-                    losses[name] = dft(logps, mask)
-                case "unlikelihood":
-                    unwanted = columns["reward"] < args.unlikelihood_threshold
-                    losses[name] = unlikelihood(logps, mask, unwanted, alpha=args.unlikelihood_alpha)
-                    seen["unlikelihood/unwanted"] = unwanted.float(), one
-                case "rwr":
-                    shape = {"beta": args.rwr_beta, "max_weight": args.rwr_max_weight}
-                    losses[name] = rwr(logps, mask, columns["reward"], **shape)
-                    seen["rwr/weight"] = rwr_weight(columns["reward"], **shape), one
-                case "poft":
-                    losses[name] = poft(logps, mask, columns["aligned_logp"])
-                    seen["poft/weight"] = torch.sigmoid(columns["aligned_logp"] - mean_logps(logps, mask)), one
-                case "fsft":
-                    both = sequence_logps(logps, mask), sequence_logps(ref.token_logps, mask)
-                    losses[name] = fsft(*both, one * 0, beta=args.fsft_beta, divergence=args.fsft_divergence)
-                    seen["log_ratio"] = both[0] - both[1], one
-                case "ref_kl":
-                    losses[name] = per_row(ref_kl(policy.hidden, ref.hidden, self.head), mask)
-                    seen["ref_kl"] = losses[name], tokens
-        return losses, seen
+        batch = CompletionBatch(policy.token_logps, policy.mask, columns, hidden=policy.hidden, head=self.head)
+        if ref is not None:
+            batch = batch._replace(ref_token_logps=ref.token_logps, ref_hidden=ref.hidden)
+        return token_losses(batch, self.objective, vars(self.args))
 
     def compute_loss(
         self,

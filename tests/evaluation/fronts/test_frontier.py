@@ -1,3 +1,5 @@
+"""The frontier of reward and divergence."""
+
 import pytest
 from matplotlib.figure import Figure
 

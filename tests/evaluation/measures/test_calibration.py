@@ -1,3 +1,5 @@
+"""Calibration of preference probabilities."""
+
 import math
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Diversity of answers."""
+
 import numpy as np
 import pytest
 import torch

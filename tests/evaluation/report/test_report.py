@@ -1,3 +1,5 @@
+"""The report as data, text, page and pictures."""
+
 import html.parser
 import json
 import re

@@ -1,3 +1,5 @@
+"""An estimate, and the mean with its interval."""
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal

@@ -11,8 +11,9 @@ from trl import SFTConfig as TRLSFTConfig
 from trl import SFTTrainer as TRLSFTTrainer
 
 from align.configs.supervised import SupervisedConfig
+from align.losses.token_objectives import per_row
 from align.losses.tokens import mean_logps, nll
-from align.trainers.completions.scoring import per_row, score
+from align.trainers.completions.scoring import score
 from align.trainers.completions.supervised import SupervisedTrainer
 
 NAMES = list(small.OBJECTIVES)

@@ -11,7 +11,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.testing import assert_close
 
-from align.losses.tokens import OBJECTIVES
+from align.losses.token_objectives import OBJECTIVES
 from align.models.loading import load_model, load_tokenizer
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.recipe.shipped import recipes_dir

@@ -1,3 +1,5 @@
+"""The displacement of chosen answers."""
+
 import pytest
 import tiny
 import torch

@@ -1,3 +1,5 @@
+"""SRPO: its loss, configuration and trainer."""
+
 import itertools
 
 import pytest

@@ -1,6 +1,6 @@
 """Answers kept and read, judges of a recipe, stored responses, and how all of it is told."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 ANSWERING, ANSWERS, TEXTS, SAMPLED = (
     "align/sampling/ask.py",

@@ -1,6 +1,6 @@
 """What a report measures, compares and is held against."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 IMPLICIT, RANKING, EVALUATE = "eval/pairs/implicit_reward.py", "eval/pairs/ranking.py", "eval/evaluate.py"
 DIVERGENCE, DIVERSITY, TOKENS = (f"eval/measures/{name}.py" for name in ("divergence", "diversity", "tokens"))

@@ -1,6 +1,6 @@
 """Intervals, win rates, length control, ratings, best-of-k, and judges."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 STATS, COMPARISONS, WINRATE = (
     "eval/statistics/intervals.py",

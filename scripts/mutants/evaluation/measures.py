@@ -1,6 +1,6 @@
 """Calibration, diversity, divergences and frontiers."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 CALIBRATION, DIVERSITY = "eval/pairs/calibration.py", "eval/measures/diversity.py"
 DIVERGENCE, FRONTIER = "eval/measures/divergence.py", "eval/fronts/reward_divergence.py"

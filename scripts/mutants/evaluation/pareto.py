@@ -1,6 +1,6 @@
 """Fronts, indicators and their pictures."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 PARETO, PLOTS = "eval/fronts/indicators.py", "eval/report/plots_fronts.py"
 pareto = noticed_by("tests/evaluation/fronts/test_pareto.py")

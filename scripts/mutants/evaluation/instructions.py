@@ -1,6 +1,6 @@
 """Verifiable instructions, refusals, benchmarks of another process, stored answers and the nucleus."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 FOLLOW, REFUSE, HARNESS = "eval/measures/instructions.py", "eval/measures/refusals.py", "eval/harness.py"
 STATS, PROCESSES = "eval/statistics/intervals.py", "align/sampling/processes.py"

@@ -1,6 +1,6 @@
 """Objectives of finished runs, the front of several, and prompt sets that a recipe names."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 OBJECTIVES, FOUND, FRONTS, SETS = (
     "eval/measures/rewards.py",

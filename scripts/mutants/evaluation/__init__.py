@@ -1,0 +1,1 @@
+"""Mutants of measuring and reporting."""

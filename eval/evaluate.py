@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from align.data import load_data
-from align.data.truncation import fits
+from align.data.rows.truncation import fits
 from align.errors import RunError
 from align.files import write_text
 from align.recipe.loading import Generate

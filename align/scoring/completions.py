@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.data_utils import common_prefix_length
 
-from align.data.truncation import truncated
+from align.data.rows.truncation import truncated
 
 Sequences = Sequence[tuple[list[int], list[int]]]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from align.data.truncation import fits, room, truncated, truncated_lengths
+from align.data.rows.truncation import fits, room, truncated, truncated_lengths
 
 PROMPT, CHOSEN, REJECTED = [1, 2, 3, 4], [5, 6, 7], [8]
 

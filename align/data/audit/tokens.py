@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl.data_utils import common_prefix_length
 
-from align.data.truncation import room, truncated
+from align.data.rows.truncation import room, truncated
 from align.findings import Finding, Level, printable
 
 from .lengths import PARTS, Lengths, roomy

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from align.data.truncation import truncated
+from align.data.rows.truncation import truncated
 from align.errors import DataError
 from align.findings import shown
 

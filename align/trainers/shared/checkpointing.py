@@ -11,7 +11,7 @@ from accelerate import DistributedType
 from datasets import Dataset
 from jaxtyping import Int
 
-from align.data.truncation import truncated_lengths
+from align.data.rows.truncation import truncated_lengths
 from align.losses.preference import sequence_logps
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
 from align.scoring.shared_prefix import SharedPrefixModel

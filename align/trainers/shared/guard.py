@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from align.data.truncation import truncated
+from align.data.rows.truncation import truncated
 from align.files import write_text
 
 logger = logging.getLogger(__name__)

@@ -127,6 +127,7 @@ def judged_by(kind: str, scorer: Scorer, sampled: Sampled, *, reference: str = R
 
 
 def estimate_or_note(judged: Judged, what: str, estimate: Callable[[], None]) -> None:
+    """Makes an estimate; if it cannot be made, `judged` notes what is missing and why."""
     try:
         estimate()
     except ValueError as error:

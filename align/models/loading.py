@@ -72,6 +72,7 @@ def resolve_model_path(name: str) -> str:
 
 
 def package_folders(package: str) -> list[str]:
+    """The folders of an installed package, found without importing it; none if it is not installed."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):  # the parent package is missing, or the name is empty

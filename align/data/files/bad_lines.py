@@ -66,6 +66,7 @@ def _read(text: str) -> Any:
 
 
 def without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON as a dictionary, for `object_pairs_hook`; a key given twice is an error."""
     result = dict(pairs)
     if len(result) < len(pairs):
         seen: set[str] = set()

@@ -115,16 +115,19 @@ def judged_by(kind: str, scorer: Scorer, sampled: Sampled, *, reference: str = R
         judged.notes.append("not a single verdict, so nothing can be estimated")
         return judged, verdicts
     for who in sampled.policies:
-        _noted(judged, f"{who}: no win rate", lambda who=who: _against_reference(judged, verdicts, sampled, who))
+        estimate_or_note(
+            judged, f"{who}: no win rate", lambda who=who: _against_reference(judged, verdicts, sampled, who)
+        )
     if isinstance(scorer, Judge):
-        _noted(judged, "no position bias", lambda: _position(judged, verdicts, sampled))
+        estimate_or_note(judged, "no position bias", lambda: _position(judged, verdicts, sampled))
     if len(judged.players) > 2:
-        _noted(judged, "no preferences between all", lambda: _tournament(judged, verdicts))
-        _noted(judged, "no ratings", lambda: _ratings(judged, verdicts))
+        estimate_or_note(judged, "no preferences between all", lambda: _tournament(judged, verdicts))
+        estimate_or_note(judged, "no ratings", lambda: _ratings(judged, verdicts))
     return judged, verdicts
 
 
-def _noted(judged: Judged, what: str, estimate: Callable[[], None]) -> None:
+def estimate_or_note(judged: Judged, what: str, estimate: Callable[[], None]) -> None:
+    """Makes an estimate; if it cannot be made, `judged` notes what is missing and why."""
     try:
         estimate()
     except ValueError as error:
@@ -146,7 +149,7 @@ def _against_reference(judged: Judged, verdicts: Verdicts, sampled: Sampled, who
         fit = length_controlled_win_rate(wins[known], own[known], ref[known], clusters=clusters[known])
         judged.length_controlled[who] = fit.win_rate
 
-    _noted(judged, f"{who}: no length-controlled win rate", controlled)
+    estimate_or_note(judged, f"{who}: no length-controlled win rate", controlled)
 
 
 def _position(judged: Judged, verdicts: Verdicts, sampled: Sampled) -> None:

@@ -93,7 +93,7 @@ def _adapts(recipe: Recipe) -> bool:
 
 
 def _stored(recipe: Recipe) -> bool:
-    return recipe.ref.kind == "cached" or getattr(recipe.train, "precompute_ref_log_probs", False)
+    return recipe.ref.kind == "cached" or recipe.train.stores_reference()
 
 
 def _on_cpu(recipe: Recipe, machine: Machine) -> bool:
@@ -118,7 +118,7 @@ def _unreported(recipe: Recipe, machine: Machine) -> str | None:
 
 
 def _uneven(recipe: Recipe, machine: Machine) -> str | None:
-    pairs, size = getattr(recipe.train, "global_batch_size", None), recipe.train.per_device_train_batch_size
+    pairs, size = recipe.train.pairs_per_step(), recipe.train.per_device_train_batch_size
     if pairs is None or pairs % (size * machine.processes) == 0:
         return None
     return f"{pairs} is no multiple of {size} pairs on each of {machine.processes} processes"
@@ -148,7 +148,7 @@ RULES = (
     Rule("warning", "bf16-unsupported", "model.dtype",
          lambda r, m: r.model.dtype == "bfloat16" and not m.bf16 and not _on_cpu(r, m),
          "this GPU has no bfloat16 and emulates it slowly", "use model.dtype=float32 with train.fp16=true"),
-    Rule("error", "sync-ref-model", "train.sync_ref_model", lambda r, m: getattr(r.train, "sync_ref_model", False) and _adapts(r),
+    Rule("error", "sync-ref-model", "train.sync_ref_model", lambda r, m: r.train.moves_reference() and _adapts(r),
          "with an adapter there is no second model to synchronise", "set it to false, or train all weights"),
     Rule("error", "sync-ref-model", "train.sync_ref_model",
          lambda r, m: r.rows == "pairs" and _stored(r) and r.train.sync_ref_model,

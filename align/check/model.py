@@ -12,7 +12,7 @@ from trl import ModelConfig
 from align.files import cache_dir
 from align.findings import Finding, printable
 from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
-from align.models.loading import PACKAGE_PREFIX, _package_folders, another_model, resolve_model_path
+from align.models.loading import PACKAGE_PREFIX, another_model, package_folders, resolve_model_path
 from align.recipe.loading import Recipe
 
 
@@ -84,6 +84,6 @@ def _gguf(name: str) -> Path | None:
     package, _, file = name.removeprefix(PACKAGE_PREFIX).partition("/")
     if not name.startswith(PACKAGE_PREFIX):
         return Path(name) if name.endswith(".gguf") and Path(name).is_file() else None
-    folders = [] if "." in package or ".." in Path(file).parts else _package_folders(package)
+    folders = [] if "." in package or ".." in Path(file).parts else package_folders(package)
     found = [Path(folder, file) for folder in folders if Path(folder, file).is_file()]
     return found[0] if found else None

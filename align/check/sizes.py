@@ -114,8 +114,9 @@ def plan(recipe: Recipe, rows: int, processes: int) -> Plan:
     args = recipe.train
     size = args.per_device_train_batch_size * processes
     micro = args.gradient_accumulation_steps
-    if getattr(args, "global_batch_size", None) is not None:
-        micro = max(args.global_batch_size // size, 1)
+    pairs = args.pairs_per_step()
+    if pairs is not None:
+        micro = max(pairs // size, 1)
     if recipe.rows == "prompts":  # a batch is one of completions
         rows *= args.num_generations
     batches = rows // size if args.dataloader_drop_last else math.ceil(rows / size)

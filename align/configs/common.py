@@ -1,9 +1,10 @@
-"""What configurations of all families share: the error, ranges of numbers, and help texts."""
+"""Declares what the configuration of every method has and answers, and checks fields that all of them share."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 COUNTS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length",
@@ -11,18 +12,63 @@ COUNTS = (
 )  # fmt: skip
 NOT_NEGATIVE = ("seed", "data_seed", "learning_rate", "weight_decay", "max_grad_norm")
 
-SHARED_PREFIX = (
-    "Compute a prompt once, for all its answers in a batch. 'auto' does so where the model allows it and the first batch "
-    "gives the same log-probabilities both ways, and says why not otherwise; 'on' fails instead; 'off' never does."
-)
-SKIPPED = (
-    "A step whose loss or gradient is not finite is skipped and its batch kept for `alignkit replay`; training ends when so "
-    "many steps have been skipped."
-)
-
 
 class ConfigError(ValueError):
     """Settings that contradict each other or would be ignored; one line per problem."""
+
+
+@dataclass
+class MethodConfig:
+    """What the configuration of every method has and answers. Mixed in before TRL's, whose fields it does not read.
+
+    A configuration overrides the answers that differ for it.
+    """
+
+    max_skipped_steps: int = field(
+        default=10,
+        metadata={
+            "help": "A step whose loss or gradient is not finite is skipped and its batch kept for `alignkit replay`; "
+            "training ends when so many steps have been skipped."
+        },
+    )
+
+    def columns(self) -> tuple[str, ...]:
+        """Further columns of the data that the settings need: one finite number per row each."""
+        return ()
+
+    def text_columns(self) -> tuple[str, ...]:
+        """Further columns of the data that the settings need: one text per row each."""
+        return ()
+
+    def turns_dropout_off(self) -> bool:
+        """Whether training switches dropout off, that of adapters included."""
+        return False
+
+    def moves_reference(self) -> bool:
+        """Whether the reference follows the policy during training."""
+        return False
+
+    def stores_reference(self) -> bool:
+        """Whether log-probabilities of the reference are computed before training and kept."""
+        return False
+
+    def pairs_per_step(self) -> int | None:
+        """Pairs per optimizer step over all processes, if the settings fix that."""
+        return None
+
+
+@dataclass
+class SharesPrompts:
+    """The option of methods that have several answers to a prompt in one batch."""
+
+    shared_prefix: Literal["auto", "on", "off"] = field(
+        default="auto",
+        metadata={
+            "help": "Compute a prompt once, for all its answers in a batch. 'auto' does so where the model allows it and "
+            "the first batch gives the same log-probabilities both ways, and says why not otherwise; 'on' fails instead; "
+            "'off' never does."
+        },
+    )
 
 
 def raise_all(problems: Sequence[str]) -> None:

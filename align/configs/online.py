@@ -1,4 +1,4 @@
-"""Configurations of the online trainers."""
+"""Configures the online trainers, and refuses settings that contradict each other or would be ignored."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from trl import RLOOConfig as TRLRLOOConfig
 from align.weighting.advantages import make_estimator, one_of, within
 from align.weighting.rules import RULES, WeightingRule, make_rule, rule_options
 
-from .common import SHARED_PREFIX, SKIPPED, not_honoured, out_of_range, raise_all
+from .common import MethodConfig, SharesPrompts, not_honoured, out_of_range, raise_all
 
 _REFUSED = {
     "multi_objective_aggregation": "the estimator takes each objective by itself; choose it and its `scale`",
@@ -25,19 +25,30 @@ _OF_GRADIENTS = {"gram": "gradients", "gradient_layers": 4, "gradient_every": 1,
 
 
 @dataclass
-class GRPOConfig(TRLGRPOConfig):
-    """TRL's GRPOConfig, `shared_prefix` and `max_skipped_steps`."""
+class OnlineConfig(SharesPrompts, MethodConfig):
+    """What the configurations of online trainers answer besides TRL's fields."""
 
-    shared_prefix: Literal["auto", "on", "off"] = field(default="auto", metadata={"help": SHARED_PREFIX})
-    max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
+    def turns_dropout_off(self) -> bool:
+        """See `MethodConfig.turns_dropout_off`."""
+        return self._of_trl.disable_dropout
+
+    def moves_reference(self) -> bool:
+        """See `MethodConfig.moves_reference`."""
+        return self._of_trl.sync_ref_model
+
+    @property
+    def _of_trl(self) -> Any:
+        return self
 
 
 @dataclass
-class RLOOConfig(TRLRLOOConfig):
-    """TRL's RLOOConfig, `shared_prefix` and `max_skipped_steps`."""
+class GRPOConfig(OnlineConfig, TRLGRPOConfig):
+    """TRL's GRPOConfig, `shared_prefix` and `max_skipped_steps`."""
 
-    shared_prefix: Literal["auto", "on", "off"] = field(default="auto", metadata={"help": SHARED_PREFIX})
-    max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
+
+@dataclass
+class RLOOConfig(OnlineConfig, TRLRLOOConfig):
+    """TRL's RLOOConfig, `shared_prefix` and `max_skipped_steps`."""
 
 
 @dataclass
@@ -95,10 +106,6 @@ class DynamicConfig:
     @property
     def _of_trl(self) -> Any:
         return self
-
-    def columns(self) -> tuple[str, ...]:
-        """Names of further data columns that the settings need: none, since reward functions say what they read."""
-        return ()
 
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""

@@ -9,9 +9,9 @@ from trl import DPOConfig as TRLDPOConfig
 from align.losses.divergences import Divergence, divergence
 
 from .common import (
-    SHARED_PREFIX,
-    SKIPPED,
     ConfigError,
+    MethodConfig,
+    SharesPrompts,
     not_honoured,
     out_of_range,
     raise_all,
@@ -38,7 +38,7 @@ REFUSED = {
 
 
 @dataclass
-class PreferenceConfig(TRLDPOConfig):
+class PreferenceConfig(SharesPrompts, MethodConfig, TRLDPOConfig):
     """What `DPOConfig`, `RPOConfig` and `FDPOConfig` share. All fields of TRL's DPOConfig apply unless refused.
 
     Raises:
@@ -52,10 +52,6 @@ class PreferenceConfig(TRLDPOConfig):
             "number of processes and `per_device_train_batch_size`."
         },
     )
-    shared_prefix: Literal["auto", "on", "off"] = field(
-        default="auto",
-        metadata={"help": SHARED_PREFIX},
-    )
     max_tokens_per_batch: int | None = field(
         default=None,
         metadata={
@@ -63,8 +59,6 @@ class PreferenceConfig(TRLDPOConfig):
             "with the same gradient: it bounds memory, whatever `per_device_train_batch_size` is. Not with DeepSpeed."
         },
     )
-
-    max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
     displacement_pairs: int = field(
         default=0,
         metadata={
@@ -105,9 +99,21 @@ class PreferenceConfig(TRLDPOConfig):
             found.append(f"displacement_pairs: must not be negative, got {self.displacement_pairs}")
         return found + shards_on_cpus(self) + rebalances_batches(self) + out_of_range(self)
 
-    def columns(self) -> tuple[str, ...]:
-        """Further data columns that the loss needs: a finite number for each pair."""
-        return ()
+    def turns_dropout_off(self) -> bool:
+        """See `MethodConfig.turns_dropout_off`."""
+        return self.disable_dropout
+
+    def moves_reference(self) -> bool:
+        """See `MethodConfig.moves_reference`."""
+        return self.sync_ref_model
+
+    def stores_reference(self) -> bool:
+        """See `MethodConfig.stores_reference`."""
+        return self.precompute_ref_log_probs
+
+    def pairs_per_step(self) -> int | None:
+        """See `MethodConfig.pairs_per_step`."""
+        return self.global_batch_size
 
     def reader_of(self, column: str) -> str:
         """What needs such a column, for messages."""

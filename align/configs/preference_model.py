@@ -7,7 +7,7 @@ from trl import RewardConfig
 
 from align.losses.general_preference import check_dimension
 
-from .common import SKIPPED, not_honoured, out_of_range, raise_all, shards_on_cpus
+from .common import MethodConfig, not_honoured, out_of_range, raise_all, shards_on_cpus
 
 REFUSED = {
     "model_init_kwargs": "load the model with align.models.preference_model.load_preference_base and pass it",
@@ -19,7 +19,7 @@ REFUSED = {
 
 
 @dataclass
-class PreferenceModelConfig(RewardConfig):
+class PreferenceModelConfig(MethodConfig, RewardConfig):
     """Settings of `PreferenceModelTrainer`. All fields of TRL's RewardConfig apply unless refused.
 
     Raises:
@@ -48,11 +48,14 @@ class PreferenceModelConfig(RewardConfig):
             "same has to be given when answers are scored."
         },
     )
-    max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
 
     def __post_init__(self) -> None:
         raise_all(self.problems())
         super().__post_init__()
+
+    def turns_dropout_off(self) -> bool:
+        """See `MethodConfig.turns_dropout_off`."""
+        return self.disable_dropout
 
     def columns(self) -> tuple[str, ...]:
         """Further columns of the data that these settings need: one finite number per row each."""

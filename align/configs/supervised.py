@@ -9,7 +9,7 @@ from trl import SFTConfig as TRLSFTConfig
 
 from align.losses.token_objectives import OBJECTIVES
 
-from .common import SKIPPED, defaults_of, not_honoured, out_of_range, raise_all, rebalances_batches, shards_on_cpus
+from .common import MethodConfig, defaults_of, not_honoured, out_of_range, raise_all, rebalances_batches, shards_on_cpus
 
 REFUSED = {
     "loss_type": "name the loss in `objective`, with its weight",
@@ -28,7 +28,7 @@ BELONGS = {setting: name for name, objective in OBJECTIVES.items() for setting i
 
 
 @dataclass
-class SupervisedConfig(TRLSFTConfig):
+class SupervisedConfig(MethodConfig, TRLSFTConfig):
     """Settings of `align.SupervisedTrainer`. All fields of TRL's SFTConfig apply unless refused.
 
     Raises:
@@ -59,7 +59,6 @@ class SupervisedConfig(TRLSFTConfig):
         default="chi_squared",
         metadata={"help": "'total_variation' is plain SFT in a guise; 'chi_squared' keeps the reference in."},
     )
-    max_skipped_steps: int = field(default=10, metadata={"help": SKIPPED})
 
     def __post_init__(self) -> None:
         raise_all(self.problems())

@@ -52,7 +52,7 @@ def resolve_model_path(name: str) -> str:
         package, _, file = name.removeprefix(PACKAGE_PREFIX).partition("/")
         if "." in package:
             raise RunError(f"model.model_name_or_path: {name!r}: name a top-level package, got {package!r}")
-        folders = [Path(folder).resolve() for folder in _package_folders(package)]
+        folders = [Path(folder).resolve() for folder in package_folders(package)]
         found = [path for folder in folders if (path := folder / file).is_file()]
         if any(not path.resolve().is_relative_to(folder) for path in found for folder in folders):
             raise RunError(f"model.model_name_or_path: {name!r}: the file lies outside of the package {package!r}")
@@ -71,7 +71,8 @@ def resolve_model_path(name: str) -> str:
     return name
 
 
-def _package_folders(package: str) -> list[str]:
+def package_folders(package: str) -> list[str]:
+    """The folders of an installed package, found without importing it; none if it is not installed."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):  # the parent package is missing, or the name is empty

@@ -64,13 +64,12 @@ class Recipe:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of numbers that the data must have besides texts."""
-        own = self.train.columns() if hasattr(self.train, "columns") else ()
-        return (*own, *(REF_COLUMNS if self.ref.kind == "cached" else ()))
+        return (*self.train.columns(), *(REF_COLUMNS if self.ref.kind == "cached" else ()))
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Columns of texts that the data must have besides those of a pair."""
-        return self.train.text_columns() if hasattr(self.train, "text_columns") else ()
+        return self.train.text_columns()
 
     def resolved_yaml(self) -> str:
         """The recipe as one self-contained file for the run directory.
@@ -241,7 +240,7 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
         _check_lora(lora, tree)
         if ref is not None and ref.kind == "adapter":
             tree.problem(("lora",), f"contradicts ref.kind=adapter: the policy starts from {ref.path}; remove `lora`")
-        if getattr(train, "disable_dropout", False) and lora.lora_dropout > 0:
+        if train is not None and train.turns_dropout_off() and lora.lora_dropout > 0:
             tree.problem(
                 ("lora", "lora_dropout"),
                 f"{lora.lora_dropout} would be switched off by train.disable_dropout=true; "
@@ -251,7 +250,7 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
     allowed = ["base", "adapter"] if method is not None and method.model == "language" else ["base"]
     if method is not None and ref is not None and not method.compares_with_any_reference and ref.kind not in allowed:
         tree.problem(("ref", "kind"), f"this method has {' and '.join(allowed)}, got {ref.kind!r}")
-    if ref is not None and ref.kind == "cached" and getattr(train, "precompute_ref_log_probs", False):
+    if ref is not None and ref.kind == "cached" and train is not None and train.stores_reference():
         tree.problem(
             ("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data"
         )

@@ -19,7 +19,7 @@ from eval.statistics.comparisons import comparisons
 from eval.statistics.intervals import Estimate
 from eval.statistics.names import REF, REFERENCE
 from eval.statistics.sides import ByPolicy, merged, per_prompt
-from eval.verdicts import Judged, _noted, head_to_head, judged_by, scores_of
+from eval.verdicts import Judged, estimate_or_note, head_to_head, judged_by, scores_of
 
 from .results import Report
 
@@ -177,14 +177,14 @@ def judge_report(
         def compared() -> None:
             report.comparisons[f"win_rate/{name}"] = head_to_head(verdicts, judged.players)
 
-        _noted(judged, "no comparisons", compared)
+        estimate_or_note(judged, "no comparisons", compared)
     if sampled.samples > 1 and kind in ("reward", "reward_model"):
 
         def curves() -> None:
             scores = scores_of(scorer, sampled)
             report.best_of_k.update(best_of_curves(gold or scores, scores, name))
 
-        _noted(judged, "no best-of-k", curves)
+        estimate_or_note(judged, "no best-of-k", curves)
 
 
 def _estimates(name: str, judged: Judged, who: str) -> dict[str, Estimate]:

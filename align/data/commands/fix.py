@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from align.data.audit.duplicates import collect, contradictory, first_like, row_digest
 from align.data.audit.pair_rules import CONTROL
-from align.data.files.bad_lines import _once
+from align.data.files.bad_lines import without_repeated_keys
 from align.data.files.checking import check_file, unpacked
 from align.data.loading import DataSource, read
 from align.data.rows.normalise import layout
@@ -73,7 +73,7 @@ class Lines:
     def __iter__(self) -> Iterator[dict[str, Any] | ValueError]:
         for line in self.texts():
             try:
-                row = json.loads(line, object_pairs_hook=_once)
+                row = json.loads(line, object_pairs_hook=without_repeated_keys)
             except (ValueError, RecursionError) as error:
                 yield ValueError(f"not a row of JSON: {error}")
                 continue

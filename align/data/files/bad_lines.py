@@ -59,13 +59,14 @@ def _document(path: Path) -> str | None:
 def _read(text: str) -> Any:
     if not text.strip():
         return None
-    value = json.loads(text, object_pairs_hook=_once)
+    value = json.loads(text, object_pairs_hook=without_repeated_keys)
     if re.search(r"\\u[dD][89a-fA-F]", text) and "\ufffd" not in text:
         json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON as a dictionary, for `object_pairs_hook`; a key given twice is an error."""
     result = dict(pairs)
     if len(result) < len(pairs):
         seen: set[str] = set()

@@ -59,7 +59,7 @@ MUTANTS = [
     judged("answering: failures change sides", JUDGING, '"first": judged.players[failure.first]', '"first": judged.players[failure.second]'),
     judged("answering: bias of judges who see no order", JUDGING, "if isinstance(scorer, Judge):", "if True:"),
     judged("answering: bias over games", JUDGING, "verdicts.judgements.orders[:: sampled.samples]", "verdicts.judgements.orders"),
-    judged("answering: two players are rated", JUDGING, "if len(judged.players) > 2:\n        _noted", "if True:\n        _noted"),
+    judged("answering: two players are rated", JUDGING, "if len(judged.players) > 2:\n        estimate_or_note", "if True:\n        estimate_or_note"),
     judged("answering: the easiest to beat", JUDGING, "judged.exploitability = min(single)", "judged.exploitability = max(single)"),
     judged("answering: no drawn games", JUDGING, "PRIOR = 1.0", "PRIOR = 0.0"),
     judged("answering: drawn games are not told", JUDGING, 'judged.notes.append(f"ratings with', 'print(f"ratings with'),

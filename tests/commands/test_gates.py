@@ -11,7 +11,7 @@ import yaml
 
 from align.losses import objectives, token_objectives
 from align.methods import METHODS
-from align.recipe.loading import recipes_dir
+from align.recipe.shipped import recipes_dir
 from align.rewards import REWARDS
 from align.weighting import RULES
 from align.weighting.advantages import ESTIMATORS

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-import pyarrow.compute as pc
 import torch
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
@@ -26,9 +25,12 @@ from align.models.loading import keep_quantised_weights_plain
 from align.scoring.batching import SeededLengthSampler
 from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.columns import WithColumns, columns_of
+from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import MetricSums, Ratio
 from align.trainers.shared.safe_runs import SafeRuns
-from align.trainers.shared.trl_contract import dropout_off, without_columns
+from align.trainers.shared.scored import without_columns
+from align.trainers.shared.tables import lengths, slices
+from align.trainers.shared.trl_contract import has_images, keep_columns, on_device
 
 from .scoring import (
     Scored,
@@ -81,7 +83,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         peft_config: PeftConfig | None = None,
     ) -> None:
         where = type(self).__name__
-        args = own_args(self, args, model)
+        args = own_args(self, self.config_class, args, model)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         if args.needs_reference():
@@ -101,7 +103,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
             peft_config=peft_config,
         )
         keep_quantised_weights_plain(self.model)
-        if self._is_vision_dataset:
+        if has_images(self):
             raise ValueError(f"{where}: images are not supported; use trl.SFTTrainer")
         if self.aux_loss_enabled:
             raise ValueError(
@@ -138,10 +140,15 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
                     losses[name] = poft(logps, mask, columns["aligned_logp"])
                     seen["poft/weight"] = torch.sigmoid(columns["aligned_logp"] - mean_logps(logps, mask)), one
                 case "fsft":
+                    assert ref is not None
                     both = sequence_logps(logps, mask), sequence_logps(ref.token_logps, mask)
                     losses[name] = fsft(*both, one * 0, beta=args.fsft_beta, divergence=args.fsft_divergence)
                     seen["log_ratio"] = both[0] - both[1], one
                 case "ref_kl":
+                    assert ref is not None
+                    assert self.head is not None
+                    assert policy.hidden is not None
+                    assert ref.hidden is not None
                     losses[name] = per_row(ref_kl(policy.hidden, ref.hidden, self.head), mask)
                     seen["ref_kl"] = losses[name], tokens
         return losses, seen
@@ -195,7 +202,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard, and without casts of LoRA's inputs."""
-        inputs = self._prepare_inputs(inputs)
+        inputs = on_device(self, inputs)
         with self.no_casts():
             loss = super().training_step(model, inputs, *args, **kwargs)
         self.guard.watch(inputs, loss)
@@ -215,7 +222,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         """TRL's, with the columns checked, and a word on the rows that truncation leaves without a completion."""
         where = f"{type(self).__name__}: {dataset_name} data"
         check_columns(dataset, self.columns, where)
-        made = super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+        made: Any = super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
         if isinstance(dataset, Dataset) and not packing:
             lost = len(dataset) - len(made)
             told = f"{where}: max_length={args.max_length} leaves no token to learn in {lost} of {len(dataset)} rows"
@@ -227,14 +234,13 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *self.columns]))
+        keep_columns(self, self.columns)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The Trainer's; `group_by_length` repeats when a run resumes."""
         data = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length" or not isinstance(data, Dataset):
             return super()._get_train_sampler(train_dataset)
-        parts = data.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=10_000)
-        lengths = [n for part in parts for n in pc.list_value_length(part["input_ids"]).to_pylist()]
+        tokens = [n for part in slices(data, ["input_ids"]) for n in lengths(part["input_ids"]).tolist()]
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return SeededLengthSampler(size, lengths, self.args.data_seed or self.args.seed)
+        return SeededLengthSampler(size, tokens, self.args.data_seed or self.args.seed)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 import torch
 import torch.distributed as dist
 from datasets import Dataset
@@ -18,11 +17,14 @@ from transformers.trainer_callback import ExportableState
 
 from align.files import write_text
 
+from .metrics import saved_state
+from .tables import lengths as lengths_in
+from .tables import slices
+
 logger = logging.getLogger(__name__)
 
 SKIPPED = "skipped"
 INCIDENT = "incident.json"
-SLICE = 10_000
 
 
 class NumericalError(RuntimeError):
@@ -147,7 +149,7 @@ class NumericalGuard(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Go on counting where the checkpoint stopped."""
-        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        saved = saved_state(state, self)
         self.skipped = int(saved["attributes"]["skipped"]) if isinstance(saved, dict) else 0
 
 
@@ -164,10 +166,9 @@ def rows_of(batch: dict[str, Any], data: Any, args: Any) -> list[int | None]:
     lengths = {len(key) - 1 for key in wanted}
     found: list[int | None] = [None] * pairs
     limit = args.max_length
-    columns = data.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]).with_format("arrow")
     start = 0
-    for part in columns.iter(batch_size=SLICE):
-        prompt, chosen, rejected = (pc.list_value_length(part[n]).to_numpy() for n in part.column_names)
+    for part in slices(data, ["prompt_ids", "chosen_ids", "rejected_ids"]):
+        prompt, chosen, rejected = (lengths_in(part[n]) for n in part.column_names)
         for offset in range(len(prompt)):
             both = [int(prompt[offset] + side[offset]) for side in (chosen, rejected)]
             if sum(min(n, limit or n) for n in both) not in lengths:

@@ -29,7 +29,7 @@ from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import MetricSums, Ratio
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.scored import without_columns
-from align.trainers.shared.tables import lengths, slices
+from align.trainers.shared.tables import counts, slices
 from align.trainers.shared.trl_contract import has_images, keep_columns, on_device
 
 from .scoring import (
@@ -241,6 +241,6 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         data = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length" or not isinstance(data, Dataset):
             return super()._get_train_sampler(train_dataset)
-        tokens = [n for part in slices(data, ["input_ids"]) for n in lengths(part["input_ids"]).tolist()]
+        lengths = [n for part in slices(data, ["input_ids"]) for n in counts(part["input_ids"]).tolist()]
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return SeededLengthSampler(size, tokens, self.args.data_seed or self.args.seed)
+        return SeededLengthSampler(size, lengths, self.args.data_seed or self.args.seed)

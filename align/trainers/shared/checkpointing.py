@@ -15,7 +15,7 @@ from align.scoring.memory import Activations, free_bytes, line_through, saved_by
 from align.scoring.shared_prefix import SharedPrefixModel
 
 from .scored import score, scoring_inputs
-from .tables import lengths, slices
+from .tables import counts, slices
 from .trl_contract import on_device
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def lengths_of(data: Dataset, max_length: int | None) -> Int[np.ndarray, "pairs 
 
 def _slices(data: Dataset) -> Iterator[Int[np.ndarray, "slice 3"]]:
     for part in slices(data, PARTS):
-        yield np.stack([lengths(part[name]) for name in PARTS], axis=1).astype(np.int64)
+        yield np.stack([counts(part[name]) for name in PARTS], axis=1).astype(np.int64)
 
 
 def positions_of(lengths: Int[np.ndarray, "pairs 3"], *, packed: bool) -> Int[np.ndarray, " pairs"]:

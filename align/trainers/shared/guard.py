@@ -18,8 +18,7 @@ from transformers.trainer_callback import ExportableState
 from align.files import write_text
 
 from .metrics import saved_state
-from .tables import lengths as lengths_in
-from .tables import slices
+from .tables import counts, slices
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +167,7 @@ def rows_of(batch: dict[str, Any], data: Any, args: Any) -> list[int | None]:
     limit = args.max_length
     start = 0
     for part in slices(data, ["prompt_ids", "chosen_ids", "rejected_ids"]):
-        prompt, chosen, rejected = (lengths_in(part[n]) for n in part.column_names)
+        prompt, chosen, rejected = (counts(part[n]) for n in part.column_names)
         for offset in range(len(prompt)):
             both = [int(prompt[offset] + side[offset]) for side in (chosen, rejected)]
             if sum(min(n, limit or n) for n in both) not in lengths:

@@ -17,6 +17,6 @@ def slices(data: Dataset, columns: Sequence[str]) -> Iterator[Any]:
     return data.select_columns(list(columns)).with_format("arrow").iter(batch_size=SLICE)
 
 
-def lengths(column: Any) -> Int[np.ndarray, " rows"]:
+def counts(column: Any) -> Int[np.ndarray, " rows"]:
     """How many items each list of a column has."""
     return pc.call_function("list_value_length", [column]).to_numpy()

@@ -216,7 +216,7 @@ def generations(trainer: Any) -> int:
     return trainer._step // (trainer.args.steps_per_generation * trainer.args.num_iterations)
 
 
-def logged(trainer: Any, mode: str) -> dict[str, list[float]]:
+def logged(trainer: Any, mode: str) -> dict[str, list[Any]]:
     """Metrics of `train` or `eval` by name, whose means are logged next; a new name begins with an empty list."""
     return trainer._metrics[mode]
 

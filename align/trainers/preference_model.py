@@ -30,6 +30,7 @@ from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.dropout import refuse_silent_dropout
 from align.trainers.shared.metrics import TOKENS, MetricSums, Ratio, accuracy
 from align.trainers.shared.safe_runs import SafeRuns
+from align.trainers.shared.trl_contract import on_device
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
         peft_config: PeftConfig | None = None,
     ) -> None:
         where = type(self).__name__
-        args = own_args(self, args, model)
+        args = own_args(self, self.config_class, args, model)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics needs labels, which pairs do not have, and would not be called")
         for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
@@ -120,7 +121,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         """TRL's, after the template of a reference and the name of the margin; says how many pairs are too long."""
         dataset = with_columns(dataset, args, f"{type(self).__name__}: {dataset_name}")
-        prepared = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        prepared: Any = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         if isinstance(dataset, Dataset) and len(prepared) < len(dataset):
             longer = (
                 f"{len(dataset) - len(prepared)} of {len(dataset)} pairs are longer than max_length={args.max_length}"
@@ -154,7 +155,8 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
         metrics |= {"loss": losses, "accuracy": accuracy(Pair(scores, torch.zeros_like(scores)))}
         ones = torch.ones_like(scores)
         ratios: dict[str, Ratio] = {name: (value.detach(), ones) for name, value in metrics.items()}
-        ratios[TOKENS] = (sum(mask.sum(dim=1).chunk(2)), torch.zeros_like(ones))
+        tokens = Pair(*mask.sum(dim=1).chunk(2))
+        ratios[TOKENS] = (tokens.chosen + tokens.rejected, torch.zeros_like(ones))
         self.sums.hold(ratios)
         self.sums.add("train" if self.model.training else "eval", self.accelerator)
         loss = losses.mean()
@@ -162,7 +164,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the guard."""
-        inputs = self._prepare_inputs(inputs)
+        inputs = on_device(self, inputs)
         loss = super().training_step(model, inputs, *args, **kwargs)
         self.guard.watch(inputs, loss)
         return loss

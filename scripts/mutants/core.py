@@ -7,6 +7,7 @@ DIVERGENCES = "align/losses/divergences.py"
 METRICS = "align/trainers/shared/metrics.py"
 TRAINER, COMMON = "align/trainers/pairs/preference.py", "align/trainers/shared/base.py"
 CONTRACT = "align/trainers/shared/trl_contract.py"
+SCORED = "align/trainers/shared/scored.py"
 SETTINGS = "align/configs/common.py"
 LOSS_TESTS = ("tests/losses/test_losses.py", "tests/losses/test_divergences.py")
 PLAN, ATTENTION, HEAD = "align/scoring/plan.py", "align/scoring/attention.py", "align/scoring/head.py"
@@ -98,10 +99,10 @@ MUTANTS = [
     train("reduction ignored", "sft_reduction=self.args.sft_reduction,", 'sft_reduction="sum",'),
     train("silent dropout", "if disable_dropout and isinstance", "if False and isinstance", "align/trainers/shared/dropout.py"),
     train("reference with dropout", "with dropout_off(self.model, self.ref_model), fast_head():", "with fast_head():"),
-    train("reference with the adapter on", "trainer.compute_ref_log_probs(model, inputs)", "(s.detach() for s in score(model, inputs)[0].token_logps.sum(1).chunk(2))", CONTRACT),
-    train("cached reference ignored", 'if "ref_chosen_logps" in inputs:', "if False:", CONTRACT),
-    train("prompt tokens counted", 'labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)', 'labels = inputs["input_ids"]', CONTRACT),
-    train("mask not shifted", 'mask = inputs["completion_mask"][:, 1:].bool()', 'mask = inputs["completion_mask"][:, :-1].bool()', CONTRACT),
+    train("reference with the adapter on", "trainer.compute_ref_log_probs(model, inputs)", "(s.detach() for s in score(model, inputs)[0].token_logps.sum(1).chunk(2))", SCORED),
+    train("cached reference ignored", 'if "ref_chosen_logps" in inputs:', "if False:", SCORED),
+    train("prompt tokens counted", 'labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)', 'labels = inputs["input_ids"]', SCORED),
+    train("mask not shifted", 'mask = inputs["completion_mask"][:, 1:].bool()', 'mask = inputs["completion_mask"][:, :-1].bool()', SCORED),
     # what configurations and trainers share
     use("shared: fsdp on CPUs", SETTINGS, "if config.fsdp and config.use_cpu:", "if False:"),
     use("shared: problems are not raised", SETTINGS, "    if problems:\n", "    if False:\n"),

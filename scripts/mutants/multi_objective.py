@@ -5,7 +5,8 @@ from collections.abc import Callable
 from .core import SETTINGS
 from .mutant import Mutant, noticed_by
 
-ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/online/multi_objective.py"
+ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/online/objectives.py"
+KINDS = "align/trainers/online/multi_objective.py"
 GRAD, COLUMNS = "align/trainers/online/gradients.py", "align/trainers/online/rewards.py"
 CONFIG = "align/configs/online.py"
 estimator = noticed_by("tests/weighting/test_advantages.py")
@@ -75,15 +76,15 @@ MUTANTS = [
     halves("online: halves share their prompts", GRAD, "second = (prompts % 2).to(advantages)", "second = (torch.arange(len(advantages)) % 2).to(advantages)"),
     halves("online: halves are not averaged", GRAD, "(cross + cross.T) / 2", "cross"),
     halves("online: the whole Gram is one half's", GRAD, "blocks.sum(dim=(0, 2))", "blocks[0, :, 0]"),
-    unlogged("online: passes for weights are logged", GRAD, "with _metrics_aside(trainer), trainer", "with trainer"),
+    unlogged("online: passes for weights are logged", GRAD, "with metrics_aside(trainer), trainer", "with trainer"),
     own_weights("online: weights of a batch are those before", TRAINER, 'now if self.args.weighting_timing == "lagged" else updated', "now"),
     lagged("online: lagged weights are not", TRAINER, 'now if self.args.weighting_timing == "lagged" else updated', "updated"),
-    every_second("online: every generation is due", TRAINER, "return generations % self.args.gradient_every == 0", "return True"),
+    every_second("online: every generation is due", TRAINER, "return generations(self) % self.args.gradient_every == 0", "return True"),
     of_advantages("online: the gram of advantages is a sum", GRAD, "advantages.T @ advantages / len(advantages)", "advantages.T @ advantages"),
     tokens("online: first tokens are drawn too", GRAD, "drawn[:, :always] = True", "pass"),
     masked("online: the token mask is not used", GRAD, "advantages if mask is None else advantages[:, None] * mask", "advantages"),
     rloo("online: RLOO's KL penalty is dropped", TRAINER, "learnt = learnt + self._penalty", "pass"),
-    rloo("online: the KL penalty has another baseline", TRAINER, "ours = LeaveOneOut()(total[:, None], group_size=self.num_generations, aux={})[:, 0]", "ours = total - total.mean()"),
+    rloo("online: the KL penalty has another baseline", KINDS, "ours = LeaveOneOut()(total[:, None], group_size=self.num_generations, aux={})[:, 0]", "ours = total - total.mean()"),
     scale("online: scale is ignored", TRAINER, "learnt = now.scale * self.rule", "learnt = self.rule"),
     combine("online: combine is ours", TRAINER, "self.rule.combine(advantages, now.weights)", "(advantages @ now.weights.double())"),
     factor("online: the factor on rewards is ignored", TRAINER, "self.estimator(rewards * factor,", "self.estimator(rewards,"),

@@ -1,6 +1,6 @@
 """The pairwise objectives, their weighted sum, their configuration and the data columns they read."""
 
-from .core import CONTRACT, TRAINER
+from .core import SCORED, TRAINER
 from .mutant import noticed_by
 
 LOSSES, OBJECTIVES = "align/losses/pairwise.py", "align/losses/objectives.py"
@@ -85,9 +85,9 @@ MUTANTS = [
     config("pairwise: packed WPO is taken", CONFIG, 'if self.use_weighting and self.shared_prefix == "on":', "if False:"),
     config("pairwise: the weight is always needed", CONFIG, 'return "pair_weights" if self.pair_weights else ""', 'return "pair_weights"'),
     config("pairwise: columns forgotten", CONFIG, "and column in OBJECTIVES[name].columns]", "and False]"),
-    column("pairwise: TRL drops the columns", TRAINER, "self._signature_columns += [name for name in self.args.columns() if name not in self._signature_columns]", "pass"),
+    column("pairwise: TRL drops the columns", TRAINER, "keep_columns(self, self.args.columns())", "pass"),
     column("pairwise: the collator drops the columns", TRAINER, "self.data_collator = WithColumns(self.data_collator, args.columns())", "pass"),
-    column("pairwise: the model gets the columns", CONTRACT, "if not name.startswith(COLUMN)}", "}"),
+    column("pairwise: the model gets the columns", SCORED, "if not name.startswith(COLUMN)}", "}"),
     column("pairwise: the reference gets the columns", TRAINER, "super().compute_ref_log_probs(scorer, without_columns(inputs))", "super().compute_ref_log_probs(scorer, inputs)"),
     column("pairwise: data are not looked at", TRAINER, "        check_columns(args, train_dataset, eval_dataset, where=where)\n", ""),
     column("pairwise: evaluation sets are not looked at", COLUMNS, '{"train_dataset": train, **named}', '{"train_dataset": train}'),
@@ -96,5 +96,5 @@ MUTANTS = [
     column("pairwise: NaN will do", COLUMNS, "is_number and math.isfinite(value) and low <= value <= high", "is_number and not (value < low or value > high)"),
     column("pairwise: truth values are numbers", COLUMNS, "and not isinstance(value, bool)", ""),
     column("pairwise: streams are not looked at", COLUMNS, "            if wrong:\n", "            if False:\n"),
-    trained("pairwise: sums of squares dropped", CONTRACT, "None if squares is None else squares[:, last].detach(),", "None,"),
+    trained("pairwise: sums of squares dropped", SCORED, "None if squares is None else squares[:, last].detach(),", "None,"),
 ]  # fmt: skip

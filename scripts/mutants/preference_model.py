@@ -63,7 +63,7 @@ MUTANTS = [
     trainer("a_probability_is_that_of_the_model", "gpm: probability without tau", TRAINER, 'preference_probability(scores, tau=self.args.tau)}', "preference_probability(scores)}"),
     trainer("a_tie_counts_one_half_and_costs_log_two", "gpm: a tie counts nothing", TRAINER, "accuracy(Pair(scores, torch.zeros_like(scores)))", "(scores > 0).float()"),
     trainer("padding_on_either_side_does_not_matter", "gpm: padding is read as text", TRAINER, 'attention_mask=mask, use_cache=False', "use_cache=False"),
-    trainer("five_steps_of_a_reward_model_are_trls", "gpm: tokens are counted once", TRAINER, "sum(mask.sum(dim=1).chunk(2))", "mask.sum(dim=1).chunk(2)[0]"),
+    trainer("five_steps_of_a_reward_model_are_trls", "gpm: tokens are counted once", TRAINER, "tokens.chosen + tokens.rejected", "tokens.chosen"),
     trainer("metrics_do_not_depend_on_the_size_of_eval_batches", "gpm: metrics of the last batch of an evaluation", TRAINER, '"train" if self.model.training else "eval", self', '"train", self'),
     trainer("metrics_do_not_depend_on_the_size_of_eval_batches", "gpm: evaluations share their keys", COMMON, 'prefix = prefixes[0] if prefixes else "eval"', 'prefix = "eval"'),
     trainer("a_step_that_is_not_finite_is_skipped_and_not_logged", "gpm: the guard sleeps", TRAINER, "self.guard.watch(inputs, loss)", "pass"),

@@ -30,7 +30,7 @@ MUTANTS = [
     guard("rows are counted within their slice", GUARD, "found[index] = start + offset if found[index] is None else found[index]", "found[index] = start"),
     guard("a skipped step is logged", COMMON, "self.sums.forget_step()", "pass"),
     noticed_by("tests/trainers/distributed/test_processes.py")("a step is skipped by one process only", GUARD, "dist.all_reduce(bad, op=dist.ReduceOp.MAX)", "pass"),
-    noticed_by("tests/trainers/online/test_online.py")("the order starts anew", CONTRACT, "for _ in range(epoch):", "for _ in range(0):"),
+    noticed_by("tests/trainers/online/test_online.py")("the order starts anew", "align/trainers/online/prompt_order.py", "for _ in range(epoch):", "for _ in range(0):"),
     claim("two runs may write one directory", RUNDIR, "with _alone(run) if state.is_main_process else nullcontext():", "with nullcontext():"),
     claim("a worker keeps its dead run's lock", RUNDIR, "fcntl.lockf(", "fcntl.flock("),
     claim("no run without locks", RUNDIR, "except OSError as error:\n            logger.warning(\"%s: the file system", "except ZeroDivisionError as error:\n            logger.warning(\"%s: the file system"),

@@ -21,7 +21,7 @@ from align.scoring import shared_prefix
 from align.scoring.batching import parts_within
 from align.scoring.shared_prefix import SharedPrefixModel, restore
 from align.trainers.shared.metrics import MetricSums
-from align.trainers.shared.trl_contract import score, scoring_inputs
+from align.trainers.shared.scored import score, scoring_inputs
 
 SETTINGS = {"max_steps": 3, "optim": "sgd", "learning_rate": 1.0}  # Adam divides rounding by rounding
 

@@ -1,6 +1,9 @@
 """What `align/trainers/shared/trl_contract.py` assumes about TRL; a TRL release that breaks one of these fails here, loudly."""
 
+import ast
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 import tiny
@@ -9,14 +12,19 @@ from peft import LoraConfig, get_peft_model
 from torch.testing import assert_close
 from trl import DPOTrainer as TRLDPOTrainer
 from trl import GRPOTrainer as TRLGRPOTrainer
+from trl import RewardTrainer as TRLRewardTrainer
 from trl import RLOOTrainer as TRLRLOOTrainer
+from trl import SFTTrainer as TRLSFTTrainer
 from trl.trainer import utils as trl_utils
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+import align
 from align import DPOConfig, DPOTrainer
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.trainers.shared import trl_contract
-from align.trainers.shared.trl_contract import NOT_FOR_THE_MODEL, dropout_off, fast_head, score
+from align.trainers.shared.dropout import dropout_off
+from align.trainers.shared.scored import NOT_FOR_THE_MODEL, score
+from align.trainers.shared.trl_contract import fast_head
 
 
 @pytest.fixture
@@ -41,6 +49,74 @@ def test_signatures_we_override():
     ours = list(inspect.signature(DPOTrainer.__init__).parameters)
     assert ours == list(inspect.signature(TRLDPOTrainer.__init__).parameters)
     assert TRLDPOTrainer.loss_is_scaled_for_ga is False  # the Trainer divides by the accumulation steps
+
+
+def own_and_trl(name):
+    """The classes of a trainer that are ours, and TRL's that they are mixed into."""
+    classes = getattr(align, name).__mro__
+    return [cls for cls in classes if cls.__module__.startswith("align.")], next(
+        cls for cls in classes if cls.__module__.startswith("trl.")
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in align.__all__ if name.endswith("Trainer")])
+def test_private_names_we_override_are_listed_with_the_parameters_they_have(name):
+    ours, theirs = own_and_trl(name)
+    listed = trl_contract.OVERRIDDEN["Trainer"] | trl_contract.OVERRIDDEN[theirs.__name__]
+    overridden = {attribute for cls in ours for attribute in vars(cls) if re.match("_[a-z]", attribute)} & set(
+        dir(theirs)
+    )
+    assert overridden - trl_contract.LABELS <= set(listed)
+    for method in overridden - trl_contract.LABELS:
+        parameters = list(inspect.signature(getattr(theirs, method)).parameters)[1:]
+        expected = listed[method].split()
+        more = expected[-1:] == ["..."]
+        assert ([*parameters[: len(expected) - 1], "..."] if more else parameters) == expected
+
+
+def test_every_listed_private_name_is_overridden():
+    names = [name for name in align.__all__ if name.endswith("Trainer")]
+    found = {}
+    for ours, theirs in map(own_and_trl, names):
+        of_all = found.setdefault("Trainer", set())
+        for attribute in {attribute for cls in ours for attribute in vars(cls)}:
+            found.setdefault(theirs.__name__, set()).add(attribute)
+            of_all.add(attribute)
+    assert {
+        cls: set(listed) - found[cls] for cls, listed in trl_contract.OVERRIDDEN.items() if set(listed) - found[cls]
+    } == {}
+
+
+FOLDER = Path(trl_contract.__file__).parents[1]
+OTHERS = sorted(path for path in FOLDER.rglob("*.py") if path != Path(trl_contract.__file__))
+
+
+def private_names_of_trl():
+    """Names with a leading underscore that TRL's trainers and the Trainer have, of classes and of instances."""
+    names = set()
+    for cls in (TRLDPOTrainer, TRLGRPOTrainer, TRLRLOOTrainer, TRLSFTTrainer, TRLRewardTrainer):
+        names |= {name for name in dir(cls) if re.match("_[a-z]", name)}
+        for each in cls.__mro__[:-1]:
+            names |= set(re.findall(r"self\.(_[a-z]\w*)", inspect.getsource(each)))
+    return names
+
+
+def test_no_other_module_touches_private_names_of_trl():
+    """But for overrides, which are listed, and calls of what they override."""
+    private = private_names_of_trl()
+    assert {"_signature_columns", "_buffered_inputs", "_metrics", "_prepare_inputs", "_tr_loss"} <= private
+    touched = []
+    for path in OTHERS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in private:
+                calls_super = isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "super"
+                touched += [] if calls_super else [f"{path.name}:{node.lineno}: {node.attr}"]
+    assert touched == []
+
+
+def test_no_other_module_silences_the_type_checker():
+    silenced = re.compile(r"#\s*(type|pyright):")
+    assert [path.name for path in OTHERS if silenced.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_a_batch_is_chosen_then_rejected():

@@ -103,7 +103,7 @@ def as_reference(model: PeftModel) -> Iterator[None]:
         with model.disable_adapter():
             yield
         return
-    active = model.active_adapter
+    active: Any = model.active_adapter
     model.set_adapter("ref")
     try:
         yield
@@ -117,7 +117,8 @@ def frozen_head(model: PeftModel, where: str) -> Float[Tensor, "vocabulary width
     Raises:
         ValueError: If the head is trained, has a bias, or scales or caps its logits.
     """
-    head: Any = model.get_base_model().get_output_embeddings()
+    base: Any = model.get_base_model()
+    head = base.get_output_embeddings()
     config: Any = model.config.get_text_config()
     if not isinstance(head, nn.Linear) or head.weight.requires_grad:
         raise ValueError(f"{where}: 'ref_kl' needs a frozen output head; leave lm_head out of the LoRA settings")

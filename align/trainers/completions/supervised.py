@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-import pyarrow.compute as pc
 import torch
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
@@ -26,9 +25,12 @@ from align.models.loading import keep_quantised_weights_plain
 from align.scoring.batching import SeededLengthSampler
 from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.columns import WithColumns, columns_of
+from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import MetricSums, Ratio
 from align.trainers.shared.safe_runs import SafeRuns
-from align.trainers.shared.trl_contract import dropout_off, without_columns
+from align.trainers.shared.scored import without_columns
+from align.trainers.shared.tables import counts, slices
+from align.trainers.shared.trl_contract import has_images, keep_columns, on_device
 
 from .scoring import (
     Scored,
@@ -80,7 +82,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         peft_config: PeftConfig | None = None,
     ) -> None:
         where = type(self).__name__
-        args = own_args(self, args, model)
+        args = own_args(self, self.config_class, args, model)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         if args.needs_reference():
@@ -100,7 +102,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
             peft_config=peft_config,
         )
         keep_quantised_weights_plain(self.model)
-        if self._is_vision_dataset:
+        if has_images(self):
             raise ValueError(f"{where}: images are not supported; use trl.SFTTrainer")
         if self.aux_loss_enabled:
             raise ValueError(
@@ -169,7 +171,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard, and without casts of LoRA's inputs."""
-        inputs = self._prepare_inputs(inputs)
+        inputs = on_device(self, inputs)
         with self.no_casts():
             loss = super().training_step(model, inputs, *args, **kwargs)
         self.guard.watch(inputs, loss)
@@ -189,7 +191,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         """TRL's, with the columns checked, and a word on the rows that truncation leaves without a completion."""
         where = f"{type(self).__name__}: {dataset_name} data"
         check_columns(dataset, self.columns, where)
-        made = super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+        made: Any = super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
         if isinstance(dataset, Dataset) and not packing:
             lost = len(dataset) - len(made)
             told = f"{where}: max_length={args.max_length} leaves no token to learn in {lost} of {len(dataset)} rows"
@@ -201,14 +203,13 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *self.columns]))
+        keep_columns(self, self.columns)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The Trainer's; `group_by_length` repeats when a run resumes."""
         data = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length" or not isinstance(data, Dataset):
             return super()._get_train_sampler(train_dataset)
-        parts = data.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=10_000)
-        lengths = [n for part in parts for n in pc.list_value_length(part["input_ids"]).to_pylist()]
+        lengths = [n for part in slices(data, ["input_ids"]) for n in counts(part["input_ids"]).tolist()]
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return SeededLengthSampler(size, lengths, self.args.data_seed or self.args.seed)

@@ -1,15 +1,15 @@
 """The gradient of each objective from one forward pass, and the Gram matrix of these gradients over all processes."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import broadcast
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from align.trainers.shared.trl_contract import metrics_aside, policy_loss
 
 _LAYER = re.compile(r"\.(\d+)\.")
 
@@ -88,7 +88,8 @@ def grams(
         mean: Any = trainer.accelerator.reduce(total, "mean")
         gram += (mean @ mean.T).double()
     scale = trainer.current_gradient_accumulation_steps if trainer.loss_is_scaled_for_ga else 1
-    result = broadcast(gram).cpu() * (scale / len(batches)) ** 2
+    agreed: Any = broadcast(gram)
+    result = agreed.cpu() * (scale / len(batches)) ** 2
     if not split:
         return Grams(result, None)
     count = advantages.size(1)
@@ -123,18 +124,8 @@ def _rows(
     trainer: Any, batch: dict[str, Tensor], advantages: Float[Tensor, "rows objectives"], parameters: list[nn.Parameter]
 ) -> Iterator[tuple[Tensor | None, ...]]:
     coefficients = torch.ones(advantages.size(1), dtype=advantages.dtype, device=advantages.device, requires_grad=True)
-    with _metrics_aside(trainer), trainer.compute_loss_context_manager():
-        loss = trainer._compute_loss(trainer.model, with_advantages(batch, advantages @ coefficients))
+    with metrics_aside(trainer), trainer.compute_loss_context_manager():
+        loss = policy_loss(trainer, with_advantages(batch, advantages @ coefficients))
         (losses,) = torch.autograd.grad(loss, coefficients, create_graph=True)
     for index, of_one in enumerate(losses):
         yield torch.autograd.grad(of_one, parameters, retain_graph=index + 1 < len(losses), allow_unused=True)
-
-
-@contextmanager
-def _metrics_aside(trainer: Any) -> Iterator[None]:
-    """What the loss logs meanwhile is thrown away: these passes are no training."""
-    kept, trainer._metrics = trainer._metrics, {"train": defaultdict(list), "eval": defaultdict(list)}
-    try:
-        yield
-    finally:
-        trainer._metrics = kept

@@ -1,28 +1,48 @@
 """GRPO and RLOO whose completions share their prompt: TRL's trainers with one scoring call in another way."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from datasets import Dataset, IterableDataset
+from peft import PeftConfig, PeftModel
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer as TRLGRPOTrainer
+from trl import RLOOConfig as TRLRLOOConfig
 from trl import RLOOTrainer as TRLRLOOTrainer
+from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
+from align.configs import GRPOConfig, RLOOConfig
+from align.trainers.shared.base import own_args
 from align.trainers.shared.prefix_sharing import PrefixSharing
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.trl_contract import (
-    OrderByEpoch,
+    OnlineBase,
+    entropy_is_learnt,
     fast_head,
     generation_state,
-    last_generated,
+    micro_batch,
     set_generation_state,
     set_logging_window,
 )
 
+from .prompt_order import OrderByEpoch
 
-class _Online(SafeRuns):
+
+class SharedPrompts(SafeRuns, OnlineBase):
     """The training forward and the old and reference log-probabilities of a group compute its prompt once.
 
     Completions share a prompt within a micro-batch. TRL shuffles the completions of a generation batch before it cuts
@@ -40,12 +60,12 @@ class _Online(SafeRuns):
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's order of prompts, also in a resumed run."""
-        return OrderByEpoch.of(super()._get_train_sampler(*args, **kwargs))  # type: ignore[misc]
+        return OrderByEpoch.of(super()._get_train_sampler(*args, **kwargs))
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard."""
-        loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        self.guard.watch(last_generated(self), loss)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self.guard.watch(micro_batch(self, ago=1), loss)
         return loss
 
     def save_state(self, folder: Path) -> None:
@@ -57,7 +77,7 @@ class _Online(SafeRuns):
         path = folder / f"generation_{self.args.process_index}.pt"
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         set_generation_state(self, state)
-        self.add_callback(_Window(self, state["window"]))  # type: ignore[attr-defined]
+        self.add_callback(_Window(self, state["window"]))
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -79,8 +99,8 @@ class _Online(SafeRuns):
             model = self.sharing.scorer(model, batch, self.accelerator)
         if compute_aux_loss:
             kwargs["compute_aux_loss"] = True
-        with fast_head(entropy_gradient=getattr(self, "_entropy_bonus_enabled", False)):
-            return super()._get_per_token_logps_and_entropies(  # type: ignore[misc]
+        with fast_head(entropy_gradient=entropy_is_learnt(self)):
+            return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
 
@@ -97,9 +117,67 @@ class _Window(TrainerCallback):
             set_logging_window(self.trainer, self.window.pop())
 
 
-class GRPOTrainer(_Online, TRLGRPOTrainer):
-    """Group Relative Policy Optimization (Shao et al. 2024, arXiv:2402.03300), as TRL's, with shared prompts."""
+class GRPOTrainer(SharedPrompts, TRLGRPOTrainer):
+    """Group Relative Policy Optimization (Shao et al. 2024, arXiv:2402.03300), as TRL's, with shared prompts.
+
+    Raises:
+        TypeError: If `args` is not a GRPOConfig of alignkit.
+    """
+
+    config_class: ClassVar[type[GRPOConfig]] = GRPOConfig
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        reward_funcs: RewardFunc | list[RewardFunc] | None = None,
+        args: TRLGRPOConfig | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        reward_processing_classes: PreTrainedTokenizerBase | list[PreTrainedTokenizerBase | None] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: BitsAndBytesConfig | None = None,
+        peft_config: PeftConfig | None = None,
+        tools: list[Callable[..., Any]] | None = None,
+        rollout_func: RolloutFunc | None = None,
+        environment_factory: EnvironmentFactory | dict[str, EnvironmentFactory] | None = None,
+    ) -> None:
+        super().__init__(
+            model, reward_funcs, own_args(self, self.config_class, args, model), train_dataset=train_dataset,
+            eval_dataset=eval_dataset, processing_class=processing_class,
+            reward_processing_classes=reward_processing_classes, callbacks=callbacks, optimizers=optimizers,
+            quantization_config=quantization_config, peft_config=peft_config, tools=tools,
+            rollout_func=rollout_func, environment_factory=environment_factory,
+        )  # fmt: skip
 
 
-class RLOOTrainer(_Online, TRLRLOOTrainer):
-    """REINFORCE Leave-One-Out (Ahmadian et al. 2024, arXiv:2402.14740), as TRL's, with shared prompts."""
+class RLOOTrainer(SharedPrompts, TRLRLOOTrainer):
+    """REINFORCE Leave-One-Out (Ahmadian et al. 2024, arXiv:2402.14740), as TRL's, with shared prompts.
+
+    Raises:
+        TypeError: If `args` is not an RLOOConfig of alignkit.
+    """
+
+    config_class: ClassVar[type[RLOOConfig]] = RLOOConfig
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        reward_funcs: RewardFunc | list[RewardFunc],
+        args: TRLRLOOConfig | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        reward_processing_classes: PreTrainedTokenizerBase | list[PreTrainedTokenizerBase | None] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: BitsAndBytesConfig | None = None,
+        peft_config: PeftConfig | None = None,
+    ) -> None:
+        super().__init__(
+            model, reward_funcs, own_args(self, self.config_class, args, model), train_dataset=train_dataset,
+            eval_dataset=eval_dataset, processing_class=processing_class,
+            reward_processing_classes=reward_processing_classes, callbacks=callbacks, optimizers=optimizers,
+            quantization_config=quantization_config, peft_config=peft_config,
+        )  # fmt: skip

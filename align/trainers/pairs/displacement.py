@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from align.trainers.shared.trl_contract import dropout_off
+from align.trainers.shared.dropout import dropout_off
 
 SIDES = ("chosen", "rejected", "greedy")
 LONGEST = 64  # tokens of a greedy answer

@@ -17,7 +17,8 @@ from trl import DPOTrainer as TRLDPOTrainer
 from align.models.loading import weights_digest
 from align.scoring.reference_store import ReferenceStore, sequence_key
 from align.scoring.shared_prefix import SharedPrefixModel
-from align.trainers.shared.trl_contract import scoring_inputs
+from align.trainers.shared.scored import scoring_inputs
+from align.trainers.shared.trl_contract import on_device
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +53,12 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
     model = trainer.ref_model or trainer.model
     first = _collate(trainer, dataset, range(min(batch_size, len(dataset))))
     scorer = trainer.sharing.scorer(model, scoring_inputs(first), accelerator)
-    store, keys, rows = None, [], []
+    store, keys, stored, rows = None, [], 0, []
     if accelerator.is_main_process:  # the others get what it finds, whatever their disk holds
         store = ReferenceStore(reference_identity(trainer, packed=isinstance(scorer, SharedPrefixModel)))
         keys = list(_keys(trainer, dataset))
         missing = np.isnan(store.get([key for pair in keys for key in pair])).reshape(-1, 2).any(axis=1)
+        stored = len(keys) - int(missing.sum())
         new: dict[tuple[bytes, bytes], int] = {}
         for row in np.flatnonzero(missing).tolist():
             new.setdefault(keys[row], row)
@@ -65,12 +67,12 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
     for found in _passes(trainer, dataset, rows, batch_size):
         if store is not None:
             store.add([key for row in found[:, 0].astype(int) for key in keys[row]], found[:, 1:].reshape(-1))
-    values = None
+    values: Any = None
     if store is not None:
         values = store.get([key for pair in keys for key in pair]).reshape(-1, 2)
         logger.warning(
             "reference log-probabilities of %s: %d of %d pairs were in the store, %d computed, in %.1f s; %s holds %d answers, %.1f MB",
-            name, len(keys) - int(missing.sum()), len(keys), len(rows), time.perf_counter() - began,
+            name, stored, len(keys), len(rows), time.perf_counter() - began,
             store.path, len(store), store.nbytes / 1e6,
         )  # fmt: skip
     [values] = broadcast_object_list([values])
@@ -80,8 +82,8 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
 
 def reference_identity(trainer: Any, *, packed: bool) -> dict[str, str | None]:
     """All that determines a reference log-probability besides the tokens."""
-    base = trainer.accelerator.unwrap_model(trainer.ref_model or trainer.model)
-    inner = base.get_base_model() if isinstance(base, PeftModel) else base
+    base: Any = trainer.accelerator.unwrap_model(trainer.ref_model or trainer.model)
+    inner: Any = base.get_base_model() if isinstance(base, PeftModel) else base
     adapter = isinstance(base, PeftModel) and trainer.ref_model is None and "ref" in base.peft_config
     return {
         "weights": weights_digest(base),
@@ -95,8 +97,7 @@ def reference_identity(trainer: Any, *, packed: bool) -> dict[str, str | None]:
 
 
 def _collate(trainer: TRLDPOTrainer, dataset: Dataset, rows: Any) -> dict[str, Tensor]:
-    batch = trainer.data_collator([dataset[row] for row in rows])
-    return trainer._prepare_inputs(batch)
+    return on_device(trainer, trainer.data_collator([dataset[row] for row in rows]))
 
 
 def _keys(trainer: TRLDPOTrainer, dataset: Dataset) -> Iterator[tuple[bytes, bytes]]:

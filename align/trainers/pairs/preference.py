@@ -29,19 +29,12 @@ from align.trainers.shared.alarms import Alarms
 from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.checkpointing import lengths_of, positions_of, settle_checkpointing
 from align.trainers.shared.columns import WithColumns, check_columns, columns_of
-from align.trainers.shared.dropout import refuse_silent_dropout
+from align.trainers.shared.dropout import dropout_off, refuse_silent_dropout
 from align.trainers.shared.metrics import MetricSums, Work, preference_metrics
 from align.trainers.shared.prefix_sharing import PrefixSharing
 from align.trainers.shared.safe_runs import SafeRuns
-from align.trainers.shared.trl_contract import (
-    dropout_off,
-    fast_head,
-    no_model_hash,
-    reference_logps,
-    score,
-    scoring_inputs,
-    without_columns,
-)
+from align.trainers.shared.scored import reference_logps, score, scoring_inputs, without_columns
+from align.trainers.shared.trl_contract import fast_head, has_images, keep_columns, no_model_hash, on_device
 
 from .displacement import Displacement
 from .precompute import with_reference
@@ -68,6 +61,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
     """
 
     config_class: ClassVar[type[PreferenceConfig]] = PreferenceConfig
+    ref_model: Any
 
     def __init__(
         self,
@@ -85,7 +79,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         peft_config: PeftConfig | None = None,
     ) -> None:
         where = type(self).__name__
-        args = own_args(self, args, model)
+        args = own_args(self, self.config_class, args, model)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
@@ -106,7 +100,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         for each in (self.model, self.ref_model):
             if each is not None:
                 keep_quantised_weights_plain(each)
-        if self._is_vision_dataset:
+        if has_images(self):
             raise ValueError(f"{where}: images are not supported; use trl.DPOTrainer")
         if self.aux_loss_enabled:
             mixture = "the load-balancing loss of a mixture of experts is not added"
@@ -117,6 +111,10 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
             self.add_callback(Displacement(self, args.displacement_pairs))
         if args.chooses_checkpointing:
             settle_checkpointing(self)
+        self.constructed()
+
+    def constructed(self) -> None:
+        """What a method adds once its trainer is constructed. Nothing by default."""
 
     def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair, **columns: Tensor) -> PreferenceLoss:
         """The objective. Overridden by each method.
@@ -136,7 +134,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         """TRL's, and the data columns: what is not listed is taken out of the data."""
         super()._set_signature_columns_if_needed()
-        self._signature_columns += [name for name in self.args.columns() if name not in self._signature_columns]
+        keep_columns(self, self.args.columns())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The Trainer's; `group_by_length` goes by the length of pairs, and repeats when a run resumes."""
@@ -149,7 +147,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's, in as many parts as `max_tokens_per_batch` asks for; gradients add up to those of the whole."""
-        inputs = self._prepare_inputs(inputs)
+        inputs = on_device(self, inputs)
         parts = self._parts(inputs)
         loss = torch.zeros((), device=self.accelerator.device)
         self._pairs_in_step = sum(map(len, parts))
@@ -211,7 +209,7 @@ class DPOTrainer(PreferenceTrainer):
     _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "dpo"]
     _name = "DPO"
 
-    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair) -> PreferenceLoss:
+    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair, **columns: Tensor) -> PreferenceLoss:
         """-log σ of the margin of implicit rewards."""
         rewards = implicit_rewards(log_ratios(policy, ref), beta=self.args.beta)
         losses = dpo_loss(rewards, label_smoothing=self.args.label_smoothing)
@@ -229,7 +227,7 @@ class RPOTrainer(PreferenceTrainer):
         "id": "2405.16436",
     }
 
-    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair) -> PreferenceLoss:
+    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair, **columns: Tensor) -> PreferenceLoss:
         """The DPO loss plus η β (or η) times the chosen answer's negative log-likelihood."""
         return rpo_loss(
             implicit_rewards(log_ratios(policy, ref), beta=self.args.beta),
@@ -253,7 +251,7 @@ class FDPOTrainer(PreferenceTrainer):
         "id": "2309.16240",
     }
 
-    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair) -> PreferenceLoss:
+    def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair, **columns: Tensor) -> PreferenceLoss:
         """-log σ of the margin of β f'(u)."""
         return f_dpo_loss(
             log_ratios(policy, ref),

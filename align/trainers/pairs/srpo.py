@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from align.configs.srpo import SRPOConfig
 from align.data.prompts.revision import revision_prompt
 from align.losses import Pair, PreferenceLoss, log_ratios
 from align.losses.srpo import srpo_loss
+from align.trainers.shared.trl_contract import keep_columns
 
 from .preference import PreferenceTrainer
 
@@ -33,8 +35,8 @@ class SRPOTrainer(PreferenceTrainer):
         "id": "2406.01660",
     }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def constructed(self) -> None:
+        """Rows become three pairs in the collator, after all that looks at them as they are."""
         self.data_collator = _Threefold(self.data_collator)
         self.sums.rows_per_example = len(ROLES)
 
@@ -44,8 +46,8 @@ class SRPOTrainer(PreferenceTrainer):
             raise ValueError(f"{type(self).__name__}: streamed data sets are not supported; load them whole")
         if "prompt" not in dataset.column_names:
             raise ValueError(f"{type(self).__name__}: {dataset_name}: no column 'prompt'; state the prompts explicitly")
-        rows = dataset.select_columns(["prompt", "chosen", "rejected"]).add_column("row", range(len(dataset)))
-        prepared = {
+        rows = dataset.select_columns(["prompt", "chosen", "rejected"]).add_column("row", np.arange(len(dataset)))
+        prepared: dict[str, Any] = {
             role: super(SRPOTrainer, self)._prepare_dataset(
                 _with_draft(rows, role, args.revision_instruction), processing_class, args, f"{dataset_name} ({role})"
             )
@@ -63,8 +65,7 @@ class SRPOTrainer(PreferenceTrainer):
         """TRL's, and the ids of the revisions."""
         super()._set_signature_columns_if_needed()
         for role in ROLES:
-            names = [_column(role, name) for name in IDS]
-            self._signature_columns += [name for name in names if name not in self._signature_columns]
+            keep_columns(self, [_column(role, name) for name in IDS])
 
     def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair, **columns: Tensor) -> PreferenceLoss:
         """A row's loss stands at each of its three pairs, so that the mean over pairs is that over rows."""

@@ -1,30 +1,32 @@
 """What the trainers on given data share: their arguments, metrics that are sums over examples, and LoRA without casts."""
 
 import contextlib
-from typing import Any
+from typing import Any, TypeVar
 
 from peft.helpers import disable_input_dtype_casting
 
 from .metrics import MetricSums
+from .trl_contract import TrainerBase, default_output_dir
+
+C = TypeVar("C")
 
 
-def own_args(trainer: Any, args: Any, model: Any) -> Any:
+def own_args(trainer: Any, wanted: type[C], args: Any, model: Any) -> C:
     """The arguments of a trainer that is being constructed; by default those of its configuration, named after the model.
 
     Raises:
-        TypeError: If they are not of its `config_class`.
+        TypeError: If they are not of the configuration `wanted`.
     """
-    wanted = trainer.config_class
     if args is None:
-        name = model if isinstance(model, str) else model.config._name_or_path
-        return wanted(f"{name.rstrip('/').split('/')[-1]}-{trainer._name}")
+        make: Any = wanted
+        return make(default_output_dir(trainer, model))
     if not isinstance(args, wanted):
         got = f"{type(args).__module__.split('.')[0]}.{type(args).__name__}"
         raise TypeError(f"{type(trainer).__name__}: args must be align.{wanted.__name__}, got {got}")
     return args
 
 
-class LogsSums:
+class LogsSums(TrainerBase):
     """A trainer whose logs are those of its `sums`. Mixed in before `SafeRuns`, whose guard it reads."""
 
     args: Any
@@ -54,7 +56,7 @@ class LogsSums:
             prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
             prefix = prefixes[0] if prefixes else "eval"
             logs.update({f"{prefix}_{name}": value for name, value in metrics.items()})
-        super().log(logs, start_time)  # type: ignore[misc]
+        super().log(logs, start_time)
 
     def step_was_skipped(self) -> None:
         """Its metrics are not logged."""

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from accelerate import DistributedType
 from datasets import Dataset
@@ -16,7 +15,9 @@ from align.losses.preference import sequence_logps
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
 from align.scoring.shared_prefix import SharedPrefixModel
 
-from .trl_contract import score, scoring_inputs
+from .scored import score, scoring_inputs
+from .tables import counts, slices
+from .trl_contract import on_device
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +59,8 @@ def lengths_of(data: Dataset, max_length: int | None) -> Int[np.ndarray, "pairs 
 
 
 def _slices(data: Dataset) -> Iterator[Int[np.ndarray, "slice 3"]]:
-    for part in data.select_columns(list(PARTS)).with_format("arrow").iter(batch_size=10_000):
-        yield np.stack([pc.list_value_length(part[name]).to_numpy() for name in PARTS], axis=1).astype(np.int64)
+    for part in slices(data, PARTS):
+        yield np.stack([counts(part[name]) for name in PARTS], axis=1).astype(np.int64)
 
 
 def positions_of(lengths: Int[np.ndarray, "pairs 3"], *, packed: bool) -> Int[np.ndarray, " pairs"]:
@@ -84,7 +85,7 @@ def measure(trainer: Any, lengths: Int[np.ndarray, "pairs 3"]) -> tuple[Activati
     points = []
     packed = False
     for rows in ([shorter], [shorter, longer]):
-        batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[int(row)] for row in rows]))
+        batch = on_device(trainer, trainer.data_collator([trainer.train_dataset[int(row)] for row in rows]))
         scorer = trainer.sharing.scorer(trainer.model, scoring_inputs(batch), trainer.accelerator)
         packed = isinstance(scorer, SharedPrefixModel)
 

@@ -10,9 +10,9 @@ from datasets import Dataset
 from align.configs import PreferenceConfig
 from align.losses.objectives import COLUMNS
 
-from .trl_contract import COLUMN
+from .scored import COLUMN
+from .tables import SLICE, slices
 
-SLICE = 10_000  # rows that are Python objects at a time
 ANY = (-math.inf, math.inf)
 
 
@@ -44,8 +44,7 @@ def check_columns(args: PreferenceConfig, train: Any, evaluation: Any, *, where:
 
 def wrong_values(data: Dataset, columns: Sequence[str]) -> Iterator[tuple[str, int, Any]]:
     """Column, row (counted from 1) and value wherever that is no number of the column's range."""
-    selected = data.select_columns(list(columns)).with_format("arrow")
-    for number, part in enumerate(selected.iter(batch_size=SLICE)):
+    for number, part in enumerate(slices(data, columns)):
         for column in columns:
             for index, value in enumerate(part[column].to_pylist()):
                 if not fits(value, column):

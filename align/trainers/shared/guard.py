@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 import torch
 import torch.distributed as dist
 from datasets import Dataset
@@ -19,11 +18,13 @@ from transformers.trainer_callback import ExportableState
 from align.data.rows.truncation import truncated
 from align.files import write_text
 
+from .metrics import saved_state
+from .tables import counts, slices
+
 logger = logging.getLogger(__name__)
 
 SKIPPED = "skipped"
 INCIDENT = "incident.json"
-SLICE = 10_000
 
 
 class NumericalError(RuntimeError):
@@ -148,7 +149,7 @@ class NumericalGuard(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Go on counting where the checkpoint stopped."""
-        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        saved = saved_state(state, self)
         self.skipped = int(saved["attributes"]["skipped"]) if isinstance(saved, dict) else 0
 
 
@@ -165,10 +166,9 @@ def rows_of(batch: dict[str, Any], data: Any, args: Any) -> list[int | None]:
     lengths = {len(key) - 1 for key in wanted}
     found: list[int | None] = [None] * pairs
     limit = args.max_length
-    columns = data.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]).with_format("arrow")
     start = 0
-    for part in columns.iter(batch_size=SLICE):
-        prompt, chosen, rejected = (pc.list_value_length(part[n]).to_numpy() for n in part.column_names)
+    for part in slices(data, ["prompt_ids", "chosen_ids", "rejected_ids"]):
+        prompt, chosen, rejected = (counts(part[n]) for n in part.column_names)
         for offset in range(len(prompt)):
             both = [int(prompt[offset] + side[offset]) for side in (chosen, rejected)]
             if sum(n if limit is None else min(n, limit) for n in both) not in lengths:

@@ -11,11 +11,17 @@ from transformers.trainer_callback import ExportableState
 
 from align.losses.preference import Pair, PreferenceLoss, log_ratios
 
-from .trl_contract import Scored
+from .scored import Scored
 
 TOKENS = "num_tokens"
 WORK = ("padding", "computed_per_token")  # of the way it was computed, not of the pairs: logged in training only
 Ratio = tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]
+
+
+def saved_state(state: TrainerState, callback: TrainerCallback) -> Any:
+    """What the checkpoint that training resumes from keeps of a callback; None in a new run."""
+    kept: Any = state.stateful_callbacks
+    return kept.get(type(callback).__name__) if state.global_step else None
 
 
 def accuracy(rewards: Pair) -> Float[Tensor, " batch"]:
@@ -105,9 +111,10 @@ class MetricSums(TrainerCallback, ExportableState):
         self._waiting.clear()
         if mode == "eval":  # what is dropped are examples, with all their rows
             blocks = rows.unflatten(0, (self.rows_per_example, -1)).transpose(0, 1).flatten(1)
-            gathered = accelerator.gather_for_metrics(blocks).unflatten(1, (self.rows_per_example, -1)).flatten(0, 1)
+            examples: Any = accelerator.gather_for_metrics(blocks)
+            gathered = examples.unflatten(1, (self.rows_per_example, -1)).flatten(0, 1)
         else:
-            gathered = accelerator.gather(rows.contiguous())
+            gathered: Any = accelerator.gather(rows.contiguous())
         totals = gathered.sum(dim=0).tolist()
         sums = self.train if mode == "train" else self.eval
         for index, name in enumerate(names):
@@ -140,7 +147,7 @@ class MetricSums(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take up the sums of the checkpoint that training resumes from."""
-        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        saved = saved_state(state, self)
         if isinstance(saved, dict):
             self.train = {name: list(pair) for name, pair in saved["attributes"]["train"].items()}
             self.num_tokens = saved["attributes"]["num_tokens"]

@@ -18,7 +18,8 @@ from align.scoring.shared_prefix import (
     unsupported,
 )
 
-from .trl_contract import dropout_off, fast_head
+from .dropout import dropout_off
+from .trl_contract import fast_head
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ class PrefixSharing:
             except Exception as error:
                 kind = "" if isinstance(error, NotEquivalent) else f"{type(error).__name__}: "
                 reason = f"{type(base).__name__}: the first batch, scored both ways, says no: {kind}{error}"
-        refused = torch.tensor([reason is not None], device=accelerator.device)
-        if bool(accelerator.gather(refused).any()) and reason is None:  # pyright: ignore[reportAttributeAccessIssue]
+        refused: Any = accelerator.gather(torch.tensor([reason is not None], device=accelerator.device))
+        if bool(refused.any()) and reason is None:
             reason = "another process cannot"
         if reason is not None and previous is not None:
             restore(base, previous)

@@ -17,11 +17,12 @@ from align.errors import RunError
 from align.runs.checkpoints import check, newest_checkpoint, seal
 
 from .guard import NumericalGuard
+from .trl_contract import TrainerBase
 
 logger = logging.getLogger(__name__)
 
 
-class SafeRuns:
+class SafeRuns(TrainerBase):
     """A Trainer whose checkpoints are whole or passed over. Mixed in before the Trainer.
 
     A checkpoint is sealed with a manifest once it is written (`align.runs.checkpoints`), and older ones are deleted only
@@ -41,7 +42,7 @@ class SafeRuns:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.guard = NumericalGuard(self.args.max_skipped_steps, self)
-        self.add_callback(self.guard)  # type: ignore[attr-defined]
+        self.add_callback(self.guard)
 
     def step_was_skipped(self) -> None:
         """Take back what the trainer has counted of the step. Nothing by default."""
@@ -63,7 +64,7 @@ class SafeRuns:
                     "are not those of an uninterrupted run", resume_from_checkpoint, written, self.accelerator.num_processes,
                 )  # fmt: skip
             self.load_state(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint or None, *args, **kwargs)  # type: ignore[misc]
+        return super().train(resume_from_checkpoint or None, *args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -73,7 +74,7 @@ class SafeRuns:
             if self.accelerator.is_main_process:
                 shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed after this step
             self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            super()._save_checkpoint(model, trial)
             self.save_state(folder)
         except Exception as error:  # torch, safetensors and Python each have their own for a full disk
             failure = error

@@ -1,16 +1,15 @@
 """Everything we assume about TRL 1.16 beyond its documented API, in one place; `tests/trainers/test_trl_contract.py` holds it.
 
 - `DPOTrainer` patches the model's forward so that `fused_lm_head=True` yields `FusedCausalLMOutput`: `log_probs`,
-  `entropy`, `mean_logits`, `is_top1`, each (2B, T-1), zero outside the labels.
+  `entropy`, `mean_logits`, `is_top1`, each (2B, T-1), zero outside the labels; `use_weighting` adds `log_sum_sq_probs`.
 - A batch is [chosen; rejected] on dim 0, with `input_ids`, `attention_mask`, `completion_mask` and, if precomputed,
   `ref_chosen_logps` and `ref_rejected_logps`. Its collator drops every other column, and so does
   `_set_signature_columns_if_needed`, which fills `_signature_columns` once.
-- `use_weighting` makes the fused head yield `log_sum_sq_probs` too.
 - `compute_ref_log_probs(model, batch)` returns summed log-probabilities of the reference; a fresh adapter's reference
   is the base model, a loaded adapter's is a frozen copy named "ref".
 - The patched forward asks `trl.trainer.utils._use_triton(device)` whether to project label positions only; on CPU it
   would project every position, prompts included. It computes the head by `trl.trainer.utils._ChunkedLogProbFunction`.
-- Given `shift_labels` it scores them without shifting, so that a packed row of one's own goes through it.
+- Given `shift_labels` it scores them unshifted, so that a packed row of one's own goes through it.
 - `GRPOTrainer` and `RLOOTrainer` score in `_get_per_token_logps_and_entropies(model, input_ids, attention_mask,
   logits_to_keep, ...)`, which calls the model as above with the last `logits_to_keep` tokens as labels;
   `_entropy_bonus_enabled` says whether GRPO's loss has a gradient through the entropy.
@@ -29,7 +28,7 @@
   when `compute_loss` is overridden, into the logs.
 - `DPOTrainer` precomputes the reference in `_precompute_ref_logps(dataset, name, batch_size)`, called for each data set
   at construction and in `evaluate`, after `hash_module(model)` for its own cache.
-- `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `_metrics` is merged into the logs by `log`.
+- `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `log` merges `_metrics` into the logs.
 - Their prompts come from a `RepeatSampler` with attributes `data_source`, `mini_repeat_count`, `batch_size`,
   `repeat_count`, `shuffle`, `seed`, `num_samples` and `generator`, which draws one permutation an epoch.
 - The Trainer sums losses in `_tr_loss` since step `_globalstep_last_logged`; both start anew before `on_train_begin`.
@@ -38,63 +37,79 @@
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
-from trl import DPOTrainer as TRLDPOTrainer
+from torch import Tensor
 from trl.trainer import dpo_trainer
 from trl.trainer import utils as trl_utils
-from trl.trainer.utils import RepeatSampler
 
 from align.scoring.head import FrozenHead
 
-NOT_FOR_THE_MODEL = frozenset({"completion_mask", "ref_chosen_logps", "ref_rejected_logps"})
-COLUMN = "column."
-"""Prefix of a batch's entries that are data columns; they are for the loss alone."""
+if TYPE_CHECKING:
 
+    class TrainerBase:
+        """What every Trainer has."""
 
-class Scored(NamedTuple):
-    """Per-token statistics of a [chosen; rejected] batch; values outside `mask` mean nothing."""
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def add_callback(self, callback: Any) -> None:
+            """Have it called."""
 
-    token_logps: Float[Tensor, "rows time"]
-    entropy: Float[Tensor, "rows time"]
-    mean_logits: Float[Tensor, "rows time"]
-    is_top1: Bool[Tensor, "rows time"]
-    mask: Bool[Tensor, "rows time"]
-    log_sum_sq_probs: Float[Tensor, "rows time"] | None = None
-    """log Σ p² over the vocabulary, where `use_weighting` asks for it."""
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            """Write one record."""
 
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            """All steps."""
 
-def without_columns(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A batch without its data columns."""
-    return {name: value for name, value in inputs.items() if not name.startswith(COLUMN)}
+        def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+            """Forward and backward pass of a micro-batch."""
+            raise NotImplementedError
 
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any: ...
+        def _prepare_inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
+        def _save_checkpoint(self, model: Any, trial: Any) -> None: ...
 
-def scoring_inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the model gets of a batch, and the labels to score."""
-    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-    kept = without_columns(inputs).items()
-    return {name: value for name, value in kept if name not in NOT_FOR_THE_MODEL} | {"labels": labels}
+    class OnlineBase(TrainerBase):
+        """What GRPO and RLOO trainers have besides."""
 
+        num_generations: int
+        reward_funcs: list[Any]
+        reward_func_names: list[str]
+        reward_weights: Tensor
 
-def score(model: Callable[..., Any], inputs: dict[str, Tensor]) -> tuple[Scored, Any]:
-    """Run the policy (the wrapped model, so that DDP sees the gradients) through TRL's fused head."""
-    mask = inputs["completion_mask"][:, 1:].bool()
-    with fast_head():
-        outputs = model(**scoring_inputs(inputs), use_cache=False, fused_lm_head=True)
-    last = slice(-mask.size(1), None)  # prompt-learning adapters put virtual tokens in front
-    squares = outputs.log_sum_sq_probs
-    return Scored(
-        outputs.log_probs[:, last],
-        outputs.entropy[:, last].detach(),
-        outputs.mean_logits[:, last].detach(),
-        outputs.is_top1[:, last],
-        mask,
-        None if squares is None else squares[:, last].detach(),
-    ), outputs
+        def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor: ...
+        def _generate_and_score_completions(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
+        def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any: ...
+else:
+    TrainerBase = OnlineBase = object
+"""Base of mixins for a checker, so that it knows what `super()` has; at run time they are mixed in before a Trainer."""
+
+_ONLINE = {
+    "_calculate_rewards": "inputs prompts completions completion_ids_list",
+    "_generate_and_score_completions": "inputs",
+    "_get_per_token_logps_and_entropies": "model input_ids attention_mask logits_to_keep ...",
+    "_get_train_sampler": "dataset",
+    "_prepare_inputs": "generation_batch",
+}
+_PAIRS = {"_prepare_dataset": "dataset processing_class args dataset_name"}
+OVERRIDDEN: dict[str, dict[str, str]] = {
+    "Trainer": {
+        "_get_train_sampler": "train_dataset",
+        "_save": "output_dir state_dict",
+        "_save_checkpoint": "model trial",
+        "_set_signature_columns_if_needed": "",
+    },
+    "DPOTrainer": _PAIRS | {"_precompute_ref_logps": "dataset name batch_size"},
+    "GRPOTrainer": _ONLINE,
+    "RLOOTrainer": _ONLINE,
+    "RewardTrainer": _PAIRS,
+    "SFTTrainer": {"_prepare_dataset": "dataset processing_class args packing formatting_func dataset_name"},
+}
+"""Private methods that our trainers override, with the parameters they have; where `...` ends them, there are more."""
+LABELS = frozenset({"_name", "_paper", "_tag_names"})
+"""Private class attributes that ours override, for the model card."""
 
 
 class _Head:
@@ -162,52 +177,6 @@ def no_model_hash() -> Iterator[None]:
         dpo_trainer.hash_module = original
 
 
-@contextlib.contextmanager
-def dropout_off(*models: nn.Module | None) -> Iterator[None]:
-    """Every module in evaluation mode: the reference is deterministic even where the policy has dropout.
-
-    Attention dropout is a function that reads its module's mode, so switching `nn.Dropout` off would not do.
-    """
-    active = [module for model in models if model is not None for module in model.modules() if module.training]
-    for module in active:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in active:
-            module.training = True
-
-
-def reference_logps(trainer: TRLDPOTrainer, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Summed log-probabilities of the reference, from the batch where they are cached, else by a forward pass."""
-    if "ref_chosen_logps" in inputs:
-        return inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
-    model = trainer.model if trainer.ref_model is None else trainer.ref_model
-    with torch.no_grad():
-        chosen, rejected = trainer.compute_ref_log_probs(model, inputs)
-    return chosen, rejected
-
-
-class OrderByEpoch(RepeatSampler):
-    """TRL's order of prompts, epoch by epoch the same whether or not the run was resumed in between.
-
-    TRL's generator goes on from epoch to epoch, so that a resumed run begins with the order of the first again.
-    """
-
-    @classmethod
-    def of(cls, sampler: RepeatSampler) -> "OrderByEpoch":
-        """The same sampler, but for that."""
-        names = ("data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed")
-        return cls(**{name: getattr(sampler, name) for name in names})
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called at the beginning of each epoch, more than once."""
-        if self.shuffle:
-            self.generator.manual_seed(self.seed)
-            for _ in range(epoch):
-                torch.randperm(self.num_samples, generator=self.generator)
-
-
 def generation_state(trainer: Any) -> dict[str, Any]:
     """What GRPO and RLOO keep between steps and no checkpoint of TRL's holds: tensors, numbers and lists of them."""
     metrics = {name: list(values) for name, values in trainer._metrics["train"].items()}
@@ -228,6 +197,70 @@ def set_logging_window(trainer: Any, window: dict[str, Any]) -> None:
     trainer._globalstep_last_logged = window["since"]
 
 
-def last_generated(trainer: Any) -> dict[str, Any]:
-    """The part of the generation batch that the last training step learnt from."""
-    return trainer._buffered_inputs[(trainer._step - 1) % trainer.args.steps_per_generation]
+def micro_batch(trainer: Any, *, ago: int) -> dict[str, Any]:
+    """The part of the generation batch that the training step learns from: the coming one, or the last, 1 ago."""
+    return trainer._buffered_inputs[(trainer._step - ago) % trainer.args.steps_per_generation]
+
+
+def generated(trainer: Any) -> list[dict[str, Any]] | None:
+    """The micro-batches of the generation batch; a list of its own for each."""
+    return trainer._buffered_inputs
+
+
+def entropy_is_learnt(trainer: Any) -> bool:
+    """Whether the loss has a gradient through the entropy."""
+    return getattr(trainer, "_entropy_bonus_enabled", False)
+
+
+def generations(trainer: Any) -> int:
+    """How many generation batches have been learnt from."""
+    return trainer._step // (trainer.args.steps_per_generation * trainer.args.num_iterations)
+
+
+def logged(trainer: Any, mode: str) -> dict[str, list[Any]]:
+    """Metrics of `train` or `eval` by name, whose means are logged next; a new name begins with an empty list."""
+    return trainer._metrics[mode]
+
+
+def show_advantages(trainer: Any, advantages: list[float]) -> None:
+    """Put advantages in the place of the last ones in the table of completions."""
+    shown = trainer._logs["advantages"]
+    for _ in advantages:
+        shown.pop()
+    shown.extend(advantages)
+
+
+def policy_loss(trainer: Any, batch: dict[str, Any]) -> Tensor:
+    """The loss of GRPO or RLOO on a micro-batch, which it adds to the logged metrics."""
+    return trainer._compute_loss(trainer.model, batch)
+
+
+@contextlib.contextmanager
+def metrics_aside(trainer: Any) -> Iterator[None]:
+    """What the loss logs meanwhile is thrown away: these passes are no training."""
+    kept, trainer._metrics = trainer._metrics, {"train": defaultdict(list), "eval": defaultdict(list)}
+    try:
+        yield
+    finally:
+        trainer._metrics = kept
+
+
+def on_device(trainer: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """A collated batch as the trainer hands it to its loss."""
+    return trainer._prepare_inputs(batch)
+
+
+def keep_columns(trainer: Any, names: Sequence[str]) -> None:
+    """Leave these columns in the data, too."""
+    trainer._signature_columns = list(dict.fromkeys([*trainer._signature_columns, *names]))
+
+
+def has_images(trainer: Any) -> bool:
+    """Whether the training set has images."""
+    return trainer._is_vision_dataset
+
+
+def default_output_dir(trainer: Any, model: Any) -> str:
+    """As TRL names it: after the model and the method."""
+    name = model if isinstance(model, str) else model.config._name_or_path
+    return f"{name.rstrip('/').split('/')[-1]}-{trainer._name}"

@@ -118,7 +118,7 @@ def test_halves_are_inner_products_across_the_halves_of_the_prompts(tmp_path):
 
 
 def test_the_gram_of_advantages_needs_no_backward_pass(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.trainers.online.multi_objective.grams", None)
+    monkeypatch.setattr("align.trainers.online.objectives.grams", None)
     rule = Told([1 / 3] * 3)
     trainer = dynamic(*GRPO, tmp_path, rule=rule, gram="advantages", max_steps=1)
     oracle = Oracle(trainer)

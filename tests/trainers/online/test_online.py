@@ -13,7 +13,7 @@ from trl.trainer.utils import RepeatSampler
 
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from align.scoring import shared_prefix
-from align.trainers.shared.trl_contract import OrderByEpoch
+from align.trainers.online.prompt_order import OrderByEpoch
 
 CASES = {"grpo": (GRPOTrainer, GRPOConfig, TRLGRPOTrainer, TRLGRPOConfig), "rloo": (RLOOTrainer, RLOOConfig, TRLRLOOTrainer, TRLRLOOConfig)}  # fmt: skip
 

@@ -1,0 +1,66 @@
+"""A batch of pairs, scored by policy and reference through TRL's fused head."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from trl import DPOTrainer as TRLDPOTrainer
+
+from .trl_contract import fast_head
+
+NOT_FOR_THE_MODEL = frozenset({"completion_mask", "ref_chosen_logps", "ref_rejected_logps"})
+COLUMN = "column."
+"""Prefix of a batch's entries that are data columns; they are for the loss alone."""
+
+
+class Scored(NamedTuple):
+    """Per-token statistics of a [chosen; rejected] batch; values outside `mask` mean nothing."""
+
+    token_logps: Float[Tensor, "rows time"]
+    entropy: Float[Tensor, "rows time"]
+    mean_logits: Float[Tensor, "rows time"]
+    is_top1: Bool[Tensor, "rows time"]
+    mask: Bool[Tensor, "rows time"]
+    log_sum_sq_probs: Float[Tensor, "rows time"] | None = None
+    """log Σ p² over the vocabulary, where `use_weighting` asks for it."""
+
+
+def without_columns(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch without its data columns."""
+    return {name: value for name, value in inputs.items() if not name.startswith(COLUMN)}
+
+
+def scoring_inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the model gets of a batch, and the labels to score."""
+    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+    kept = without_columns(inputs).items()
+    return {name: value for name, value in kept if name not in NOT_FOR_THE_MODEL} | {"labels": labels}
+
+
+def score(model: Callable[..., Any], inputs: dict[str, Tensor]) -> tuple[Scored, Any]:
+    """Run the policy (the wrapped model, so that DDP sees the gradients) through TRL's fused head."""
+    mask = inputs["completion_mask"][:, 1:].bool()
+    with fast_head():
+        outputs = model(**scoring_inputs(inputs), use_cache=False, fused_lm_head=True)
+    last = slice(-mask.size(1), None)  # prompt-learning adapters put virtual tokens in front
+    squares = outputs.log_sum_sq_probs
+    return Scored(
+        outputs.log_probs[:, last],
+        outputs.entropy[:, last].detach(),
+        outputs.mean_logits[:, last].detach(),
+        outputs.is_top1[:, last],
+        mask,
+        None if squares is None else squares[:, last].detach(),
+    ), outputs
+
+
+def reference_logps(trainer: TRLDPOTrainer, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Summed log-probabilities of the reference, from the batch where they are cached, else by a forward pass."""
+    if "ref_chosen_logps" in inputs:
+        return inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
+    model = trainer.model if trainer.ref_model is None else trainer.ref_model
+    with torch.no_grad():
+        chosen, rejected = trainer.compute_ref_log_probs(model, inputs)
+    return chosen, rejected

@@ -1,0 +1,22 @@
+"""The training data as Arrow tables, a slice at a time: few rows are Python objects together."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset
+from jaxtyping import Int
+
+SLICE = 10_000
+"""Rows of a slice."""
+
+
+def slices(data: Dataset, columns: Sequence[str]) -> Iterator[Any]:
+    """These columns of the data, as tables whose columns are found by name."""
+    return data.select_columns(list(columns)).with_format("arrow").iter(batch_size=SLICE)
+
+
+def counts(column: Any) -> Int[np.ndarray, " rows"]:
+    """How many items each list of a column has."""
+    return pc.call_function("list_value_length", [column]).to_numpy()

@@ -1,5 +1,6 @@
 # Two commands: `make quickstart` and `make test`. Everything lives in .venv, .cache and runs, all git-ignored.
-PYTHON ?= python3.11
+# The first of these on PATH; 3.11 is what was tested.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13,$(if $(shell command -v $(name)),$(name))))
 VENV := .venv
 BIN := $(VENV)/bin
 export ALIGNKIT_CACHE ?= $(CURDIR)/.cache
@@ -12,6 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 setup: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no python3.11, python3.12 or python3.13 on PATH: install one, or make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on -c constraints.txt torch
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on -c constraints.txt -e '.[dev]'
@@ -39,7 +41,7 @@ test-all: $(VENV)/.quant
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 mutants: setup
 	$(BIN)/python scripts/mutate.py

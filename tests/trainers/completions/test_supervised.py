@@ -71,7 +71,8 @@ def test_packed_rows_give_the_loss_of_trl(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_accumulation_changes_nothing(tmp_path, name):
     """Nine rows: the second step of each epoch has one row."""
-    shared = {"objective": small.OBJECTIVES[name], "data": small.rows(9)}
+    # Adam divides by gradients that are nearly zero, whose rounding differs between processors
+    shared = {"objective": small.OBJECTIVES[name], "data": small.rows(9), "adam_epsilon": 1e-6}
     whole = trained(tmp_path / "whole", per_device_train_batch_size=8, **shared)
     cut = trained(tmp_path / "cut", per_device_train_batch_size=2, gradient_accumulation_steps=4, **shared)
     same_weights(cut, whole)

@@ -33,7 +33,8 @@ def trained(cls, config, tmp_path, **kw):
 
 @pytest.mark.parametrize("precompute", [False, True])
 def test_five_dpo_steps_equal_trl(tmp_path, trl_head, precompute):
-    kw = {"precompute_ref_log_probs": precompute}
+    # Adam divides by gradients that are nearly zero, whose rounding differs between processors
+    kw = {"precompute_ref_log_probs": precompute, "adam_epsilon": 1e-6}
     ours = trained(DPOTrainer, DPOConfig, tmp_path / "a", **kw, **PADDED)
     theirs = trained(TRLDPOTrainer, TRLDPOConfig, tmp_path / "b", **kw)
     # precomputed values come from batches of other pairs, padded to other lengths

@@ -129,7 +129,7 @@ def _compare(argv: Sequence[str]) -> int:
     """Evaluate several runs, or files of responses, and compare every pair, corrected for how many pairs there are."""
     from eval.__main__ import main as evaluate  # noqa: PLC0415 - as above
 
-    return evaluate(argv, compare=True)
+    return evaluate(argv, compare=True, prog="alignkit compare")
 
 
 def _verify(argv: Sequence[str]) -> int:

@@ -15,10 +15,10 @@ from accelerate import PartialState
 from peft import PeftModel
 from transformers import set_seed
 
-from align.errors import quiet_upstream
+from align.errors import USER_ERRORS, quiet_upstream
 from align.models import loading as models
 from align.models.preference_model import load_preference_base
-from align.recipe.loading import Recipe, RecipeError, load_recipe
+from align.recipe.loading import Recipe, load_recipe
 from align.rewards.load import columns_of
 from align.runs.checkpoints import check, checkpoint_to_resume
 from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, MetricsFile, claimed, data_digest, environment
@@ -264,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finished = run(
             options.recipe, options.overrides, resume=options.resume, overwrite=options.overwrite, allow=options.allow
         )
-    except (RecipeError, DataError, RunError, OSError) as error:
+    except USER_ERRORS as error:
         print(f"{error}", file=sys.stderr)  # noqa: T201 - the command line's own message
         return 2
     if finished.trainer.is_world_process_zero():

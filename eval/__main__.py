@@ -7,10 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from align.data import DataError
-from align.errors import RunError, quiet_upstream
+from align.errors import USER_ERRORS, RunError, quiet_upstream
 from align.files import write_text
-from align.recipe.loading import RecipeError, load_recipe
+from align.recipe.loading import load_recipe
 from align.runs.directory import METRICS_FILE, RECIPE_FILE, read_metrics
 from align.sampling.vllm_engine import VLLM, check_vllm
 from eval.answers.files import is_responses, read_responses
@@ -43,7 +42,6 @@ class Wanted(NamedTuple):
 def arguments(*, compare: bool = False, prog: str = "python -m eval") -> argparse.ArgumentParser:
     """The command line; that of `alignkit compare` differs in nothing but its texts."""
     about = "Compare runs with each other: every pair, corrected for how many pairs there are." if compare else __doc__
-    prog = "alignkit compare" if compare else prog
     parser = argparse.ArgumentParser(prog=prog, description=about, allow_abbrev=False)
     parser.add_argument(
         "runs",
@@ -87,7 +85,7 @@ def main(argv: Sequence[str] | None = None, *, compare: bool = False, prog: str 
         report, page = report_on(
             Wanted(names, options.recipe, overrides, options.allow, options.out, compare, ref, options.vllm)
         )
-    except (RunError, RecipeError, DataError, OSError, ImportError) as error:
+    except (*USER_ERRORS, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
     tables = "\n\n".join(filter(None, (table(report), judge_tables(report), comparison_table(report))))

@@ -27,7 +27,7 @@ from eval.pairs.logps import Sequences, completion_logps, pair_ids, reference_st
 from eval.pairs.ranking import PairScores, ranking_estimates, rankings
 from eval.report.assemble import Prepared, add_prompt_set, measure_answers, prepare
 from eval.report.results import Report
-from eval.statistics.comparisons import comparisons
+from eval.statistics.comparisons import comparisons, prompt_labels
 from eval.statistics.intervals import paired_difference, rng_of_report
 from eval.statistics.names import REF
 
@@ -91,15 +91,7 @@ def evaluate(
     }
     for name, dataset in sets.items() if subject.recipe.rows == "pairs" else ():
         chosen = dataset.select(range(min(len(dataset), config.pairs or len(dataset))))
-        if len(chosen) < 2:
-            raise RunError(
-                f"{name}: an interval needs at least 2 pairs, got {len(chosen)}; see data.eval and eval.pairs"
-            )
-        if len(set(_labels(chosen).tolist())) < 2:
-            raise RunError(
-                f"{name}: an interval needs pairs of at least 2 different prompts, got {len(chosen)} pairs of one; see "
-                "data.eval and eval.pairs"
-            )
+        _check_enough(name, chosen)
         chosen = _rank(report, name, chosen, [subject, *others])
         if compare:
             correct = {who: rankings(scores)["implicit_reward"] for who, scores in report.pairs[name].items()}
@@ -134,16 +126,11 @@ def _check_together(subject: Subject, others: Sequence[Subject], *, compare: boo
             )
 
 
-def _labels(pairs: Dataset) -> np.ndarray:
-    """The prompt of each pair, as a text."""
-    return np.array([json.dumps(prompt) for prompt in pairs["prompt"]])
-
-
 def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) -> Dataset:
     """Score the pairs that fit the models' context; returns these."""
     first = subjects[0]
     pairs, both = _within_context(report, name, pairs, subjects)
-    prompts = _labels(pairs)
+    prompts = prompt_labels(pairs["prompt"])
     tokens = [pair[side] for side in (0, 1) for pair in both]
     lengths = np.array([len(completion) for _, completion in tokens], dtype=float)
 
@@ -191,11 +178,22 @@ def _within_context(
     if len(kept) == len(both):
         return pairs, both
     told = f"{len(both) - len(kept)} of {len(both)} pairs left out: longer than the model's context of {context} tokens"
-    if len(kept) < 2:
-        raise RunError(f"{name}: {told}; an interval needs at least 2 pairs: name shorter ones in data.eval")
+    fitting = pairs.select(kept)
+    _check_enough(f"{name}: {told}", fitting)
     logger.warning("%s: %s", name, told)
     report.left_out[name] = told
-    return pairs.select(kept), [both[i] for i in kept]
+    return fitting, [both[i] for i in kept]
+
+
+def _check_enough(where: str, pairs: Dataset) -> None:
+    """Raise RunError unless there are pairs of two prompts, without which no figure has an interval."""
+    if len(pairs) < 2:
+        raise RunError(f"{where}: an interval needs at least 2 pairs, got {len(pairs)}; see data.eval and eval.pairs")
+    if len(set(prompt_labels(pairs["prompt"]).tolist())) < 2:
+        raise RunError(
+            f"{where}: an interval needs pairs of at least 2 different prompts, got {len(pairs)} pairs of one; see "
+            "data.eval and eval.pairs"
+        )
 
 
 def _answer(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from align.data import DataError, DataSource, load_data
+from align.data import DataSource, load_data
 from align.data.audit.duplicates import refuse_damaged
 from align.data.audit.lengths import Lengths, draw_lengths, lengths_note, summary
 from align.data.audit.pairs import audit_pairs, audit_sets
@@ -21,10 +21,10 @@ from align.data.audit.tokens import inspect_tokens
 from align.data.loading import read
 from align.data.rows.normalise import ROW, normalise
 from align.data.split import hold_out
-from align.errors import RunError
+from align.errors import USER_ERRORS, RunError
 from align.files import write_text
 from align.findings import Finding, printable
-from align.recipe.loading import Recipe, RecipeError, load_recipe
+from align.recipe.loading import Recipe, load_recipe
 
 from .environment import Machine, accelerate_file, inspect_machine, inspect_versions
 from .model import read_model
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
             report, deep = _run(options)
-    except (RecipeError, DataError, RunError, OSError) as error:
+    except USER_ERRORS as error:
         if not options.json:
             raise
         _print(json.dumps({"error": str(error)}, indent=2, ensure_ascii=False))

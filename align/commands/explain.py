@@ -20,7 +20,7 @@ from align.recipe.elsewhere import ELSEWHERE
 from align.recipe.sections import EvalConfig, Expectation, Generate, JudgeConfig, PromptSet, RefConfig
 from align.rewards import REWARDS
 from align.strict.fields import nearest
-from align.weighting.rules import RULES
+from align.weighting.rules import REQUIRED, RULES, rule_options
 
 from .methods import method_row
 
@@ -38,6 +38,7 @@ SECTIONS: dict[str, type] = {
     "expect.NAME": Expectation,
 }
 """Sections of a recipe that are dataclasses; `train` is the configuration of the method."""
+MUST_BE_GIVEN = "must be given"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -82,24 +83,26 @@ def _things(name: str) -> Iterator[str]:
             + (f", with {METHODS[name].preset}" if METHODS[name].preset else "")
             + f"\n  example: alignkit train {row['recipe']}\n"
         )
-    for kind, table in (("reward", REWARDS), ("weighting rule", RULES)):
-        if name in table:
-            yield f"{kind} {name}: {_about(table[name])}\n{_options(table[name])}"
+    if name in REWARDS:
+        reward = REWARDS[name]
+        fields = dataclasses.fields(reward) if dataclasses.is_dataclass(reward) else ()
+        yield f"reward {name}: {_about(reward)}\n" + "".join(f"  {f.name}: {_default_of(f)}\n" for f in fields)
+    if name in RULES:
+        options = rule_options(name).items()
+        told = (f"  {key}: {MUST_BE_GIVEN if value is REQUIRED else f'default {value!r}'}\n" for key, value in options)
+        yield f"weighting rule {name}: {_about(RULES[name])}\n" + "".join(told)
 
 
 def _about(thing: Any) -> str:
-    thing = getattr(thing, "make", thing)
     text = inspect.getdoc(thing) or "no description"
     return text.split("\n\n")[0].replace("\n", " ")
 
 
-def _options(thing: Any) -> str:
-    try:
-        parameters = list(inspect.signature(thing).parameters.values())
-    except (TypeError, ValueError):
-        return ""
-    named = [p for p in parameters if p.default is not p.empty]
-    return "".join(f"  {p.name}: default {p.default!r}\n" for p in named)
+def _default_of(field: Any) -> str:
+    """`default VALUE`, or that there is none."""
+    if field.default is not dataclasses.MISSING:
+        return f"default {field.default!r}"
+    return MUST_BE_GIVEN if field.default_factory is dataclasses.MISSING else f"default {field.default_factory()!r}"
 
 
 def _keys(name: str, method: str | None) -> Iterator[str]:
@@ -134,25 +137,23 @@ def _owner(cls: type, key: str) -> type:
 
 
 def _paragraph(where: str, cls: type, field: Any, owner: type) -> str:
-    default = field.default
-    if default is dataclasses.MISSING:
-        made = field.default_factory is not dataclasses.MISSING
-        default = field.default_factory() if made else "none; must be given"
+    default = _default_of(field)
+    value = "VALUE" if default == MUST_BE_GIVEN else default.removeprefix("default ")
     origin = owner.__module__.partition(".")[0]
-    kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+    kind = field.type.__name__ if type(field.type) is type else field.type
     about = inspect.getdoc(owner) if origin in ("align", "peft") else None  # where a field has no line of its own
     meaning = field.metadata.get("help") or _text_below(owner, field.name) or about or "no description"
     lines = [
         f"{where}.{field.name} ({cls.__name__})",
-        f"  type: {kind if '[' not in str(field.type) else field.type}",
-        f"  default: {default!r}" if default != "none; must be given" else f"  default: {default}",
+        f"  type: {kind}",
+        f"  {default.replace('default ', 'default: ', 1)}",
         *textwrap.wrap(
             " ".join(str(meaning).split()), 110, initial_indent="  meaning: ", subsequent_indent="    ",
         ),
         f"  from: {'alignkit' if origin == 'align' else origin}, {owner.__module__}.{owner.__name__}",
-        f"  example: {where}.{field.name}={default!r}" if default != "none; must be given" else "",
+        f"  example: {where}.{field.name}={value}",
     ]  # fmt: skip
-    return "\n".join(filter(None, lines)) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _text_below(owner: type, key: str) -> str | None:

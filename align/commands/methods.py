@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from align.methods import METHODS
 from align.recipe.shipped import shipped_recipes
@@ -37,14 +38,20 @@ def method_row(name: str) -> dict[str, str | None]:
 
 def recipe_for(name: str) -> str:
     """A shipped recipe of the method, the smallest if there are several; else one of its family with `method=NAME`."""
-    found = {
-        recipe: match[1]
-        for recipe, path in shipped_recipes().items()
-        if (match := METHOD_LINE.search(path.read_text(encoding="utf-8")))
-    }
+    found = _methods_of_recipes()
     by_size = sorted(found, key=lambda recipe: ("tiny" not in recipe, recipe))
     own = [recipe for recipe in by_size if found[recipe] == name]
     if own:
         return own[0]
     family = [r for r in by_size if METHODS[found[r]].config is METHODS[name].config and METHODS[found[r]].preset]
     return " ".join([family[0], f"method={name}", *NEEDED.get(name, ())])
+
+
+@cache
+def _methods_of_recipes() -> dict[str, str]:
+    """The method of each shipped recipe that names one itself."""
+    return {
+        recipe: match[1]
+        for recipe, path in shipped_recipes().items()
+        if (match := METHOD_LINE.search(path.read_text(encoding="utf-8")))
+    }

@@ -52,7 +52,7 @@ class RLOOConfig(OnlineConfig, TRLRLOOConfig):
 
 
 @dataclass
-class DynamicConfig:
+class DynamicConfig(OnlineConfig):
     """What the configurations of trainers with several objectives share. Mixed in before TRL's.
 
     Raises:
@@ -102,10 +102,6 @@ class DynamicConfig:
 
     def _trl_checks(self) -> None:
         super().__post_init__()  # type: ignore[misc]
-
-    @property
-    def _of_trl(self) -> Any:
-        return self
 
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""

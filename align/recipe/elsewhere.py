@@ -19,7 +19,6 @@ ELSEWHERE: dict[str, str] = {
     "nash_md": "samples its own pairs; no method here does; on pairs with preferences, `dno`",
     "xpo": "samples its own pairs; no method here does; its divergence offline: `fdpo` with chi_squared_kl",
     "chipo": "is `fdpo` with divergence chi_squared_kl",
-    "xpo_offline": "is `fdpo` with divergence chi_squared_kl",
     "grpo": "on one reward or several is `dynamic_grpo`, with weighting: fixed for constant weights",
     "rloo": "on one reward or several is `dynamic_rloo`, with weighting: fixed for constant weights",
     "ppo": "needs a value model, which is not here; nearest: `dynamic_grpo`, `reinforce`",

@@ -116,6 +116,11 @@ def sign_flip_p_values(
     return (1 + as_far) / (1 + resamples)
 
 
+def prompt_labels(prompts: Sequence[Any]) -> Shaped[np.ndarray, " items"]:
+    """Each prompt as a text, by which items of one prompt are known to belong together."""
+    return np.array([json.dumps(prompt) for prompt in prompts])
+
+
 def comparisons(
     name: str, scores: Mapping[str, Float[np.ndarray, " items"]], prompts: Sequence[Any]
 ) -> list[Comparison]:
@@ -129,7 +134,7 @@ def comparisons(
     Raises:
         RunError: If all items have one prompt.
     """
-    labels = np.array([json.dumps(prompt) for prompt in prompts])
+    labels = prompt_labels(prompts)
     if len(set(labels.tolist())) < 2:
         raise RunError(f"{name}: comparing runs needs at least 2 different prompts, got {len(set(labels.tolist()))}")
     return compare_runs(scores, rng=rng_of_report(), clusters=labels)

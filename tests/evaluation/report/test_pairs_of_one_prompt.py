@@ -53,3 +53,9 @@ def test_one_prompt_has_no_interval(tmp_path):
         RunError, match="test: an interval needs pairs of at least 2 different prompts, got 3 pairs of one"
     ):
         evaluated(tmp_path, ["a film"] * 3)
+
+
+def test_nor_has_one_that_is_left_when_others_are_too_long(tmp_path):
+    told = "1 of 3 pairs left out.*an interval needs pairs of at least 2 different prompts, got 2 pairs of one"
+    with pytest.raises(RunError, match=told):
+        evaluated(tmp_path, ["a film", "a film", "word " * 2000])

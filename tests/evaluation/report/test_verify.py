@@ -52,7 +52,7 @@ def run(home, tmp_path):
 def training(monkeypatch):
     """What would have been trained."""
     begun = []
-    monkeypatch.setattr(cli.train, "run", lambda recipe, **kw: begun.append(kw))
+    monkeypatch.setattr("align.train.run", lambda recipe, **kw: begun.append(kw))
     return begun
 
 

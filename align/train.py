@@ -17,6 +17,7 @@ from transformers import set_seed
 
 from align.errors import USER_ERRORS, quiet_upstream
 from align.models import loading as models
+from align.models.identity import different, model_identity, same_identity
 from align.models.preference_model import load_preference_base
 from align.recipe.loading import Recipe, load_recipe
 from align.rewards.load import columns_of
@@ -172,11 +173,9 @@ def reference_identity(recipe: Recipe, policy: Any, ref_model: Any) -> dict[str,
     identity: dict[str, Any] = {
         "kind": recipe.ref.kind,
         "model": recipe.ref.path if recipe.ref.kind == "model" else recipe.model.model_name_or_path,
-        "digest": models.weights_digest(model),
+        **model_identity(model),
     }
-    if recipe.ref.kind == "adapter":
-        identity |= {"adapter": recipe.ref.path, "adapter_digest": models.weights_digest(policy, only="lora_")}
-    return identity
+    return identity | ({"adapter": recipe.ref.path} if recipe.ref.kind == "adapter" else {})
 
 
 def _same_reference(path: Path, ref: dict[str, Any], checkpoint: Path) -> None:
@@ -184,17 +183,17 @@ def _same_reference(path: Path, ref: dict[str, Any], checkpoint: Path) -> None:
     if (path / ENV_FILE).is_file():
         known.append(json.loads((path / ENV_FILE).read_text(encoding="utf-8"))["ref"])
     for recorded in known:
-        if recorded is not None and not same_reference(recorded, ref):
+        if recorded is not None and not same_identity(recorded, ref):
             raise RunError(
                 f"{path}: the run started with another reference ({recorded['kind']} {recorded['model']}, "
-                f"{recorded['digest'][:12]}) than the recipe now gives ({ref['kind']} {ref['model']}, {ref['digest'][:12]}); "
+                f"{recorded['digest'][:12]}) than the recipe now gives ({ref['kind']} {ref['model']}, {ref['digest'][:12]}){_difference(recorded, ref)}; "
                 "restore it, or start a new run in another train.output_dir"
             )
 
 
-def same_reference(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two identities have the same kind and weights; names may differ."""
-    return all(one.get(key) == other.get(key) for key in ("kind", "digest", "adapter_digest"))
+def _difference(recorded: dict[str, Any], ref: dict[str, Any]) -> str:
+    found = different(recorded, ref)
+    return f", which differs in {' and '.join(found)}" if found else ""
 
 
 def _save(trainer: Any, recipe: Recipe, path: Path) -> None:

@@ -11,7 +11,8 @@ from trl import ModelConfig
 
 from align.errors import RunError
 from align.methods import METHODS
-from align.models.loading import another_model, load_model, load_tokenizer, weights_digest
+from align.models.identity import different, model_identity
+from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.use import Use
 from align.recipe.loading import Recipe, load_recipe
 from align.runs.checkpoints import MANIFEST, manifest
@@ -55,17 +56,16 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
     recipe = load_recipe(recipe_name or run / RECIPE_FILE, overrides)
     policy, reference = _models(run, recipe) if is_run else _any_model(name, recipe)
     with reference() as model:
-        found = {"digest": weights_digest(model)}
-        if recipe.ref.kind == "adapter":
-            found["adapter_digest"] = weights_digest(model, only="lora_")
+        found = model_identity(model)
     recorded = _recorded_reference(run)
     on_purpose = any(override.startswith(("ref.", "model.")) for override in overrides)
-    for key, digest in found.items():
-        if recorded.get(key, digest) != digest and not on_purpose:
-            raise RunError(
-                f"{name}: trained against another reference ({recorded['model']}, {key} {recorded[key][:12]}) than is "
-                f"loaded now ({digest[:12]}); restore it, or name another on purpose with ref.kind=... ref.path=..."
-            )
+    changed = different(recorded, found)
+    if changed and not on_purpose:
+        raise RunError(
+            f"{name}: trained against another reference ({recorded['model']}, {recorded['digest'][:12]}) than is loaded now "
+            f"({found['digest'][:12]}), which differs in {' and '.join(changed)}; restore it, or name another on purpose "
+            "with ref.kind=... ref.path=..."
+        )
     tokenizer = load_tokenizer(recipe.model)
     return Subject(run.name if is_run else name, recipe, tokenizer, policy, reference, "+".join(found.values()))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from align.errors import RunError
 from align.files import write_text
+from align.models.identity import same_identity
 from align.runs.directory import REFERENCE_FILE
 
 from .adapters import Adapter, load_adapter_factors, save_merged, soup, stock
@@ -40,7 +41,7 @@ def check_mergeable(adapters: Sequence[Adapter]) -> str:
     for other in adapters[1:]:
         if other.factors.keys() != first.factors.keys() or _shapes(other) != _shapes(first):
             raise RunError(f"{other.path}: adapts other modules than {first.path}; merge adapters of one lora section")
-        if _base(other) != _base(first):
+        if not _same_base(other, first):
             raise RunError(
                 f"{other.path}: of another base or reference ({_shown(other)}) than {first.path} ({_shown(first)}); a soup "
                 "needs one base"
@@ -136,11 +137,11 @@ def _shapes(adapter: Adapter) -> list[tuple[int, int]]:
     return [(b.shape[0], a.shape[1]) for _, (a, b) in sorted(adapter.factors.items())]
 
 
-def _base(adapter: Adapter) -> tuple[Any, ...]:
-    """What `align.train.same_reference` compares; the base's name where no digest is one of the base."""
-    reference, name = adapter.reference or {}, adapter.config.base_model_name_or_path
-    known = tuple(reference.get(key) for key in ("kind", "digest", "adapter_digest"))
-    return known if reference.get("kind") in ("base", "adapter") else (*known, name)
+def _same_base(one: Adapter, other: Adapter) -> bool:
+    """Whether two adapters belong to one base; its name decides where no digest is one of the base."""
+    mine, theirs = one.reference or {}, other.reference or {}
+    names = [adapter.config.base_model_name_or_path for adapter in (one, other)]
+    return same_identity(mine, theirs) and (mine.get("kind") in ("base", "adapter") or names[0] == names[1])
 
 
 def _shown(adapter: Adapter) -> str:

@@ -259,22 +259,6 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, traina
             raise RunError(f"{path}: the adapter cannot be put on this model ({_first_line(error)})") from error
 
 
-def weights_digest(model: torch.nn.Module, *, only: str = "") -> str:
-    """sha256 over names, shapes, dtypes and bytes of the weights whose name contains `only`.
-
-    LoRA weights are left out unless `only` asks for them, so that the digest of a policy's base is the digest of its
-    reference. Nothing is upcast or copied beyond one tensor at a time.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if (only not in name) if only else ("lora_" in name):
-            continue
-        plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-        digest.update(f"{plain}|{tuple(tensor.shape)}|{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def base_model_of(adapter: str | Path) -> str:
     """The base model that an adapter folder names."""
     return str(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path)

@@ -15,7 +15,7 @@ from align.models.use import Use
 from align.recipe.loading import Generate
 
 from .generate import Answer, Decoding, Engine, generate
-from .store import stored_answers
+from .store import FORMAT, stored_answers
 from .vllm_engine import LOG_FILE, VLLM
 
 LONGEST_NAME = 60
@@ -69,5 +69,5 @@ def answers_file(name: str, decoding: Decoding, engine: dict[str, str] | None = 
     to be changed, so that none share a file.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[-LONGEST_NAME:].lstrip(".-") or "_"
-    identity = [vars(decoding), None if safe == name else name, *([engine] if engine else [])]
+    identity = [FORMAT, vars(decoding), None if safe == name else name, *([engine] if engine else [])]
     return f"{safe}-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]}.jsonl"

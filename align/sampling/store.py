@@ -17,22 +17,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from align.data.prompts import Prompt
 from align.errors import RunError
-from align.models.loading import weights_digest
+from align.models.identity import model_identity, text_identity
 from align.models.use import Model
 from align.scoring.completions import prompt_ids
 
 from .generate import Answer, Decoding, Engine, Job, answer_of, sampled_batches
 
-FORMAT = "alignkit answers 1"
+FORMAT = "alignkit answers 2"
 CHECKSUM = "check"
-NOT_IDENTITY = ("_name_or_path", "transformers_version")
 Key = tuple[str, int]
 
 
@@ -136,41 +133,18 @@ def answer_settings(
     model: Model, tokenizer: PreTrainedTokenizerBase, decoding: Decoding, engine: Engine | None = None
 ) -> dict[str, Any]:
     """What determines the answer to a prompt, besides rounding: the first line of a file."""
-    template = tokenizer.chat_template
     return {
         "format": FORMAT,
         "decoding": vars(decoding),
         **({} if engine is None else {"engine": engine.identity}),
-        "template_sha256": _digest(template) if template else None,
-        "tokenizer_sha256": tokenizer_digest(tokenizer),
-        "model_sha256": model_digest(model),
+        **text_identity(tokenizer),
+        "model_sha256": _digest(model_identity(model)),
     }
 
 
 def prompt_digest(prompt: Prompt) -> str:
     """Digest of a prompt as it is given, before the chat template."""
     return _digest(prompt)
-
-
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest of how a tokenizer cuts texts, and of its special tokens. Truncation and padding belong to a call."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
-    rules = {name: value for name, value in rules.items() if name not in ("truncation", "padding")}
-    return _digest([rules, tokenizer.special_tokens_map, tokenizer.eos_token_id, tokenizer.pad_token_id])
-
-
-def model_digest(model: Model) -> str:
-    """Digest of a model's weights and configuration, and of the adapters that are on, with their scales."""
-    config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_IDENTITY}
-    scales = {}
-    if isinstance(model, PeftModel):
-        for name, module in model.named_modules():
-            if isinstance(module, BaseTunerLayer) and not module.disable_adapters:
-                every = getattr(module, "scaling", {})
-                scales[name] = {adapter: every.get(adapter) for adapter in module.active_adapters}
-    adapters = weights_digest(model, only="lora_") if scales else None
-    return _digest([weights_digest(model), config, adapters, scales])
 
 
 def _check_settings(found: dict[str, Any], expected: dict[str, Any], path: Path) -> None:

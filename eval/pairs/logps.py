@@ -8,6 +8,7 @@ from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
 from align.data.prompts import Prompt
+from align.models.identity import log_probability_identity
 from align.scoring import completions
 from align.scoring.completions import Sequences, completion_logps
 from align.scoring.reference_store import ReferenceStore, sequence_key
@@ -55,16 +56,7 @@ def shortest_context(subjects: Sequence[Subject]) -> int | None:
 def reference_store(subject: Subject) -> ReferenceStore:
     """Where the log-probabilities of a subject's reference are kept, so that comparing runs scores it once."""
     with subject.reference() as model:
-        return ReferenceStore(
-            {
-                "weights": subject.ref_digest,
-                "dtype": str(model.dtype),
-                "mixed_precision": "no",
-                "attention": str(model.config._attn_implementation),
-                "device": model.device.type,
-                "reduction": "sum",
-            }
-        )
+        return ReferenceStore(log_probability_identity(model))
 
 
 def stored(

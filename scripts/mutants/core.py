@@ -18,6 +18,7 @@ SHARED, STORE, LENGTHS = (
 )
 MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/check/dry_run.py"
 SHARING, PRECOMPUTE = "align/trainers/shared/prefix_sharing.py", "align/trainers/pairs/precompute.py"
+IDENTITY = "align/models/identity.py"
 CHECKPOINTING, ONLINE = "align/trainers/shared/checkpointing.py", "align/trainers/online/shared_prompts.py"
 TRAINER_TESTS = (
     "tests/trainers/test_metrics.py",
@@ -41,6 +42,8 @@ sharing = noticed_by("tests/trainers/test_prefix_sharing.py")
 compiled = noticed_by("tests/scoring/test_compiled.py")
 store = noticed_by("tests/scoring/test_reference_store.py")
 sweep = noticed_by("tests/scoring/test_sweep.py")
+identity = noticed_by("tests/models/test_identity.py")
+swept = noticed_by("tests/trainers/pairs/test_reference.py")
 lengths = noticed_by("tests/scoring/test_lengths.py", "tests/scoring/test_memory.py")
 cost = noticed_by("tests/scoring/test_flops.py", "tests/check/test_dry_run.py")
 online = noticed_by("tests/trainers/online/test_online.py")
@@ -179,10 +182,21 @@ MUTANTS = [
     # reference store, lengths, memory, cost
     store("damage unseen", STORE, "if self._name(data) != name:", "if False:"),
     store("key without the split", STORE, 'struct.pack(f"<{1 + total}q", prompt, *', 'struct.pack(f"<{1 + total}q", 0, *'),
-    sweep("weights not in the key", PRECOMPUTE, '"weights": weights_digest(base),', '"weights": "",'),
-    sweep("adapter not in the key", PRECOMPUTE, 'weights_digest(base, only=".ref.") if adapter else None', "None"),
-    sweep("dtype not in the key", PRECOMPUTE, '"dtype": str(next(p.dtype for n, p in base.named_parameters() if "lora_" not in n)),', '"dtype": "",'),
-    sweep("attention not in the key", PRECOMPUTE, '"shared_prefix" if packed else inner.config._attn_implementation', '""'),
+    identity("weights not in the identity", IDENTITY, 'found = {"digest": weights_digest(model), ', 'found = {"digest": "", '),
+    identity("configuration not in the identity", IDENTITY, '"config_digest": config_digest(base.config)}', '"config_digest": ""}'),
+    identity("adapters not in the identity", IDENTITY, '{"adapter_digest": adapter_digest(model), ', '{"adapter_digest": "", '),
+    identity("scales not in the identity", IDENTITY, '"scale_digest": _digest(scales)}', '"scale_digest": ""}'),
+    identity("adapters that are off count", IDENTITY, "and not module.disable_adapters", ""),
+    identity("a name is identity", IDENTITY, "if name not in NOT_IDENTITY}", "}"),
+    identity("an adapter's name is identity", IDENTITY, "_PLAIN if part == adapter else part", "part"),
+    identity("a trained copy is the base", IDENTITY, '_ADDED = ("lora_", "modules_to_save.", ', '_ADDED = ("lora_", '),
+    identity("what an older record lacks differs", IDENTITY, "if key in recorded and key in found and ", "if recorded.get(key) != found.get(key) or "),
+    identity("spread weights are empty", IDENTITY, 'if parameter is not None and hasattr(parameter, "ds_id"):', "if False:"),
+    identity("precision not in the identity", IDENTITY, '"mixed_precision": mixed_precision,', '"mixed_precision": "no",'),
+    identity("dtype not in the identity", IDENTITY, '"dtype": str(base.dtype),', '"dtype": "",'),
+    identity("padding is identity", IDENTITY, 'if name not in ("truncation", "padding")}', "}"),
+    swept("the reference's adapter not in the key", PRECOMPUTE, '"ref" if "ref" in reference.peft_config else None', "None"),
+    sweep("attention not in the key", PRECOMPUTE, 'attention="shared_prefix" if packed else None,', "attention=None,"),
     sweep("answers in the wrong order", PRECOMPUTE, "zip(sides[: len(rows)], sides[len(rows) :], strict=True)", "zip(sides[len(rows) :], sides[: len(rows)], strict=True)"),
     sweep("non-finite values kept", PRECOMPUTE, "        if bad:", "        if False:"),
     lengths("the same order in every epoch", LENGTHS, "manual_seed(self.seed + self.epoch)", "manual_seed(self.seed)"),

@@ -217,7 +217,7 @@ def test_without_references_the_names_of_the_bases_count(tmp_path):
     ]
     assert merge(folders[:2], tmp_path / "out", weights=[[0.5, 0.5]])["same_base_by"] == "name"
     with pytest.raises(RunError, match=r"of another base or reference \(base y"):
-        merge(folders, tmp_path / "more", weights=[[0.5, 0.5, 0]])
+        merge(folders, tmp_path / "more", weights=[[0.5, 0.5, 0.0]])
 
 
 def test_a_reference_that_is_another_model_says_nothing_of_the_base(tmp_path):

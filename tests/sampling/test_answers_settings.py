@@ -3,11 +3,9 @@
 import copy
 
 import pytest
-import tiny
-from peft import LoraConfig, get_peft_model
 
 from align.sampling.generate import Decoding
-from align.sampling.store import AnswersError, model_digest, prompt_digest, tokenizer_digest
+from align.sampling.store import AnswersError, prompt_digest
 
 PROMPTS = ["what"]
 DECODING = Decoding(8, seed=3)
@@ -42,32 +40,6 @@ def test_another_model_template_or_tokenizer_is_refused(ask, model, tokenizer):
     ):
         with pytest.raises(AnswersError, match=rf"made otherwise \({what}_sha256: [^;]*\); use another file"):
             ask(PROMPTS, **change)
-
-
-def test_a_models_digest_knows_its_adapters_and_its_configuration(model):
-    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(**tiny.LORA))
-    stronger = copy.deepcopy(adapted)
-    for part in stronger.modules():
-        if isinstance(getattr(part, "scaling", None), dict):
-            part.scaling["default"] *= 2
-    trained = copy.deepcopy(adapted)
-    next(p for n, p in trained.named_parameters() if "lora_B" in n).data += 1
-    turned = copy.deepcopy(model)
-    turned.config.rope_theta = 5.0
-    moved = copy.deepcopy(model)
-    moved.config._name_or_path = "elsewhere"
-    digests = [model_digest(each) for each in (model, adapted, stronger, trained, turned)]
-    assert len(set(digests)) == 5
-    assert model_digest(moved) == digests[0]
-    with adapted.disable_adapter():
-        off = model_digest(adapted)
-    assert off == model_digest(model)
-
-
-def test_a_tokenizers_digest_does_not_depend_on_its_last_call(tokenizer):
-    used = copy.deepcopy(tokenizer)
-    used(["a", "bcd"], padding=True, truncation=True, max_length=2)
-    assert tokenizer_digest(used) == tokenizer_digest(tokenizer)
 
 
 def test_the_order_of_a_messages_keys_does_not_matter():

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from trl import DPOTrainer as TRLDPOTrainer
 
-from align.models.loading import weights_digest
+from align.models.identity import log_probability_identity
 from align.scoring.reference_store import ReferenceStore, sequence_key
 from align.scoring.shared_prefix import SharedPrefixModel
 from align.trainers.shared.scored import scoring_inputs
-from align.trainers.shared.trl_contract import on_device
+from align.trainers.shared.trl_contract import on_device, use_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +55,11 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
     first = _collate(trainer, dataset, range(min(batch_size, len(dataset))))
     scorer = trainer.sharing.scorer(model, scoring_inputs(first), accelerator)
     store, keys, stored, rows = None, [], 0, []
+    identity = _identity(
+        trainer, packed=isinstance(scorer, SharedPrefixModel)
+    )  # by all: weights may be spread over them
     if accelerator.is_main_process:  # the others get what it finds, whatever their disk holds
-        store = ReferenceStore(reference_identity(trainer, packed=isinstance(scorer, SharedPrefixModel)))
+        store = ReferenceStore(identity)
         keys = list(_keys(trainer, dataset))
         missing = np.isnan(store.get([key for pair in keys for key in pair])).reshape(-1, 2).any(axis=1)
         stored = len(keys) - int(missing.sum())
@@ -80,20 +84,16 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
     return concatenate_datasets([dataset, columns], axis=1)
 
 
-def reference_identity(trainer: Any, *, packed: bool) -> dict[str, str | None]:
-    """All that determines a reference log-probability besides the tokens."""
-    base: Any = trainer.accelerator.unwrap_model(trainer.ref_model or trainer.model)
-    inner: Any = base.get_base_model() if isinstance(base, PeftModel) else base
-    adapter = isinstance(base, PeftModel) and trainer.ref_model is None and "ref" in base.peft_config
-    return {
-        "weights": weights_digest(base),
-        "adapter": weights_digest(base, only=".ref.") if adapter else None,
-        "dtype": str(next(p.dtype for n, p in base.named_parameters() if "lora_" not in n)),
-        "mixed_precision": trainer.accelerator.mixed_precision,
-        "attention": "shared_prefix" if packed else inner.config._attn_implementation,
-        "device": trainer.accelerator.device.type,
-        "reduction": "sum",
-    }
+def _identity(trainer: Any, *, packed: bool) -> dict[str, str]:
+    """What determines the reference's log-probabilities, with the adapters on and off as the reference has them."""
+    reference: Any = trainer.accelerator.unwrap_model(trainer.ref_model or trainer.model)
+    own = trainer.ref_model is None and isinstance(reference, PeftModel)
+    with use_adapter(reference, "ref" if "ref" in reference.peft_config else None) if own else nullcontext():
+        return log_probability_identity(
+            reference,
+            attention="shared_prefix" if packed else None,
+            mixed_precision=trainer.accelerator.mixed_precision,
+        )
 
 
 def _collate(trainer: TRLDPOTrainer, dataset: Dataset, rows: Any) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The reference of a recipe: what each kind means in training, how it is recorded, and that evaluation agrees."""
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 import align
-from align.models.loading import load_model, weights_digest
+from align.models.identity import model_identity, weights_digest
+from align.models.loading import load_model
 from align.models.tiny import tiny_model, tiny_tokenizer
 from eval.__main__ import main as evaluate
 
@@ -34,7 +36,7 @@ def first_step(done, key):
 def test_base_is_the_model_without_adapters(first):
     recipe = align.load_recipe(first / "recipe.resolved.yaml")
     assert recorded(first) == {
-        "kind": "base", "model": "tiny-random", "digest": weights_digest(load_model(recipe.model)),
+        "kind": "base", "model": "tiny-random", **model_identity(load_model(recipe.model)),
     }  # fmt: skip
 
 
@@ -91,3 +93,62 @@ def test_precomputed_equals_computed_on_the_way(tmp_path):
     ]
     for key in ("loss", "rewards/margins"):
         assert first_step(runs[0], key) == pytest.approx(first_step(runs[1], key), abs=1e-6)
+
+
+# --- kept values ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A reference store of one's own."""
+    monkeypatch.setenv("ALIGNKIT_CACHE", str(tmp_path / "cache"))
+
+
+KEPT = (*FAST, "train.precompute_ref_log_probs=true", "train.shared_prefix=false")
+
+
+def test_evaluation_finds_every_value_that_training_kept(cache, tmp_path, caplog):
+    run = tmp_path / "run"
+    align.run("dpo/tiny", [*KEPT, f"train.output_dir={run}"])
+    with caplog.at_level(logging.INFO, logger="eval.pairs.logps"):
+        assert evaluate([str(run)]) == 0
+    assert "20 of 20 answers were in" in caplog.text
+
+
+def test_another_configuration_of_the_same_weights_is_another_reference(cache, tmp_path):
+    """The first log-ratio of a fresh adapter is 0: no value of the model as it was before is taken for one of it now."""
+    model = tmp_path / "model"
+    tiny_model(tiny_tokenizer()).save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    options = [*KEPT, f"model.model_name_or_path={model}"]
+    align.run("dpo/tiny", [*options, f"train.output_dir={tmp_path / 'before'}"])
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.1}))
+    done = align.run("dpo/tiny", [*options, f"train.output_dir={tmp_path / 'after'}"])
+    assert first_step(done, "rewards/margins") == pytest.approx(0, abs=1e-6)
+    assert first_step(done, "loss") == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_another_scale_of_the_same_adapter_is_another_reference(cache, first, tmp_path):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(first / "adapter", adapter)
+    options = [*KEPT, "lora=null", f"ref={{kind: adapter, path: {adapter}}}"]
+    align.run("dpo/tiny", [*options, f"train.output_dir={tmp_path / 'before'}"])
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 8 * settings["lora_alpha"]}))
+    done = align.run("dpo/tiny", [*options, f"train.output_dir={tmp_path / 'after'}"])
+    assert first_step(done, "rewards/margins") == pytest.approx(0, abs=1e-6)
+    assert first_step(done, "loss") == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_a_run_without_the_newer_digests_is_still_evaluated(first, tmp_path, capsys):
+    run = tmp_path / "old"
+    shutil.copytree(first, run)
+    record = json.loads((run / "env.json").read_text())
+    record["ref"] = {key: record["ref"][key] for key in ("kind", "model", "digest")}
+    (run / "env.json").write_text(json.dumps(record))
+    assert evaluate([str(run)]) == 0
+    record["ref"]["config_digest"] = "0" * 64
+    (run / "env.json").write_text(json.dumps(record))
+    assert evaluate([str(run)]) == 2
+    assert "which differs in configuration" in capsys.readouterr().err

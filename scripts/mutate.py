@@ -16,7 +16,7 @@ from mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[1]
 AT_ONCE = 2
-NOT_COPIED = (".git", ".venv", ".cache", "runs", "__pycache__", "results")
+NOT_COPIED = (".git", ".venv", ".cache", "runs", "results")  # at the top, or `results` of the benchmarks
 
 
 def preload() -> None:
@@ -32,10 +32,14 @@ def preload() -> None:
     from trl import DPOTrainer, GRPOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer  # noqa: F401, PLC0415
 
 
-def start(mutant: Mutant, root: Path) -> int:
-    """Break the copy at `root` and begin its tests; returns the process."""
-    path = root / mutant.file
-    path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """What of a folder is not copied: `align/runs` is code, `runs` at the top is not."""
+    top = Path(folder) in (ROOT, ROOT / "scripts" / "bench")
+    return [name for name in names if name == "__pycache__" or (top and name in NOT_COPIED)]
+
+
+def begin(root: Path, *options: str) -> int:
+    """Run pytest in the copy at `root`, in a process of its own; returns the process."""
     child = os.fork()
     if child:
         return child
@@ -49,11 +53,27 @@ def start(mutant: Mutant, root: Path) -> int:
         os.dup2(log, 2)
         import pytest  # noqa: PLC0415
 
-        code = pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", *mutant.tests])
+        code = pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", *options])
         sys.stdout.flush()
         os._exit(int(code))
     finally:
         os._exit(70)
+
+
+def start(mutant: Mutant, root: Path) -> int:
+    """Break the copy at `root` and begin its tests; returns the process."""
+    path = root / mutant.file
+    path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
+    return begin(root, *mutant.tests)
+
+
+def check_collected(chosen: list[Mutant], root: Path) -> None:
+    """Stop where tests cannot even be collected from an unbroken copy: every mutant would seem to be killed."""
+    child = begin(root, "--collect-only", *sorted({test for mutant in chosen for test in mutant.tests}))
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+        raise SystemExit(
+            f"the tests of an unbroken copy are not collected:\n{(root / 'mutant.log').read_text()[-4000:]}"
+        )
 
 
 def killer(mutant: Mutant, root: Path, code: int) -> str | None:
@@ -79,7 +99,8 @@ def main(parts: list[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         free = [Path(scratch) / f"{number}" for number in range(AT_ONCE)]
         for copy in free:
-            shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
+            shutil.copytree(ROOT, copy, ignore=left_out)
+        check_collected(chosen, free[0])
         while waiting or running:
             while waiting and free:
                 mutant, copy = waiting.pop(0), free.pop()

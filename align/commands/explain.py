@@ -84,7 +84,7 @@ def _things(name: str) -> Iterator[str]:
             + f"\n  example: alignkit train {row['recipe']}\n"
         )
     if name in REWARDS:
-        reward = REWARDS[name]
+        reward = REWARDS[name].reward
         fields = dataclasses.fields(reward) if dataclasses.is_dataclass(reward) else ()
         yield f"reward {name}: {_about(reward)}\n" + "".join(f"  {f.name}: {_default_of(f)}\n" for f in fields)
     if name in RULES:

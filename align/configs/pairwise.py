@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from align.losses.objectives import COLUMNS, OBJECTIVES
+from align.losses.objectives import COLUMNS, OBJECTIVES, PairBatch
+from align.losses.preference import Pair
 
 from .common import defaults_of
 from .preference import PreferenceConfig
@@ -92,6 +93,11 @@ class PairwiseConfig(PreferenceConfig):
     def columns(self) -> tuple[str, ...]:
         """Data columns that the objectives and `pair_weights` read; see `align.losses.COLUMNS`."""
         return tuple(name for name in COLUMNS if self.reader_of(name))
+
+    def implicit_rewards(self, batch: PairBatch) -> Pair:
+        """Those of the first objective that has any: a mean over tokens, or without reference, for some."""
+        makers = (OBJECTIVES[name].rewards for name in self.objective)
+        return next(make for make in makers if make is not None)(batch, self.beta)
 
     def reader_of(self, column: str) -> str:
         """What needs a data column; empty if nothing does."""

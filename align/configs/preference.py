@@ -7,6 +7,8 @@ from typing import Literal
 from trl import DPOConfig as TRLDPOConfig
 
 from align.losses.divergences import Divergence, divergence
+from align.losses.objectives import PairBatch
+from align.losses.preference import Pair, f_dpo_loss, implicit_rewards
 
 from .common import (
     ConfigError,
@@ -115,6 +117,10 @@ class PreferenceConfig(SharesPrompts, MethodConfig, TRLDPOConfig):
         """See `MethodConfig.pairs_per_step`."""
         return self.global_batch_size
 
+    def implicit_rewards(self, batch: PairBatch) -> Pair:
+        """What the loss is a function of, (B,) for each answer; the evaluation ranks and calibrates by it."""
+        return implicit_rewards(batch.log_ratio, beta=self.beta)
+
     def reader_of(self, column: str) -> str:
         """What needs such a column, for messages."""
         return type(self).__name__
@@ -209,6 +215,11 @@ class FDPOConfig(PreferenceConfig):
         if self.beta_scaling not in ("raw", "curvature"):
             found.append(f"beta_scaling: must be 'raw' or 'curvature', got {self.beta_scaling!r}")
         return found
+
+    def implicit_rewards(self, batch: PairBatch) -> Pair:
+        """β f'(u), its scaling by curvature included."""
+        f = self.generator()
+        return f_dpo_loss(batch.log_ratio, beta=self.beta, f=f, beta_scaling=self.beta_scaling).rewards
 
     def generator(self) -> Divergence:
         """The divergence these settings name."""

@@ -13,7 +13,7 @@ from align.models.preference_model import SETTINGS, load_preference_model
 from align.recipe.loading import EvalConfig
 from align.recipe.sections import JudgeConfig
 from align.rewards import make_reward
-from align.rewards.load import FACTS
+from align.rewards.load import REWARDS
 
 from .endpoint import Endpoint
 from .endpoint_judge import EndpointJudge
@@ -79,7 +79,7 @@ def _reward(where: str, judge: JudgeConfig, allow: Sequence[str]) -> MakeScorer:
         reward = make_reward(name, allow, **options)
     except (RunError, TypeError) as error:
         raise RunError(f"{where}: {error}") from None
-    if "completion_ids" in (FACTS[name].reads if name in FACTS else ()):
+    if "completion_ids" in (REWARDS[name].reads if name in REWARDS else ()):
         raise RunError(f"{where}: reward {name!r} counts tokens, which judges do not see; use another reward")
     scorer = RewardScorer(reward, temperature=judge.temperature or 0.0)
     return lambda: scorer

@@ -51,21 +51,18 @@ def model_identity(model: torch.nn.Module) -> dict[str, str]:
     return found
 
 
-def log_probability_identity(
-    model: torch.nn.Module, *, attention: str | None = None, mixed_precision: str = "no"
-) -> dict[str, str]:
+def log_probability_identity(model: torch.nn.Module, *, mixed_precision: str = "no") -> dict[str, str]:
     """All that determines a summed log-probability of the model as it is now, besides the token ids.
 
     Args:
-        model: With the adapters on or off as they are when it scores.
-        attention: What computes attention, where it is not the model's own implementation.
+        model: With the adapters on or off, and the attention, as they are when it scores.
         mixed_precision: As accelerate names it.
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return model_identity(model) | {
         "dtype": str(base.dtype),
         "mixed_precision": mixed_precision,
-        "attention": attention or str(base.config._attn_implementation),
+        "attention": str(base.config._attn_implementation),
         "device": base.device.type,
         "reduction": "sum",
     }

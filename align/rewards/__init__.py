@@ -4,13 +4,12 @@ from .clarity import Clarity
 from .constraints import Constraints
 from .correctness import Correctness
 from .lengths import Conciseness, LengthBudget
-from .load import FACTS, REWARDS, Reward, columns_of, load_reward, make_reward
+from .load import REWARDS, Reward, columns_of, load_reward, make_reward
 from .relevance import Relevance
 from .repetition import Repetition
 from .sentiment import positive_sentiment
 
 __all__ = [
-    "FACTS",
     "REWARDS",
     "Clarity",
     "Conciseness",

@@ -24,38 +24,28 @@ from .sentiment import positive_sentiment
 Reward = Callable[..., Sequence[float | None]]
 
 
-REWARDS: dict[str, Reward | type] = {
-    "correctness": Correctness,
-    "conciseness": Conciseness,
-    "clarity": Clarity,
-    "length_budget": LengthBudget,
-    "repetition": Repetition,
-    "positive_sentiment": positive_sentiment,
-    "relevance": Relevance,
-    "constraints": Constraints,
-}
-"""Rewards that a recipe can name: a function, or a class whose fields are the reward's options."""
+class Known(NamedTuple):
+    """What a recipe names by one word, and what is known of it before it is called."""
 
-
-class Facts(NamedTuple):
-    """What is known of a reward before it is called: its range, and what it reads beyond the completions."""
-
+    reward: Reward | type
+    """A function, or a class whose fields are the reward's options."""
     low: float
     high: float
     reads: tuple[str, ...] = ()
+    """What it reads beyond the completions."""
 
 
-FACTS: dict[str, Facts] = {
-    "correctness": Facts(0, 1, ("answer",)),
-    "conciseness": Facts(0, 1, ("completion_ids",)),
-    "clarity": Facts(0, 1),
-    "length_budget": Facts(0, 1, ("completion_ids",)),
-    "repetition": Facts(0, 1),
-    "positive_sentiment": Facts(-1, 1),
-    "relevance": Facts(0, 1, ("prompts",)),
-    "constraints": Facts(0, 1, ("instruction_id_list", "kwargs")),
+REWARDS = {
+    "correctness": Known(Correctness, 0, 1, ("answer",)),
+    "conciseness": Known(Conciseness, 0, 1, ("completion_ids",)),
+    "clarity": Known(Clarity, 0, 1),
+    "length_budget": Known(LengthBudget, 0, 1, ("completion_ids",)),
+    "repetition": Known(Repetition, 0, 1),
+    "positive_sentiment": Known(positive_sentiment, -1, 1),
+    "relevance": Known(Relevance, 0, 1, ("prompts",)),
+    "constraints": Known(Constraints, 0, 1, ("instruction_id_list", "kwargs")),
 }
-"""By the name of a reward. With `against: reference` relevance reads the column `reference` instead of the prompts."""
+"""Rewards that a recipe can name. With `against: reference` relevance reads the column `reference`, not the prompts."""
 
 PASSED_BY_TRL = ("prompts", "completion_ids")
 
@@ -79,7 +69,7 @@ def make_reward(name: str, allowed: Collection[str] = (), **options: Any) -> Rew
         if options:
             raise RunError(f"{where}: takes no options, got {', '.join(options)}; fix them in the function itself")
         return _of_a_package(name, allowed, where)
-    reward: Any = REWARDS[name]
+    reward: Any = REWARDS[name].reward
     if not isinstance(reward, type):
         if options:
             raise RunError(f"{where}: takes no options, got {', '.join(options)}")
@@ -95,7 +85,7 @@ def columns_of(name: str, **options: Any) -> tuple[str, ...]:
     """The columns of the data that a reward of ours reads, by its name and options."""
     if name == "relevance" and options.get("against") == "reference":
         return ("reference",)
-    return tuple(column for column in FACTS[name].reads if column not in PASSED_BY_TRL) if name in FACTS else ()
+    return tuple(column for column in REWARDS[name].reads if column not in PASSED_BY_TRL) if name in REWARDS else ()
 
 
 def load_reward(name: str, allowed: Collection[str] = ()) -> Reward:
@@ -115,10 +105,10 @@ def load_reward(name: str, allowed: Collection[str] = ()) -> Reward:
     """
     where = "eval.gold_reward"
     if name in REWARDS:
-        if FACTS[name].reads:
-            free = ", ".join(key for key, facts in FACTS.items() if not facts.reads)
+        if REWARDS[name].reads:
+            free = ", ".join(key for key, known in REWARDS.items() if not known.reads)
             raise RunError(
-                f"{where}: {name!r} reads {', '.join(FACTS[name].reads)}, which an evaluation does not pass; one of {free}, "
+                f"{where}: {name!r} reads {', '.join(REWARDS[name].reads)}, which an evaluation does not pass; one of {free}, "
                 "or MODULE:FUNCTION"
             )
         return make_reward(name)

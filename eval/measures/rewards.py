@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from align.errors import RunError
-from align.rewards import FACTS, Reward, columns_of, make_reward
+from align.rewards import REWARDS, Reward, columns_of, make_reward
 from eval.answers.table import Sampled
 from eval.fronts.front import Front, front_of
 from eval.statistics.comparisons import Comparison
@@ -139,7 +139,7 @@ def objective_values(
     values: dict[str, dict[str, np.ndarray]] = {}
     left_out: dict[str, str] = {}
     for name, options in rewards.items():
-        if completion_ids is None and name in FACTS and IDS in FACTS[name].reads:
+        if completion_ids is None and name in REWARDS and IDS in REWARDS[name].reads:
             left_out[name] = "it counts tokens, which answers of a file do not have"
             continue
         reward = make_reward(name, allow, **options)
@@ -186,8 +186,8 @@ def _by_prompt(table: Float[np.ndarray, "prompts samples"]) -> Float[np.ndarray,
 
 def _scale(name: str, sides: Mapping[str, Float[np.ndarray, "prompts samples"]]) -> tuple[float, float]:
     """What is worth 0 and what is worth 1: a reward's range or, where none is stated, the least and the most seen."""
-    if name in FACTS:
-        return float(FACTS[name].low), float(FACTS[name].high)
+    if name in REWARDS:
+        return float(REWARDS[name].low), float(REWARDS[name].high)
     seen = np.concatenate([table.ravel() for table in sides.values()])
     low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
     return low, high if high > low else low + 1.0

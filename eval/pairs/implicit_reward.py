@@ -6,10 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from align.configs import FDPOConfig
-from align.configs.pairwise import PairwiseConfig
-from align.losses.objectives import OBJECTIVES, PairBatch
-from align.losses.preference import Pair, f_dpo_loss, implicit_rewards
+from align.losses.objectives import PairBatch
+from align.losses.preference import Pair
 from align.methods import METHODS
 from align.recipe.loading import Recipe
 from eval.statistics.intervals import Estimate, rng_of_report
@@ -41,14 +39,7 @@ def implicit_margin(recipe: Recipe, scores: PairScores) -> Float[np.ndarray, " p
     )
     batch = PairBatch(policy, ref, tokens, {})
     config: Any = recipe.train
-    if isinstance(config, PairwiseConfig):
-        makers = (OBJECTIVES[name].rewards for name in config.objective)
-        rewards = next(make for make in makers if make is not None)(batch, config.beta)
-    elif isinstance(config, FDPOConfig):
-        f = config.generator()
-        rewards = f_dpo_loss(batch.log_ratio, beta=config.beta, f=f, beta_scaling=config.beta_scaling).rewards
-    else:
-        rewards = implicit_rewards(batch.log_ratio, beta=config.beta)
+    rewards = config.implicit_rewards(batch)
     return (rewards.chosen - rewards.rejected).numpy()
 
 

@@ -196,7 +196,7 @@ MUTANTS = [
     identity("dtype not in the identity", IDENTITY, '"dtype": str(base.dtype),', '"dtype": "",'),
     identity("padding is identity", IDENTITY, 'if name not in ("truncation", "padding")}', "}"),
     swept("the reference's adapter not in the key", PRECOMPUTE, '"ref" if "ref" in reference.peft_config else None', "None"),
-    sweep("attention not in the key", PRECOMPUTE, 'attention="shared_prefix" if packed else None,', "attention=None,"),
+    identity("attention not in the identity", IDENTITY, '"attention": str(base.config._attn_implementation),', '"attention": "",'),
     sweep("answers in the wrong order", PRECOMPUTE, "zip(sides[: len(rows)], sides[len(rows) :], strict=True)", "zip(sides[len(rows) :], sides[: len(rows)], strict=True)"),
     sweep("non-finite values kept", PRECOMPUTE, "        if bad:", "        if False:"),
     lengths("the same order in every epoch", LENGTHS, "manual_seed(self.seed + self.epoch)", "manual_seed(self.seed)"),

@@ -81,7 +81,7 @@ MUTANTS = [
     rules("reward: all_of is ignored", CONSTRAINTS, "float(all(held)) if self.all_of else sum(held) / len(held)", "sum(held) / len(held)"),
     rules("reward: what cannot be checked is left out", CONSTRAINTS, "if unknown or not kinds:", "if not kinds:"),
     rules("reward: it is told again and again", CONSTRAINTS, "@cache\n", ""),
-    rules("reward: a gold reward may read columns", LOAD, "if FACTS[name].reads:", "if False:"),
+    rules("reward: a gold reward may read columns", LOAD, "if REWARDS[name].reads:", "if False:"),
     rules("reward: what TRL passes is asked of the data", LOAD, "if column not in PASSED_BY_TRL", "if column"),
     rules("reward: gold may be None", LOAD, "(v is None and not gold)", "(v is None)"),
     rules("reward: options of functions are ignored", LOAD, "        if options:\n            raise RunError(f\"{where}: takes no options, got {', '.join(options)}\")\n", ""),

@@ -20,7 +20,6 @@ from align.data import DataConfig, DataError, DataSource, load_preferences
 from align.errors import RecipeError, RunError
 from align.recipe.loading import load_recipe
 from align.rewards import REWARDS, load_reward, make_reward
-from align.rewards.load import FACTS
 from eval.evaluate import Report
 from eval.report.write import table, to_html, to_json, to_markdown, verdict
 from eval.statistics.intervals import Estimate
@@ -123,7 +122,7 @@ def report(content: bytes) -> None:
 def rewards(content: bytes) -> None:
     """Rewards are finite and in range whatever the answer; a reward that nobody allowed is never loaded."""
     texts = [part.decode("utf-8", "surrogateescape") for part in content.split(SPLIT)]
-    for name in (name for name, facts in FACTS.items() if not facts.reads):
+    for name in (name for name, known in REWARDS.items() if not known.reads):
         reward = make_reward(name)
         values = np.array(reward(texts), dtype=float)
         assert values.shape == (len(texts),)

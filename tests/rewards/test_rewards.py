@@ -93,7 +93,7 @@ def test_columns_that_trl_passes_are_ignored():
 
 
 def test_the_reward_has_the_name_recipes_use():
-    assert REWARDS["positive_sentiment"] is positive_sentiment
+    assert REWARDS["positive_sentiment"].reward is positive_sentiment
 
 
 def test_without_vader_the_remedy_is_named(monkeypatch):
@@ -130,7 +130,7 @@ def installed(tmp_path, monkeypatch):
 
 def test_a_gold_reward_runs_if_it_is_installed_and_allowed(installed):
     assert load_reward("goldpack:length", ["goldpack:length"])(["ab", "c"]) == [2.0, 1.0]
-    assert load_reward("positive_sentiment") is REWARDS["positive_sentiment"]
+    assert load_reward("positive_sentiment") is REWARDS["positive_sentiment"].reward
 
 
 @pytest.mark.parametrize("allowed", [[], ["goldpack:short"], ["goldpack"], ["goldpack:length "]])

@@ -17,7 +17,6 @@ from trl import DPOTrainer as TRLDPOTrainer
 
 from align.models.identity import log_probability_identity
 from align.scoring.reference_store import ReferenceStore, sequence_key
-from align.scoring.shared_prefix import SharedPrefixModel
 from align.trainers.shared.scored import scoring_inputs
 from align.trainers.shared.trl_contract import on_device, use_adapter
 
@@ -53,11 +52,9 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
     accelerator = trainer.accelerator
     model = trainer.ref_model or trainer.model
     first = _collate(trainer, dataset, range(min(batch_size, len(dataset))))
-    scorer = trainer.sharing.scorer(model, scoring_inputs(first), accelerator)
+    trainer.sharing.scorer(model, scoring_inputs(first), accelerator)  # decides whether prompts are shared
     store, keys, stored, rows = None, [], 0, []
-    identity = _identity(
-        trainer, packed=isinstance(scorer, SharedPrefixModel)
-    )  # by all: weights may be spread over them
+    identity = _identity(trainer)  # by all: weights may be spread over them
     if accelerator.is_main_process:  # the others get what it finds, whatever their disk holds
         store = ReferenceStore(identity)
         keys = list(_keys(trainer, dataset))
@@ -84,16 +81,12 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
     return concatenate_datasets([dataset, columns], axis=1)
 
 
-def _identity(trainer: Any, *, packed: bool) -> dict[str, str]:
+def _identity(trainer: Any) -> dict[str, str]:
     """What determines the reference's log-probabilities, with the adapters on and off as the reference has them."""
     reference: Any = trainer.accelerator.unwrap_model(trainer.ref_model or trainer.model)
     own = trainer.ref_model is None and isinstance(reference, PeftModel)
     with use_adapter(reference, "ref" if "ref" in reference.peft_config else None) if own else nullcontext():
-        return log_probability_identity(
-            reference,
-            attention="shared_prefix" if packed else None,
-            mixed_precision=trainer.accelerator.mixed_precision,
-        )
+        return log_probability_identity(reference, mixed_precision=trainer.accelerator.mixed_precision)
 
 
 def _collate(trainer: TRLDPOTrainer, dataset: Dataset, rows: Any) -> dict[str, Tensor]:

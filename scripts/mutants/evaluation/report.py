@@ -2,6 +2,7 @@
 
 from mutants.mutant import noticed_by
 
+CONFIG, PAIRWISE = "align/configs/preference.py", "align/configs/pairwise.py"
 IMPLICIT, RANKING, EVALUATE = "eval/pairs/implicit_reward.py", "eval/pairs/ranking.py", "eval/evaluate.py"
 DIVERGENCE, DIVERSITY, TOKENS = (f"eval/measures/{name}.py" for name in ("divergence", "diversity", "tokens"))
 STATS, COMPARISONS = "eval/statistics/intervals.py", "eval/statistics/comparisons.py"
@@ -12,10 +13,10 @@ SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
 measure = noticed_by("tests/evaluation/measures/test_measures.py")
 run = noticed_by("tests/evaluation/report/test_verify.py")
 MUTANTS = [
-    measure("evaluation: beta forgotten", IMPLICIT, "implicit_rewards(batch.log_ratio, beta=config.beta)", "implicit_rewards(batch.log_ratio, beta=1.0)"),
-    measure("evaluation: curvature forgotten", IMPLICIT, "beta_scaling=config.beta_scaling", 'beta_scaling="raw"'),
-    measure("evaluation: divergence forgotten", IMPLICIT, "f_dpo_loss(batch.log_ratio, beta=config.beta, f=f, beta_scaling=config.beta_scaling).rewards", "implicit_rewards(batch.log_ratio, beta=config.beta)"),
-    measure("evaluation: rewards of any objective", IMPLICIT, "OBJECTIVES[name].rewards for name in config.objective", 'OBJECTIVES["sigmoid"].rewards for name in config.objective'),
+    measure("evaluation: beta forgotten", CONFIG, "return implicit_rewards(batch.log_ratio, beta=self.beta)", "return implicit_rewards(batch.log_ratio, beta=1.0)"),
+    measure("evaluation: curvature forgotten", CONFIG, "beta_scaling=self.beta_scaling", 'beta_scaling="raw"'),
+    measure("evaluation: divergence forgotten", CONFIG, "f_dpo_loss(batch.log_ratio, beta=self.beta, f=f, beta_scaling=self.beta_scaling).rewards", "implicit_rewards(batch.log_ratio, beta=self.beta)"),
+    measure("evaluation: rewards of any objective", PAIRWISE, "OBJECTIVES[name].rewards for name in self.objective", 'OBJECTIVES["sigmoid"].rewards for name in config.objective'),
     measure("evaluation: margin upside down", IMPLICIT, "(rewards.chosen - rewards.rejected)", "(rewards.rejected - rewards.chosen)"),
     measure("evaluation: every method has an implicit reward", IMPLICIT, 'if METHODS[recipe.method].rows != "pairs":', "if False:"),
     measure("evaluation: forward from the policy's answers", DIVERGENCE, "forward_kl(from_ref,", "forward_kl(from_policy,"),

@@ -1,4 +1,4 @@
-"""Preference optimization for LoRA-adapted language models, built on TRL.
+"""Offers preference optimization for LoRA-adapted language models, built on TRL.
 
 from align import RPOConfig, RPOTrainer      # used exactly like TRL's
 import align; align.run("quickstart")        # a recipe, from a notebook

@@ -1,4 +1,4 @@
-"""`python -m align` is the `alignkit` command."""
+"""Runs the `alignkit` command for `python -m align`."""
 
 import sys
 

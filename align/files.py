@@ -1,4 +1,4 @@
-"""Reading and writing small files, digests of large ones, and the folder of what is kept between runs."""
+"""Reads and writes small files, digests large ones, and finds the folder of what is kept between runs."""
 
 import hashlib
 import json

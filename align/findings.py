@@ -1,4 +1,4 @@
-"""What an inspection says: one finding a rule, with the rows it concerns and what to do."""
+"""Holds what an inspection says: one finding a rule, with the rows it concerns and what to do."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""Confidence intervals that both the audit of data and the evaluation show."""
+"""Computes the confidence intervals that both the audit of data and the evaluation show."""
 
 import math
 from statistics import NormalDist

@@ -1,4 +1,4 @@
-"""The methods a recipe can name: configuration, trainer, rows, and where the method comes from."""
+"""Names the methods a recipe can name: configuration, trainer, rows, and where the method comes from."""
 
 from importlib import import_module
 from typing import Any, Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""`alignkit replay`: take a skipped step again, pair by pair, and say where it stops being finite."""
+"""Takes a skipped step again, pair by pair, for `alignkit replay`, and says where it stops being finite."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Train from a recipe: `accelerate launch -m align.train RECIPE [section.key=value ...] [--resume auto]`."""
+"""Trains from a recipe: `accelerate launch -m align.train RECIPE [section.key=value ...] [--resume auto]`."""
 
 import argparse
 import json

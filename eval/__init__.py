@@ -1,4 +1,4 @@
-"""Scoring of policies: rankings, answers, divergence, intervals and the report. Never imports a trainer."""
+"""Scores policies: rankings, answers, divergence, intervals and the report. Never imports a trainer."""
 
 from align.sampling.generate import Answer, Decoding, generate
 

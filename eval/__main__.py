@@ -1,4 +1,4 @@
-"""`python -m eval RUN [OTHER_RUN ...]`: evaluate a run against its reference, and beside other runs; or stored responses."""
+"""Runs `python -m eval RUN [OTHER_RUN ...]`: a run against its reference and other runs, or stored responses."""
 
 import argparse
 import sys

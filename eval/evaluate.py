@@ -1,4 +1,4 @@
-"""The evaluation of a run: rankings on held-out pairs, answers of policy and reference, gold reward, KL, length."""
+"""Evaluates a run: rankings on held-out pairs, answers of policy and reference, gold reward, KL, length."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Standard benchmarks by lm-evaluation-harness, run as a process of an environment of its own.
+"""Runs standard benchmarks by lm-evaluation-harness, in a process of an environment of its own.
 
 The harness (Gao et al., https://github.com/EleutherAI/lm-evaluation-harness) wants other versions of the same packages;
 so it is never imported. `run_harness` calls `python -m lm_eval` of an interpreter that the user names, without a shell,

@@ -1,4 +1,4 @@
-"""Who is evaluated: the policy of a run (or any model), and the reference it is compared with."""
+"""Loads who is evaluated: the policy of a run (or any model), and the reference it is compared with."""
 
 import hashlib
 import json

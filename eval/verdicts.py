@@ -1,4 +1,4 @@
-"""One judge on all answers: win rates against the reference, everybody against everybody, ratings, and what failed.
+"""Collects one judge's verdicts on all answers: win rates, everybody against everybody, ratings, what failed.
 
 The k-th answer of each is judged against the k-th answers of the others; prompts are the independent items.
 """

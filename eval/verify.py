@@ -1,4 +1,4 @@
-"""Does a run give what its recipe expects? Estimates of its report against values, tolerances and directions."""
+"""Verifies that a run gives what its recipe expects: values, tolerances and directions against its report."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`alignkit check`: everything that can be known about a run before a weight is loaded, as a list of findings."""
+"""Lists, for `alignkit check`, everything that can be known about a run before a weight is loaded."""
 
 import argparse
 import contextlib

@@ -1,4 +1,4 @@
-"""What a run will cost: time and memory from a few real steps at three lengths, extrapolated over the data."""
+"""Estimates what a run will cost, in time and memory, from a few real steps at three lengths."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""What this machine and the installed packages make of a recipe, before any weight is loaded."""
+"""Finds what this machine and the installed packages make of a recipe, before any weight is loaded."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A recipe's model without its weights: configuration, tokenizer and adapter settings, read from small files."""
+"""Reads a recipe's model without its weights: configuration, tokenizer and adapter settings, from small files."""
 
 import hashlib
 from pathlib import Path

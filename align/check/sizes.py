@@ -1,4 +1,4 @@
-"""How large a run is: layers and parameters trained, steps, bytes on disk; found without loading weights."""
+"""Computes how large a run is, without loading weights: layers and parameters trained, steps, bytes on disk."""
 
 import copy
 import math

@@ -1,1 +1,1 @@
-"""The commands of `alignkit` that only tell: recipes, methods, explanations, completion."""
+"""Holds the commands of `alignkit` that only tell: recipes, methods, explanations, completion."""

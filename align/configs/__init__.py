@@ -1,4 +1,4 @@
-"""One configuration per method, extending TRL's; inherited fields that our losses do not honour are refused."""
+"""Extends TRL's configurations, one per method, and refuses inherited fields that our losses do not honour."""
 
 from .common import ConfigError
 from .online import GRPOConfig, RLOOConfig

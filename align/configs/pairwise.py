@@ -1,4 +1,4 @@
-"""Configuration of `PairwiseTrainer`: any weighted sum of the pairwise objectives, and the methods that have a name."""
+"""Configures `PairwiseTrainer`: any weighted sum of the pairwise objectives, and the methods that have a name."""
 
 import logging
 import math

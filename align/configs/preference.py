@@ -1,4 +1,4 @@
-"""Configurations of the preference trainers, extending TRL's; inherited fields that no loss of ours honours are refused."""
+"""Configures the preference trainers, and refuses fields of TRL that no loss of ours honours."""
 
 import math
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Configuration of preference and reward models, extending TRL's RewardConfig."""
+"""Configures preference and reward models, extending TRL's RewardConfig."""
 
 import math
 from dataclasses import dataclass, field

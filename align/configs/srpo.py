@@ -1,4 +1,4 @@
-"""Settings of self-improving robust preference optimization."""
+"""Configures self-improving robust preference optimization."""
 
 import math
 from dataclasses import dataclass, field

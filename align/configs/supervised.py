@@ -1,4 +1,4 @@
-"""Configuration of supervised training, extending TRL's; inherited fields that our objectives do not honour are refused."""
+"""Configures supervised training, and refuses fields of TRL that our objectives do not honour."""
 
 import math
 from dataclasses import dataclass, field

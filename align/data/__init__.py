@@ -1,4 +1,4 @@
-"""Data: the only place that knows data-set columns."""
+"""Loads data; the only place that knows the columns of data sets."""
 
 from align.errors import DataError
 

@@ -1,4 +1,4 @@
-"""Data sets from a hub id, a file or a folder, as named sets of normalised rows."""
+"""Loads data sets from a hub id, a file or a folder, as named sets of normalised rows."""
 
 import logging
 from dataclasses import dataclass, field

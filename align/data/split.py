@@ -1,4 +1,4 @@
-"""Deterministic splits: a prompt is on one side or the other whatever the order, the process or the machine."""
+"""Splits data by prompt, so that a prompt is on one side whatever the order, the process or the machine."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint: one question at a time, retried until it is answered or given up with a reason.
+"""Asks an OpenAI-compatible endpoint one question at a time, again until it is answered or given up with a reason.
 
 The key comes from an environment variable at the moment of each request. It is kept in no object, and taken out of
 whatever the endpoint sends back, so that it reaches no file, log or message.

@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible endpoint: several questions at a time, every verdict on disk as it comes."""
+"""Judges by an OpenAI-compatible endpoint: several questions at a time, every verdict on disk as it comes."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The judges that a recipe names: checked before any weight is loaded, made when there are answers to judge."""
+"""Checks the judges that a recipe names before any weight is loaded, and makes them when there are answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An append-only file of what a judge has said, so that a run that was killed asks only for what is missing."""
+"""Keeps what a judge has said in an append-only file, so that a killed run asks only for what is missing."""
 
 import json
 import logging

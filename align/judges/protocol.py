@@ -1,4 +1,4 @@
-"""Judges: who is shown two answers and says which is better, in both orders, with what was said and what failed.
+"""Defines judges: shown two answers in both orders, they say which is better, and what failed.
 
 `Judge` makes a scorer (`align.judges.scorers`) of anything that answers questions in one order: a local language model, an
 endpoint. Rewards, preference models and tables are scorers already; `judge_all` takes any.

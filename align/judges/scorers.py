@@ -1,4 +1,4 @@
-"""Scorers: who prefers which answer, as a matrix of probabilities. Judges of evaluations and builders of pairs use them.
+"""Scores who prefers which answer, as a matrix of probabilities, for evaluations and for the making of pairs.
 
 A matrix and not a number for each answer, because preferences may be cyclic and people may be divided. Every scorer
 here gives a K x K matrix M with M + M^T = 1, so that the diagonal is one half; `M.mean(axis=1)` are average win rates.

@@ -1,4 +1,4 @@
-"""Objectives as pure functions of log-probabilities; the data flow is told in `preference.py`, a table in `README.md`."""
+"""Computes objectives as pure functions of log-probabilities; `README.md` has the table of them."""
 
 from .divergences import DIVERGENCES, Divergence, divergence
 from .objectives import COLUMNS, OBJECTIVES, Objective, PairBatch, pairwise_loss

@@ -1,4 +1,4 @@
-"""f-divergences D_f(π‖π_ref) = E_ref[f(u)], u = π/π_ref, through f'(u) as a function of the log-ratio log u.
+"""Defines f-divergences D_f(π‖π_ref) = E_ref[f(u)], u = π/π_ref, through f'(u) as a function of log u.
 
 Every generator is normalised to f(1) = 0 and f'(1) = 0, so that rewards are zero while policy and reference agree.
 f-DPO needs f' strictly increasing with f'(0+) = -∞: only then does the term that depends on the prompt alone cancel in

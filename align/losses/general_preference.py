@@ -1,4 +1,4 @@
-"""General preference scores: which of two answers is preferred, from an embedding of each; no reduction, no state.
+"""Scores which of two answers is preferred, from an embedding of each; no reduction, no state.
 
 An answer has an embedding v(y|x) of d dimensions. For even d the score of one answer over another is skew-symmetric,
 so preferences may be cyclic; d = 1 is Bradley-Terry, where the score is a difference of rewards.

@@ -1,4 +1,4 @@
-"""Objectives that a recipe can name, and their weighted sum; the formulas are in `preference.py` and `pairwise.py`."""
+"""Names the objectives that a recipe can weigh and sum; the formulas are in `preference.py` and `pairwise.py`."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Further losses on preference pairs, one function for each formula; the data flow is told in `preference.py`.
+"""Computes further losses on preference pairs, one function for each formula.
 
 Rewards include β, as everywhere. `log_ratio` is log π - log π_ref, summed over the answer, and D its difference, chosen
 minus rejected. Scores (`chosen_reward` and `rejected_reward` in data) come from outside: a reward model, a judge, a test.

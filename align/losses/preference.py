@@ -1,4 +1,4 @@
-"""Losses on preference pairs: no config objects, no state, no logging, no reduction.
+"""Computes losses on preference pairs: no config objects, no state, no logging, no reduction.
 
 Data flow, left to right, is also the order of the functions below::
 

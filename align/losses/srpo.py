@@ -1,4 +1,4 @@
-"""Self-improving robust preference optimization: one model answers, and improves on an answer it is shown."""
+"""Computes the loss of SRPO: one model answers, and improves on an answer it is shown."""
 
 from .preference import Batch, Pair, PreferenceLoss
 

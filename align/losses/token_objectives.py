@@ -1,4 +1,4 @@
-"""Objectives on single completions that a recipe can name; the formulas are in `tokens.py`, a table in `README.md`.
+"""Names the objectives on single completions that a recipe can weigh; the formulas are in `tokens.py`.
 
 What the sum of an objective's values is divided by is declared here: the tokens of an optimizer step for losses that are
 sums over tokens, its completions for losses that judge a completion as a whole. Neither depends on how a step is cut into

@@ -1,4 +1,4 @@
-"""Losses on single completions: no config objects, no state, no logging, no reduction over the batch.
+"""Computes losses on single completions: no config objects, no state, no logging, no reduction over the batch.
 
 Each takes `token_logps`, log π(y_t | x, y_<t) in nats of shape (batch, time), and `completion_mask`, True where the token
 belongs to y; values outside the mask are ignored, NaN included. Each returns one value per row, (batch,). What the

@@ -1,4 +1,4 @@
-"""LoRA adapters as factors on disk, and their exact weighted sums.
+"""Reads LoRA adapters as factors from disk, and writes their exact weighted sums.
 
 A soup of policies is the weighted sum of their weight changes, sum_k w_k ΔW_k, with ΔW = scale · B A. The sum of products
 is not the product of sums, so A and B are concatenated (PEFT's combination "cat"): the merged adapter has the sum of the

@@ -1,4 +1,4 @@
-"""Merge LoRA adapters of one base: `alignkit merge ADAPTER ADAPTER ... --weights 0.3,0.7 | --sweep 11 | --stock --out DIR`.
+"""Merges LoRA adapters of one base, for `alignkit merge`.
 
 Rewarded soups (weighted sums of the adapters' weight changes) and model stock, exactly; see `align.merging.adapters`.
 """

@@ -1,4 +1,4 @@
-"""Model, tokenizer and adapter folders of strangers: what they hold is looked at before anything is loaded from them.
+"""Looks at what folders of models, tokenizers and adapters hold before anything is loaded from them.
 
 Weights are safetensors only: a pickle can run code when it is opened. No file of a folder may name code to import,
 download or run, and no list of files may lead out of its folder.

@@ -1,4 +1,4 @@
-"""Say what determines a model's log-probabilities, so that no value is taken for one of another model.
+"""Says what determines a model's log-probabilities, so that no value is taken for one of another model.
 
 The one builder: training records a reference with it, the reference store and kept answers are addressed by it,
 evaluation and `alignkit merge` compare it.

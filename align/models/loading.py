@@ -1,4 +1,4 @@
-"""Models and tokenizers from a recipe's `model` section: hub ids, folders, GGUF files, and a tiny random one."""
+"""Loads models and tokenizers of a recipe's `model` section: hub ids, folders, GGUF files, and a tiny random one."""
 
 import hashlib
 import importlib.util

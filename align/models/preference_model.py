@@ -1,4 +1,4 @@
-"""Preference and reward models: a language model with a head, loaded for training, and loaded again to judge answers."""
+"""Loads preference and reward models, a language model with a head, for training and for judging answers."""
 
 import json
 import logging

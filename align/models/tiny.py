@@ -1,4 +1,4 @@
-"""A 2-layer random Llama and a byte-level tokenizer, made in memory: recipes and tests without a download."""
+"""Makes a 2-layer random Llama and a byte-level tokenizer in memory, for recipes and tests without a download."""
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import default_generator

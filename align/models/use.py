@@ -1,4 +1,4 @@
-"""A model to call, and what it was loaded from."""
+"""Pairs a model with what it was loaded from, and turns its adapters off where it is the reference."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Recipes: YAML in, typed sections out. Keys are field names of TRL's and PEFT's own dataclasses."""
+"""Loads recipes: YAML in, typed sections out. Keys are field names of TRL's and PEFT's own dataclasses."""
 
 import os
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The sections of a recipe that are ours: the reference, the evaluation, and what it is expected to give."""
+"""Defines the sections of a recipe that are ours: reference, evaluation, and what it is expected to give."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""What a recipe may not say: it may come from a stranger, and reading or running it must not hand them the machine.
+"""Refuses what a recipe may not say: reading one that comes from a stranger must not hand them the machine.
 
 No recipe makes code of strangers run. A file, besides, neither writes outside of the working directory nor sends anything
 anywhere; on the command line its user may ask for both.

@@ -1,4 +1,4 @@
-"""Rewards: callables with TRL's reward signature, computed without a network."""
+"""Computes rewards, callables with TRL's reward signature, without a network."""
 
 from .clarity import Clarity
 from .constraints import Constraints

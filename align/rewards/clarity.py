@@ -1,4 +1,4 @@
-r"""Whether a solution is laid out in steps and boxes its answer."""
+r"""Rewards a solution that is laid out in steps and boxes its answer."""
 
 import re
 from collections.abc import Sequence

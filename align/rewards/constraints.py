@@ -1,4 +1,4 @@
-"""Which of the constraints of its prompt an answer satisfies, by rules."""
+"""Rewards an answer by the constraints of its prompt that it satisfies, by rules."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-r"""Whether the final answer of a solution is right."""
+r"""Rewards a solution whose final answer is right."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Whether two mathematical expressions are equal, by math-verify in a process of its own.
+"""Compares two mathematical expressions by math-verify, in a process of its own.
 
 A model may write anything, and a short expression can keep a computer algebra system busy for ever or fill the memory
 (a tower of powers). So math-verify runs in a child that is killed when it does not answer in time; nothing of it runs

@@ -1,4 +1,4 @@
-"""Rewards for short answers: the dynamic reward weighting paper's, and a budget."""
+"""Rewards short answers: the dynamic reward weighting paper's rule, and a budget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The rewards that a recipe names: ours, or a function of an installed package that its user has allowed."""
+"""Finds the rewards that a recipe names: ours, or a function of an installed package that its user has allowed."""
 
 import importlib
 import importlib.util

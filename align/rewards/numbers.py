@@ -1,4 +1,4 @@
-"""Plain numbers in texts: decimals, fractions, mixed numbers, separators, percent, currency.
+"""Reads plain numbers in texts: decimals, fractions, mixed numbers, separators, percent, currency.
 
 Decimal digits of every script count as digits, as for Python. Superscripts, subscripts and ½ do not.
 """

@@ -1,4 +1,4 @@
-"""How close in meaning an answer is to its prompt, or to a reference answer."""
+"""Rewards an answer that is close in meaning to its prompt, or to a reference answer."""
 
 import importlib.util
 from collections.abc import Sequence

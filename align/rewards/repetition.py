@@ -1,4 +1,4 @@
-"""How little an answer repeats itself."""
+"""Rewards an answer that does not repeat itself."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How positive a text sounds, by a lexicon."""
+"""Rewards a text that sounds positive, by a lexicon."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The texts that rewards read: answers and prompts, each a string or chat messages."""
+"""Reads the texts that rewards judge: answers and prompts, each a string or chat messages."""
 
 import math
 from collections.abc import Sequence

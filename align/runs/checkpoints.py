@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or passed over: a manifest of every file, written last.
+"""Seals checkpoints with a manifest of every file, written last, so that a broken one is passed over.
 
 The Trainer writes a checkpoint file by file. `seal` lists them with size and sha256 once all processes are done, so a
 checkpoint that a kill cut short has no manifest, and one that was damaged later does not agree with it.

@@ -1,4 +1,4 @@
-"""A run directory: what a run writes besides TRL's own files, and how a later one finds its way back into it.
+"""Writes a run directory's own files, and finds the way back into it for a later run.
 
 RUN/  recipe.resolved.yaml   replays the run          metrics.jsonl   every logged value, one line a step
       env.json               versions, data, reference  checkpoint-*/  adapter/ (or model/)  README.md

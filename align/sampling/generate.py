@@ -1,4 +1,4 @@
-"""Answers from a model: one seed per prompt, so that neither batching nor other prompts change an answer.
+"""Samples answers with one seed per prompt, so that neither batching nor other prompts change an answer.
 
 `align.sampling.store` keeps them in a file as they come.
 """

@@ -1,4 +1,4 @@
-"""Processes of other Python environments."""
+"""Runs processes of other Python environments."""
 
 import json
 import os

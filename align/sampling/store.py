@@ -1,4 +1,4 @@
-"""Answers in a file that only grows: a run that was killed continues where it stopped, to the same answers.
+"""Keeps answers in a file that only grows: a killed run continues where it stopped, to the same answers.
 
 The first line says what determines the answers: decoding settings, digests of chat template, tokenizer and model. Each
 further line is one answer, with the digest of its prompt and that of the first line. Every line ends with its own

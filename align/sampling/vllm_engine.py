@@ -1,4 +1,4 @@
-"""Answers sampled by vLLM, in a process of an environment of its own.
+"""Samples answers by vLLM, in a process of an environment of its own.
 
 vLLM (Kwon et al. 2023, arXiv:2309.06180) pins versions of torch and transformers that are not ours; so it is never
 imported here. Whoever evaluates names the interpreter of its environment (never a recipe: it is a program that runs), and

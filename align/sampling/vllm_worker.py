@@ -1,4 +1,4 @@
-"""The other side of `align.sampling.vllm_engine`: samples with vLLM, in its environment. Reads one JSON object, writes JSON lines.
+"""Samples with vLLM in its own environment: reads one JSON object, writes JSON lines.
 
 Needs nothing but vLLM and the standard library. Standard output is the answers' alone: what vLLM prints goes to the log.
 """

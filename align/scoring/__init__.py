@@ -1,1 +1,1 @@
-"""Log-probabilities: each prompt computed once, each reference once."""
+"""Computes log-probabilities: each prompt once, each reference once."""

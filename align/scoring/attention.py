@@ -1,4 +1,4 @@
-"""Attention over a packed row: an answer sees its prompt and itself, never another answer.
+"""Computes attention over a packed row: an answer sees its prompt and itself, never another answer.
 
 Registered with transformers' attention interface under the name `shared_prefix`, so that projections, rotary embeddings
 and everything else stay the model's own. Without a `Packed` argument it is scaled dot-product attention, so that

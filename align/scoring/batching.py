@@ -1,4 +1,4 @@
-"""Which sequences go through the model together."""
+"""Chooses which sequences go through the model together."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

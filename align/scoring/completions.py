@@ -1,4 +1,4 @@
-"""Completions as training reads them: their tokens after the prompt's, and the log-probabilities of these under a model."""
+"""Cuts completions into tokens as training reads them, and scores them under a model."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""FLOPs of a step: counted while it runs, and predicted from lengths. A multiply-add counts as two."""
+"""Counts the FLOPs of a step while it runs, and predicts them from lengths. A multiply-add counts as two."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Log-probabilities through a frozen output head: two matrix products, none of them in backward."""
+"""Computes log-probabilities through a frozen output head: two matrix products, none of them in backward."""
 
 from itertools import count
 from typing import Any

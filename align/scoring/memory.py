@@ -1,4 +1,4 @@
-"""How much memory a backward pass will need, from the tensors that two forward passes keep for it."""
+"""Predicts the memory of a backward pass, from the tensors that two forward passes keep for it."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which tokens go where: a padded batch of answers as one packed row in which answers to a prompt share it.
+"""Plans which tokens go where: a padded batch as one packed row in which answers to a prompt share it.
 
 Rows with the same prompt form a group, `prefix | answer 1 | answer 2 | …`, and all groups stand in one row. The prefix
 is the prompt without its last token; every answer begins with a copy of that token (it predicts the answer's first) and

@@ -1,4 +1,4 @@
-"""PoFT's scoring pass: how likely aligned models find each completion, as the column `aligned_logp`.
+"""Scores, for PoFT, how likely aligned models find each completion, as the column `aligned_logp`.
 
 Every model reads a row with its own tokenizer and chat template, so that summed log-probabilities of two models are not
 comparable; means over the tokens of each are, and these are averaged (Fan et al. 2024, arXiv:2412.12865). No aligned

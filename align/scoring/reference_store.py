@@ -1,4 +1,4 @@
-"""Log-probabilities of the reference on disk: computed once for all runs that would compute the same.
+"""Keeps log-probabilities of the reference on disk, computed once for all runs that would compute the same.
 
 ROOT/FINGERPRINT/  identity.json        what, besides the tokens, the values depend on; for people, never relied upon
                    HASH.safetensors     a segment: `keys` uint8 (n, 16) and `values` float64 (n,); never changed

@@ -1,4 +1,4 @@
-"""Shared-prefix scoring: a model that answers TRL's scoring call from one packed row instead of padded ones.
+"""Answers TRL's scoring call from one packed row, in which each prompt stands once, instead of padded rows.
 
 TRL scores with `model(input_ids, attention_mask, labels, fused_lm_head=True)` and reads per-token fields of shape
 (rows, time - 1). `SharedPrefixModel` takes that call, packs the rows so that each prompt is computed once, runs the

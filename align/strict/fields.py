@@ -1,4 +1,4 @@
-"""Plain values to dataclasses: every value is fitted to its field's declared type, or is a problem that says why."""
+"""Fits plain values to the declared types of dataclass fields, and says why where one does not fit."""
 
 import dataclasses
 import difflib

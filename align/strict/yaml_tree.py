@@ -1,4 +1,4 @@
-"""Strict YAML: every problem is collected with its file, line and key path, none is guessed away."""
+"""Reads YAML strictly: every problem is collected with its file, line and key path, none is guessed away."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Trainers: the only place where models, batches and pure losses meet."""
+"""Holds the trainers, the only place where models, batches and pure losses meet."""
 
 from .pairs.preference import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
 

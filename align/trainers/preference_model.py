@@ -1,4 +1,4 @@
-"""Preference and reward models: TRL's RewardTrainer with a skew-symmetric score in place of its difference of rewards.
+"""Trains preference and reward models: TRL's RewardTrainer with a skew-symmetric score.
 
 Beyond TRL's documented API it is assumed that `RewardTrainer` looks at `model.config.num_labels` in its constructor only,
 prepares every data set in `_prepare_dataset(dataset, processing_class, args, name)`, collates a column `margin`, puts

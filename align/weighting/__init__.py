@@ -1,4 +1,4 @@
-"""How K rewards become one: rules that choose the weights of objectives while training.
+"""Chooses how K rewards become one, by rules that move the weights of objectives while training.
 
 `make_rule(name, base=..., ...)` gives a rule; its `update(Statistics(...))` answers each batch with a `Weighting`.
 """

@@ -1,4 +1,4 @@
-"""Advantage estimators: the rewards of a generation batch to advantages, one column for each objective.
+"""Estimates advantages from the rewards of a generation batch, one column for each objective.
 
 An estimator sees the rewards of all processes, (batch, objectives), completions of a prompt next to each other, NaN where
 an objective does not apply. It treats every objective by itself, so that advantages weighted are linear in the weights;

@@ -1,4 +1,4 @@
-"""Sets of non-dominated points and the volume they dominate; every objective is maximised.
+"""Keeps sets of non-dominated points and the volume they dominate; every objective is maximised.
 
 An objective to be minimised is negated or, in an `Archive`, given bounds from worse to better. A point that is worse
 than the reference in any objective dominates no volume and contributes 0. (The recursion of the authors of dynamic

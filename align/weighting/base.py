@@ -1,4 +1,4 @@
-"""What a weighting rule is told and what it answers."""
+"""Defines what a weighting rule is told and what it answers."""
 
 import math
 from collections.abc import Mapping, Sequence

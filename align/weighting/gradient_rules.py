@@ -1,4 +1,4 @@
-"""Weighting rules that look at the Gram matrix of the objectives' gradients, or of their advantages.
+"""Weighs objectives by the Gram matrix of their gradients, or of their advantages.
 
 With gradients the guarantees are those of the papers. With advantages (Aᵀ A / B, no backward pass) they hold for the
 advantages: a completion's, not the policy's, improvement. A Gram matrix that is not finite leaves the weights as they

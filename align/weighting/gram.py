@@ -1,4 +1,4 @@
-"""Weights from the Gram matrix J Jᵀ of K per-objective gradients (the rows of J): small convex problems, solved exactly.
+"""Solves for weights from the Gram matrix J Jᵀ of K gradients (the rows of J): small convex problems, exactly.
 
 Everything runs in float64 on the CPU, for any K, and does not depend on the common scale of the gradients. An
 objective whose squared gradient norm is at most 1e-12 of the largest is dead: what float32 leaves of a constant reward

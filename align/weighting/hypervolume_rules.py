@@ -1,4 +1,4 @@
-"""Weighting rules that follow the volume dominated by all objective vectors seen so far."""
+"""Weighs objectives by the volume dominated by all objective vectors seen so far."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Weighting rules that look at rewards only: they cost nothing beside the batch."""
+"""Weighs objectives by rewards only, which costs nothing beside the batch."""
 
 from collections.abc import Sequence
 

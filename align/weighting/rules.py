@@ -1,4 +1,4 @@
-"""Weighting rules by name."""
+"""Names the weighting rules."""
 
 import difflib
 import inspect

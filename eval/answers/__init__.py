@@ -1,1 +1,1 @@
-"""The answers that are measured: asked for, or read from files."""
+"""Collects the answers that are measured: asked for, or read from files."""

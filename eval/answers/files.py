@@ -1,4 +1,4 @@
-"""Responses that are stored already: files of prompts and answers in place of models.
+"""Reads responses that are stored already: files of prompts and answers in place of models.
 
 One JSON object a line with `prompt` (text or messages) and `response` (text), or AlpacaEval's `instruction` and `output`;
 a JSON array of such objects is read too. Several responses to one prompt are its samples. Files are matched by prompt.

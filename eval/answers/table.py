@@ -1,4 +1,4 @@
-"""Answers as texts: what every measure of answers starts from, whoever wrote them."""
+"""Holds answers as texts, which every measure of answers starts from, whoever wrote them."""
 
 from typing import Any, NamedTuple
 

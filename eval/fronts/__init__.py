@@ -1,1 +1,1 @@
-"""Fronts of several objectives, and of reward against divergence."""
+"""Draws fronts of several objectives, and of reward against divergence."""

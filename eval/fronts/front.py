@@ -1,4 +1,4 @@
-"""The front of several runs on several objectives: who is on it, what it is worth, and how sure that is."""
+"""Finds the front of several runs on several objectives: who is on it, its worth, and how sure that is."""
 
 import copy
 import json

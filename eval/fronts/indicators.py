@@ -1,4 +1,4 @@
-"""What a set of policies achieves on several objectives: the front, its volume, and how well it serves preferences.
+"""Measures what a set of policies achieves on several objectives: the front, its volume, its use to preferences.
 
 Points have shape (points, objectives): one row per policy or checkpoint, each coordinate a mean over prompts. Every
 function maximises; `oriented` turns objectives that are to be minimised. Compare runs by these numbers with one fixed

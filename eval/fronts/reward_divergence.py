@@ -1,4 +1,4 @@
-"""Reward against divergence over many runs: who reaches more at the same cost?
+"""Compares reward against divergence over many runs, to see who reaches more at the same cost.
 
 Every divergence looks best on its own axis, so draw several: the reverse KL frontier is won by the reverse KL by
 construction.

@@ -1,4 +1,4 @@
-"""Best-of-k: what is gained by drawing k answers and keeping the one that a judge likes best."""
+"""Measures what is gained by drawing k answers and keeping the one that a judge likes best."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""How far the policy has moved from the reference: divergences estimated from samples of the right side.
+"""Estimates how far the policy has moved from the reference, from samples of the right side.
 
 r = log π(y|x) - log π_ref(y|x) of a whole answer, in nats. An expectation under π needs answers that π sampled, one under
 π_ref answers of the reference; both log-probabilities must be those of the distribution that was sampled, temperature and

@@ -1,4 +1,4 @@
-"""How different are the answers? Entropy, distinct n-grams, self-BLEU and the Vendi score.
+"""Measures how different answers are: entropy, distinct n-grams, self-BLEU and the Vendi score.
 
 Diversity falls as a policy moves from its reference, so compare at the same KL as well as at the same settings.
 """

@@ -1,4 +1,4 @@
-"""How many verifiable instructions answers follow: IFEval's accuracies by the checkers of `align.data.making.constraints`.
+"""Counts the verifiable instructions that answers follow, as IFEval's accuracies.
 
 Source: Zhou et al. 2023, "Instruction-following evaluation for large language models" (arXiv:2311.07911), section 2.2
 (strict and loose accuracy) and 3 (by prompt and by instruction). Deviations:

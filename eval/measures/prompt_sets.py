@@ -1,4 +1,4 @@
-"""Prompt sets that a recipe names beside its data: verifiable instructions and refusals, from files to figures.
+"""Reads the prompt sets that a recipe names beside its data, and measures answers to them.
 
 The files are JSON lines with the columns of IFEval (`prompt`, `instruction_id_list`, `kwargs`) and of XSTest (`prompt`,
 `label`, `type`); further columns are kept and not read. Everything that is wrong with a file is an error that names its

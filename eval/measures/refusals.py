@@ -1,4 +1,4 @@
-"""Whether an answer refuses, by rules, and how refusals fall on safe and unsafe prompts.
+"""Tells by rules whether an answer refuses, and how refusals fall on safe and unsafe prompts.
 
 Source of the classes and of the prompts: Röttger et al. 2024, "XSTest: a test suite for identifying exaggerated safety
 behaviours in large language models" (arXiv:2308.01263), section 4. Deviation: the paper's labels are by people. Here:

@@ -1,4 +1,4 @@
-"""What policies earn by the rewards that they were trained on: every objective on its own, and all of them as a front.
+"""Measures what policies earn by the rewards that they were trained on, one by one and as a front.
 
 A reward is called as the trainer calls it, with the prompts, the sampled token ids and the further columns of the data;
 one value for each answer, None where it does not apply. A prompt's value is the mean over those of its answers to which

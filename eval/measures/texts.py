@@ -1,4 +1,4 @@
-"""What texts tell without a model: lengths, diversity, gold reward, best of k, comparisons; linear in the prompts."""
+"""Measures texts without a model: lengths, diversity, gold reward, best of k, comparisons; linear in the prompts."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Is a policy as sure as it is right? Calibration of its implicit rewards, read as probabilities of a preference.
+"""Measures whether a policy is as sure as it is right, by its implicit rewards read as probabilities.
 
 A margin m (nats) of a pair says that the chosen answer is preferred with probability σ(m); the chosen answer being preferred
 is what happened. Two different numbers are called the calibration error of a preference-tuned model, and both are here:

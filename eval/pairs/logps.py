@@ -1,4 +1,4 @@
-"""Log-probabilities of given completions under a model, for ranking and divergence estimates, and the store of them."""
+"""Scores given completions under a model, for rankings and divergences, and keeps the reference's values."""
 
 import logging
 from collections.abc import Callable, Sequence

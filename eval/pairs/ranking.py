@@ -1,4 +1,4 @@
-"""Does the policy rank the preferred answer first? Three rankings, and what became of the chosen answers."""
+"""Ranks the answers of pairs in three ways, and says what became of the chosen answers."""
 
 from typing import NamedTuple
 

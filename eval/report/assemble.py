@@ -1,4 +1,4 @@
-"""Everything that a recipe wants to know of answers as texts, in one order, from models and from files alike."""
+"""Collects everything that a recipe wants to know of answers as texts, from models and files alike."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A report as one HTML file that opens without a network; every text in it is escaped."""
+"""Writes a report as one HTML file that opens without a network; every text in it is escaped."""
 
 import base64
 import html

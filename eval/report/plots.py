@@ -1,4 +1,4 @@
-"""Pictures of a report as PNG bytes. Matplotlib only, no display, colours that stay apart in grey print."""
+"""Draws pictures of a report as PNG bytes, with Matplotlib only, in colours that stay apart in grey print."""
 
 import io
 import textwrap

@@ -1,4 +1,4 @@
-"""Pictures of runs with several objectives as PNG bytes: fronts, ways through objective space, weights over time."""
+"""Draws runs with several objectives as PNG bytes: fronts, ways through objective space, weights over time."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""Pictures of what judges said: win rates beside the longer answer's, ratings, and the best of k."""
+"""Draws what judges said: win rates beside the longer answer's, ratings, and the best of k."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

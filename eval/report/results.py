@@ -1,4 +1,4 @@
-"""What an evaluation found, before it is shown or written."""
+"""Holds what an evaluation found, before it is shown or written."""
 
 from dataclasses import dataclass, field
 from typing import Any

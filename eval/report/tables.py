@@ -1,4 +1,4 @@
-"""A report in words and rows: the verdict, and the tables that Markdown, the terminal and HTML share."""
+"""Puts a report into words and rows: the verdict, and the tables that Markdown, terminal and HTML share."""
 
 import re
 from collections.abc import Iterator

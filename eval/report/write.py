@@ -1,4 +1,4 @@
-"""A report as JSON and Markdown, and everything of it written to a folder."""
+"""Writes a report as JSON and Markdown, and everything of it to a folder."""
 
 import dataclasses
 import json

@@ -1,1 +1,1 @@
-"""Estimates with intervals, and what is said of several policies."""
+"""Estimates with intervals, and says what follows about several policies."""

@@ -1,4 +1,4 @@
-"""Several runs on the same items: every pair's difference, and p-values corrected for how many were looked at."""
+"""Compares several runs on the same items, with p-values corrected for how many were looked at."""
 
 import json
 from collections.abc import Mapping, Sequence

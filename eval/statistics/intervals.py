@@ -1,4 +1,4 @@
-"""Point estimates with confidence intervals. Every number in a report is an `Estimate`."""
+"""Gives point estimates their confidence intervals. Every number in a report is an `Estimate`."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The win rate a model would have if its answers were as long as its opponent's, by a logistic model of the verdicts."""
+"""Estimates the win rate of a model if its answers were as long as its opponent's, by a logistic model."""
 
 from statistics import NormalDist
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What the reference is called."""
+"""Names the reference."""
 
 REF = "ref"
 """The reference's place in `Sampled.answers`; no policy may be called so."""

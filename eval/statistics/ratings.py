@@ -1,4 +1,4 @@
-"""Many models on one scale (Bradley-Terry), and what no scale shows: cyclic preferences, exploitability, Nash mixtures."""
+"""Rates many models on one scale (Bradley-Terry), and finds what no scale shows: cyclic preferences."""
 
 import math
 from statistics import NormalDist

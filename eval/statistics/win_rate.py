@@ -1,4 +1,4 @@
-"""Win rates from judgements in both orders: ties count one half, and what the order alone decides is reported.
+"""Computes win rates from judgements in both orders: ties count one half, effects of the order are reported.
 
 A judgement in one order is `orders[prompt, i, j]`: the probability that answer i beats answer j, given by a judge who
 was shown i first. NaN on the diagonal, and where the judge failed; failures are counted, never dropped silently.

@@ -193,7 +193,6 @@ MUTANTS = [
     identity("what an older record lacks differs", IDENTITY, "if key in recorded and key in found and ", "if recorded.get(key) != found.get(key) or "),
     identity("spread weights are empty", IDENTITY, 'if parameter is not None and hasattr(parameter, "ds_id"):', "if False:"),
     identity("precision not in the identity", IDENTITY, '"mixed_precision": mixed_precision,', '"mixed_precision": "no",'),
-    identity("dtype not in the identity", IDENTITY, '"dtype": str(base.dtype),', '"dtype": "",'),
     identity("padding is identity", IDENTITY, 'if name not in ("truncation", "padding")}', "}"),
     swept("the reference's adapter not in the key", PRECOMPUTE, '"ref" if "ref" in reference.peft_config else None', "None"),
     identity("attention not in the identity", IDENTITY, '"attention": str(base.config._attn_implementation),', '"attention": "",'),

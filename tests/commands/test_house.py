@@ -1,6 +1,7 @@
 """The house rules as gates: arrows between packages, size of files and folders, a docstring in each module."""
 
 import ast
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -169,3 +170,9 @@ def test_what_is_too_large_or_not_explained_is_found():
     assert unexplained({"a.py": "x = 1\n", "b.py": '"""Held."""\n'}) == [
         "a.py: no docstring; say in its first line what it holds"
     ]
+
+
+def test_every_module_says_first_what_it_does():
+    """Verb, object, why: `Reads one row ...`, not `One row, read`."""
+    firsts = {path: source.split("\n", 1)[0] for path, source in python_files(ROOT, PACKAGES).items()}
+    assert [path for path, first in firsts.items() if not re.match(r'r?"""[A-Z][a-z]+s[ ,]', first)] == []

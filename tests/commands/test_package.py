@@ -1,9 +1,11 @@
 """What is shipped: the wheel holds the two packages and the recipes, nothing else."""
 
+import os
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,39 @@ def test_the_wheel(tmp_path):
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"align", "eval"}
     shipped = {name.removeprefix("align/_recipes/") for name in names if name.startswith("align/_recipes/")}
     assert {"quickstart.yaml", "rpo/tiny.yaml", "data/tiny.jsonl", "accelerate/fsdp2.yaml"} <= shipped
+
+
+def built(folder, kind):
+    """The archive of the project, made by its own backend from a copy without what git ignores."""
+    backend = folder / "backend"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--target", backend, "hatchling"], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(backend)}
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", folder / kind]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    (archive,) = (folder / kind).iterdir()
+    return archive
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_an_installed_archive_works_outside_a_checkout(tmp_path, kind):
+    """Version, recipes, check, training and evaluation, from a folder that holds nothing of the project."""
+    site, away = tmp_path / "site", tmp_path / "away"
+    away.mkdir()
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site]
+    subprocess.run([*install, built(tmp_path, kind)], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
+
+    def said(*words):
+        done = subprocess.run([*words], cwd=away, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    alignkit = [sys.executable, "-m", "align"]
+    assert str(site) in said(sys.executable, "-c", "import align, eval; print(align.__file__, eval.__file__)")
+    assert version("alignkit") in said(*alignkit, "--version")
+    assert "dpo/tiny" in said(*alignkit, "recipes")
+    assert "ready" in said(*alignkit, "check", "dpo/tiny")
+    said(*alignkit, "train", "dpo/tiny", "train.output_dir=run", "train.max_steps=1")
+    said(*alignkit, "eval", "run")
+    assert (away / "run" / "report.html").is_file()

@@ -1,4 +1,4 @@
-"""What shows only across rows: contradictions, repetitions, and pairs that are trained on and evaluated on.
+"""Finds what shows only across rows: contradictions, repetitions, and pairs that are trained on and evaluated on.
 
 Rows are compared by 64-bit digests, 24 bytes a pair, so that a million rows need 24 MB and no text is kept. Two different
 pairs of a million share a digest by chance once in about ten million data sets.

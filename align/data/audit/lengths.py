@@ -1,4 +1,4 @@
-"""Lengths of pairs in tokens: figures, a note, and a picture."""
+"""Measures lengths of pairs in tokens: figures, a note, and a picture."""
 
 import math
 from collections.abc import Mapping

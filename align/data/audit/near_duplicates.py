@@ -1,4 +1,4 @@
-"""Nearly the same texts, by MinHash and banding, each one that is reported checked exactly.
+"""Finds nearly equal texts by MinHash and banding; each one that is reported is checked exactly.
 
 Texts are sets of character 5-grams, case and white space folded. The probability that two sets have the same minimum
 under a random order is their Jaccard similarity J (Broder 1997, On the resemblance and containment of documents). 21

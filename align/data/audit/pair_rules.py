@@ -1,4 +1,4 @@
-"""What may be wrong with one normalised pair."""
+"""Names what may be wrong with one normalised pair."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What normalised preference pairs say about themselves, before anything is tokenised.
+"""Inspects normalised preference pairs before anything is tokenised.
 
 An `error` is what training refuses (`normalise`, `refuse_damaged`); a `warning` trains, though probably not on what was
 meant; a `note` is a figure. Rows are gone through in slices. Of each pair 28 bytes stay, and of evaluation sets the prompts.

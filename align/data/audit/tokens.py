@@ -1,4 +1,4 @@
-"""What a tokenizer makes of preference pairs: the ids a trainer will hold, before any weight is loaded."""
+"""Tokenizes preference pairs as a trainer will before weights are loaded, to find those that cannot be told apart."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Pairs whose answers truncation leaves nothing to tell apart by: refused before training."""
+"""Refuses, before training, pairs whose answers truncation leaves nothing to tell apart by."""
 
 from collections.abc import Iterator
 from itertools import pairwise

@@ -1,1 +1,1 @@
-"""The commands `alignkit data fix` and `alignkit data pairs`."""
+"""Holds the commands `alignkit data fix` and `alignkit data pairs`."""

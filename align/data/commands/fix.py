@@ -1,4 +1,4 @@
-"""`alignkit data fix`: a mended copy of preference pairs, and a log of every change.
+"""Writes, for `alignkit data fix`, a mended copy of preference pairs and a log of every change.
 
 Mended is only what can be mended without knowing what the text says. Rows that training would still refuse are left out,
 each with its reason. Rows that need nothing are written as they came.

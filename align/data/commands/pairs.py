@@ -1,4 +1,4 @@
-"""`alignkit data pairs`: preference pairs from several completions of each prompt, and what did not become a pair.
+"""Makes, for `alignkit data pairs`, preference pairs from several completions of each prompt.
 
 Rows are those of `align.data.rows.scored`. For `--select reverse` a row holds a prompt without the constraints, completions (or
 `chosen` and `rejected`), and the constraints as `instruction_id_list` and `kwargs`, as in IFEval's data.

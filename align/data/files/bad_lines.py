@@ -1,4 +1,4 @@
-"""Where a JSON file cannot be read: the parser of `datasets` counts rows from 0, and anew in every 10 MB."""
+"""Finds the line of a JSON file that cannot be read: the parser of `datasets` counts rows anew in every 10 MB."""
 
 import json
 import re

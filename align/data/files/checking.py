@@ -1,4 +1,4 @@
-"""Local data files, which may come from strangers: looked through once, in bounded memory, before anything parses them.
+"""Looks through local data files, which may come from strangers, in bounded memory before anything parses them.
 
 `datasets` unpacks a file whole, whatever it unpacks to, and its parsers name neither line nor row. What is refused here:
 bytes that are not UTF-8, NUL bytes, a line of more than 64 MiB, JSON that ends the process that parses it

@@ -1,4 +1,4 @@
-"""JSON that ends the process that parses it, found before the parser sees it, in a pass that parses nothing.
+"""Finds JSON so deep that it ends the process that parses it, in a pass that parses nothing.
 
 PyArrow's parser overflows its stack on 20,000 opening brackets, and reads address 0 where a block of rows begins with `null`.
 """

@@ -1,4 +1,4 @@
-"""Constraints on an answer that a rule can check, and their checkers.
+"""Checks constraints on an answer that a rule can check.
 
 Kinds and arguments have the names of IFEval's data (Zhou et al. 2023, arXiv:2311.07911), so a row of it is checked by
 `Constraint(instruction_id, arguments).holds(text)`. 24 of its 25 kinds are here; `language:response_language` needs a

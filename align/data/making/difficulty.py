@@ -1,4 +1,4 @@
-"""How far the reference is from ranking a pair as it is labelled, and pairs of a range of that.
+"""Measures how far the reference is from ranking a pair as it is labelled, and keeps pairs of a range of that.
 
 Source: Chen et al. 2024, Preference Learning Algorithms Do Not Learn Preference Rankings (arXiv:2405.19534).
 """

@@ -1,4 +1,4 @@
-"""Instructions whose constraints are reversed wherever the chosen answer breaks them, so that it follows them all.
+"""Reverses constraints of an instruction wherever the chosen answer breaks them, so that it follows them all.
 
 Source: Reverse Preference Optimization for Complex Instruction Following (arXiv:2505.22172). The loss takes the margin from
 the column `margin`: -log sigmoid(reward margin - gamma * g).

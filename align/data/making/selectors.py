@@ -1,4 +1,4 @@
-"""Which completions of one prompt become pairs, from their rewards alone.
+"""Chooses which completions of one prompt become pairs, from their rewards alone.
 
 | selector | chosen | rejected | source |
 |---|---|---|---|

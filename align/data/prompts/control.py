@@ -1,4 +1,4 @@
-"""Text in the prompt that says how good the completion is, so that at inference one can ask for a good one.
+"""Writes into the prompt how good the completion is, so that at inference one can ask for a good one.
 
 A control prefix is one of two texts before the prompt: conditional training of Korbak et al. 2023, Pretraining Language
 Models with Human Preferences (arXiv:2302.08582). Rewards in context are numbers after it: Yang et al. 2024

@@ -1,4 +1,4 @@
-"""Reference-conditioned rewards (POLAR): the model reads a reference answer before the one it scores.
+"""Writes a reference answer before the one that a reward model scores (POLAR).
 
 The text is `prompt + reference <split> prompt + answer <reward>`, in two markers of plain text, so that no vocabulary
 grows. Source: Dou et al. 2025, Pre-Trained Policy Discriminators are General Reward Models (arXiv:2507.05197).

@@ -1,4 +1,4 @@
-"""Prompts that show a draft and ask for a better answer."""
+"""Writes prompts that show a draft and ask for a better answer."""
 
 from typing import Any
 

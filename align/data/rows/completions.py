@@ -1,4 +1,4 @@
-"""One row for supervised training or for online training, or why it cannot be used.
+"""Reads one row for supervised or online training, or says why it cannot be used.
 
 | kind | layout | read as |
 |---|---|---|

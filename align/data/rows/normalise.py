@@ -1,4 +1,4 @@
-"""Rows normalised to TRL's explicit formats.
+"""Brings rows into TRL's explicit formats.
 
 `pairs`: `prompt`, `chosen`, `rejected`, in the layouts of `rows`. `completions`: `prompt`, `completion`. `prompts`: `prompt`
 and every other column as it is, for reward functions (both in `other_rows`).

@@ -1,4 +1,4 @@
-"""One preference row, in the layouts people have, or why it cannot be used.
+"""Reads one preference row, in the layouts people have, or says why it cannot be used.
 
 | layout | read as |
 |---|---|

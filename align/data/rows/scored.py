@@ -1,4 +1,4 @@
-"""One row of scored completions, or why it cannot be used.
+"""Reads one row of scored completions, or says why it cannot be used.
 
 A row holds a `prompt` and either `completions` and `rewards`, or `responses`, a list of objects with `content` and `scores`.
 A reward is a number, null for none, or an object of named scores, which weights add up.

@@ -1,4 +1,4 @@
-"""The rule of truncation: which tokens of a prompt and its completion stay at a largest length.
+"""Applies the one rule of truncation: which tokens of a prompt and its completion stay at a largest length.
 
 TRL's collators of trl 1.16 put the completion after the prompt and keep the first `max_length` tokens. The prompt is
 therefore cut only where it is longer than that by itself, and then nothing of the completion stays. TRL applies the rule

@@ -1,1 +1,1 @@
-"""The trainer that learns from completions."""
+"""Holds the trainer that learns from completions."""

@@ -1,4 +1,4 @@
-"""A batch of completions: its columns looked at, scored through TRL's fused head, and measured."""
+"""Checks a batch of completions, scores it through TRL's fused head, and measures it."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Supervised training: TRL's SFTTrainer with a weighted sum of objectives in place of its loss."""
+"""Trains on completions: TRL's SFTTrainer with a weighted sum of objectives in place of its loss."""
 
 import logging
 from collections.abc import Callable, Iterator

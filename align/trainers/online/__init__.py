@@ -1,1 +1,1 @@
-"""Trainers that sample their own answers and learn from rewards."""
+"""Holds the trainers that sample their own answers and learn from rewards."""

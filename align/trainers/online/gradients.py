@@ -1,4 +1,4 @@
-"""The gradient of each objective from one forward pass, and the Gram matrix of these gradients over all processes."""
+"""Computes each objective's gradient from one forward pass, and their Gram matrix over all processes."""
 
 import re
 from collections.abc import Iterator, Sequence

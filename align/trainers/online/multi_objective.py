@@ -1,4 +1,4 @@
-"""GRPO, RLOO and REINFORCE on several rewards whose weights move while training (arXiv:2509.11452 and others)."""
+"""Trains GRPO, RLOO and REINFORCE on several rewards whose weights move (arXiv:2509.11452 and others)."""
 
 from collections.abc import Callable
 from typing import Any

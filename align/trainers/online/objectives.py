@@ -1,4 +1,4 @@
-"""Rewards as objectives, whose weights move while training (arXiv:2509.11452 and others)."""
+"""Treats rewards as objectives whose weights move while training (arXiv:2509.11452 and others)."""
 
 import logging
 from pathlib import Path

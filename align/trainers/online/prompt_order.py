@@ -1,4 +1,4 @@
-"""The order of prompts, which a resumed run goes on with."""
+"""Keeps the order of prompts, which a resumed run goes on with."""
 
 from typing import cast
 

@@ -1,4 +1,4 @@
-"""Which reward functions are objectives, which only inform the estimator, and what they remember."""
+"""Tells which reward functions are objectives and which only inform the estimator."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""GRPO and RLOO whose completions share their prompt: TRL's trainers with one scoring call in another way."""
+"""Shares prompts among the completions of GRPO and RLOO: TRL's trainers with one scoring call in another way."""
 
 from collections.abc import Callable
 from functools import cached_property

@@ -1,1 +1,1 @@
-"""Trainers that learn from pairs of answers."""
+"""Holds the trainers that learn from pairs of answers."""

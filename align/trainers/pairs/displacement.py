@@ -1,4 +1,4 @@
-"""Where probability goes while a policy trains: a few pairs, and what the policy first said, watched over time."""
+"""Watches where probability goes while a policy trains, by a few pairs and what the policy first said."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""The trainer of every pairwise objective: a weighted sum of `losses.OBJECTIVES`, chosen by its configuration."""
+"""Trains on any weighted sum of the pairwise objectives, chosen by its configuration."""
 
 from typing import Any, ClassVar
 

@@ -1,4 +1,4 @@
-"""Reference log-probabilities of a data set, from the store or by one pass over what the store lacks."""
+"""Fills in the reference's log-probabilities, from the store or by one pass over what the store lacks."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Preference trainers: TRL's DPOTrainer with one method, `preference_loss`, in place of its loss."""
+"""Trains on preference pairs: TRL's DPOTrainer with one method, `preference_loss`, in place of its loss."""
 
 import contextlib
 from collections.abc import Callable

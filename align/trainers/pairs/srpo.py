@@ -1,4 +1,4 @@
-"""The trainer of self-improving robust preference optimization: every pair also after each of its answers as a draft."""
+"""Trains SRPO: every pair also after each of its answers as a draft."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar

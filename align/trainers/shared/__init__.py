@@ -1,1 +1,1 @@
-"""What every trainer has: metrics, guards, checkpointing, shared prompts, and what is assumed of TRL."""
+"""Holds what every trainer has: metrics, guards, checkpointing, shared prompts, and what is assumed of TRL."""

@@ -1,4 +1,4 @@
-"""What the logged figures of a preference run mean when they go wrong, in words, once each."""
+"""Says in words, once each, what the logged figures of a run mean when they go wrong."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the trainers on given data share: their arguments, metrics that are sums over examples, and LoRA without casts."""
+"""Gives the trainers on given data what they share: checked arguments, metrics, and LoRA without casts."""
 
 import contextlib
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""Activation checkpointing by measured need: it costs another forward pass, so only where memory asks for it."""
+"""Switches activation checkpointing on by measured need, since it costs another forward pass."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Data columns that a loss reads: asked for at construction, and carried past TRL's collators, which drop them."""
+"""Carries data columns that a loss reads past TRL's collators, which drop them."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

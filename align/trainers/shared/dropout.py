@@ -1,4 +1,4 @@
-"""Dropout of the policy is honoured or refused, never switched off silently; a reference has none."""
+"""Honours or refuses dropout of the policy, and never switches it off silently; a reference has none."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A step whose loss or gradient is not finite is not taken: skipped, counted, kept for replay, and ended in time."""
+"""Skips a step whose loss or gradient is not finite, keeps its batch for replay, and ends in time."""
 
 import json
 import logging

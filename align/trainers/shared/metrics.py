@@ -1,4 +1,4 @@
-"""Metrics as sums over examples: the same value at any batch size, padding or number of processes."""
+"""Sums metrics over examples: the same value at any batch size, padding or number of processes."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""When a trainer scores packed rows: only after they were seen to give the same log-probabilities as padded ones."""
+"""Scores packed rows only after they were seen to give the same log-probabilities as padded ones."""
 
 import logging
 from collections.abc import Callable

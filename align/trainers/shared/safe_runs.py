@@ -1,4 +1,4 @@
-"""What keeps a run's work: sealed checkpoints, resumption from the last intact one, a stop that saves first."""
+"""Keeps a run's work: sealed checkpoints, resumption from the last intact one, a stop that saves first."""
 
 import logging
 import shutil

@@ -1,4 +1,4 @@
-"""A batch of pairs, scored by policy and reference through TRL's fused head."""
+"""Scores a batch of pairs by policy and reference through TRL's fused head."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

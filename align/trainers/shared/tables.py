@@ -1,4 +1,4 @@
-"""The training data as Arrow tables, a slice at a time: few rows are Python objects together."""
+"""Reads the training data as Arrow tables, a slice at a time: few rows are Python objects together."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

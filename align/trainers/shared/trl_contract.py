@@ -1,4 +1,4 @@
-"""Everything we assume about TRL 1.16 beyond its documented API, in one place; `tests/trainers/test_trl_contract.py` holds it.
+"""Holds everything we assume about TRL 1.16 beyond its documented API; `tests/trainers/test_trl_contract.py` tests it.
 
 - `DPOTrainer` patches the model's forward so that `fused_lm_head=True` yields `FusedCausalLMOutput`: `log_probs`,
   `entropy`, `mean_logits`, `is_top1`, each (2B, T-1), zero outside the labels; `use_weighting` adds `log_sum_sq_probs`.

@@ -16,7 +16,7 @@ MUTANTS = [
     measure("evaluation: beta forgotten", CONFIG, "return implicit_rewards(batch.log_ratio, beta=self.beta)", "return implicit_rewards(batch.log_ratio, beta=1.0)"),
     measure("evaluation: curvature forgotten", CONFIG, "beta_scaling=self.beta_scaling", 'beta_scaling="raw"'),
     measure("evaluation: divergence forgotten", CONFIG, "f_dpo_loss(batch.log_ratio, beta=self.beta, f=f, beta_scaling=self.beta_scaling).rewards", "implicit_rewards(batch.log_ratio, beta=self.beta)"),
-    measure("evaluation: rewards of any objective", PAIRWISE, "OBJECTIVES[name].rewards for name in self.objective", 'OBJECTIVES["sigmoid"].rewards for name in config.objective'),
+    measure("evaluation: rewards of any objective", PAIRWISE, "makers = (OBJECTIVES[name].rewards for name", 'makers = (OBJECTIVES["sigmoid"].rewards for name'),
     measure("evaluation: margin upside down", IMPLICIT, "(rewards.chosen - rewards.rejected)", "(rewards.rejected - rewards.chosen)"),
     measure("evaluation: every method has an implicit reward", IMPLICIT, 'if METHODS[recipe.method].rows != "pairs":', "if False:"),
     measure("evaluation: forward from the policy's answers", DIVERGENCE, "forward_kl(from_ref,", "forward_kl(from_policy,"),

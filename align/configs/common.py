@@ -1,15 +1,24 @@
 """Declares what the configuration of every method has and answers, and checks fields that all of them share."""
 
+import argparse
+import copy
 import dataclasses
+import json
 import math
+import numbers
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 COUNTS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length",
-    "save_total_limit", "max_skipped_steps",
+    "save_total_limit", "max_skipped_steps", "num_generations", "num_generations_eval", "num_iterations",
+    "max_completion_length", "steps_per_generation", "generation_batch_size",
 )  # fmt: skip
+JSON_FIELDS = ("objective", "weighting_options", "estimator_options", "gradient_layers")
+"""Fields of ours that are no plain text or number: parsers of command lines hand them over as JSON."""
+NO_OBJECTIVE = "must name objectives and their weights, such as {nll: 1.0}"
 NOT_NEGATIVE = ("seed", "data_seed", "learning_rate", "weight_decay", "max_grad_norm")
 
 
@@ -22,6 +31,8 @@ class MethodConfig:
     """What the configuration of every method has and answers. Mixed in before TRL's, whose fields it does not read.
 
     A configuration overrides the answers that differ for it.
+
+    What was given and what was made of it are remembered, so that `settle_again` can tell what was changed afterwards.
     """
 
     max_skipped_steps: int = field(
@@ -31,6 +42,33 @@ class MethodConfig:
             "training ends when so many steps have been skipped."
         },
     )
+
+    def __post_init__(self) -> None:
+        given = _fields(self)
+        for name in JSON_FIELDS:
+            if isinstance(getattr(self, name, None), str):
+                setattr(self, name, _from_json(getattr(self, name)))
+        raise_all(no_numbers(self) or self.problems())
+        self._trl_checks()
+        self._derive()
+        self._given, self._settled = given, _fields(self)
+
+    def _trl_checks(self) -> None:
+        super().__post_init__()  # type: ignore[misc]
+
+    def _derive(self) -> None:
+        """Fill in what follows from the fields. Nothing by default."""
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the fields of this configuration, one line each, the field's name first."""
+        return out_of_range(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """TRL's, which can be read again: only secrets are hidden, and only where there is one."""
+        values: dict[str, Any] = super().to_dict()  # type: ignore[misc]
+        shown = {name: getattr(self, name) for name in values if name.endswith("_token") and "hub" not in name}
+        missing = {name: None for name in values if name.endswith("_token") and getattr(self, name) is None}
+        return values | shown | missing
 
     def columns(self) -> tuple[str, ...]:
         """Further columns of the data that the settings need: one finite number per row each."""
@@ -58,7 +96,7 @@ class MethodConfig:
 
 
 @dataclass
-class SharesPrompts:
+class SharesPrompts(MethodConfig):
     """The option of methods that have several answers to a prompt in one batch."""
 
     shared_prefix: Literal["auto", "on", "off"] = field(
@@ -69,6 +107,50 @@ class SharesPrompts:
             "'off' never does."
         },
     )
+
+    def problems(self) -> list[str]:
+        """See `MethodConfig.problems`."""
+        found = super().problems()
+        if self.shared_prefix not in ("auto", "on", "off"):
+            found.append(f"shared_prefix: must be 'auto', 'on' or 'off', got {self.shared_prefix!r}")
+        return found
+
+
+class OnOrOff(argparse.Action):
+    """A flag of three values for `HfArgumentParser`: `--name`, `--name false`, `--no_name`, or none of them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Take what the command line says."""
+        said = True if values is None else values
+        setattr(namespace, self.dest, not said if str(option_string).startswith("--no") else said)
+
+
+def settle_again(config: MethodConfig) -> None:
+    """Check a configuration some fields of which were set after it was made, and derive anew what follows from them.
+
+    Raises:
+        ConfigError: As when it is made with these fields.
+        ValueError: Likewise, by TRL's checks.
+    """
+    settled = vars(config).get("_settled")
+    if settled is None:  # read from a file of another version
+        return
+    changed = {name: value for name, value in _fields(config).items() if value != settled[name]}
+    if changed:
+        made: Any = type(config)
+        vars(config).update(vars(made(**config._given | changed)))
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    values = {entry.name: getattr(config, entry.name) for entry in dataclasses.fields(config) if entry.init}
+    return {name: copy.deepcopy(v) if isinstance(v, dict | list) else v for name, v in values.items()}
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def raise_all(problems: Sequence[str]) -> None:
@@ -133,3 +215,21 @@ def out_of_range(config: Any) -> list[str]:
     if config.max_steps <= 0 and not 0 < config.num_train_epochs < math.inf:
         found.append(f"num_train_epochs: must be positive and finite, got {config.num_train_epochs}")
     return found
+
+
+def no_numbers(config: Any) -> list[str]:
+    """One line for each field that must be a number, or a whole one, and is something else."""
+    found = []
+    for name, hint in typing.get_type_hints(type(config)).items():
+        kinds = {hint, *typing.get_args(hint)}
+        value = getattr(config, name, None)
+        if not kinds & {int, float} or kinds & {str, bool} or value is None:
+            continue
+        if not is_number(value) or (float not in kinds and value != int(value)):
+            found.append(f"{name}: must be a {'' if float in kinds else 'whole '}number, got {value!r}")
+    return found
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; a truth value is none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

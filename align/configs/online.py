@@ -11,7 +11,7 @@ from trl import RLOOConfig as TRLRLOOConfig
 from align.weighting.advantages import make_estimator, one_of, within
 from align.weighting.rules import RULES, WeightingRule, make_rule, rule_options
 
-from .common import MethodConfig, SharesPrompts, not_honoured, out_of_range, raise_all
+from .common import ConfigError, SharesPrompts, not_honoured, rebalances_batches, shards_on_cpus
 
 _REFUSED = {
     "multi_objective_aggregation": "the estimator takes each objective by itself; choose it and its `scale`",
@@ -20,12 +20,13 @@ _REFUSED = {
     "reward_clip_range": "it would clip the weighted sum; clip in the reward functions",
 }
 """Fields of TRL's that must keep their default, and what to do instead."""
+_IGNORED = {"label_smoothing_factor": "it smooths cross-entropy, which is not the loss here"}
 _OF_GRADIENTS = {"gram": "gradients", "gradient_layers": 4, "gradient_every": 1, "weighting_timing": "same_step"}
 """Fields that only rules that need gradients read, and their defaults."""
 
 
 @dataclass
-class OnlineConfig(SharesPrompts, MethodConfig):
+class OnlineConfig(SharesPrompts):
     """What the configurations of online trainers answer besides TRL's fields."""
 
     def turns_dropout_off(self) -> bool:
@@ -39,6 +40,30 @@ class OnlineConfig(SharesPrompts, MethodConfig):
     @property
     def _of_trl(self) -> Any:
         return self
+
+    def problems(self) -> list[str]:
+        """See `MethodConfig.problems`."""
+        trl = self._of_trl
+        found = not_honoured(self, _IGNORED) + super().problems()
+        if not 0 <= trl.beta < math.inf:
+            found.append(f"beta: must be finite and not negative, got {trl.beta}")
+        if not 0 < trl.temperature < math.inf:
+            found.append(f"temperature: must be positive and finite, got {trl.temperature}")
+        if not 0 < trl.top_p <= 1:
+            found.append(f"top_p: must be in (0, 1], got {trl.top_p}")
+        return found + shards_on_cpus(self) + rebalances_batches(self)
+
+    def _trl_checks(self) -> None:
+        """TRL's configuration refuses its own completed fields: both sizes of a generation batch."""
+        trl, steps = self._of_trl, self._of_trl.steps_per_generation
+        if trl.generation_batch_size is not None and steps is not None:
+            trl.steps_per_generation = None
+        super()._trl_checks()
+        if steps not in (None, trl.steps_per_generation):
+            raise ConfigError(
+                f"steps_per_generation: generation_batch_size={trl.generation_batch_size} asks for "
+                f"{trl.steps_per_generation}, got {steps}; give one of the two"
+            )
 
 
 @dataclass
@@ -65,7 +90,9 @@ class DynamicConfig(OnlineConfig):
             "help": "Rule that weighs the objectives; `align.weighting` lists them. 'fixed' keeps reward_weights."
         },
     )
-    weighting_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of the rule, by name."})
+    weighting_options: dict[str, Any] | str | None = field(
+        default_factory=dict, metadata={"help": "Options of the rule, by name."}
+    )
     estimator: str = field(
         default="group",
         metadata={
@@ -73,7 +100,7 @@ class DynamicConfig(OnlineConfig):
             "single_stream or pareto_rank."
         },
     )
-    estimator_options: dict[str, Any] = field(
+    estimator_options: dict[str, Any] | str | None = field(
         default_factory=dict, metadata={"help": "Options of the estimator, by name."}
     )
     gram: Literal["gradients", "advantages"] = field(
@@ -83,7 +110,7 @@ class DynamicConfig(OnlineConfig):
             "advantages, which cost no backward pass."
         },
     )
-    gradient_layers: int | Literal["all"] = field(
+    gradient_layers: int | str | None = field(
         default=4,
         metadata={"help": "Gradients are of the trainable parameters of so many last layers, or of 'all' of them."},
     )
@@ -95,13 +122,6 @@ class DynamicConfig(OnlineConfig):
         default="same_step",
         metadata={"help": "Whether a rule that needs gradients weighs the batch they are of, or the one after."},
     )
-
-    def __post_init__(self) -> None:
-        raise_all(self.problems())
-        self._trl_checks()
-
-    def _trl_checks(self) -> None:
-        super().__post_init__()  # type: ignore[misc]
 
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""
@@ -118,7 +138,7 @@ class DynamicConfig(OnlineConfig):
         if not self._weights_can_be_meant():
             weights = self._of_trl.reward_weights
             found.append(f"reward_weights: must be finite, not negative and not all 0, got {weights}")
-        return found + out_of_range(self)
+        return found + super().problems()
 
     def problems_with(self, rule: WeightingRule | type[WeightingRule]) -> list[str]:
         """What keeps a rule (or its class) from working under these settings."""
@@ -172,6 +192,8 @@ class DynamicConfig(OnlineConfig):
         return weights is None or (all(0 <= w < math.inf for w in weights) and sum(weights) > 0)
 
     def _of_weighting(self) -> list[str]:
+        if not isinstance(self.weighting_options, dict):
+            return [f"weighting_options: must be options by name, got {self.weighting_options!r}"]
         try:
             rule = RULES[one_of("weighting", self.weighting, *RULES)]
             for option in self.weighting_options:
@@ -183,6 +205,8 @@ class DynamicConfig(OnlineConfig):
         return self.problems_with(rule)
 
     def _of_estimator(self) -> list[str]:
+        if not isinstance(self.estimator_options, dict):
+            return [f"estimator_options: must be options by name, got {self.estimator_options!r}"]
         try:
             estimator = make_estimator(self.estimator, **self.estimator_options)
         except (ValueError, TypeError) as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from align.losses.objectives import COLUMNS, OBJECTIVES, PairBatch
 from align.losses.preference import Pair
 
-from .common import defaults_of
+from .common import NO_OBJECTIVE, defaults_of, is_number
 from .preference import PreferenceConfig
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class PairwiseConfig(PreferenceConfig):
     `use_weighting` (WPO's weights) are TRL's fields. A setting that no chosen objective reads is an error.
     """
 
-    objective: dict[str, float | int] = field(
+    objective: dict[str, float | int] | str | None = field(
         default_factory=lambda: {"sigmoid": 1.0},
         metadata={"help": f"Objectives and their weights: {', '.join(OBJECTIVES)}."},
     )
@@ -52,8 +52,8 @@ class PairwiseConfig(PreferenceConfig):
         default=0.5, metadata={"help": "SimPO's γ: target margin in nats, β in it. SimPO's β is 2 or more."}
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _derive(self) -> None:
+        super()._derive()
         if self.use_weighting and self.shared_prefix == "auto":
             logger.warning("shared_prefix: every prompt is computed once per answer, because use_weighting is on")
             self.shared_prefix = "off"
@@ -61,6 +61,8 @@ class PairwiseConfig(PreferenceConfig):
     def problems(self) -> list[str]:
         """See `PreferenceConfig.problems`."""
         found = super().problems()
+        if not isinstance(self.objective, dict) or not all(map(is_number, self.objective.values())):
+            return [*found, f"objective: {NO_OBJECTIVE}, got {self.objective!r}"]
         unknown = [name for name in self.objective if name not in OBJECTIVES]
         found += [f"objective: unknown, got {name!r}; there are {', '.join(OBJECTIVES)}" for name in unknown]
         for name, weight in self.objective.items():

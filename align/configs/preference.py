@@ -12,11 +12,9 @@ from align.losses.preference import Pair, f_dpo_loss, implicit_rewards
 
 from .common import (
     ConfigError,
-    MethodConfig,
+    OnOrOff,
     SharesPrompts,
     not_honoured,
-    out_of_range,
-    raise_all,
     rebalances_batches,
     shards_on_cpus,
 )
@@ -40,7 +38,7 @@ REFUSED = {
 
 
 @dataclass
-class PreferenceConfig(SharesPrompts, MethodConfig, TRLDPOConfig):
+class PreferenceConfig(SharesPrompts, TRLDPOConfig):
     """What `DPOConfig`, `RPOConfig` and `FDPOConfig` share. All fields of TRL's DPOConfig apply unless refused.
 
     Raises:
@@ -73,14 +71,18 @@ class PreferenceConfig(SharesPrompts, MethodConfig, TRLDPOConfig):
         default=None,
         metadata={
             "help": "Recompute activations in backward, for memory at the price of another forward pass. By default only "
-            "if the largest batch would not fit otherwise, which two forward passes at the start find out."
+            "if the largest batch would not fit otherwise, which two forward passes at the start find out.",
+            "action": OnOrOff,
+            "nargs": "?",
+            "aliases": ["--no_gradient_checkpointing", "--no-gradient-checkpointing"],
         },
     )
 
-    def __post_init__(self) -> None:
-        raise_all(self.problems())
+    def _trl_checks(self) -> None:
         self.chooses_checkpointing = self.gradient_checkpointing is None and self.activation_checkpointing is None
-        super().__post_init__()
+        super()._trl_checks()
+
+    def _derive(self) -> None:
         if self.global_batch_size is not None:
             self._derive_accumulation(self.global_batch_size)
 
@@ -91,15 +93,13 @@ class PreferenceConfig(SharesPrompts, MethodConfig, TRLDPOConfig):
             found.append(f"beta: must be positive, got {self.beta}")
         elif math.isinf(self.beta):
             found.append(f"beta: must be finite, got {self.beta}")
-        if self.shared_prefix not in ("auto", "on", "off"):
-            found.append(f"shared_prefix: must be 'auto', 'on' or 'off', got {self.shared_prefix!r}")
         if self.max_tokens_per_batch is not None and self.deepspeed:
             found.append("max_tokens_per_batch: DeepSpeed would take an optimizer step after every part; leave it out")
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             found.append(f"max_tokens_per_batch: must be at least 1, got {self.max_tokens_per_batch}")
         if self.displacement_pairs < 0:
             found.append(f"displacement_pairs: must not be negative, got {self.displacement_pairs}")
-        return found + shards_on_cpus(self) + rebalances_batches(self) + out_of_range(self)
+        return found + super().problems() + shards_on_cpus(self) + rebalances_batches(self)
 
     def turns_dropout_off(self) -> bool:
         """See `MethodConfig.turns_dropout_off`."""

@@ -7,7 +7,7 @@ from trl import RewardConfig
 
 from align.losses.general_preference import check_dimension
 
-from .common import MethodConfig, not_honoured, out_of_range, raise_all, shards_on_cpus
+from .common import MethodConfig, not_honoured, shards_on_cpus
 
 REFUSED = {
     "model_init_kwargs": "load the model with align.models.preference_model.load_preference_base and pass it",
@@ -48,10 +48,6 @@ class PreferenceModelConfig(MethodConfig, RewardConfig):
             "same has to be given when answers are scored."
         },
     )
-
-    def __post_init__(self) -> None:
-        raise_all(self.problems())
-        super().__post_init__()
 
     def turns_dropout_off(self) -> bool:
         """See `MethodConfig.turns_dropout_off`."""
@@ -99,4 +95,4 @@ class PreferenceModelConfig(MethodConfig, RewardConfig):
                 f"chat_template_path: must be a .jinja file, got {template!r}: tokens of another tokenizer would be missing "
                 "when the model is loaded again"
             )
-        return found + shards_on_cpus(self) + out_of_range(self)
+        return found + shards_on_cpus(self) + super().problems()

@@ -9,7 +9,7 @@ from trl import SFTConfig as TRLSFTConfig
 
 from align.losses.token_objectives import OBJECTIVES
 
-from .common import MethodConfig, defaults_of, not_honoured, out_of_range, raise_all, rebalances_batches, shards_on_cpus
+from .common import NO_OBJECTIVE, MethodConfig, defaults_of, not_honoured, rebalances_batches, shards_on_cpus
 
 REFUSED = {
     "loss_type": "name the loss in `objective`, with its weight",
@@ -35,7 +35,7 @@ class SupervisedConfig(MethodConfig, TRLSFTConfig):
         ConfigError: If a field that no objective honours is set, or a value is out of range; all at once.
     """
 
-    objective: dict[str, float] = field(
+    objective: dict[str, float] | str | None = field(
         default_factory=lambda: {"nll": 1.0},
         metadata={
             "help": f"Objectives and their weights, of {', '.join(OBJECTIVES)}. The loss is their weighted sum; one with "
@@ -60,10 +60,6 @@ class SupervisedConfig(MethodConfig, TRLSFTConfig):
         metadata={"help": "'total_variation' is plain SFT in a guise; 'chi_squared' keeps the reference in."},
     )
 
-    def __post_init__(self) -> None:
-        raise_all(self.problems())
-        super().__post_init__()
-
     def columns(self) -> tuple[str, ...]:
         """Further data columns, one finite number per row, that the objectives read."""
         return tuple(dict.fromkeys(name for each in self.active() for name in OBJECTIVES[each].columns))
@@ -80,11 +76,11 @@ class SupervisedConfig(MethodConfig, TRLSFTConfig):
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""
         found = not_honoured(self, REFUSED, also={"router_aux_loss_coef": 0.0})
         wrong = self._objective_problems()
-        return found + wrong + ([] if wrong else self._combinations()) + self._ranges() + out_of_range(self)
+        return found + wrong + ([] if wrong else self._combinations()) + self._ranges() + super().problems()
 
     def _objective_problems(self) -> list[str]:
         if not isinstance(self.objective, dict) or not self.objective:
-            return [f"objective: must name objectives and their weights, such as {{nll: 1.0}}, got {self.objective!r}"]
+            return [f"objective: {NO_OBJECTIVE}, got {self.objective!r}"]
         found = []
         for name, weight in self.objective.items():
             if name not in OBJECTIVES:

@@ -15,9 +15,11 @@ from transformers import (
     ProcessorMixin,
     TrainerCallback,
 )
+from trl import GRPOConfig as TRLGRPOConfig
+from trl import RLOOConfig as TRLRLOOConfig
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
-from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig
+from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.weighting.advantages import LeaveOneOut
 from align.weighting.rules import WeightingRule
 
@@ -30,12 +32,13 @@ class DynamicGRPOTrainer(MultiObjective, GRPOTrainer):
     """GRPO (arXiv:2402.03300) whose weights of objectives move. The KL penalty stays in the loss, unweighted."""
 
     args: DynamicGRPOConfig
+    config_class = DynamicGRPOConfig
 
     def __init__(
         self,
         model: str | PreTrainedModel | PeftModel,
         reward_funcs: RewardFunc | list[RewardFunc] | tuple[RewardFunc, ...],
-        args: DynamicGRPOConfig,
+        args: TRLGRPOConfig | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
@@ -74,12 +77,13 @@ class DynamicRLOOTrainer(MultiObjective, RLOOTrainer):
     """
 
     args: DynamicRLOOConfig
+    config_class = DynamicRLOOConfig
 
     def __init__(
         self,
         model: str | PreTrainedModel | PeftModel,
         reward_funcs: RewardFunc | list[RewardFunc] | tuple[RewardFunc, ...],
-        args: DynamicRLOOConfig,
+        args: TRLRLOOConfig | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
@@ -113,5 +117,8 @@ class DynamicRLOOTrainer(MultiObjective, RLOOTrainer):
 class ReinforceTrainer(DynamicGRPOTrainer):
     """REINFORCE (Williams 1992) with one completion of each prompt and a baseline, or REINFORCE++ (arXiv:2501.03262).
 
-    Its `args` are a `ReinforceConfig`.
+    Its `args` are a `ReinforceConfig`, which is also its default.
     """
+
+    args: ReinforceConfig
+    config_class = ReinforceConfig

@@ -2,15 +2,15 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig
 from align.errors import RunError
+from align.trainers.shared.base import own_args
 from align.trainers.shared.trl_contract import generated, generations, logged, micro_batch, show_advantages
 from align.weighting.advantages import make_estimator
 from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rule
@@ -47,20 +47,23 @@ class MultiObjective(SharedPrompts):
         **kwargs: As TRL's.
 
     Raises:
+        TypeError: If `args` is not the configuration of this trainer.
         ValueError: If the rule or the estimator cannot work with these rewards, settings or processes.
     """
 
     model: Any
+    config_class: ClassVar[type[Any]]
 
     def __init__(
         self,
         model: Any,
         reward_funcs: Any,
-        args: DynamicGRPOConfig | DynamicRLOOConfig,
+        args: Any = None,
         *,
         rule: WeightingRule | None = None,
         **kwargs: Any,
     ) -> None:
+        args = own_args(self, self.config_class, args, model)
         self.estimator = make_estimator(args.estimator, **args.estimator_options)
         functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         missing = set(self.estimator.needs) - {getattr(function, "aux", None) for function in functions}

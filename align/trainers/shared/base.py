@@ -5,24 +5,31 @@ from typing import Any, TypeVar
 
 from peft.helpers import disable_input_dtype_casting
 
+from align.configs.common import MethodConfig, settle_again
+
 from .metrics import MetricSums
 from .trl_contract import TrainerBase, default_output_dir
 
-C = TypeVar("C")
+C = TypeVar("C", bound=MethodConfig)
 
 
 def own_args(trainer: Any, wanted: type[C], args: Any, model: Any) -> C:
     """The arguments of a trainer that is being constructed; by default those of its configuration, named after the model.
 
+    What was set after they were made is checked as if it had been given then.
+
     Raises:
         TypeError: If they are not of the configuration `wanted`.
+        ConfigError: If a field was set to what the configuration refuses.
     """
     if args is None:
         make: Any = wanted
         return make(default_output_dir(trainer, model))
     if not isinstance(args, wanted):
-        got = f"{type(args).__module__.split('.')[0]}.{type(args).__name__}"
-        raise TypeError(f"{type(trainer).__name__}: args must be align.{wanted.__name__}, got {got}")
+        package, name = type(args).__module__.split(".")[0], type(args).__name__
+        remedy = "" if package == "align" else "; it has the same fields, so replace the import"
+        raise TypeError(f"{type(trainer).__name__}: args must be align.{wanted.__name__}, got {package}.{name}{remedy}")
+    settle_again(args)
     return args
 
 

@@ -13,6 +13,7 @@ from align.files import cache_dir
 from align.findings import Finding, printable
 from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
 from align.models.loading import PACKAGE_PREFIX, another_model, package_folders, resolve_model_path
+from align.models.stopping import named_stop_ids
 from align.recipe.loading import Recipe
 
 
@@ -35,7 +36,7 @@ def read_model(recipe: Recipe) -> Model | Finding:
         tokenizer = AutoTokenizer.from_pretrained(path, **how)
         if "gguf_file" in how:
             config.dtype = torch.bfloat16  # what it is converted to
-        ends = _ends(path, how) or config.get_text_config().eos_token_id
+        stops = named_stop_ids(tokenizer, config, _generation(path, how))
         adapter = recipe.lora
         if recipe.ref.kind != "base":
             at, name = "ref.path", str(recipe.ref.path)
@@ -52,13 +53,12 @@ def read_model(recipe: Recipe) -> Model | Finding:
         reason = printable(str(error).strip().partition("\n")[0] or repr(error), 200)
         remedy = "name a folder, a .gguf file, tiny-random, or a hub id that is in the cache or can be reached"
         return Finding("error", "unreadable-model", at, f"{printable(name)}: {reason}", remedy)
-    stops = ends if isinstance(ends, list) else [] if ends is None else [ends]
     return Model(config, tokenizer, tuple(stops), adapter)
 
 
-def _ends(path: str, how: dict[str, Any]) -> Any:
+def _generation(path: str, how: dict[str, Any]) -> GenerationConfig | None:
     try:
-        return GenerationConfig.from_pretrained(path, **how).eos_token_id
+        return GenerationConfig.from_pretrained(path, **how)
     except (OSError, ValueError):
         return None
 

@@ -137,7 +137,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 
     Raises:
         OSError: If there is none.
-        RunError: If it would run code, or cannot be read.
+        RunError: If it would run code, cannot be read, or has no token to pad with.
     """
     path = resolve_model_path(_name(config))
     if os.path.isdir(path):
@@ -150,6 +150,11 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         raise RunError(f"{path}: no tokenizer there; save it beside the model ({_first_line(error)})") from error
     except Exception as error:  # the Rust library raises plain exceptions
         raise RunError(f"{path}: no tokenizer can be read from it ({_first_line(error)})") from error
+    if tokenizer.pad_token is None and tokenizer.eos_token is None:
+        raise RunError(
+            f"{path}: the tokenizer names neither an end-of-sequence nor a padding token; set eos_token in "
+            "tokenizer_config.json"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

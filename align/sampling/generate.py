@@ -5,7 +5,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from align.data.prompts import Prompt
+from align.models.stopping import stop_ids
 from align.models.use import Model
 from align.scoring.completions import prompt_ids
 
@@ -55,12 +56,13 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled completion: its token ids (end of sequence included, if it was reached) and its text."""
+    """One sampled completion: its token ids (the one that ended it included) and its text."""
 
     prompt_ids: list[int]
     completion_ids: list[int]
     text: str
     finished: bool
+    """Whether it ended by itself, at one of `align.models.stopping.stop_ids`; else it was cut."""
 
 
 class Job(NamedTuple):
@@ -135,34 +137,40 @@ def sampled_batches(
     if engine is not None:
         yield from engine.batches(encoded, jobs)
         return
+    stops = stop_ids(tokenizer, model)
     ordered = sorted(jobs, key=lambda job: len(encoded[job.prompt]))  # alike lengths together: less padding
     with tqdm(total=len(jobs), desc=desc, unit="answer") as bar:
         for start in range(0, len(ordered), batch_size):
             batch = ordered[start : start + batch_size]
             seeds = [seed_of(encoded[job.prompt], job.sample, decoding.seed) for job in batch]
-            completions = _sample(model, tokenizer, [encoded[job.prompt] for job in batch], seeds, decoding)
+            completions = _sample(model, tokenizer, stops, [encoded[job.prompt] for job in batch], seeds, decoding)
             yield {
-                job: answer_of(tokenizer, encoded[job.prompt], ids) for job, ids in zip(batch, completions, strict=True)
+                job: answer_of(tokenizer, stops, encoded[job.prompt], ids)
+                for job, ids in zip(batch, completions, strict=True)
             }
             bar.update(len(batch))
 
 
-def answer_of(tokenizer: PreTrainedTokenizerBase, prompt: list[int], completion: list[int]) -> Answer:
+def answer_of(
+    tokenizer: PreTrainedTokenizerBase, stops: Collection[int], prompt: list[int], completion: list[int]
+) -> Answer:
     """The answer that these token ids are."""
     text = str(tokenizer.decode(completion, skip_special_tokens=True))
-    return Answer(prompt, completion, text, tokenizer.eos_token_id in completion)
+    return Answer(prompt, completion, text, not set(stops).isdisjoint(completion))
 
 
 @torch.inference_mode()
 def _sample(
     model: Model,
     tokenizer: PreTrainedTokenizerBase,
+    stops: list[int],
     prompts: list[list[int]],
     seeds: list[int],
     decoding: Decoding,
 ) -> list[list[int]]:
     width = max(map(len, prompts))
-    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
+    pad: Any = tokenizer.pad_token_id
+    pad = 0 if pad is None else pad  # what it is changes nothing: the mask hides it, and rows are cut where they end
     inputs = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts], device=model.device)
     attention = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=model.device)
     processors = LogitsProcessorList()
@@ -176,10 +184,11 @@ def _sample(
             do_sample=False,  # the noise makes the arg max a sample
             logits_processor=processors,
             pad_token_id=pad,
-            eos_token_id=eos,
+            eos_token_id=stops or None,
         )
     rows = output[:, width:].tolist()
-    return [ids[: ids.index(eos) + 1] if eos in ids else ids for ids in rows]
+    ends = [next((place for place, token in enumerate(ids) if token in stops), len(ids)) for ids in rows]
+    return [ids[: end + 1] for ids, end in zip(rows, ends, strict=True)]
 
 
 @contextlib.contextmanager

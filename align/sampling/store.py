@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from align.data.prompts import Prompt
 from align.errors import RunError
 from align.models.identity import model_identity, text_identity
+from align.models.stopping import stop_ids
 from align.models.use import Model
 from align.scoring.completions import prompt_ids
 
@@ -89,7 +90,7 @@ def stored_answers(
     settings = answer_settings(model, tokenizer, decoding, engine)
     header = _line(settings)
     digests = [prompt_digest(prompt) for prompt in prompts]
-    encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    encoded, stops = [prompt_ids(tokenizer, prompt) for prompt in prompts], stop_ids(tokenizer, model)
     with _writing(path) as file:
         content = file.read()
         if header.startswith(content) and content != header:
@@ -111,7 +112,7 @@ def stored_answers(
             _append(file, b"".join(_answer_line(key, answer, header) for key, answer in rows.items()))
             answers |= {key: Stored(row.completion_ids, row.text, row.finished) for key, row in rows.items()}
     return [
-        [answer_of(tokenizer, ids, answers[digest, k].completion_ids) for k in range(samples)]
+        [answer_of(tokenizer, stops, ids, answers[digest, k].completion_ids) for k in range(samples)]
         for digest, ids in zip(digests, encoded, strict=True)
     ]
 
@@ -133,9 +134,11 @@ def answer_settings(
     model: Model, tokenizer: PreTrainedTokenizerBase, decoding: Decoding, engine: Engine | None = None
 ) -> dict[str, Any]:
     """What determines the answer to a prompt, besides rounding: the first line of a file."""
+    stops = stop_ids(tokenizer, model)
     return {
         "format": FORMAT,
         "decoding": vars(decoding),
+        **({} if stops == [tokenizer.eos_token_id] else {"stops": stops}),
         **({} if engine is None else {"engine": engine.identity}),
         **text_identity(tokenizer),
         "model_sha256": _digest(model_identity(model)),

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from align.errors import RunError
 from align.models.loading import model_path
+from align.models.stopping import stop_ids
 from align.models.use import Use
 from align.recipe.loading import Recipe
 
@@ -73,7 +74,7 @@ class VLLM:
 
         Args:
             use: The model, which vLLM loads from where it was loaded from, in the precision it is in.
-            tokenizer: Says which token ends an answer, and turns tokens into text.
+            tokenizer: Says with the model which tokens end an answer, and turns tokens into text.
             decoding: As for `generate`.
             batch_size: Requests handed over, and answers returned, at a time. Several hundred use vLLM well.
             desc: Title of the progress bar.
@@ -84,11 +85,12 @@ class VLLM:
             if not jobs:
                 return
             ordered = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
-            asked = self._asked(use, tokenizer, decoding, encoded, ordered)
+            stops = stop_ids(tokenizer, use.model)
+            asked = self._asked(use, stops, decoding, encoded, ordered)
             with tqdm(total=len(jobs), desc=f"{desc} (vLLM {self.version})", unit="answer") as bar:
                 for batch, completions in zip(ordered, _answers(self.python, asked, log), strict=True):
                     yield {
-                        job: answer_of(tokenizer, encoded[job.prompt], ids)
+                        job: answer_of(tokenizer, stops, encoded[job.prompt], ids)
                         for job, ids in zip(batch, completions, strict=True)
                     }
                     bar.update(len(batch))
@@ -97,8 +99,7 @@ class VLLM:
 
     @staticmethod
     def _asked(
-        use: Use, tokenizer: PreTrainedTokenizerBase, decoding: Decoding, encoded: Sequence[list[int]],
-        batches: Sequence[Sequence[Job]],
+        use: Use, stops: list[int], decoding: Decoding, encoded: Sequence[list[int]], batches: Sequence[Sequence[Job]],
     ) -> dict[str, Any]:  # fmt: skip
         dtype, device = str(use.model.dtype).removeprefix("torch."), use.model.device
         longest = max(len(encoded[job.prompt]) for batch in batches for job in batch)
@@ -118,7 +119,7 @@ class VLLM:
             "adapter": None if use.adapter is None else _found(use.adapter),
             "sampling": {
                 "temperature": decoding.temperature, "top_p": decoding.top_p, "max_tokens": decoding.max_new_tokens,
-                "stop_token_ids": [tokenizer.eos_token_id], "detokenize": False,
+                "stop_token_ids": stops, "detokenize": False,
             },
             "batches": [
                 {

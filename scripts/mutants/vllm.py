@@ -11,7 +11,7 @@ MUTANTS = [
     vllm("no room for the rank", ENGINE, "next(room for room in RANKS if room >= rank)", "rank"),
     vllm("the model's own settings apply", ENGINE, '"generation_config": "vllm",', '"seed": 0,'),
     vllm("no room for the answer", ENGINE, "longest + decoding.max_new_tokens", "longest"),
-    vllm("answers do not end", ENGINE, '"stop_token_ids": [tokenizer.eos_token_id]', '"stop_token_ids": []'),
+    vllm("answers do not end", ENGINE, '"stop_token_ids": stops,', '"stop_token_ids": [],'),
     vllm("the default precision", ENGINE, 'str(use.model.dtype).removeprefix("torch.")', '"auto"'),
     vllm("use is reported", ENGINE, 'quiet = {"VLLM_NO_USAGE_STATS": "1"}', "quiet: dict[str, str] = {}"),
     vllm("a process that failed is believed", ENGINE, 'if code != 0 or given < len(asked["batches"]):', "if False:"),

@@ -26,17 +26,20 @@ from trl import RLOOTrainer as TRLRLOOTrainer
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
 from align.configs import GRPOConfig, RLOOConfig
+from align.models.stopping import stop_ids
 from align.trainers.shared.base import own_args
 from align.trainers.shared.prefix_sharing import PrefixSharing
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.trl_contract import (
     OnlineBase,
+    end_answers_at,
     entropy_is_learnt,
     fast_head,
     generation_state,
     micro_batch,
     set_generation_state,
     set_logging_window,
+    tokenizer_of,
 )
 
 from .prompt_order import OrderByEpoch
@@ -51,7 +54,14 @@ class SharedPrompts(SafeRuns, OnlineBase):
 
     A checkpoint holds the completions that are still to be learnt from, and a resumed run goes on with them. (TRL's
     resumed run samples new ones, from a later policy.)
+
+    Completions end where the model's answers end everywhere else (`align.models.stopping`). (TRL's go on after a token
+    that only the configuration or the chat template names.)
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        end_answers_at(self, stop_ids(tokenizer_of(self), self.model))
 
     @cached_property
     def sharing(self) -> PrefixSharing:

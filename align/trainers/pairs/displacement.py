@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from align.models.stopping import stop_ids
 from align.trainers.shared.dropout import dropout_off
 
 SIDES = ("chosen", "rejected", "greedy")
@@ -72,11 +73,13 @@ class Displacement(TrainerCallback):
 
     def _greedy(self, prompt: list[int]) -> list[int]:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        tokenizer = self.trainer.processing_class
         ids = torch.tensor([prompt], device=self.trainer.accelerator.device)
         with torch.no_grad(), dropout_off(model):
             output = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=LONGEST, do_sample=False,
-                temperature=None, top_p=None, top_k=None, pad_token_id=self.trainer.processing_class.pad_token_id,
+                temperature=None, top_p=None, top_k=None, pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=stop_ids(tokenizer, model),
             )  # fmt: skip
         return output[0, len(prompt) :].tolist()
 

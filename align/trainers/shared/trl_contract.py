@@ -13,6 +13,8 @@
 - `GRPOTrainer` and `RLOOTrainer` score in `_get_per_token_logps_and_entropies(model, input_ids, attention_mask,
   logits_to_keep, ...)`, which calls the model as above with the last `logits_to_keep` tokens as labels;
   `_entropy_bonus_enabled` says whether GRPO's loss has a gradient through the entropy.
+- They end completions at `eos_token_ids`, which also decide what counts as cut; `generation_config` and
+  `generation_kwargs` (or `vllm_generation.generation_kwargs`) hold what is generated with, `_tokenizer` the tokenizer.
 - They generate for `_step` a multiple of `steps_per_generation * num_iterations`, or where `_buffered_inputs` is None, and
   learn from `_buffered_inputs[_step % steps_per_generation]`; `_step` counts micro-batches, from 0 in a new process.
 - `_calculate_rewards(inputs, prompts, completions, completion_ids_list)` returns the rewards of all processes, one column
@@ -229,6 +231,25 @@ def show_advantages(trainer: Any, advantages: list[float]) -> None:
     for _ in advantages:
         shown.pop()
     shown.extend(advantages)
+
+
+def tokenizer_of(trainer: Any) -> Any:
+    """The tokenizer of GRPO or RLOO, of a processor too."""
+    return trainer._tokenizer
+
+
+def end_answers_at(trainer: Any, stops: Sequence[int]) -> None:
+    """Let GRPO or RLOO end completions at these tokens too, and take those that reach none of them for cut."""
+    trainer.eos_token_ids = list(dict.fromkeys([*stops, *trainer.eos_token_ids]))
+    if trainer.use_vllm:
+        asked = trainer.vllm_generation.generation_kwargs
+        named = [*trainer.eos_token_ids, *asked.get("stop_token_ids", ())]
+        trainer.vllm_generation.generation_kwargs = asked | {"stop_token_ids": list(dict.fromkeys(named))}
+        return
+    own = trainer.generation_config.eos_token_id  # of `args.generation_kwargs`, say
+    named = [*trainer.eos_token_ids, *(own if isinstance(own, list) else [own])]
+    trainer.eos_token_ids = trainer.generation_config.eos_token_id = list(dict.fromkeys(named))
+    trainer.generation_kwargs["eos_token_id"] = trainer.eos_token_ids
 
 
 def policy_loss(trainer: Any, batch: dict[str, Any]) -> Tensor:

@@ -99,5 +99,5 @@ MUTANTS = [
     nucleus("instructions: greedy with a nucleus", GENERATE, "if self.top_p < 1 and self.temperature == 0:", "if False:"),
     nucleus("instructions: no nucleus at all", GENERATE, "if not 0 < self.top_p <= 1:", "if not 0 <= self.top_p <= 1:"),
     drawn("instructions: samples share a seed", GENERATE, "seed_of(encoded[job.prompt], job.sample, decoding.seed)", "seed_of(encoded[job.prompt], 0, decoding.seed)"),
-    drawn("instructions: an answer that was cut is finished", GENERATE, "text, tokenizer.eos_token_id in completion)", "text, True)"),
+    drawn("instructions: an answer that was cut is finished", GENERATE, "text, not set(stops).isdisjoint(completion))", "text, True)"),
 ]  # fmt: skip

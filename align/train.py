@@ -19,6 +19,7 @@ from align.errors import USER_ERRORS, quiet_upstream
 from align.models import loading as models
 from align.models.identity import different, model_identity, same_identity
 from align.models.preference_model import load_preference_base
+from align.models.start import adapter_folder, begin_with, starting_config
 from align.recipe.loading import Recipe, load_recipe
 from align.rewards.load import columns_of
 from align.runs.checkpoints import check, checkpoint_to_resume
@@ -118,6 +119,8 @@ def build_trainer(
         further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
     method = METHODS[recipe.method]
     adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
+    start = None if recipe.start is None else adapter_folder(recipe.start.adapter)
+    begun = None if start is None else starting_config(start, adapter)
     if method.model == "preference":
         policy = load_preference_base(recipe.model, dimension=recipe.train.dimension, seed=recipe.train.seed)
     else:
@@ -126,7 +129,7 @@ def build_trainer(
         other = models.another_model(recipe.model, recipe.ref.path) if recipe.ref.kind == "model" else None
         further["ref_model"] = models.load_model(other) if other is not None else None
     ref = reference_identity(recipe, policy, further.get("ref_model"))
-    if adapter is not None:
+    if adapter is not None and start is None:
         _say_reference(Path(adapter), ref)
     trainer = method.trainer(
         model=policy,
@@ -134,11 +137,14 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=eval_sets or None,
         processing_class=tokenizer,
-        peft_config=recipe.lora,
+        peft_config=recipe.lora if begun is None or adapter is not None else begun,
         callbacks=[MetricsFile(Path(str(recipe.train.output_dir)))],
         **further,
     )
     trainer.reference_identity = ref
+    if start is not None:
+        begin_with(trainer.model, start)
+        logger.warning("training begins with the adapter %s; the reference is the %s", start, _told(recipe))
     left_out = len(train) - len(trainer.train_dataset)
     if left_out and method.model == "language":
         logger.warning(
@@ -165,6 +171,12 @@ def _say_reference(adapter: Path, ref: dict[str, Any]) -> None:
         "training goes on from the adapter %s (%s); the reference is that adapter as it is now, not what it was trained "
         "against", adapter, ref["adapter_digest"][:12],
     )  # fmt: skip
+
+
+def _told(recipe: Recipe) -> str:
+    return {"base": "model without adapters", "cached": "data's"}.get(
+        recipe.ref.kind, f"{recipe.ref.kind} {recipe.ref.path}"
+    )
 
 
 def reference_identity(recipe: Recipe, policy: Any, ref_model: Any) -> dict[str, Any]:

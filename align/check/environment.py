@@ -88,10 +88,6 @@ class Rule(NamedTuple):
     remedy: str
 
 
-def _adapts(recipe: Recipe) -> bool:
-    return recipe.lora is not None or recipe.ref.kind == "adapter"
-
-
 def _stored(recipe: Recipe) -> bool:
     return recipe.ref.kind == "cached" or recipe.train.stores_reference()
 
@@ -142,13 +138,13 @@ RULES = (
     Rule("error", "fp16-on-cpu", "train.fp16", lambda r, m: r.train.fp16 and _on_cpu(r, m),
          "accelerate ignores it on a CPU", "set it to false"),
     Rule("error", "fp16-weights", "model.dtype",
-         lambda r, m: r.train.fp16 and r.model.dtype == "float16" and not _adapts(r),
+         lambda r, m: r.train.fp16 and r.model.dtype == "float16" and not r.trains_adapter,
          "gradients of float16 weights cannot be unscaled",
          "use model.dtype=float32 with train.fp16, or bfloat16 with train.bf16"),
     Rule("warning", "bf16-unsupported", "model.dtype",
          lambda r, m: r.model.dtype == "bfloat16" and not m.bf16 and not _on_cpu(r, m),
          "this GPU has no bfloat16 and emulates it slowly", "use model.dtype=float32 with train.fp16=true"),
-    Rule("error", "sync-ref-model", "train.sync_ref_model", lambda r, m: r.train.moves_reference() and _adapts(r),
+    Rule("error", "sync-ref-model", "train.sync_ref_model", lambda r, m: r.train.moves_reference() and r.trains_adapter,
          "with an adapter there is no second model to synchronise", "set it to false, or train all weights"),
     Rule("error", "sync-ref-model", "train.sync_ref_model",
          lambda r, m: r.rows == "pairs" and _stored(r) and r.train.sync_ref_model,

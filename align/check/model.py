@@ -14,6 +14,7 @@ from align.findings import Finding, printable
 from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
 from align.models.loading import PACKAGE_PREFIX, another_model, package_folders, resolve_model_path
 from align.models.stopping import named_stop_ids
+from align.models.start import adapter_folder, starting_config
 from align.recipe.loading import Recipe
 
 
@@ -38,12 +39,16 @@ def read_model(recipe: Recipe) -> Model | Finding:
             config.dtype = torch.bfloat16  # what it is converted to
         stops = named_stop_ids(tokenizer, config, _generation(path, how))
         adapter = recipe.lora
+        if recipe.start is not None:
+            at, name = "start.adapter", recipe.start.adapter
+            ref = recipe.ref.path if recipe.ref.kind == "adapter" else None
+            adapter = starting_config(adapter_folder(name), ref)
         if recipe.ref.kind != "base":
             at, name = "ref.path", str(recipe.ref.path)
         if recipe.ref.kind == "adapter":
             if Path(name).is_dir():
                 check_adapter_folder(Path(name))
-            adapter = PeftConfig.from_pretrained(name)
+            adapter = adapter or PeftConfig.from_pretrained(name)
         if recipe.ref.kind == "model":
             path, how = _files(another_model(recipe.model, name))
             other = AutoConfig.from_pretrained(path, **how)

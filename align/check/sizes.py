@@ -167,10 +167,9 @@ def checkpoint_bytes(recipe: Recipe, size: Size, weights: torch.dtype | str | No
         weights: What `dtype: auto` means for this model.
     """
     args: Any = recipe.train
-    adapts = recipe.lora is not None or recipe.ref.kind == "adapter"
     dtype = (weights or torch.float32) if recipe.model.dtype in ("auto", None) else str(recipe.model.dtype)
     width = (getattr(torch, dtype) if isinstance(dtype, str) else dtype).itemsize
-    if adapts:  # PEFT keeps adapters in float32, TRL those of quantised models in bfloat16
+    if recipe.trains_adapter:  # PEFT keeps adapters in float32, TRL those of quantised models in bfloat16
         width = 2 if recipe.model.load_in_4bit or recipe.model.load_in_8bit else 4
     name = args.optim.value
     states = next((n for key, n in SMALL.items() if key in name), 2.0 if "8bit" in name else 2.0 * width)

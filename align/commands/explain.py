@@ -17,7 +17,7 @@ from align.data.loading import DataConfig, DataSource
 from align.errors import RunError
 from align.methods import METHODS
 from align.recipe.elsewhere import ELSEWHERE
-from align.recipe.sections import EvalConfig, Expectation, Generate, JudgeConfig, PromptSet, RefConfig
+from align.recipe.sections import EvalConfig, Expectation, Generate, JudgeConfig, PromptSet, RefConfig, StartConfig
 from align.rewards import REWARDS
 from align.strict.fields import nearest
 from align.weighting.rules import REQUIRED, RULES, rule_options
@@ -27,6 +27,7 @@ from .methods import method_row
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "lora": LoraConfig,
+    "start": StartConfig,
     "ref": RefConfig,
     "data": DataConfig,
     "data.train": DataSource,

@@ -19,13 +19,13 @@ from align.strict.fields import build, describe, nearest
 from align.strict.yaml_tree import Tree, merge, override, read_tree
 
 from .elsewhere import ELSEWHERE
-from .sections import EvalConfig, Expectation, Generate, RefConfig
+from .sections import EvalConfig, Expectation, Generate, RefConfig, StartConfig
 from .shipped import find_recipe
 from .trust import as_a_file_may_say_it, check_trust
 
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe"]
 
-SECTIONS = ("extends", "method", "model", "lora", "ref", "data", "rewards", "train", "eval", "expect")
+SECTIONS = ("extends", "method", "model", "lora", "start", "ref", "data", "rewards", "train", "eval", "expect")
 NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
 NOT_IN_TRAIN = {
     "model_init_kwargs": "the `model` section says how the model is loaded",
@@ -54,7 +54,14 @@ class Recipe:
     rewards: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Reward functions of online methods, by name, with their options."""
     expect: dict[str, Expectation] = field(default_factory=dict)
+    start: StartConfig | None = None
+    """By default the policy begins with a new adapter, or with that of the reference."""
     raw: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trains_adapter(self) -> bool:
+        """Whether it is an adapter that is trained, new or old."""
+        return self.lora is not None or self.start is not None or self.ref.kind == "adapter"
 
     @property
     def rows(self) -> Rows:
@@ -137,6 +144,7 @@ def _build(path: Path, tree: Tree) -> dict[str, Any]:
         "method": method,
         "model": made(ModelConfig, "model") if "model" in tree.values else None,
         "lora": made(LoraConfig, "lora") if tree.values.get("lora") is not None else None,
+        "start": made(StartConfig, "start") if tree.values.get("start") is not None else None,
         "ref": made(RefConfig, "ref"),
         "data": made(DataConfig, "data") if "data" in tree.values else None,
         "train": _train(str(method), tree) if is_known and "train" in tree.values else None,
@@ -221,7 +229,7 @@ def _expect(tree: Tree) -> dict[str, Expectation]:
 
 
 def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
-    model, lora, ref, train = recipe["model"], recipe["lora"], recipe["ref"], recipe["train"]
+    model, lora, start, ref, train = (recipe[name] for name in ("model", "lora", "start", "ref", "train"))
     settings = tree.get("model")
     for key in settings if isinstance(settings, dict) else ():
         if key.startswith("lora_") or key in ("use_peft", "use_rslora", "use_dora"):
@@ -232,13 +240,18 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
         model is not None
         and (model.load_in_4bit or model.load_in_8bit)
         and lora is None
+        and start is None
         and ref is not None
         and ref.kind != "adapter"
     ):
         tree.problem(("model",), "quantised weights cannot be trained; add a `lora` section (QLoRA)")
     if lora is not None:
         _check_lora(lora, tree)
-        if ref is not None and ref.kind == "adapter":
+        if start is not None:
+            tree.problem(
+                ("lora",), f"contradicts start: training begins with the adapter {start.adapter}; remove `lora`"
+            )
+        elif ref is not None and ref.kind == "adapter":
             tree.problem(("lora",), f"contradicts ref.kind=adapter: the policy starts from {ref.path}; remove `lora`")
         if train is not None and train.turns_dropout_off() and lora.lora_dropout > 0:
             tree.problem(
@@ -247,6 +260,8 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
                 "set that to false to train with it, or lora_dropout to 0",
             )
     method = METHODS[recipe["method"]] if train is not None else None
+    if start is not None and method is not None and method.model != "language":
+        tree.problem(("start",), f"method {recipe['method']!r} begins with a new head on the model; remove it")
     allowed = ["base", "adapter"] if method is not None and method.model == "language" else ["base"]
     if method is not None and ref is not None and not method.compares_with_any_reference and ref.kind not in allowed:
         tree.problem(("ref", "kind"), f"this method has {' and '.join(allowed)}, got {ref.kind!r}")

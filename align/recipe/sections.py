@@ -10,11 +10,19 @@ from align.strict.fields import nearest
 
 
 @dataclass
+class StartConfig:
+    """The weights that training begins with, whatever it is held against."""
+
+    adapter: str
+    """An adapter, or the directory of a run that trained one."""
+
+
+@dataclass
 class RefConfig:
     """The reference π_ref.
 
-    `base`: the model itself, adapters off. `adapter`: the policy starts from the adapter in `path`, and a frozen copy
-    of it is the reference. `model`: the model at `path`. `cached`: the data's columns `ref_chosen_logps` and
+    `base`: the model itself, adapters off. `adapter`: a frozen copy of the adapter in `path` is the reference; without
+    `start` the policy begins with it, too. `model`: the model at `path`. `cached`: the data's columns `ref_chosen_logps` and
     `ref_rejected_logps`.
     """
 

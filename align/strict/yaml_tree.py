@@ -15,7 +15,7 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_PROBLEMS = 100
 SHOWN_TEXT = 80
-PATH_KEYS = frozenset({"path", "model_name_or_path"})
+PATH_KEYS = frozenset({"path", "model_name_or_path", "adapter"})
 COMMAND_LINE = "command line"
 REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -68,7 +68,7 @@ class Tree:
 def read_tree(path: Path) -> Tree:
     """Read one YAML file: mappings with unique string keys, no anchors, no tags.
 
-    A value of `path` or `model_name_or_path` that starts with `./` or `../` is relative to the file, and a
+    A value of `path`, `model_name_or_path` or `adapter` that starts with `./` or `../` is relative to the file, and a
     `train.output_dir` of `.` is the folder that the file lies in.
 
     Raises:

@@ -13,8 +13,8 @@ from align.files import cache_dir
 from align.findings import Finding, printable
 from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
 from align.models.loading import PACKAGE_PREFIX, another_model, package_folders, resolve_model_path
-from align.models.stopping import named_stop_ids
 from align.models.start import adapter_folder, starting_config
+from align.models.stopping import named_stop_ids
 from align.recipe.loading import Recipe
 
 

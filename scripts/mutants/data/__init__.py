@@ -1,0 +1,1 @@
+"""Mutants of rows, rewards and the making of pairs."""

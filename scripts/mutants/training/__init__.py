@@ -1,0 +1,1 @@
+"""Mutants of losses, weighting rules and trainers."""

@@ -1,6 +1,6 @@
 """Pair construction: selectors, difficulty, constraints, control texts, and the command."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 SELECTORS, DIFFICULTY, CONTROL = (
     "align/data/making/selectors.py",

@@ -1,6 +1,6 @@
 """Rewards and how recipes name them."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 NUMBERS, CORRECT, EXPRESSIONS = (
     "align/rewards/numbers.py",

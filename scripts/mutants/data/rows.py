@@ -1,6 +1,6 @@
 """Rows of every kind, presets and rewards of recipes."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 NORMALISE, OTHER, RECIPE = "align/data/rows/normalise.py", "align/data/rows/completions.py", "align/recipe/loading.py"
 rows = noticed_by("tests/data/test_other_rows.py")

@@ -1,6 +1,6 @@
 """The probe of what becomes of chosen, rejected and greedy answers."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 PROBE = "align/trainers/pairs/displacement.py"
 probe = noticed_by("tests/trainers/pairs/test_displacement.py")

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from mutants.mutant import Mutant, noticed_by
+
 from .core import SETTINGS
-from .mutant import Mutant, noticed_by
 
 ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/online/objectives.py"
 KINDS = "align/trainers/online/multi_objective.py"

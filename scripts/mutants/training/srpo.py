@@ -1,6 +1,6 @@
 """Self-improving robust preference optimization."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 LOSS, TRAINER = "align/losses/srpo.py", "align/trainers/pairs/srpo.py"
 srpo = noticed_by("tests/trainers/pairs/test_srpo.py")

@@ -1,7 +1,8 @@
 """Objectives on single completions, their trainer and configuration, and PoFT's scoring pass."""
 
+from mutants.mutant import noticed_by
+
 from .core import COMMON, SETTINGS
-from .mutant import noticed_by
 
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
 TABLE = "align/losses/token_objectives.py"

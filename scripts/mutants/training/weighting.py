@@ -1,6 +1,6 @@
 """Rules for the weights of objectives: archive, problems on the Gram matrix, rules on rewards and on gradients."""
 
-from .mutant import Mutant, noticed_by
+from mutants.mutant import Mutant, noticed_by
 
 ARCHIVE, GRAM, BASE = (f"align/weighting/{name}.py" for name in ("archive", "gram", "base"))
 REWARD, VOLUME, GRADIENT = (f"align/weighting/{name}_rules.py" for name in ("reward", "hypervolume", "gradient"))

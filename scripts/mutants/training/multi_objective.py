@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from mutants.mutant import Mutant, noticed_by
 
-from .core import SETTINGS
+from mutants.core import SETTINGS
 
 ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/online/objectives.py"
 KINDS = "align/trainers/online/multi_objective.py"

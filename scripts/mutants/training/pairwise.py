@@ -2,7 +2,7 @@
 
 from mutants.mutant import noticed_by
 
-from .core import SCORED, TRAINER
+from mutants.core import SCORED, TRAINER
 
 LOSSES, OBJECTIVES = "align/losses/pairwise.py", "align/losses/objectives.py"
 CONFIG, PAIRWISE, COLUMNS = (

@@ -2,7 +2,7 @@
 
 from mutants.mutant import Mutant, noticed_by
 
-from .core import COMMON, SETTINGS
+from mutants.core import COMMON, SETTINGS
 
 LOSS, CONFIG, TEMPLATE = (
     "align/losses/general_preference.py",

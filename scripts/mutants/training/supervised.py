@@ -2,7 +2,7 @@
 
 from mutants.mutant import noticed_by
 
-from .core import COMMON, SETTINGS
+from mutants.core import COMMON, SETTINGS
 
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
 TABLE = "align/losses/token_objectives.py"

@@ -142,10 +142,12 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
             )  # fmt: skip
         return np.array([float(row.double().sum()) for row in rows])
 
+    # The reference once for all policies, from the store where it has the values.
     ref = stored(reference_store(first), tokens, lambda missing: summed(first.reference, "the reference", missing))
     half = len(pairs)
     shares = np.array(pairs[SHARES], dtype=float) if SHARES in pairs.column_names else None
     report.pairs[name], report.margins[name] = {}, {}
+    # Each policy against it.
     for subject in subjects:
         policy = summed(subject.policy, subject.name)
         scores = PairScores(policy[:half], policy[half:], ref[:half], ref[half:], lengths[:half], lengths[half:])
@@ -157,6 +159,7 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
         found |= pair_estimates(subject.recipe, scores, margin, shares, prompts=prompts)
         prefix = name if subject is first else f"{subject.name}/{name}"
         report.estimates |= {f"{prefix}/{key}": value for key, value in found.items()}
+    # The policies against each other.
     for other in subjects[1:]:
         sides = (report.pairs[name][who].chosen for who in (first.name, other.name))
         kept = paired_difference(*sides, rng=rng_of_report(), clusters=prompts)

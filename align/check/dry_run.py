@@ -63,6 +63,7 @@ def predict(recipe: Recipe) -> Cost:
     trainer, _ = build_trainer(recipe, data.train, {})
     args: Any = trainer.args
     lengths = lengths_of(trainer.train_dataset, args.max_length)
+    # Real steps at three lengths, after one that warms up.
     run = _Steps(trainer, online=not (stored or recipe.ref.kind == "cached"))
     order = np.argsort(positions_of(lengths, packed=True), kind="stable")
     groups = [_around(order, quantile, args.per_device_train_batch_size) for quantile in QUANTILES]
@@ -78,6 +79,7 @@ def predict(recipe: Recipe) -> Cost:
             checkpointing=bool(args.gradient_checkpointing), reference_online=run.online,
         )  # fmt: skip
 
+    # What a mean batch of the whole data costs, by the line through the measured steps.
     rng = np.random.default_rng(0)
     drawn = rng.permutation(len(lengths))[:SAMPLE]
     size = args.per_device_train_batch_size
@@ -87,6 +89,7 @@ def predict(recipe: Recipe) -> Cost:
     floor, per_position = _line(
         [_positions(lengths, rows, packed=packed) for rows in groups], [peak for _, peak in measured]
     )
+    # From a batch to the run.
     micro = args.gradient_accumulation_steps
     per_epoch = math.ceil(len(lengths) / (size * micro * args.world_size))
     return Cost(

@@ -51,9 +51,11 @@ class FrozenHead(torch.autograd.Function):
                         z *= scale
                     top, likeliest = z.max(dim=-1)
                     at_target = z.gather(1, y[:, None])[:, 0]
+                    # what the logits say before the softmax overwrites them
                     if statistics:
                         mean_logits[part] = z.mean(dim=-1)
                         is_top1[part] = likeliest == y
+                    # log-sum-exp, in place, from the largest logit down
                     z -= top[:, None]
                     shifted = z.clone() if statistics else None
                     z.exp_()
@@ -62,10 +64,12 @@ class FrozenHead(torch.autograd.Function):
                     logps[part] = at_target - top - log_total
                     if shifted is not None:
                         entropy[part] = log_total - torch.linalg.vecdot(shifted, z) / total
+                    # d logp / d logits = onehot - softmax, kept where the logits were
                     if slope is not None:
                         z /= -total[:, None]
                         z[torch.arange(len(y), device=y.device), y] += 1.0
                         block.copy_(z)
+                # and on to d logp / d hidden, so that backward needs no second product
                 if slope is not None:
                     slope[start : start + len(logits)] = logits @ frozen
         ctx.save_for_backward(slope)

@@ -87,6 +87,7 @@ def make_plan(
     Raises:
         ValueError: If the scored tokens of a row are not the end of its real tokens.
     """
+    # Answers by their prompt: which tokens of each row are scored, and what stands before them.
     columns = range(input_ids.shape[1])
     ids, real, scored = input_ids.tolist(), attention_mask.tolist(), answer_mask.tolist()
     answers: dict[tuple[int, ...], list[tuple[int, int, list[int]]]] = {}
@@ -101,6 +102,7 @@ def make_plan(
         prompt = tuple(ids[row][present[0] : begin])
         if begin <= present[-1]:
             answers.setdefault(prompt, []).append((row, begin, ids[row][begin : present[-1] + 1]))
+    # One row: each prompt once without its last token, which opens every answer to it.
     packed: dict[str, list[int]] = {name: [] for name in ("ids", "positions", "targets", "group", "answer")}
     source: list[int] = []
     cells: list[int] = []
@@ -122,6 +124,7 @@ def make_plan(
             source += range(here, here + len(answer))
             cells += range(row * (len(columns) - 1) + begin - 1, row * (len(columns) - 1) + begin - 1 + len(answer))
         groups.append(Group(start, prefix, tuple(len(answer) for _, _, answer in found)))
+    # Filler up to a length that kernels like, belonging to nobody.
     fill = -len(packed["ids"]) % multiple_of if groups else 1
     put([0] * fill, 0, [IGNORED] * fill, FILLER, 0)
     tensors = {name: torch.tensor(values, dtype=torch.long) for name, values in packed.items()}

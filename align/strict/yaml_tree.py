@@ -128,6 +128,7 @@ def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, s
     if not isinstance(node, yaml.ScalarNode) and node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
         tree.problem(where, f"cannot be read: the tag {node.tag} is not supported")
         return None
+    # Sections: every key once, with its line.
     if isinstance(node, yaml.MappingNode):
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -143,6 +144,7 @@ def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, s
         return values
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, (*where, str(i)), tree, loader, source) for i, item in enumerate(node.value)]
+    # Values: as YAML reads them, then paths made absolute.
     try:
         value = loader.construct_object(node)
         if where and where[-1] in PATH_KEYS and isinstance(value, str) and value.startswith(("./", "../")):

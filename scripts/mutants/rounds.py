@@ -13,5 +13,10 @@ MUTANTS = [
         "adapter = recipe.start.adapter if recipe.start else recipe.ref.path\n    start",
     ),
     start("shapes are not compared", START, "        if other:\n", "        if False:\n"),
-    start("the reference gets the weights", START, 'device="cpu"), adapter_name="default"', 'device="cpu"), adapter_name="ref"'),
+    start(
+        "the reference gets the weights",
+        START,
+        'device="cpu"), adapter_name="default"',
+        'device="cpu"), adapter_name="ref"',
+    ),
 ]

@@ -64,6 +64,7 @@ class MultiObjective(SharedPrompts):
         **kwargs: Any,
     ) -> None:
         args = own_args(self, self.config_class, args, model)
+        # The estimator may read columns that rewards return beside the objectives.
         self.estimator = make_estimator(args.estimator, **args.estimator_options)
         functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         missing = set(self.estimator.needs) - {getattr(function, "aux", None) for function in functions}
@@ -77,11 +78,13 @@ class MultiObjective(SharedPrompts):
                 f"estimator: {args.estimator!r} needs the column {', '.join(sorted(missing))}; give a reward function "
                 "that returns it and has this name as its attribute `aux`"
             )
+        # TRL's own constructor, without weights.
         weights, args.reward_weights = args.reward_weights, None  # TRL's also count auxiliary columns
         try:
             super().__init__(model, functions, args, **kwargs)
         finally:
             args.reward_weights = weights
+        # Objectives and their first weights.
         self.columns = RewardColumns(self.reward_funcs, self.reward_func_names)
         names = self.columns.objectives
         base = [1.0 / len(names) for _ in names] if weights is None else list(weights)
@@ -90,6 +93,7 @@ class MultiObjective(SharedPrompts):
             problems.append(f"reward_weights: must be one for each objective ({', '.join(names)}), got {base}")
         if problems:
             raise ValueError("\n".join(problems))
+        # The rule that moves the weights.
         self.rule = make_rule(args.weighting, base=base, **args.weighting_options) if rule is None else rule
         problems = args.problems_with(self.rule)
         if problems:

@@ -53,6 +53,7 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
     model = trainer.ref_model or trainer.model
     first = _collate(trainer, dataset, range(min(batch_size, len(dataset))))
     trainer.sharing.scorer(model, scoring_inputs(first), accelerator)  # decides whether prompts are shared
+    # What the store lacks: each missing pair once, whatever rows hold it.
     store, keys, stored, rows = None, [], 0, []
     identity = _identity(trainer)  # by all: weights may be spread over them
     if accelerator.is_main_process:  # the others get what it finds, whatever their disk holds
@@ -65,9 +66,11 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
             new.setdefault(keys[row], row)
         rows = list(new.values())
     [rows] = broadcast_object_list([rows])
+    # The missing values, kept as they come.
     for found in _passes(trainer, dataset, rows, batch_size):
         if store is not None:
             store.add([key for row in found[:, 0].astype(int) for key in keys[row]], found[:, 1:].reshape(-1))
+    # All values, from the store, to every process.
     values: Any = None
     if store is not None:
         values = store.get([key for pair in keys for key in pair]).reshape(-1, 2)

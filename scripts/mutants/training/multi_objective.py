@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from mutants.mutant import Mutant, noticed_by
-
 from mutants.core import SETTINGS
+from mutants.mutant import Mutant, noticed_by
 
 ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/online/objectives.py"
 KINDS = "align/trainers/online/multi_objective.py"

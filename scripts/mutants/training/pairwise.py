@@ -1,8 +1,7 @@
 """The pairwise objectives, their weighted sum, their configuration and the data columns they read."""
 
-from mutants.mutant import noticed_by
-
 from mutants.core import SCORED, TRAINER
+from mutants.mutant import noticed_by
 
 LOSSES, OBJECTIVES = "align/losses/pairwise.py", "align/losses/objectives.py"
 CONFIG, PAIRWISE, COLUMNS = (

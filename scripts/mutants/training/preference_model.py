@@ -1,8 +1,7 @@
 """Preference and reward models: the score, the trainer, what is saved, the template, and scorers."""
 
-from mutants.mutant import Mutant, noticed_by
-
 from mutants.core import COMMON, SETTINGS
+from mutants.mutant import Mutant, noticed_by
 
 LOSS, CONFIG, TEMPLATE = (
     "align/losses/general_preference.py",

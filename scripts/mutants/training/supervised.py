@@ -1,8 +1,7 @@
 """Objectives on single completions, their trainer and configuration, and PoFT's scoring pass."""
 
-from mutants.mutant import noticed_by
-
 from mutants.core import COMMON, SETTINGS
+from mutants.mutant import noticed_by
 
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
 TABLE = "align/losses/token_objectives.py"

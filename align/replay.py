@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from align.recipe.loading import load_recipe
-from align.runs.directory import RECIPE_FILE
+from align.runs.contents import RECIPE_FILE
 from align.scoring.batching import pick_pairs
 from align.trainers.shared.guard import INCIDENT, SKIPPED
 

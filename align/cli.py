@@ -77,7 +77,7 @@ def _train(argv: Sequence[str]) -> int:
         raise RunError(f"--num-processes: must be at least 1, got {processes}")
     words = [options.recipe, *options.overrides]
     words += ["--resume", options.resume] if options.resume else []
-    words += ["--overwrite"] if options.overwrite else []
+    words += [f"--{name}" for name in ("overwrite", "changed") if getattr(options, name)]
     words += [word for name in options.allow for word in ("--allow", name)]
     if "WORLD_SIZE" in os.environ or (processes == 1 and options.accelerate_config is None):
         return train.main(words)
@@ -151,7 +151,7 @@ def _verify(argv: Sequence[str]) -> int:
     from . import train  # noqa: PLC0415 - loads the trainers
     from .recipe.loading import load_recipe  # noqa: PLC0415 - imports TRL
     from .recipe.shipped import find_recipe  # noqa: PLC0415 - no other command needs it
-    from .runs.directory import RECIPE_FILE  # noqa: PLC0415 - imports torch
+    from .runs.contents import RECIPE_FILE  # noqa: PLC0415 - imports torch
 
     run, recipe = Path(options.target), None
     if run.is_dir() and not (run / RECIPE_FILE).is_file():
@@ -168,11 +168,21 @@ def _verify(argv: Sequence[str]) -> int:
         begun = (run / RECIPE_FILE).is_file()
         if begun and not same_training(run, recipe):
             raise RunError(f"{run}: holds a run of another recipe; choose another train.output_dir, or remove it")
-        if not begun or not any((run / name).is_dir() for name in ("adapter", "model")):
+        if not begun or not _is_finished(run):
             train.run(recipe, resume="auto" if begun else None, allow=options.allow)
     checked = verify(run, recipe=recipe, overrides=options.overrides, allow=options.allow, out=options.out)
     print("\n".join(map(str, checked)))
     return 0 if all(row.holds for row in checked) else 1
+
+
+def _is_finished(run: Path) -> bool:
+    from .going_on import finished_run  # noqa: PLC0415 - loads the trainers
+
+    try:
+        finished_run(run)
+    except RunError:
+        return False
+    return True
 
 
 def _replay(argv: Sequence[str]) -> int:

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from align.recipe.loading import load_recipe
-from align.runs.directory import RECIPE_FILE
+from align.runs.contents import RECIPE_FILE
 from align.scoring.batching import pick_pairs
 from align.trainers.shared.guard import INCIDENT, SKIPPED
 
+from .building import build_trainer
 from .data import load_data
 from .errors import RunError
 from .findings import printable
-from .train import build_trainer
 
 
 class Replayed(NamedTuple):

@@ -4,38 +4,36 @@ import argparse
 import json
 import logging
 import os
-import re
-import shutil
+import signal
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import PartialState
-from peft import PeftModel
-from transformers import set_seed
+from transformers import TrainerState, set_seed
 
 from align.errors import USER_ERRORS, quiet_upstream
-from align.models import loading as models
-from align.models.identity import different, model_identity, same_identity
-from align.models.preference_model import load_preference_base
-from align.models.start import adapter_folder, begin_with, starting_config
 from align.recipe.loading import Recipe, load_recipe
-from align.rewards.load import columns_of
-from align.runs.checkpoints import check, checkpoint_to_resume
-from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, MetricsFile, claimed, data_digest, environment
+from align.runs.agreement import on_main, there_everywhere
+from align.runs.checkpoints import check
+from align.runs.contents import ENV_FILE, RECIPE_FILE, RESULTS, delete_run, written_by_run
+from align.runs.directory import claimed, data_digest, environment
+from align.runs.identity import Identity, settings_of
 from align.trainers.shared.safe_runs import StopOnSignal
+from align.trainers.shared.trl_contract import load_weights
 
-from .data import DataError, load_data
+from .building import build_trainer
+from .data import load_data
 from .errors import RunError
 from .files import write_text
-from .findings import printable
-from .methods import METHODS
-from .rewards import make_reward
+from .going_on import Start, find_start, is_finished, settled
+from .results import save_result
+from .run_identity import identity_now
 
 logger = logging.getLogger(__name__)
 
-STOPPED = 143  # 128 + SIGTERM, as a shell would say
+INTERRUPTED = 128 + signal.SIGINT  # as a shell would say
 
 
 class Run(NamedTuple):
@@ -52,6 +50,7 @@ def run(
     *,
     resume: str | None = None,
     overwrite: bool = False,
+    changed: bool = False,
     allow: Collection[str] = (),
 ) -> Run:
     """Train a recipe and write its run directory.
@@ -59,195 +58,121 @@ def run(
     Args:
         recipe: A loaded recipe, a path, or the name of a shipped one.
         overrides: `section.key=value` strings, for a path or a name.
-        resume: "auto" for the last complete checkpoint in the run directory (or from the start, if there is none), or
-            a checkpoint folder.
-        overwrite: Delete a run that is already in the run directory.
+        resume: "auto" for the last complete checkpoint in the run directory (or from the start, if nothing was saved yet),
+            or a checkpoint folder. A finished run is left as it is.
+        overwrite: Delete the run that is in the run directory, once recipe, data, model and trainer are known to work.
+        changed: Go on although something is not as it was that determines the numbers; `env.json` then says what.
         allow: Reward functions of the form MODULE:FUNCTION that may run; see `align.rewards.load_reward`.
 
     Raises:
         RecipeError: If the recipe cannot be run as written.
         DataError: If the data cannot be used.
-        RunError: If the run directory is taken or being written by another process, the reference is not the one the
-            run started with, or a checkpoint cannot be written.
-        SystemExit: With 143, after a checkpoint, if the process got SIGTERM.
+        RunError: If the run directory is taken, holds other files, or is being written by another process, the run is not
+            what it was, or a checkpoint cannot be written.
+        SystemExit: With 143 or 130, after a checkpoint, if the process got SIGTERM or SIGINT.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     path = Path(str(recipe.train.output_dir))
-    checkpoint = checkpoint_to_resume(path, resume)
+    if changed and resume is None:
+        raise RunError(
+            "--changed: says that --resume may go on with other settings; name what to resume, such as --resume auto"
+        )
     with claimed(path, resume=resume is not None, overwrite=overwrite):
-        return _run(recipe, path, checkpoint, allow)
+        _check_not_inside(recipe, path, overwrite=overwrite)
+        return _run(
+            recipe, path, on_main(lambda: find_start(path, resume)), allow, overwrite=overwrite, changed=changed
+        )
 
 
-def _run(recipe: Recipe, path: Path, checkpoint: Path | None, allow: Collection[str]) -> Run:
+def _run(
+    recipe: Recipe, path: Path, start: Start, allow: Collection[str], *, overwrite: bool = False, changed: bool = False
+) -> Run:
+    # what is there to go on with, and is it what the recipe says? first without weights
+    checkpoint, settings = start.checkpoint, settings_of(recipe)
+    if checkpoint is not None:
+        there_everywhere(checkpoint, lambda folder: check(folder)["step"])
     set_seed(recipe.train.seed)
     with PartialState().local_main_process_first():
         data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
+    sets = {"train": data.train, **data.eval}
+    digests = on_main(lambda: {name: data_digest(dataset) for name, dataset in sets.items()})
+    on_main(lambda: settled(start, Identity(settings=settings, data=digests["train"]), changed=changed))
     trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow)
+    now = identity_now(settings, trainer, digests["train"], trainer.starting_weights)
+    identity, changes = on_main(lambda: settled(start, now, changed=changed))
+    trainer.identity = identity
+    if is_finished(start, now):
+        return _finished(trainer, path, start)
+    # from here on the directory is changed
+    if start.known is not None and identity.run is None:
+        logger.warning("%s: which run this is, is not known: an earlier version wrote it", path)
     if checkpoint is not None:
-        _same_reference(path, ref, checkpoint)
         logger.warning("resuming from %s", checkpoint)
+    for change in (line for entry in changes if entry["step"] == start.step for line in entry["changes"]):
+        logger.warning("from step %d on: %s", start.step, change)
     if trainer.is_world_process_zero():
-        names = {"train": data.train, **data.eval}
+        if start.known is None:  # what is there is to be replaced, or is nothing that one could go on with
+            delete_run(path)
         record = environment(
             ref=ref,
-            data={name: data_digest(dataset) for name, dataset in names.items()},
+            data=digests,
             device=str(trainer.accelerator.device),
             processes=trainer.accelerator.num_processes,
         )
-        write_text(path / RECIPE_FILE, recipe.resolved_yaml())
+        record |= {"run": identity.run, "identity": identity.as_json(), "changes": changes}
+        if checkpoint is not None and start.of_directory is None:
+            record["began_from"] = str(checkpoint)
+        elif "began_from" in start.env and start.known is not None:
+            record["began_from"] = start.env["began_from"]
         write_text(path / ENV_FILE, json.dumps(record, indent=2) + "\n")
-    stop = StopOnSignal()
-    trainer.add_callback(stop)
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop.asked:
+        write_text(path / RECIPE_FILE, _noted(changes) + recipe.resolved_yaml())
+    trainer.accelerator.wait_for_everyone()
+    with StopOnSignal() as stop:
+        trainer.add_callback(stop)
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+        name = signal.Signals(stop.asked).name
         logger.warning(
-            "stopped by SIGTERM after step %d, which is saved; go on with --resume auto", trainer.state.global_step
+            "stopped by %s after step %d, which is saved; go on with --resume auto", name, trainer.state.global_step
         )
-        raise SystemExit(STOPPED)
-    _save(trainer, recipe, path)
+        raise SystemExit(128 + stop.asked)
+    save_result(trainer, recipe, path)
     return Run(path, trainer, result.metrics)
 
 
-def build_trainer(
-    recipe: Recipe, train: Any, eval_sets: dict[str, Any], *, allow: Collection[str] = ()
-) -> tuple[Any, dict[str, Any]]:
-    """The trainer of a recipe over loaded data, and the identity of its reference."""
-    tokenizer = models.load_tokenizer(recipe.model)
-    further: dict[str, Any] = {}
-    if recipe.rows == "prompts":
-        _check_columns(recipe, train)
-        further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
-    method = METHODS[recipe.method]
-    adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
-    start = None if recipe.start is None else adapter_folder(recipe.start.adapter)
-    begun = None if start is None else starting_config(start, adapter)
-    if method.model == "preference":
-        policy = load_preference_base(recipe.model, dimension=recipe.train.dimension, seed=recipe.train.seed)
-    else:
-        policy = models.load_model(recipe.model, adapter=adapter, trainable=True)
-    if method.compares_with_any_reference:
-        other = models.another_model(recipe.model, recipe.ref.path) if recipe.ref.kind == "model" else None
-        further["ref_model"] = models.load_model(other) if other is not None else None
-    ref = reference_identity(recipe, policy, further.get("ref_model"))
-    if adapter is not None and start is None:
-        _say_reference(Path(adapter), ref)
-    trainer = method.trainer(
-        model=policy,
-        args=recipe.train,
-        train_dataset=train,
-        eval_dataset=eval_sets or None,
-        processing_class=tokenizer,
-        peft_config=recipe.lora if begun is None or adapter is not None else begun,
-        callbacks=[MetricsFile(Path(str(recipe.train.output_dir)))],
-        **further,
-    )
-    trainer.reference_identity = ref
-    if start is not None:
-        begin_with(trainer.model, start)
-        logger.warning("training begins with the adapter %s; the reference is the %s", start, _told(recipe))
-    left_out = len(train) - len(trainer.train_dataset)
-    if left_out and method.model == "language":
-        logger.warning(
-            "%d of %d training rows are left out: their prompt alone fills max_length=%s",
-            left_out, len(train), recipe.train.max_length,
-        )  # fmt: skip
-    return trainer, ref
+def _finished(trainer: Any, path: Path, start: Start) -> Run:
+    """A run with nothing left to do, its weights in the trainer; nothing is written."""
+    step = start.result["step"] if start.result else None
+    logger.warning("%s: finished%s, nothing to do", path, "" if step is None else f" at step {step}")
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # these load weights when training begins
+        load_weights(trainer, next(path / name for name in RESULTS if (path / name).is_dir()))
+    if start.checkpoint is not None:
+        trainer.state = TrainerState.load_from_json(str(start.checkpoint / "trainer_state.json"))
+    return Run(path, trainer, {})
 
 
-def _check_columns(recipe: Recipe, train: Any) -> None:
-    """Refuse data that lack a column which a reward reads, before a weight is loaded."""
-    for name, options in recipe.rewards.items():
-        for column in columns_of(name, **options):
-            if column not in train.column_names:
-                raise DataError(
-                    f"data.train: no column {column!r}, which the reward {name!r} reads; there are "
-                    f"{', '.join(train.column_names)}; map it with `columns: {{{column}: ...}}`"
-                )
-
-
-def _say_reference(adapter: Path, ref: dict[str, Any]) -> None:
-    """Training that goes on from an adapter takes it, as it is now, for its reference; say so."""
-    logger.warning(
-        "training goes on from the adapter %s (%s); the reference is that adapter as it is now, not what it was trained "
-        "against", adapter, ref["adapter_digest"][:12],
-    )  # fmt: skip
-
-
-def _told(recipe: Recipe) -> str:
-    return {"base": "model without adapters", "cached": "data's"}.get(
-        recipe.ref.kind, f"{recipe.ref.kind} {recipe.ref.path}"
+def _noted(changes: Sequence[dict[str, Any]]) -> str:
+    """Comments for the head of a recipe that does not replay its run from the start."""
+    lines = [f"# from step {entry['step']} on: {change}\n" for entry in changes for change in entry["changes"]]
+    return "# Changed on the way, so that this file does not replay the run from its start:\n" * bool(lines) + "".join(
+        lines
     )
 
 
-def reference_identity(recipe: Recipe, policy: Any, ref_model: Any) -> dict[str, Any]:
-    """What the reference is, with a digest of the weights that determine it."""
-    model = policy if ref_model is None else ref_model
-    identity: dict[str, Any] = {
-        "kind": recipe.ref.kind,
-        "model": recipe.ref.path if recipe.ref.kind == "model" else recipe.model.model_name_or_path,
-        **model_identity(model),
+def _check_not_inside(recipe: Recipe, path: Path, *, overwrite: bool) -> None:
+    """Refuse to overwrite a run that the recipe reads something from."""
+    if not overwrite:
+        return
+    read = {"model.model_name_or_path": recipe.model.model_name_or_path, "ref.path": recipe.ref.path}
+    read |= {
+        f"data.{name}.path": source.path for name, source in {"train": recipe.data.train, **recipe.data.eval}.items()
     }
-    return identity | ({"adapter": recipe.ref.path} if recipe.ref.kind == "adapter" else {})
-
-
-def _same_reference(path: Path, ref: dict[str, Any], checkpoint: Path) -> None:
-    known = [check(checkpoint)["reference"]]
-    if (path / ENV_FILE).is_file():
-        known.append(json.loads((path / ENV_FILE).read_text(encoding="utf-8"))["ref"])
-    for recorded in known:
-        if recorded is not None and not same_identity(recorded, ref):
+    for key, value in read.items():
+        source = Path(str(value)).resolve()
+        if value and any(source.is_relative_to(own.resolve()) for own in written_by_run(path)):
             raise RunError(
-                f"{path}: the run started with another reference ({recorded['kind']} {recorded['model']}, "
-                f"{recorded['digest'][:12]}) than the recipe now gives ({ref['kind']} {ref['model']}, {ref['digest'][:12]}){_difference(recorded, ref)}; "
-                "restore it, or start a new run in another train.output_dir"
+                f"{key}: {value} is part of the run in {path}, which --overwrite would delete; choose another train.output_dir"
             )
-
-
-def _difference(recorded: dict[str, Any], ref: dict[str, Any]) -> str:
-    found = different(recorded, ref)
-    return f", which differs in {' and '.join(found)}" if found else ""
-
-
-def _save(trainer: Any, recipe: Recipe, path: Path) -> None:
-    is_adapter = isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel)
-    target = path / ("adapter" if is_adapter else "model")
-    trainer.save_model(str(target))
-    if trainer.is_world_process_zero():
-        write_text(target / REFERENCE_FILE, json.dumps(trainer.reference_identity, indent=1) + "\n")
-        shutil.rmtree(target / "ref", ignore_errors=True)  # the frozen reference is not part of the result
-        trainer.create_model_card(
-            model_name=path.name, dataset_name=printable(recipe.data.train.path.replace("`", "'"), 200)
-        )
-        card = path / "README.md"
-        write_text(card, card.read_text(encoding="utf-8") + _card_sections(trainer, recipe))
-
-
-def _card_sections(trainer: Any, recipe: Recipe) -> str:
-    method = METHODS[recipe.method]
-    last = {k: v for record in trainer.state.log_history for k, v in record.items() if isinstance(v, int | float)}
-    shown = ("train_loss", "rewards/accuracies", "rewards/margins", "log_ratio/chosen", "log_ratio/rejected")
-    results = [
-        f"| {k} | {v:.4g} |" for k, v in last.items() if k in shown or (k.startswith("eval_") and "rewards/" in k)
-    ]
-    sets = "".join(
-        f"- evaluation {_code(name)}: {_code(source.path)} ({_code(source.split)})\n"
-        for name, source in recipe.data.eval.items()
-    )
-    settings = recipe.resolved_yaml()
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
-    source = f", [arXiv:{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else ""
-    return (
-        f"\n## Method\n\n{method.title}{source}, with alignkit.\n"
-        f"\n## Data\n\n- training: {_code(recipe.data.train.path)} ({_code(recipe.data.train.split)})\n{sets}"
-        f"\n## Results\n\nLast logged values; `alignkit eval` writes a full report.\n\n| metric | value |\n|---|---|\n"
-        + "\n".join(results)
-        + f"\n\n## Recipe\n\n{fence}yaml\n{settings}{fence}\n"
-    )
-
-
-def _code(text: str) -> str:
-    """A code span that text of strangers cannot end."""
-    return f"`{printable(text, 200).replace('`', chr(39))}`"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -258,7 +183,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", metavar="auto|CHECKPOINT", help="continue from the last complete checkpoint, or this one"
     )
-    parser.add_argument("--overwrite", action="store_true", help="delete the run that is in train.output_dir")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that is in train.output_dir")
+    parser.add_argument(
+        "--changed", action="store_true", help="resume although settings, data or weights are not what they were"
+    )
     parser.add_argument(
         "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's rewards run this"
     )
@@ -273,11 +201,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         finished = run(
-            options.recipe, options.overrides, resume=options.resume, overwrite=options.overwrite, allow=options.allow
+            options.recipe,
+            options.overrides,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            changed=options.changed,
+            allow=options.allow,
         )
     except USER_ERRORS as error:
         print(f"{error}", file=sys.stderr)  # noqa: T201 - the command line's own message
         return 2
+    except KeyboardInterrupt:
+        print("stopped by SIGINT; go on with --resume auto, or begin again if nothing was saved yet", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
     if finished.trainer.is_world_process_zero():
         print(f"run: {finished.path}")  # noqa: T201
     return 0

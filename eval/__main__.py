@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from align.errors import USER_ERRORS, RunError, quiet_upstream
 from align.files import write_text
 from align.recipe.loading import load_recipe
-from align.runs.directory import METRICS_FILE, RECIPE_FILE, read_metrics
+from align.runs.contents import METRICS_FILE, RECIPE_FILE
+from align.runs.directory import read_metrics
 from align.sampling.vllm_engine import VLLM, check_vllm
 from eval.answers.files import is_responses, read_responses
 from eval.report.assemble import prepare

@@ -12,8 +12,7 @@ from datasets import Dataset
 from align.data import load_data
 from align.data.rows.truncation import fits
 from align.errors import RunError
-from align.files import write_text
-from align.recipe.loading import Generate
+from align.recipe.loading import Generate, Recipe
 from align.sampling.ask import Asking, decoding_of
 from align.sampling.generate import Decoding
 from align.sampling.vllm_engine import VLLM, check_vllm
@@ -27,10 +26,12 @@ from eval.pairs.logps import Sequences, completion_logps, pair_ids, reference_st
 from eval.pairs.ranking import PairScores, ranking_estimates, rankings
 from eval.report.assemble import Prepared, add_prompt_set, measure_answers, prepare
 from eval.report.results import Report
+from eval.report.write import write_items
 from eval.statistics.comparisons import comparisons, prompt_labels
 from eval.statistics.intervals import paired_difference, rng_of_report
 from eval.statistics.names import REF
 
+from .identity import check_unchanged, measured
 from .subjects import Subject, check_measurable, template_digest
 
 logger = logging.getLogger(__name__)
@@ -75,8 +76,7 @@ def evaluate(
     for each in (subject, *(others if compare else ())) if vllm is not None else ():
         check_vllm(each.recipe)
     prepared = prepare(subject.recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
-    shares = tuple(name for name in subject.recipe.columns if name == SHARES)
-    sets = load_data(subject.recipe.data, rows=subject.recipe.rows, columns=shares).eval
+    sets = load_data(subject.recipe.data, rows=subject.recipe.rows, columns=pair_columns(subject.recipe)).eval
     if not sets:
         raise RunError(f"{subject.name}: no evaluation data; name some in data.eval, or set data.holdout")
     for name, dataset in sets.items() if config.generate is not None else ():
@@ -88,6 +88,10 @@ def evaluate(
         "recipe": subject.recipe.raw,
         "reference_sha256": subject.ref_digest,
         "compared_with": [other.name for other in others],
+        "about": {
+            "policies": {each.name: dict(each.identity) for each in (subject, *others)},
+            **measured(subject.recipe, sets, prepared.prompt_sets),
+        },
     }
     for name, dataset in sets.items() if subject.recipe.rows == "pairs" else ():
         chosen = dataset.select(range(min(len(dataset), config.pairs or len(dataset))))
@@ -100,8 +104,15 @@ def evaluate(
     if config.generate is not None:
         _answer(report, [subject, *(others if compare else ())], sets, prepared, out, vllm, compare=compare)
     if out is not None:
-        _write(report, out)
+        for each in (subject, *others):
+            check_unchanged(each.path, each.identity)
+        write_items(report, out)
     return report
+
+
+def pair_columns(recipe: Recipe) -> tuple[str, ...]:
+    """Columns of numbers that an evaluation reads besides texts."""
+    return tuple(name for name in recipe.columns if name == SHARES)
 
 
 def _check_together(subject: Subject, others: Sequence[Subject], *, compare: bool) -> None:
@@ -278,21 +289,5 @@ def evaluate_responses(
     for name, part in sets.items():
         add_prompt_set(report, name, part)
     if out is not None:
-        _write(report, out)
+        write_items(report, out)
     return report
-
-
-def _write(report: Report, out: Path) -> None:
-    decoding = {"decoding": report.settings["decoding"]} if "decoding" in report.settings else {}
-    responses = [json.dumps(row | decoding, ensure_ascii=False) for row in report.answers]
-    scores = [
-        json.dumps(
-            {"set": name, "subject": who, "pair": i, **{k: float(v) for k, v in zip(s._fields, row, strict=True)}}
-        )
-        for name, subjects in report.pairs.items()
-        for who, s in subjects.items()
-        for i, row in enumerate(zip(*s, strict=True))
-    ]
-    out.mkdir(parents=True, exist_ok=True)
-    for file, lines in (("responses.jsonl", responses), ("scores.jsonl", scores)):
-        write_text(out / file, "".join(line + "\n" for line in lines))

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.use import Use
 from align.recipe.loading import Recipe, load_recipe
 from align.runs.checkpoints import MANIFEST, manifest
-from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
+from align.runs.contents import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
+
+from .identity import identity_of_policy
 
 
 @dataclass
@@ -29,6 +32,10 @@ class Subject:
     policy: Use
     reference: Use
     ref_digest: str
+    path: str = ""
+    """What it was loaded from."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """As `identity_of_policy` says."""
 
     @property
     def pad_token_id(self) -> int:
@@ -54,6 +61,7 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
     if not is_run and recipe_name is None:
         raise RunError(f"{name}: no {RECIPE_FILE} there, so not a run directory; for a model, add --recipe RECIPE")
     recipe = load_recipe(recipe_name or run / RECIPE_FILE, overrides)
+    identity = identity_of_policy(name)  # before the weights are read: what is exchanged meanwhile is noticed
     policy, reference = _models(run, recipe) if is_run else _any_model(name, recipe)
     with reference() as model:
         found = model_identity(model)
@@ -67,7 +75,8 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
             "with ref.kind=... ref.path=..."
         )
     tokenizer = load_tokenizer(recipe.model)
-    return Subject(run.name if is_run else name, recipe, tokenizer, policy, reference, "+".join(found.values()))
+    digest = "+".join(found.values())
+    return Subject(run.name if is_run else name, recipe, tokenizer, policy, reference, digest, name, identity)
 
 
 def _recorded_reference(path: Path) -> dict[str, Any]:
@@ -84,11 +93,7 @@ def _models(run: Path, recipe: Recipe) -> tuple[Use, Use]:
         policy = _loaded(recipe.model, str(run / "adapter"))
         base_is_ref = recipe.ref.kind == "base"
         return policy, Use(policy.model, recipe.model, adapters_off=True) if base_is_ref else _reference(recipe)
-    if (run / "model").is_dir():
-        return _loaded(another_model(recipe.model, run / "model")), _reference(recipe)
-    raise RunError(
-        f"{run}: neither adapter/ nor model/ there: the run has not finished; continue it with --resume auto"
-    )
+    return _loaded(another_model(recipe.model, run / "model")), _reference(recipe)
 
 
 def _any_model(name: str, recipe: Recipe) -> tuple[Use, Use]:

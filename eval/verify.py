@@ -1,17 +1,24 @@
 """Verifies that a run gives what its recipe expects: values, tolerances and directions against its report."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from align.data import load_data
 from align.errors import RunError
 from align.recipe.loading import Expectation, Recipe, load_recipe
-from align.runs.directory import RECIPE_FILE
+from align.runs.contents import RECIPE_FILE
+from eval.report.assemble import prepare
 
 from .__main__ import Wanted, report_on
+from .evaluate import pair_columns
+from .identity import identity_of_policy, measured, other_than
+
+logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.json"
 READ_ANYWHERE = ("train.use_cpu=true", "train.bf16=false")  # a run of another machine has expectations here too
@@ -79,12 +86,12 @@ def verify(
     allow: Sequence[str] = (),
     out: Path | None = None,
 ) -> list[Checked]:
-    """Check a finished run. Its report is read if there is one, and made otherwise.
+    """Check a finished run. Its report is read if it is about these weights, data and settings, and made otherwise.
 
     Args:
         run: The run directory.
         recipe: Whose evaluation and expectations to use in place of the run's own; it is then evaluated anew.
-        overrides: `section.key=value` strings; with any but of `expect`, the run is evaluated anew.
+        overrides: `section.key=value` strings.
         allow: Gold rewards of the form MODULE:FUNCTION that may run.
         out: Folder of the report; by default the run's own.
 
@@ -93,11 +100,27 @@ def verify(
     """
     expect = expectations(run, recipe, overrides)
     path = (out or run) / REPORT_FILE
-    measured_otherwise = any(not override.startswith("expect.") for override in overrides)
-    if recipe is not None or measured_otherwise or not path.is_file():
+    if recipe is not None or not _is_of(path, run, overrides, allow):
         name = None if recipe is None else str(recipe.path)
         report_on(Wanted([str(run)], name, tuple(overrides), allow, out))
     return check_report(path, expect)
+
+
+def _is_of(path: Path, run: Path, overrides: Sequence[str], allow: Sequence[str]) -> bool:
+    """Whether a report is there, and about the run, the data and the settings as they are now."""
+    if not path.is_file():
+        return False
+    try:
+        report = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError):
+        return False
+    recipe = load_recipe(run / RECIPE_FILE, (*READ_ANYWHERE, *overrides))
+    sets = load_data(recipe.data, rows=recipe.rows, columns=pair_columns(recipe)).eval
+    prompt_sets = prepare(recipe, allow=allow, ledgers=None).prompt_sets
+    differ = other_than(report, identity_of_policy(str(run)), measured(recipe, sets, prompt_sets))
+    if differ:
+        logger.warning("%s: about other %s than there are now; the run is evaluated anew", path, ", ".join(differ))
+    return not differ
 
 
 def same_training(run: Path, recipe: Recipe) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from align.building import build_trainer
 from align.data import load_data
 from align.recipe.loading import Recipe
 from align.scoring.flops import Architecture, step_flops
-from align.train import build_trainer
 from align.trainers.shared.checkpointing import largest_batch, lengths_of, positions_of
 
 QUANTILES = (0.1, 0.5, 0.9)

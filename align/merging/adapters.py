@@ -24,7 +24,7 @@ from torch import Tensor
 from align.errors import RunError
 from align.files import sha256
 from align.models.folders import check_adapter_folder
-from align.runs.directory import REFERENCE_FILE
+from align.runs.contents import REFERENCE_FILE
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 TRAVELS = ("tokenizer*", "chat_template*", "special_tokens_map.json", "vocab*", "merges.txt", REFERENCE_FILE)

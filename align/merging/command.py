@@ -14,7 +14,7 @@ from typing import Any
 from align.errors import RunError
 from align.files import write_text
 from align.models.identity import same_identity
-from align.runs.directory import REFERENCE_FILE
+from align.runs.contents import REFERENCE_FILE
 
 from .adapters import Adapter, load_adapter_factors, save_merged, soup, stock
 

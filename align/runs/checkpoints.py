@@ -1,12 +1,14 @@
-"""Seals checkpoints with a manifest of every file, written last, so that a broken one is passed over.
+"""Seals checkpoints with a manifest of every file, written last, that says which run they are of.
 
 The Trainer writes a checkpoint file by file. `seal` lists them with size and sha256 once all processes are done, so a
-checkpoint that a kill cut short has no manifest, and one that was damaged later does not agree with it.
+checkpoint that a kill cut short has no manifest, and one that was damaged later does not agree with it. The folder of
+a finished run's adapter or model is sealed likewise.
 """
 
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,6 +19,9 @@ from transformers.trainer_pt_utils import safe_globals
 from align.errors import RunError
 from align.files import sha256, write_text
 
+from .contents import CHECKPOINT
+from .identity import Identity, identity_from
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "alignkit.json"
@@ -24,22 +29,39 @@ PICKLED = (".pt", ".pth", ".bin")
 NOT_LOADED = ("training_args.bin",)  # the Trainer writes it and never reads it
 
 
-def seal(folder: Path, *, step: int, processes: int, reference: dict[str, Any] | None) -> None:
-    """Write the manifest of a checkpoint that is complete on disk.
+def seal(
+    folder: Path,
+    *,
+    step: int,
+    processes: int,
+    identity: Identity,
+    ends_at: int | None = None,
+    only: tuple[str, ...] = ("",),
+) -> None:
+    """Write the manifest of a folder that is complete on disk.
 
     Args:
-        folder: The checkpoint.
+        folder: The checkpoint, or what a run ends with.
         step: Optimizer steps done.
         processes: How many processes wrote it; another number resumes it, but not to the same values.
-        reference: Identity of the reference, as `align.train.reference_identity` gives it.
+        identity: Of the run.
+        ends_at: With how many steps the run ends.
+        only: Endings of the names that are listed.
     """
     files = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
+        if path.is_file() and path.name != MANIFEST and path.name.endswith(only):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    written = {"step": step, "processes": processes, "reference": reference, "files": files}
+    written = {
+        "step": step,
+        "ends_at": ends_at,
+        "processes": processes,
+        "reference": identity.reference,
+        "identity": identity.as_json(),
+        "files": files,
+    }
     write_text(folder / MANIFEST, json.dumps(written, indent=1) + "\n")
 
 
@@ -57,8 +79,10 @@ def manifest(folder: Path) -> dict[str, Any]:
         files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in found["files"].items()}
         return {
             "step": int(found["step"]),
+            "ends_at": None if found.get("ends_at") is None else int(found["ends_at"]),
             "processes": int(found["processes"]),
             "reference": found["reference"],
+            "identity": identity_from(found.get("identity") or {"reference": found["reference"]}),
             "files": files,
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -101,29 +125,84 @@ def _only_data(path: Path, folder: Path) -> None:
         raise RunError(f"{folder}: {path.name} cannot be read: {reason}") from None
 
 
-def newest_checkpoint(run: Path) -> Path | None:
-    """The latest intact checkpoint of a run, or None; those passed over, and why, are logged."""
-    numbered = [(int(p.name.split("-")[1]), p) for p in run.glob("checkpoint-*") if p.name.split("-")[1].isdigit()]
-    for _, path in sorted(numbered, reverse=True):
+def numbered(run: Path) -> list[tuple[int, Path]]:
+    """Step and folder of everything there that is named like a checkpoint, in order."""
+    return sorted((int(found[1]), path) for path in run.glob("*") if (found := CHECKPOINT.fullmatch(path.name)))
+
+
+def newest_checkpoint(run: Path, own: str | None = None) -> Path | None:
+    """The latest intact checkpoint of a run, or None; those passed over, and why, are logged.
+
+    Args:
+        run: The run directory.
+        own: Id of the run it must be of. Without one, the checkpoints of the run that began last are looked at.
+    """
+    intact = []
+    for step, path in reversed(numbered(run)):
         try:
-            check(path)
+            of = check(path)["identity"].run
         except RunError as error:
             logger.warning("passed over: %s", error)
             continue
-        return path
-    return None
+        if own is not None and of != own:
+            logger.warning("passed over: %s: of another run (%s) than the directory's (%s)", path, of or "unknown", own)
+            continue
+        if own is not None:
+            return path
+        intact.append((of or "", step, path))
+    return max(intact)[2] if intact else None
 
 
-def checkpoint_to_resume(run: Path, resume: str | None) -> Path | None:
-    """The checkpoint that `--resume` means.
+def rotate(run: Path, own: str | None, step: int, limit: int | None, best: str | None) -> None:
+    """Delete the oldest checkpoints of a run beyond a number of them, and none of another run.
+
+    Args:
+        run: The run directory.
+        own: Id of the run.
+        step: Of the checkpoint just written; it and later ones stay. By step, since clocks are set back.
+        limit: How many are kept; None or 0 keeps all.
+        best: Folder of the best one, which stays.
+    """
+    if not limit or limit < 0:
+        return
+    mine = [path for number, path in numbered(run) if number <= step and _of(path) == own]
+    kept = {mine[-1].name, *([Path(best).name] if best else [])} if mine else set()
+    spare = [path for path in mine if path.name not in kept]
+    for path in spare[: max(0, len(mine) - max(limit, len(kept & {p.name for p in mine})))]:
+        (path / MANIFEST).unlink(missing_ok=True)  # first, so that half a checkpoint is known for one
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _of(path: Path) -> str | None:
+    try:
+        return manifest(path)["identity"].run
+    except RunError:
+        return "not known"
+
+
+def checkpoint_to_resume(run: Path, resume: str | None, own: str | None = None) -> Path | None:
+    """The checkpoint that `--resume` means; None to begin at the start, where the run has not saved anything yet.
 
     Raises:
-        RunError: If `resume` names something that is no intact checkpoint.
+        RunError: If `resume` names something that is no intact checkpoint, or "auto" finds checkpoints and none that
+            can be used.
     """
     if resume is None:
         return None
     if resume == "auto":
-        return newest_checkpoint(run)
+        found, there = newest_checkpoint(run, own), [path for _, path in numbered(run)]
+        cut_short = len(there) == 1 and not (there[0] / MANIFEST).exists()  # while the first one was saved
+        if found is None and there and not cut_short:
+            try:
+                check(there[-1])
+                why = f"{there[-1]}: of another run than the directory's"
+            except RunError as error:
+                why = str(error)
+            raise RunError(
+                f"{run}: none of {len(there)} checkpoints can be used, and starting over would lose them ({why}); restore "
+                "one, or start a new run with --overwrite or another train.output_dir"
+            )
+        return found
     try:
         check(Path(resume))
     except RunError as error:

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,42 +28,43 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from align.errors import RunError
 from align.files import write_text
 
+from .contents import LOCK_FILE, METRICS_FILE, RECIPE_FILE, check_folder, delete_leftovers
+
 logger = logging.getLogger(__name__)
 
-RECIPE_FILE = "recipe.resolved.yaml"
-ENV_FILE = "env.json"
-METRICS_FILE = "metrics.jsonl"
-LOCK_FILE = ".lock"
-REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
 PACKAGES = ("alignkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "numpy")
 
 
 @contextmanager
 def claimed(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    """The run directory, for this run alone while the block lasts.
+    """The run directory, for this run alone while the block lasts; what killed processes had begun there is deleted.
 
     Args:
         run: Made if it is not there.
         resume: Whether to go on in a run that is there.
-        overwrite: Whether to delete a run that is there. One that is still being written is not deleted.
+        overwrite: Whether a run that is there will be replaced. Nothing of it is deleted here, see `delete_run`.
 
     Raises:
-        RunError: If another process writes it, or a run is there and neither is asked for.
+        RunError: If another process writes it, a run is there and neither is asked for, or no run but other files.
     """
+    if resume and overwrite:
+        raise RunError(
+            "--resume and --overwrite contradict each other: one goes on with the run that is there, the other deletes it"
+        )
     state = PartialState()
     run.mkdir(parents=True, exist_ok=True)
     with _alone(run) if state.is_main_process else nullcontext():
-        if state.is_main_process and (run / RECIPE_FILE).is_file() and not resume:
-            if not overwrite:
+        if state.is_main_process:
+            begun = (run / RECIPE_FILE).is_file()
+            if begun and not resume and not overwrite:
                 raise RunError(
                     f"{run} already holds a run; continue it with --resume auto, replace it with --overwrite, or choose "
                     "another train.output_dir"
                 )
-            for path in run.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                elif path.name != LOCK_FILE:
-                    path.unlink()
+            if not begun:
+                check_folder(run)
+            for name in delete_leftovers(run):
+                logger.warning("%s: deleted, a process that was killed had left it", run / name)
         state.wait_for_everyone()
         yield
 
@@ -143,7 +143,7 @@ class MetricsFile(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Keep the lines up to the step that training starts from."""
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and not 0 < state.global_step == state.max_steps:
             done = read_metrics(self.path) if state.global_step else []
             kept = [r for r in done if r["step"] <= state.global_step and "train_runtime" not in r]
             write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))

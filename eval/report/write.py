@@ -16,7 +16,7 @@ from .html import to_html
 from .results import Report
 from .tables import HOLM, INTERVALS, JUDGING, comparison_table, front_note, judge_tables, plain, table, verdict
 
-__all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "verdict", "write_report"]
+__all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "verdict", "write_items", "write_report"]
 
 
 def to_json(report: Report) -> str:
@@ -78,3 +78,20 @@ def write_report(report: Report, pictures: dict[str, bytes], out: Path) -> Path:
     for title, png in pictures.items():
         (folder / f"{title.lower().replace(' ', '-')}.png").write_bytes(png)
     return out / "report.html"
+
+
+def write_items(report: Report, out: Path) -> None:
+    """Write what the estimates are made from: `responses.jsonl` and `scores.jsonl`."""
+    decoding = {"decoding": report.settings["decoding"]} if "decoding" in report.settings else {}
+    responses = [json.dumps(row | decoding, ensure_ascii=False) for row in report.answers]
+    scores = [
+        json.dumps(
+            {"set": name, "subject": who, "pair": i, **{k: float(v) for k, v in zip(s._fields, row, strict=True)}}
+        )
+        for name, subjects in report.pairs.items()
+        for who, s in subjects.items()
+        for i, row in enumerate(zip(*s, strict=True))
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    for file, lines in (("responses.jsonl", responses), ("scores.jsonl", scores)):
+        write_text(out / file, "".join(line + "\n" for line in lines))

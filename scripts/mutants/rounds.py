@@ -2,7 +2,7 @@
 
 from .mutant import noticed_by
 
-START, TRAIN = "align/models/start.py", "align/train.py"
+START, TRAIN = "align/models/start.py", "align/building.py"
 start = noticed_by("tests/models/test_start.py")
 MUTANTS = [
     start("the start is forgotten", TRAIN, "        begin_with(trainer.model, start)\n", ""),

@@ -6,6 +6,7 @@ from peft import LoraConfig, get_peft_model, load_peft_weights
 from recipes_under_test import problems
 from trl import ModelConfig
 
+from align.building import build_trainer
 from align.check.model import read_model
 from align.data import load_data
 from align.errors import RunError
@@ -13,7 +14,7 @@ from align.models.loading import load_model
 from align.models.start import adapter_folder, starting_config
 from align.recipe.loading import load_recipe
 from align.scoring.completions import completion_logps
-from align.train import build_trainer, run
+from align.train import run
 
 MODEL = ModelConfig(model_name_or_path="tiny-random", dtype="float32")
 QUICK = ["lora=null", "data.eval={}", "train.save_strategy='no'", "train.max_steps=1"]

@@ -74,10 +74,15 @@ def test_a_run_is_not_overwritten_by_accident(finished):
 def test_overwrite_replaces_a_run(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    (run / "leftover").touch()
+    (run / "report.json").write_text("{}")
+    (run / "thesis.tex").write_text("mine")
+    before = json.loads((run / "env.json").read_text())["run"]
     align.run("rpo/tiny", [f"train.output_dir={run}", "train.max_steps=1"], overwrite=True)
-    assert not (run / "leftover").exists()
+    assert (run / "thesis.tex").read_text() == "mine"
+    assert not (run / "report.json").exists()
+    assert [p.name for p in run.glob("checkpoint-*")] == ["checkpoint-1"]
     assert records(run)[-1]["step"] == 1
+    assert json.loads((run / "env.json").read_text())["run"] > before
 
 
 def test_a_named_checkpoint_must_be_complete(finished, tmp_path):

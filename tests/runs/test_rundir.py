@@ -12,7 +12,8 @@ import pytest
 import align
 from align import train
 from align.errors import RunError
-from align.runs.directory import RECIPE_FILE, claimed
+from align.runs.contents import RECIPE_FILE, delete_run, written_by_run
+from align.runs.directory import claimed
 
 CLAIM = """
 import os, sys, time
@@ -67,14 +68,40 @@ def test_a_file_system_without_locks_is_told_and_used(run, monkeypatch, caplog):
 def test_what_is_there_is_deleted_only_when_asked(run):
     with pytest.raises(RunError, match="already holds a run; continue it with --resume auto, replace it"):
         claim(run)
+    with pytest.raises(RunError, match="--resume and --overwrite contradict each other"):
+        claim(run, resume=True, overwrite=True)
     (run / "elsewhere").symlink_to(run.parent, target_is_directory=True)
-    assert claim(run, overwrite=True) == [".lock"]
+    (run / "adapter").symlink_to(run.parent, target_is_directory=True)
+    (run / "thesis.tex").touch()
+    assert claim(run, overwrite=True) == [".lock", "adapter", "checkpoint-2", "elsewhere", RECIPE_FILE, "thesis.tex"]
+    assert [path.name for path in written_by_run(run)] == ["adapter", "checkpoint-2", RECIPE_FILE]  # the recipe last
+    delete_run(run)
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "elsewhere", "thesis.tex"]
     assert run.parent.is_dir()
-    assert claim(run) == [".lock"]
+    with pytest.raises(
+        RunError, match=r"holds no run of a recipe, but other files \(elsewhere, thesis.tex\); a run needs"
+    ):
+        claim(run)
+
+
+def test_what_killed_processes_left_is_deleted_and_nothing_else(run, caplog):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (run / "adapter").mkdir()
+    (run / ".writing-adapter").mkdir()
+    left = [f".report.html.{gone.pid}", f"adapter/.reference.json.{gone.pid}"]
+    stays = [f".report.html.{os.getpid()}", f".mine.{gone.pid}", ".gitignore"]
+    for name in (*left, *stays):
+        (run / name).touch()
+    claim(run, resume=True)
+    assert not (run / ".writing-adapter").exists()
+    assert not any((run / name).exists() for name in left)
+    assert all((run / name).exists() for name in stays)
+    assert f"{run / left[0]}: deleted" in caplog.text
 
 
 def test_a_run_claims_its_directory_while_it_lasts(tmp_path, monkeypatch):
-    def within(recipe, path, checkpoint, allow):
+    def within(recipe, path, start, allow, **_):
         other = [sys.executable, "-c", CLAIM, str(path)]
         return subprocess.run(other, capture_output=True, text=True, check=False).stderr
 

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import TrainOutput
 
 from align.errors import RunError
-from align.runs.checkpoints import check, newest_checkpoint, seal
+from align.runs.agreement import on_main, there_everywhere
+from align.runs.checkpoints import check, newest_checkpoint, rotate, seal
+from align.runs.identity import Identity, new_run_id
 
 from .guard import NumericalGuard
-from .trl_contract import TrainerBase
+from .trl_contract import TrainerBase, load_best
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +28,9 @@ class SafeRuns(TrainerBase):
     """A Trainer whose checkpoints are whole or passed over. Mixed in before the Trainer.
 
     A checkpoint is sealed with a manifest once it is written (`align.runs.checkpoints`), and older ones are deleted only
-    then, so `save_total_limit` never deletes the last good one. `train(resume_from_checkpoint=True)` takes the latest
-    intact one; a path must name an intact one. Steps that are not finite are skipped (`NumericalGuard`).
+    then, so `save_total_limit` never deletes the last good one, nor any of another run in the same folder.
+    `train(resume_from_checkpoint=True)` takes the latest intact one of the run that began last; a path must name an intact
+    one. From a run's last checkpoint no further step is taken. Steps that are not finite are skipped (`NumericalGuard`).
 
     Raises:
         RunError: If a checkpoint cannot be written (a full disk, say), or one to resume from is damaged.
@@ -38,11 +41,14 @@ class SafeRuns(TrainerBase):
     accelerator: Any
     reference_identity: dict[str, Any] | None = None
     """Travels with every checkpoint; set by recipes."""
+    identity: Identity | None = None
+    """Of the run; recipes set it, and else it is an id alone, the checkpoint's if one is resumed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.guard = NumericalGuard(self.args.max_skipped_steps, self)
         self.add_callback(self.guard)
+        self.add_callback(_NothingLeft())
 
     def step_was_skipped(self) -> None:
         """Take back what the trainer has counted of the step. Nothing by default."""
@@ -50,21 +56,31 @@ class SafeRuns(TrainerBase):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, from an intact checkpoint."""
         if resume_from_checkpoint is True:
-            found = newest_checkpoint(Path(self.args.output_dir))
+            found = on_main(lambda: newest_checkpoint(Path(self.args.output_dir)))
             if found is None:
                 raise RunError(
                     f"{self.args.output_dir}: no intact checkpoint there; start without resume_from_checkpoint"
                 )
             resume_from_checkpoint = str(found)
+        known = Identity(run=on_main(new_run_id), reference=self.reference_identity)
         if resume_from_checkpoint:
-            written = check(Path(resume_from_checkpoint))["processes"]
-            if written != self.accelerator.num_processes:
+            folder = Path(resume_from_checkpoint)
+            there_everywhere(folder, lambda path: check(path)["step"])
+            written = check(folder)
+            known = written["identity"]
+            if written["processes"] != self.accelerator.num_processes:
                 logger.warning(
                     "%s was written by %d processes and is resumed by %d: the order of the data and the random states "
-                    "are not those of an uninterrupted run", resume_from_checkpoint, written, self.accelerator.num_processes,
+                    "are not those of an uninterrupted run", folder, written["processes"], self.accelerator.num_processes,
                 )  # fmt: skip
-            self.load_state(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint or None, *args, **kwargs)
+            self.load_state(folder)
+        self.identity = self.identity or known
+        try:
+            return super().train(resume_from_checkpoint or None, *args, **kwargs)
+        except _Ended:
+            self.is_in_train = False
+            load_best(self)
+            return TrainOutput(self.state.global_step, 0.0, {})
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -80,28 +96,25 @@ class SafeRuns(TrainerBase):
             failure = error
         finally:
             self.args.save_total_limit = limit
-        failed = self._anywhere(failure is not None)
+        failed = self.anywhere(failure is not None)
         if self.accelerator.is_main_process:
             try:
                 if not failed:
                     seal(
                         folder,
                         step=self.state.global_step,
+                        ends_at=self.state.max_steps,
                         processes=self.accelerator.num_processes,
-                        reference=self.reference_identity,
+                        identity=self.identity or Identity(reference=self.reference_identity),
                     )
             except OSError as error:
                 failure = error
             if failure is not None or failed:
                 shutil.rmtree(folder, ignore_errors=True)
-            elif self.args.should_save:  # by step: a clock that was set back must not make the newest the oldest
-                rotate_checkpoints(
-                    str(folder.parent),
-                    save_total_limit=limit,
-                    best_model_checkpoint=self.state.best_model_checkpoint,
-                    use_mtime=False,
-                )
-        if self._anywhere(failure is not None):
+            elif self.args.should_save:
+                own, best = self.identity.run if self.identity else None, self.state.best_model_checkpoint
+                rotate(folder.parent, own, self.state.global_step, limit, best)
+        if self.anywhere(failure is not None):
             reason = str(failure).partition("\n")[0] if failure is not None else "another process could not write"
             raise RunError(
                 f"{folder} could not be written: {reason}; older checkpoints are as they were: make room or mend the "
@@ -114,42 +127,69 @@ class SafeRuns(TrainerBase):
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote."""
 
-    def _anywhere(self, flag: bool) -> bool:
+    def anywhere(self, flag: bool) -> bool:
         """Whether any process says so."""
         if self.accelerator.num_processes == 1:
             return flag
         return bool(self.accelerator.gather(torch.tensor([flag], device=self.accelerator.device)).any())
 
 
-class StopOnSignal(TrainerCallback):
-    """On SIGTERM, finish the step, save and stop. A second SIGTERM ends the process at once.
+class _Ended(Exception):
+    """There is no step left to take."""
 
-    Schedulers of clusters send SIGTERM some seconds before SIGKILL: a step and a checkpoint have to fit in there.
-    """
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: Any = None
+class _NothingLeft(TrainerCallback):
+    """Ends a training that was resumed where it ends: the Trainer would take one more step if that is within an epoch."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take the signal over."""
+        """Look whether any step is left.
+
+        Raises:
+            RunError: If more have been done than there are.
+        """
+        if state.global_step > state.max_steps:
+            raise RunError(
+                f"the checkpoint has done {state.global_step} steps, and the run ends after {state.max_steps}; resume an earlier "
+                "one, in another folder"
+            )
+        if state.global_step == state.max_steps:
+            raise _Ended
+
+
+class StopOnSignal(TrainerCallback):
+    """On SIGTERM or SIGINT (Ctrl-C), finish the step, save and stop. The same signal again ends the process at once.
+
+    Schedulers of clusters send SIGTERM some seconds before SIGKILL: a step and a checkpoint have to fit in there. The
+    signals are taken over while the object, as a context manager, lasts.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.asked = 0
+        """The signal that came, or 0."""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopOnSignal":
+        """Take the signals over, where that is possible: in the main thread."""
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+            self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back."""
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.asked = number
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save and stop, on all processes at the same step."""
         if dist.is_initialized() and dist.get_world_size() > 1:
             asked = torch.tensor([float(self.asked)], device=args.device)
-            dist.all_reduce(asked)
-            self.asked = bool(asked.item())
+            dist.all_reduce(asked, op=dist.ReduceOp.MAX)
+            self.asked = int(asked.item())
         if self.asked:
             control.should_save = control.should_training_stop = True
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Give the signal back."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)

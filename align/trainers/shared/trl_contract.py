@@ -286,3 +286,14 @@ def default_output_dir(trainer: Any, model: Any) -> str:
     """As TRL names it: after the model and the method."""
     name = model if isinstance(model, str) else model.config._name_or_path
     return f"{name.rstrip('/').split('/')[-1]}-{trainer._name}"
+
+
+def load_weights(trainer: Any, folder: Any) -> None:
+    """Give a trainer's model the trained weights that were saved in a folder."""
+    trainer._load_from_checkpoint(str(folder))
+
+
+def load_best(trainer: Any) -> None:
+    """Give a trainer's model the weights of its best checkpoint, where its arguments ask for that, as the Trainer's end does."""
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
+        trainer._load_best_model()

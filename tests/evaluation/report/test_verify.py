@@ -252,3 +252,56 @@ def test_a_judge_is_refused_before_any_weight_is_loaded(home, tmp_path, capsys, 
     for words in ([str(tmp_path / "judge")], [str(home / "a"), str(tmp_path / "judge")]):
         assert evaluate(words) == 2
         assert "align.models.preference_model.load_preference_model(FOLDER)" in capsys.readouterr().err
+
+
+# --- a report is about one run, its data and its settings --------------------------------------
+
+
+def test_a_report_of_other_settings_data_or_weights_is_not_read(run, capsys, caplog):
+    assert evaluate([str(run), "eval.pairs=2"]) == 0
+    about = report(run)["settings"]["about"]
+    own = json.loads((run / "env.json").read_text())["run"]
+    assert {key: about["policies"]["a"][key] for key in ("run", "step")} == {"run": own, "step": 2}
+    assert cli.main(["verify", str(run)]) == 0
+    assert report(run)["estimates"]["tiny/calibration/nll"]["n"] == 10
+    assert "about other settings than there are now; the run is evaluated anew" in caplog.text
+    old = report(run)
+    old["settings"]["about"]["policies"]["a"]["weights"] = "0" * 64
+    old["settings"]["about"]["data"]["tiny"] = "0" * 64
+    (run / "report.json").write_text(json.dumps(old))
+    caplog.clear()
+    assert cli.main(["verify", str(run)]) == 0
+    assert "about other weights, data than there are now" in caplog.text
+    assert report(run)["settings"]["about"] == about | {"settings": report(run)["settings"]["about"]["settings"]}
+
+
+def test_a_stale_adapter_is_not_the_run(run, capsys):
+    """A finished run was made longer, and killed before its end."""
+    env = json.loads((run / "env.json").read_text())
+    env["identity"]["settings"]["train.max_steps"] = 400
+    (run / "env.json").write_text(json.dumps(env))
+    for command in ("eval", "verify"):
+        assert cli.main([command, str(run)]) == 2
+        said = capsys.readouterr().err
+        assert "it is of step 2, and not of the run that the directory now holds" in said
+        assert "train.max_steps: 2 -> 400" in said
+        assert "continue it with --resume auto" in said
+
+
+def test_an_adapter_that_a_kill_cut_short_goes_on(home, run, training, capsys):
+    (run / "adapter" / "alignkit.json").unlink()
+    assert cli.main(["eval", str(run)]) == 2
+    assert "was not written to its end" in capsys.readouterr().err
+    cli.main(["verify", str(home / "dpo.yaml"), f"train.output_dir={run}"])
+    assert training == [{"resume": "auto", "allow": []}]
+
+
+def test_a_run_that_is_replaced_while_it_is_evaluated_gets_no_report(home, run, monkeypatch, capsys):
+    def meanwhile(*_, **__):
+        shutil.rmtree(run)
+        shutil.copytree(home / "b", run)
+
+    monkeypatch.setattr("eval.evaluate._answer", meanwhile)
+    assert evaluate([str(run)]) == 2
+    assert f"{run}: was trained anew while it was evaluated; no report is written" in capsys.readouterr().err
+    assert not (run / "report.json").exists()

@@ -1,0 +1,95 @@
+"""Builds the trainer of a recipe over loaded data, for training and for the dry run of `alignkit check`."""
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from align.models import loading as models
+from align.models.identity import adapter_digest
+from align.models.preference_model import load_preference_base
+from align.models.start import adapter_folder, begin_with, starting_config
+from align.recipe.loading import Recipe
+from align.rewards.load import columns_of
+from align.runs.directory import MetricsFile
+from align.runs.identity import digest_of
+
+from .data import DataError
+from .methods import METHODS
+from .rewards import make_reward
+from .run_identity import reference_identity, starting_weights
+
+logger = logging.getLogger(__name__)
+
+
+def build_trainer(
+    recipe: Recipe, train: Any, eval_sets: dict[str, Any], *, allow: Collection[str] = ()
+) -> tuple[Any, dict[str, Any]]:
+    """The trainer of a recipe over loaded data, and the identity of its reference."""
+    tokenizer = models.load_tokenizer(recipe.model)
+    further: dict[str, Any] = {}
+    if recipe.rows == "prompts":
+        _check_columns(recipe, train)
+        further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
+    method = METHODS[recipe.method]
+    adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
+    start = None if recipe.start is None else adapter_folder(recipe.start.adapter)
+    begun = None if start is None else starting_config(start, adapter)
+    if method.model == "preference":
+        policy = load_preference_base(recipe.model, dimension=recipe.train.dimension, seed=recipe.train.seed)
+    else:
+        policy = models.load_model(recipe.model, adapter=adapter, trainable=True)
+    if method.compares_with_any_reference:
+        other = models.another_model(recipe.model, recipe.ref.path) if recipe.ref.kind == "model" else None
+        further["ref_model"] = models.load_model(other) if other is not None else None
+    ref = reference_identity(recipe, policy, further.get("ref_model"))
+    weights = starting_weights(policy, ref, own_reference=further.get("ref_model") is None)
+    if adapter is not None and start is None:
+        _say_reference(Path(adapter), ref)
+    trainer = method.trainer(
+        model=policy,
+        args=recipe.train,
+        train_dataset=train,
+        eval_dataset=eval_sets or None,
+        processing_class=tokenizer,
+        peft_config=recipe.lora if begun is None or adapter is not None else begun,
+        callbacks=[MetricsFile(Path(str(recipe.train.output_dir)))],
+        **further,
+    )
+    if start is not None:
+        begin_with(trainer.model, start)
+        weights = digest_of([weights, adapter_digest(trainer.model)])
+        logger.warning("training begins with the adapter %s; the reference is the %s", start, _told(recipe))
+    trainer.reference_identity, trainer.starting_weights = ref, weights
+    left_out = len(train) - len(trainer.train_dataset)
+    if left_out and method.model == "language":
+        logger.warning(
+            "%d of %d training rows are left out: their prompt alone fills max_length=%s",
+            left_out, len(train), recipe.train.max_length,
+        )  # fmt: skip
+    return trainer, ref
+
+
+def _check_columns(recipe: Recipe, train: Any) -> None:
+    """Refuse data that lack a column which a reward reads, before a weight is loaded."""
+    for name, options in recipe.rewards.items():
+        for column in columns_of(name, **options):
+            if column not in train.column_names:
+                raise DataError(
+                    f"data.train: no column {column!r}, which the reward {name!r} reads; there are "
+                    f"{', '.join(train.column_names)}; map it with `columns: {{{column}: ...}}`"
+                )
+
+
+def _say_reference(adapter: Path, ref: dict[str, Any]) -> None:
+    """Training that goes on from an adapter takes it, as it is now, for its reference; say so."""
+    logger.warning(
+        "training goes on from the adapter %s (%s); the reference is that adapter as it is now, not what it was trained "
+        "against", adapter, ref["adapter_digest"][:12],
+    )  # fmt: skip
+
+
+def _told(recipe: Recipe) -> str:
+    return {"base": "model without adapters", "cached": "data's"}.get(
+        recipe.ref.kind, f"{recipe.ref.kind} {recipe.ref.path}"
+    )

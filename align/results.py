@@ -1,0 +1,107 @@
+"""Writes what a run ends with: its adapter or model, whole or not at all, and the model card."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from align.recipe.loading import Recipe
+from align.runs.checkpoints import seal
+from align.runs.contents import REFERENCE_FILE, REPLACED, WRITING
+
+from .errors import RunError
+from .files import write_text
+from .findings import printable
+from .methods import METHODS
+
+WEIGHTS = (".safetensors", "config.json")
+
+
+def save_result(trainer: Any, recipe: Recipe, path: Path) -> None:
+    """Write `adapter/` or `model/` with its manifest under another name, then exchange it, and write the model card.
+
+    Raises:
+        RunError: If it cannot be written (a full disk, say). What was there before stays.
+    """
+    is_adapter = isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel)
+    name = "adapter" if is_adapter else "model"
+    target, scratch, failure = path / name, path / f"{WRITING}{name}", None
+    try:
+        trainer.save_model(str(scratch))
+    except Exception as error:  # torch, safetensors and Python each have their own for a full disk
+        failure = error
+    failed = trainer.anywhere(failure is not None)
+    if trainer.is_world_process_zero():
+        try:
+            if not failed:
+                _exchange(trainer, scratch, target)
+                _write_card(trainer, recipe, path)
+        except OSError as error:
+            failure = error
+        if failed or failure is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+    if trainer.anywhere(failure is not None):
+        reason = str(failure).partition("\n")[0] if failure is not None else "another process could not write"
+        raise RunError(
+            f"{target} could not be written: {reason}; the checkpoints are as they were: make room or mend the folder, and "
+            "go on with --resume auto"
+        ) from failure
+
+
+def _exchange(trainer: Any, scratch: Path, target: Path) -> None:
+    write_text(scratch / REFERENCE_FILE, json.dumps(trainer.reference_identity, indent=1) + "\n")
+    shutil.rmtree(scratch / "ref", ignore_errors=True)  # the frozen reference is not part of the result
+    seal(
+        scratch,
+        step=trainer.state.global_step,
+        ends_at=trainer.state.max_steps,
+        processes=trainer.accelerator.num_processes,
+        identity=trainer.identity,
+        only=WEIGHTS,
+    )
+    before = target.with_name(f"{REPLACED}{target.name}")
+    shutil.rmtree(before, ignore_errors=True)
+    if target.exists():
+        os.replace(target, before)
+    os.replace(scratch, target)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _write_card(trainer: Any, recipe: Recipe, path: Path) -> None:
+    trainer.create_model_card(
+        model_name=path.name, dataset_name=printable(recipe.data.train.path.replace("`", "'"), 200)
+    )
+    card = path / "README.md"
+    write_text(card, card.read_text(encoding="utf-8") + _card_sections(trainer, recipe))
+
+
+def _card_sections(trainer: Any, recipe: Recipe) -> str:
+    method = METHODS[recipe.method]
+    last = {k: v for record in trainer.state.log_history for k, v in record.items() if isinstance(v, int | float)}
+    shown = ("train_loss", "rewards/accuracies", "rewards/margins", "log_ratio/chosen", "log_ratio/rejected")
+    results = [
+        f"| {k} | {v:.4g} |" for k, v in last.items() if k in shown or (k.startswith("eval_") and "rewards/" in k)
+    ]
+    sets = "".join(
+        f"- evaluation {_code(name)}: {_code(source.path)} ({_code(source.split)})\n"
+        for name, source in recipe.data.eval.items()
+    )
+    settings = recipe.resolved_yaml()
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
+    source = f", [arXiv:{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else ""
+    return (
+        f"\n## Method\n\n{method.title}{source}, with alignkit.\n"
+        f"\n## Data\n\n- training: {_code(recipe.data.train.path)} ({_code(recipe.data.train.split)})\n{sets}"
+        f"\n## Results\n\nLast logged values; `alignkit eval` writes a full report.\n\n| metric | value |\n|---|---|\n"
+        + "\n".join(results)
+        + f"\n\n## Recipe\n\n{fence}yaml\n{settings}{fence}\n"
+    )
+
+
+def _code(text: str) -> str:
+    """A code span that text of strangers cannot end."""
+    return f"`{printable(text, 200).replace('`', chr(39))}`"

@@ -1,0 +1,85 @@
+"""Makes the identity of a run from what is loaded, and reads the one that a run directory has: see `align.runs.identity`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from align.models.identity import model_identity, text_identity, weights_digest
+from align.recipe.loading import Recipe, load_recipe
+from align.runs.contents import ENV_FILE, RECIPE_FILE
+from align.runs.identity import Identity, digest_of, identity_from, settings_of
+
+from .errors import DataError, RecipeError, RunError
+from .files import read_json
+
+
+def identity_now(settings: dict[str, Any], trainer: Any, data: dict[str, Any], weights: str) -> Identity:
+    """What a run of a recipe is, before it has an id.
+
+    Args:
+        settings: Of the recipe, as they were before the trainer changed its arguments.
+        trainer: With its `reference_identity`.
+        data: Digest of the training set.
+        weights: Digest of what training starts from.
+    """
+    tokenizer = digest_of(text_identity(trainer.processing_class))
+    return Identity(None, settings, data, weights, tokenizer, trainer.reference_identity)
+
+
+def starting_weights(policy: Any, ref: dict[str, Any], *, own_reference: bool) -> str:
+    """Digest of the weights that training starts from, without a fresh adapter's, whose seed is a setting."""
+    return str(ref["digest"]) if own_reference else weights_digest(policy)
+
+
+def reference_identity(recipe: Recipe, policy: Any, ref_model: Any) -> dict[str, Any]:
+    """What the reference is, with digests of what determines its log-probabilities."""
+    identity: dict[str, Any] = {
+        "kind": recipe.ref.kind,
+        "model": recipe.ref.path if recipe.ref.kind == "model" else recipe.model.model_name_or_path,
+        **model_identity(policy if ref_model is None else ref_model),
+    }
+    return identity | ({"adapter": recipe.ref.path} if recipe.ref.kind == "adapter" else {})
+
+
+def read_env(run: Path) -> dict[str, Any]:
+    """What `env.json` says; empty if there is none.
+
+    Raises:
+        RunError: If it is damaged.
+    """
+    path = run / ENV_FILE
+    if not path.is_file():
+        return {}
+    try:
+        return read_json(path)
+    except UnicodeDecodeError:
+        raise RunError(f"{path}: damaged: not UTF-8") from None
+
+
+def identity_of_run(run: Path) -> Identity:
+    """What a run directory says it is; of one that an earlier version wrote, what its recipe and `env.json` tell.
+
+    Raises:
+        RunError: If `env.json` is damaged.
+    """
+    env = read_env(run)
+    try:
+        if "identity" in env:
+            return replace(identity_from(env["identity"]), reference=env.get("ref"))
+        data = env.get("data")
+        known = {"data": data.get("train") if isinstance(data, dict) else None, "reference": env.get("ref")}
+        found = identity_from(known)
+    except (ValueError, AttributeError):
+        raise RunError(
+            f"{run / ENV_FILE}: damaged; it does not say what the run is; restore it, or use --overwrite"
+        ) from None
+    return Identity(settings=_settings_written(run), data=found.data, reference=found.reference)
+
+
+def _settings_written(run: Path) -> dict[str, Any]:
+    if not (run / RECIPE_FILE).is_file():
+        return {}
+    try:
+        return settings_of(load_recipe(run / RECIPE_FILE))
+    except (RecipeError, RunError, DataError, OSError, ValueError):  # of another version: nothing to compare with
+        return {}

@@ -1,0 +1,114 @@
+"""Knows what a run and its evaluation write into the run directory, so that nothing else there is ever touched.
+
+Everything a run writes has a name of this list; `--overwrite` deletes these names only, the recipe last.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from align.errors import RunError
+
+RECIPE_FILE = "recipe.resolved.yaml"
+ENV_FILE = "env.json"
+METRICS_FILE = "metrics.jsonl"
+LOCK_FILE = ".lock"
+REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
+WRITING, REPLACED = ".writing-", ".replaced-"
+"""Beginnings of names of folders that are being written, or about to be deleted."""
+
+RESULTS = ("adapter", "model")
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
+FILES = (METRICS_FILE, "README.md", "report.json", "report.md", "report.html", "responses.jsonl", "scores.jsonl", *LAST)
+FOLDERS = (*RESULTS, "skipped", "runs", "completions", "pictures", "answers")
+KEPT = ("judges",)  # what endpoints were paid for; filed by what was asked, whichever run asked it
+SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)")
+NO_FILES = ("lost+found",)  # at the root of a mounted disk
+
+
+def foreign(run: Path) -> list[str]:
+    """What lies in a folder that holds no run: names of files that a run would write over, or take for its own.
+
+    Hidden files are left alone by a run, and count for nothing.
+    """
+    if not run.is_dir():
+        return []
+    return sorted(p.name for p in run.iterdir() if not p.name.startswith(".") and p.name not in (*NO_FILES, *KEPT))
+
+
+def check_folder(run: Path) -> None:
+    """Refuse a folder for a first run that is not empty.
+
+    Raises:
+        RunError: Naming some of what is there.
+    """
+    found = foreign(run)
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise RunError(
+            f"{run}: holds no run of a recipe, but other files ({', '.join(found[:3])}{more}); a run needs a folder of its "
+            "own: choose another train.output_dir"
+        )
+
+
+def written_by_run(run: Path) -> list[Path]:
+    """What a run and its evaluation wrote there, in the order in which it is deleted."""
+    found = [p for p in run.iterdir() if p.name in (*FILES, *FOLDERS) or CHECKPOINT.fullmatch(p.name)]
+    return sorted(found, key=lambda p: (LAST.index(p.name) + 1 if p.name in LAST else 0, p.name))
+
+
+def delete_run(run: Path) -> None:
+    """Delete what a run and its evaluation wrote; its recipe last, so that what a kill leaves is known for what it is.
+
+    Raises:
+        RunError: If something cannot be deleted.
+    """
+    for path in written_by_run(run):
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            raise RunError(
+                f"{error.filename or path}: cannot be deleted: {error.strerror}; mend that, and use --overwrite again"
+            ) from error
+
+
+def delete_leftovers(run: Path) -> list[str]:
+    """Delete what processes that are gone had begun to write, in a run directory and its results; returns the names."""
+    gone = []
+    for folder in (run, *(run / name for name in (*RESULTS, *KEPT))):
+        for path in list(_leftovers(folder)):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            gone.append(str(path.relative_to(run)))
+    return gone
+
+
+def _leftovers(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+        if path.name.startswith((WRITING, REPLACED)):
+            begun = path.is_dir() and not path.is_symlink()
+        else:
+            scratch = SCRATCH.fullmatch(path.name)
+            ours = scratch is not None and path.is_file() and _is_ours(scratch["name"], folder)
+            begun = ours and scratch is not None and not _lives(int(scratch["process"]))
+        if begun:
+            yield path
+
+
+def _is_ours(name: str, folder: Path) -> bool:
+    return name in FILES or folder.name in (*RESULTS, *KEPT)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

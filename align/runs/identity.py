@@ -1,0 +1,169 @@
+"""Says which run something is of, and what determines its numbers, so that nothing is taken for another run's.
+
+A run gets an id at its first start. Id, settings, and digests of training data, weights, tokenizer and reference stand in
+`env.json`, in every checkpoint's manifest, beside the adapter or model, and in reports.
+"""
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from align.findings import printable
+
+HARMLESS_BEGINNINGS = ("save_", "logging_", "log_", "hub_", "push_to_hub", "dataloader_num", "dataloader_p", "ddp_")
+HARMLESS = (
+    "output_dir", "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id", "disable_tqdm",
+    "skip_memory_metrics", "resume_from_checkpoint", "restore_callback_states_from_checkpoint", "max_skipped_steps",
+    "local_rank", "dataset_num_proc", "num_completions_to_print", "enable_jit_checkpoint", "trackio_static_space_id",
+)  # fmt: skip
+"""Fields of `train` that change no number of a run: where and what it writes. All others are taken to change some."""
+LENGTH = ("train.max_steps", "train.num_train_epochs")
+"""May be raised: the run then goes on to the new end, on the new schedule from there."""
+NAMED_ELSEWHERE = ("model_name_or_path", "model_revision")  # the digest of the weights says what they led to
+SHOWN = 60
+
+
+class Difference(NamedTuple):
+    """One thing that a run and what would go on with it do not have in common."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_shown(self.old)} -> {_shown(self.new)}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is. A part that is not known, in what an earlier version wrote, is None or empty, and not compared."""
+
+    run: str | None = None
+    """The id, which begins with the time of the first start, so that later ones sort after earlier ones."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Dotted key to value of all that determines the numbers, defaults included."""
+    data: dict[str, Any] | None = None
+    """Rows and sha256 of the training set."""
+    weights: str | None = None
+    """Digest of the weights that training starts from, without a fresh adapter's."""
+    tokenizer: str | None = None
+    reference: dict[str, Any] | None = None
+
+    @property
+    def recipe(self) -> str | None:
+        """Digest of the settings."""
+        return digest_of(self.settings) if self.settings else None
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is written."""
+        return {**asdict(self), "recipe": self.recipe}
+
+
+def identity_from(found: Any) -> Identity:
+    """What `as_json` gave; unknown where there is none.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if found is None:
+        return Identity()
+    parts = {key: found.get(key) for key in ("run", "data", "weights", "tokenizer", "reference")}
+    kinds = {"run": str, "data": dict, "weights": str, "tokenizer": str, "reference": dict}
+    settings = found.get("settings") or {}
+    if not isinstance(settings, dict) or any(v is not None and not isinstance(v, kinds[k]) for k, v in parts.items()):
+        raise ValueError("no identity of a run")
+    return Identity(settings=settings, **parts)
+
+
+def new_run_id() -> str:
+    """Of a run that starts now."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+def settings_of(recipe: Any) -> dict[str, Any]:
+    """Dotted key to value of what in a recipe determines the numbers of its run, defaults included, paths left out.
+
+    Where data and weights lie says nothing; what they are has digests of its own.
+    """
+    train = {key: value for key, value in recipe.train.to_dict().items() if not _harmless(key)}
+    model = {key: value for key, value in vars(recipe.model).items() if key not in NAMED_ELSEWHERE}
+    sections: dict[str, Any] = {"train": train, "model": model, "lora": recipe.lora and recipe.lora.to_dict()}
+    flat: dict[str, Any] = {"method": recipe.method, "ref.kind": recipe.ref.kind, "lora": recipe.lora is not None}
+    if recipe.rewards:
+        flat["rewards"] = recipe.rewards
+    for name, values in sections.items():
+        flat |= {f"{name}.{key}": value for key, value in (values or {}).items()}
+    return json.loads(json.dumps(flat, default=_plain, sort_keys=True))
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of what JSON makes of a value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_plain).encode()).hexdigest()
+
+
+def differences(old: Identity, new: Identity) -> list[Difference]:
+    """What a run was, and what would go on with it, as far as both are known; its length, raised, is none."""
+    found = [Difference("run", old.run, new.run)] if old.run and new.run and old.run != new.run else []
+    found += [
+        Difference(key, old.settings[key], new.settings[key])
+        for key in sorted(old.settings.keys() & new.settings.keys())
+        if old.settings[key] != new.settings[key]
+        and not _raised(key, old.settings, new.settings)
+        and not _says_nothing(key, old.settings, new.settings)
+    ]
+    if old.data and new.data and old.data.get("sha256") != new.data.get("sha256"):
+        found.append(
+            Difference(
+                "data.train", *(f"{d.get('rows')} rows, {str(d.get('sha256'))[:12]}" for d in (old.data, new.data))
+            )
+        )
+    for key in ("weights", "tokenizer"):
+        one, other = getattr(old, key), getattr(new, key)
+        if one and other and one != other:
+            found.append(Difference(key, one[:12], other[:12]))
+    return found
+
+
+def lengthened(old: Identity, new: Identity) -> list[Difference]:
+    """How the run is made longer."""
+    one, other = old.settings, new.settings
+    return [
+        Difference(key, one[key], other[key])
+        for key in LENGTH
+        if key in one and key in other and _raised(key, one, other) and not _says_nothing(key, one, other)
+    ]
+
+
+def told(found: Sequence[Difference]) -> str:
+    """Differences as lines of a message."""
+    return "\n".join(f"  {difference}" for difference in found)
+
+
+def _harmless(key: str) -> bool:
+    return key in HARMLESS or key.startswith(HARMLESS_BEGINNINGS)
+
+
+def _raised(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    try:
+        return key in LENGTH and 0 < old[key] < new[key]
+    except TypeError:
+        return False
+
+
+def _says_nothing(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Epochs, where steps decide how long a run is."""
+    return key == "train.num_train_epochs" and min(s.get("train.max_steps") or 0 for s in (old, new)) > 0
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    return printable(value if isinstance(value, str) else json.dumps(value, default=str), SHOWN)

@@ -25,6 +25,8 @@ from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, MetricsF
 from align.trainers.shared.safe_runs import StopOnSignal
 
 from .data import DataError, load_data
+from .data.audit.templates import refuse_unrendered
+from .data.loading import EVAL, TRAIN
 from .errors import RunError
 from .files import write_text
 from .findings import printable
@@ -111,6 +113,9 @@ def build_trainer(
 ) -> tuple[Any, dict[str, Any]]:
     """The trainer of a recipe over loaded data, and the identity of its reference."""
     tokenizer = models.load_tokenizer(recipe.model)
+    named = {TRAIN: train} | {f"{EVAL}{name}": held for name, held in eval_sets.items()}
+    for line in refuse_unrendered(named, tokenizer):
+        logger.warning("%s", line)
     further: dict[str, Any] = {}
     if recipe.rows == "prompts":
         _check_columns(recipe, train)

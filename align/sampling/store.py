@@ -22,7 +22,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from align.data.prompts import Prompt
+from align.data.prompts import Prompt, template_of
 from align.errors import RunError
 from align.models.loading import weights_digest
 from align.models.use import Model
@@ -148,8 +148,9 @@ def answer_settings(
 
 
 def prompt_digest(prompt: Prompt) -> str:
-    """Digest of a prompt as it is given, before the chat template."""
-    return _digest(prompt)
+    """Digest of a prompt as it is given, before the chat template, and of what that is given besides."""
+    given = template_of(prompt)
+    return _digest([prompt, given] if given else prompt)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

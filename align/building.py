@@ -15,6 +15,8 @@ from align.runs.directory import MetricsFile
 from align.runs.identity import digest_of
 
 from .data import DataError
+from .data.audit.templates import refuse_unrendered
+from .data.loading import EVAL, TRAIN
 from .methods import METHODS
 from .rewards import make_reward
 from .run_identity import reference_identity, starting_weights
@@ -27,6 +29,9 @@ def build_trainer(
 ) -> tuple[Any, dict[str, Any]]:
     """The trainer of a recipe over loaded data, and the identity of its reference."""
     tokenizer = models.load_tokenizer(recipe.model)
+    named = {TRAIN: train} | {f"{EVAL}{name}": held for name, held in eval_sets.items()}
+    for line in refuse_unrendered(named, tokenizer):
+        logger.warning("%s", line)
     further: dict[str, Any] = {}
     if recipe.rows == "prompts":
         _check_columns(recipe, train)

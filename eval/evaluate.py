@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from align.data import load_data
+from align.data.prompts import prompt_of, template_of
 from align.data.rows.truncation import fits
 from align.errors import RunError
 from align.recipe.loading import Generate, Recipe
@@ -186,7 +187,7 @@ def _within_context(
     Training's `max_length` says nothing here: an answer cut by it is another answer than the one that was preferred.
     """
     tokenizer = subjects[0].tokenizer
-    both = [pair_ids(tokenizer, row["prompt"], row["chosen"], row["rejected"]) for row in pairs.to_list()]
+    both = [pair_ids(tokenizer, prompt_of(row), row["chosen"], row["rejected"]) for row in pairs.to_list()]
     context = shortest_context(subjects)
     kept = [i for i, pair in enumerate(both) if all(fits(*sequence, context) for sequence in pair)]
     if len(kept) == len(both):
@@ -224,7 +225,10 @@ def _answer(
     unique: dict[str, dict[str, Any]] = {}
     for dataset in sets.values():
         for row in dataset.to_list():
-            unique.setdefault(json.dumps(row["prompt"]), {key: v for key, v in row.items() if key not in PAIR})
+            prompt = prompt_of(row)
+            unique.setdefault(
+                json.dumps([prompt, template_of(prompt)]), {key: v for key, v in row.items() if key not in PAIR}
+            )
     rows = list(unique.values())[: settings.prompts]
     if len(rows) < 2:
         raise RunError(f"an interval needs at least 2 different prompts, got {len(rows)}; see eval.generate.prompts")
@@ -234,7 +238,7 @@ def _answer(
         **vars(decoding), "samples": settings.samples, "prompts": len(rows), "template_sha256": template_digest(first),
         **({} if vllm is None else {"vllm": vllm.version}),
     }  # fmt: skip
-    prompts = [row["prompt"] for row in rows]
+    prompts = [prompt_of(row) for row in rows]
     answers = ask_all(subjects, Asking(prompts, decoding, settings.samples, settings.batch_size, folder, vllm))
     measure_answers(
         report, sampled_texts(rows, answers), token_estimates(subjects, answers, settings), prepared, compare=compare,

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from align.data import DataSource, load_data
+from align.data import DataSource
 from align.data.audit.duplicates import refuse_damaged
 from align.data.audit.lengths import Lengths, draw_lengths, lengths_note, summary
 from align.data.audit.pairs import audit_pairs, audit_sets
+from align.data.audit.templates import inspect_template
 from align.data.audit.tokens import inspect_tokens
-from align.data.loading import read
-from align.data.rows.normalise import ROW, normalise
+from align.data.loading import load_source, sources
+from align.data.rows.normalise import ROW
 from align.data.split import hold_out
 from align.errors import USER_ERRORS, RunError
 from align.files import write_text
@@ -182,6 +183,12 @@ def inspect(recipe: Recipe, machine: Machine) -> Report:
         findings.append(model)
     else:
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        for name, dataset in plain.items():
+            findings += inspect_template(dataset, model.tokenizer, where=where[name])
+        if any(
+            finding.rule == "plain-text-on-chat-model" for finding in findings
+        ):  # a line break is not what is missing
+            findings = [finding for finding in findings if finding.rule != "missing-separator"]
         for name, dataset in plain.items() if recipe.rows == "pairs" else ():
             found, tokens = inspect_tokens(
                 dataset, model.tokenizer, where=where[name], max_length=recipe.train.max_length, context=context,
@@ -203,7 +210,7 @@ def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
     """The sets of a recipe as training reads them, `data.train` first, each with the column `alignkit_row`.
 
     Returns:
-        The sets, and a finding for each source that has unusable rows.
+        The sets, and what is worth knowing of how each source was read.
 
     Raises:
         DataError: If a source cannot be read, or its rows cannot be used.
@@ -211,31 +218,11 @@ def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
     config = recipe.data
     keep = (ROW, *recipe.columns)
     sets: dict[str, Dataset] = {}
-    findings = []
-    for name in (TRAIN, *(f"{EVAL}{name}" for name in config.eval)):
-        source = _source(recipe, name)
-        try:
-            raw = read(source)
-            raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
-            sets[name], dropped = normalise(
-                raw,
-                columns=source.columns,
-                where=name,
-                unusable=config.unusable,
-                keep=keep,
-                texts=recipe.texts,
-                rows=recipe.rows,
-            )
-        except Exception:
-            load_data(config, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)  # says it in its own words
-            raise
-        if dropped:
-            gone = sorted(set(range(1, len(raw) + 1)) - {int(n) for n in sets[name][ROW]})
-            reasons = printable("; ".join(dropped[:2]), 200)
-            message = f"{len(gone)} of {len(raw)} rows cannot be used and are dropped: {reasons}"
-            findings.append(
-                Finding("warning", "unusable-rows", _where(recipe, name), message, "mend them", tuple(gone))
-            )
+    findings: list[Finding] = []
+    for name, source in sources(config).items():
+        told: list[Finding] = []
+        sets[name] = load_source(source, name, config, keep=keep, texts=recipe.texts, rows=recipe.rows, told=told)
+        findings += [finding._replace(where=_where(recipe, name)) for finding in told]
     if config.holdout:
         sets[TRAIN], sets[f"{EVAL}holdout"] = hold_out(sets[TRAIN], config.holdout)
     if config.unusable == "drop" and recipe.rows == "pairs":

@@ -12,9 +12,11 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from align.data.audit.duplicates import refuse_damaged
 from align.data.files.bad_lines import bad_line
 from align.data.files.checking import COMPRESSION, check_file, check_folder
+from align.data.rows.layouts import LAYOUTS, Prefer
+from align.data.rows.mapping import Reading
 from align.data.rows.normalise import REF_COLUMNS, ROW, Rows, normalise
 from align.errors import DataError
-from align.findings import printable
+from align.findings import Finding, printable
 
 from .split import hold_out, prompt_position
 
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 BUILDERS = {"json": "json", "jsonl": "json", "parquet": "parquet", "csv": "csv"}
 TRAIN, EVAL = "data.train", "data.eval."
+SAID = ("earlier-answers", "left-out", "unused-columns", "unusable-rows")
+"""What training says of how a source is read; `alignkit check` says all."""
 SHOWN = 500  # characters of a line of a message that holds texts of strangers
 
 
@@ -37,6 +41,16 @@ class DataSource:
     revision: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     """Our name to theirs, for data sets that call `prompt`, `chosen` or whatever else is read something else."""
+    layout: str | None = None
+    """Name of a layout whose rows can be read in several ways (`align.data.rows.layouts.LAYOUTS`)."""
+    prefer: Prefer | None = None
+    """For pairs with a label: its column, the columns of the two answers, and the label's values that choose each."""
+    ignore: list[str] = field(default_factory=list)
+    """Columns to do without that would otherwise be read, or refused because they change what the others mean."""
+
+    def __post_init__(self) -> None:
+        if self.layout is not None and self.layout not in LAYOUTS:
+            raise ValueError(f"layout: unknown, got {self.layout!r}; known: {', '.join(LAYOUTS)}")
 
 
 @dataclass
@@ -50,6 +64,9 @@ class DataConfig:
     """Share of the training prompts kept apart as the evaluation set `holdout`, by a hash of the prompt."""
     unusable: Literal["error", "drop"] = "error"
     """What to do with rows that cannot be used: stop and name them, or drop them and say how many."""
+    as_messages: bool = False
+    """Read rows of plain text as chat messages, so that they go through the chat template: the prompt is the user's
+    message (of a transcript of "Human:" and "Assistant:" each turn is one), the answers are the assistant's."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.holdout < 1.0:
@@ -86,11 +103,13 @@ def load_data(
             trained on, naming rows and reasons.
     """
     keep = (ROW, *columns)
-    sets = {TRAIN: _load(config.train, TRAIN, config.unusable, keep, texts, rows)}
-    sets |= {
-        f"{EVAL}{name}": _load(source, f"{EVAL}{name}", config.unusable, keep, texts, rows)
-        for name, source in config.eval.items()
-    }
+    sets = {}
+    for name, source in sources(config).items():
+        told: list[Finding] = []
+        sets[name] = load_source(source, name, config, keep=keep, texts=texts, rows=rows, told=told)
+        for finding in told:
+            if finding.rule in SAID:
+                logger.warning("%s: %s", name, finding.message)
     if config.holdout:
         sets[TRAIN], sets[f"{EVAL}holdout"] = hold_out(sets[TRAIN], config.holdout)
     if rows == "pairs":
@@ -110,9 +129,35 @@ def _say_overlap(sets: dict[str, Dataset]) -> None:
             logger.warning("%s: %d of %d prompts are trained on too", name, shared, len(data))
 
 
-def _load(
-    source: DataSource, where: str, unusable: str, keep: tuple[str, ...], texts: tuple[str, ...], rows: Rows
+def sources(config: DataConfig) -> dict[str, DataSource]:
+    """The sources of a `data` section by the names that messages give them, the training set first."""
+    return {TRAIN: config.train} | {f"{EVAL}{name}": source for name, source in config.eval.items()}
+
+
+def load_source(
+    source: DataSource,
+    where: str,
+    config: DataConfig,
+    *,
+    keep: tuple[str, ...],
+    texts: tuple[str, ...],
+    rows: Rows,
+    told: list[Finding],
 ) -> Dataset:
+    """One source, normalised.
+
+    Args:
+        source: What to read.
+        where: What to call it.
+        config: Says what becomes of rows that cannot be used, and of plain text.
+        keep: As `columns` of `load_data`; `alignkit_row` numbers the rows.
+        texts: As for `load_data`.
+        rows: What a row is.
+        told: What is worth knowing of how it was read is added to it.
+
+    Raises:
+        DataError: If it cannot be read or its rows cannot be used.
+    """
     try:
         raw = read(source)
     except Exception as error:
@@ -121,20 +166,18 @@ def _load(
         ) from error
     raw = raw.remove_columns([name for name in raw.column_names if name == ROW])
     raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
+    reading = Reading(source.columns, source.layout, source.prefer, source.ignore, config.as_messages)
     try:
         dataset, dropped = normalise(
-            raw,
-            columns=source.columns,
-            where=f"{where} ({source.path})",
-            unusable=unusable,
-            keep=keep,
-            texts=texts,
-            rows=rows,
-        )
+            raw, where=f"{where} ({source.path})", unusable=config.unusable, keep=keep, texts=texts, rows=rows,
+            reading=reading, told=told,
+        )  # fmt: skip
     except DataError as error:
         raise DataError(_clean(str(error))) from None
     if dropped:
-        logger.warning("%s: dropped %d of %d rows: %s", where, len(dropped), len(raw), _clean("; ".join(dropped[:3])))
+        gone = tuple(int(line.split()[1].rstrip(":")) for line in dropped)
+        message = f"dropped {len(dropped)} of {len(raw)} rows: {printable('; '.join(dropped[:3]), SHOWN)}"
+        told.append(Finding("warning", "unusable-rows", where, message, "mend them", gone))
     return dataset
 
 

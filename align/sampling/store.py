@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from align.data.prompts import Prompt
+from align.data.prompts import Prompt, template_of
 from align.errors import RunError
 from align.models.identity import model_identity, text_identity
 from align.models.stopping import stop_ids
@@ -146,8 +146,9 @@ def answer_settings(
 
 
 def prompt_digest(prompt: Prompt) -> str:
-    """Digest of a prompt as it is given, before the chat template."""
-    return _digest(prompt)
+    """Digest of a prompt as it is given, before the chat template, and of what that is given besides."""
+    given = template_of(prompt)
+    return _digest([prompt, given] if given else prompt)
 
 
 def _check_settings(found: dict[str, Any], expected: dict[str, Any], path: Path) -> None:

@@ -11,17 +11,23 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.data_utils import common_prefix_length
 
+from align.data.prompts import template_of
 from align.data.rows.truncation import truncated
 
 Sequences = Sequence[tuple[list[int], list[int]]]
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
-    """Token ids of a prompt: a string as it is, messages through the chat template with a generation prompt."""
+    """Token ids of a prompt: a string as it is, messages through the chat template with a generation prompt.
+
+    The template is given what a `Chat` has for it.
+    """
     encoded: Any = (
         tokenizer(prompt)
         if isinstance(prompt, str)
-        else tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
+        else tokenizer.apply_chat_template(
+            list(prompt), add_generation_prompt=True, return_dict=True, **template_of(prompt)
+        )
     )
     return list(encoded["input_ids"])
 
@@ -47,7 +53,7 @@ def completion_ids(
         whole: Any = tokenizer(text=prompt + completion + end * (not completion.endswith(end)))["input_ids"]
     else:
         template: Any = tokenizer.apply_chat_template
-        whole = template([*prompt, *completion], return_dict=True)["input_ids"]
+        whole = template([*prompt, *completion], return_dict=True, **template_of(prompt))["input_ids"]
     begin = max(common_prefix_length(prompt_ids(tokenizer, prompt), whole), 1)
     prompt_part, kept = truncated(list(whole[:begin]), list(whole[begin:]), max_length)
     if not kept:

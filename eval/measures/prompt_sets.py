@@ -17,7 +17,7 @@ import numpy as np
 from align.data.files.checking import check_file, unpacked
 from align.data.making.constraints import CHECKERS, Constraint
 from align.data.prompts import Prompt
-from align.data.rows.pairs import RowError, messages_of
+from align.data.rows.messages import RowError, messages_of
 from align.errors import DataError, RunError
 from align.findings import printable
 from align.recipe.sections import EvalConfig

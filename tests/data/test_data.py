@@ -109,7 +109,7 @@ def test_unusable_plain_rows_are_named(row, reason):
         (TEXT | {"prompt": [user("q")]}, "the answers are text but the prompt is not"),
         (TEXT | {"prompt": 5}, "the answers are text but the prompt is not"),
         (TEXT | {"chosen": [bot("a")]}, "chosen and rejected are of different kinds"),
-        (TEXT | {"chosen": {"role": "assistant", "content": "a"}}, "chosen is neither text nor a list of messages"),
+        (TEXT | {"chosen": {"content": "a"}}, "chosen is neither text nor a list of messages"),
         (TEXT | {"chosen": ["a"], "rejected": ["b"]}, "chosen holds something that is not a message"),
         (CHAT | {"prompt": [{"content": "q"}]}, "prompt holds something that is not a message"),
         ({k: CHAT[k] for k in ("chosen", "rejected")}, "no prompt column, and the conversations hold only an answer"),

@@ -38,8 +38,7 @@ class Malformed(NamedTuple):
 TEXT = {"prompt": "q ", "chosen": "a", "rejected": "b"}
 CHAT = {"prompt": [user("q")], "chosen": [bot("a")], "rejected": [bot("b")]}
 LONG = "Tell me at length about the life of bees and of those who keep them: "
-PARTS = [{"type": "text", "text": "q"}]
-TOOL = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+PARTS = [{"type": "image", "image": "q.png"}]
 MEND, DROP = "mend them (`alignkit data fix`", "data.unusable=drop"
 
 
@@ -63,7 +62,7 @@ def pairs(count, **change):
 TABLE = [
     # columns
     Malformed("a column is missing", "error", [{"prompt": "q", "chosen": "a"}], ("no preference columns", "got prompt, chosen", "map them with")),
-    Malformed("columns have other names", "error", [{"instruction": "q", "better": "a", "worse": "b"}], ("got instruction, better, worse", "columns: {prompt: ...")),
+    Malformed("columns have other names", "error", [{"instruction": "q", "better": "a", "worse": "b"}], ("got instruction, better, worse", "`columns: {prompt: instruction, chosen: better, rejected: worse}`")),
     Malformed("the prompt's column has another name", "error", [{"instruction": "q", "chosen": "a", "rejected": "b"}], ("no column 'prompt', but 'instruction'", "columns: {prompt: instruction}")),
     Malformed("names with capitals", "error", [{"Prompt": "q", "Chosen": "a", "Rejected": "b"}], ("got Prompt, Chosen, Rejected", "map them with")),
     Malformed("`columns` names a column that is not there", "error", [TEXT], ("columns.chosen: no column 'good'", "there are prompt, chosen, rejected"), columns={"chosen": "good"}),
@@ -82,23 +81,20 @@ TABLE = [
     Malformed("an answer is true or false", "error", text(rejected=False), row("rejected is neither text", "true or false")),
     Malformed("the prompt is a number", "error", text(prompt=5), row("the prompt is not: it is a number")),
     Malformed("the prompt is a list, the answers are text", "error", text(prompt=[user("q")]), row("the prompt is not: it is a list")),
-    Malformed("one message without a list around it", "error", chat(chosen=bot("a")), row("chosen is neither", "an object", "put it into a list")),
     Malformed("a list of texts", "error", chat(chosen=["a"]), row("holds something that is not a message", "but text")),
     Malformed("a list in a list", "error", chat(chosen=[[bot("a")]]), row("holds something that is not a message", "but a list")),
     Malformed("messages written as text, as in CSV", "error", text(chosen=json.dumps([bot("a")]), rejected=json.dumps([bot("b")])), row("lists of messages written as text", "parse them")),
     Malformed("text and messages in one row", "error", text(chosen=[bot("a")]), row("chosen and rejected are of different kinds")),
     Malformed("text rows and chat rows", "error", [TEXT, CHAT], ("row 2 is chat messages", "plain strings and chat messages are mixed", "split them into two sets")),
     # messages
-    Malformed("ShareGPT: from and value", "error", chat(chosen=[{"from": "gpt", "value": "a"}]), row("from and value (ShareGPT)", "`alignkit data fix` converts them")),
     Malformed("a role with a capital", "error", chat(chosen=[{"role": "Assistant", "content": "a"}]), row("the role 'Assistant'", "expected one of system")),
     Malformed("a role of other formats", "error", chat(prompt=[{"role": "human", "content": "q"}]), row("the role 'human'", "expected one of system")),
     Malformed("a message without a role", "error", chat(prompt=[{"content": "q"}]), row("prompt holds something that is not a message", "without a role")),
     Malformed("content is null", "error", chat(chosen=[{"role": "assistant", "content": None}]), row("no text content but nothing")),
     Malformed("content is a number", "error", chat(chosen=[{"role": "assistant", "content": 4}]), row("no text content but a number")),
-    Malformed("content is a list of parts", "error", chat(prompt=[{"role": "user", "content": PARTS}]), row("content is a list of parts", "join the texts into one")),
-    Malformed("a tool call", "error", chat(chosen=[{"role": "assistant", "content": None, "tool_calls": TOOL}]), row("'tool_calls', which would be lost", "take it out")),
-    Malformed("a name beside the content", "error", chat(prompt=[user("q") | {"name": "Ann"}]), row("'name', which would be lost", "write it into content")),
-    Malformed("thoughts beside the content", "error", chat(rejected=[bot("b") | {"thinking": "hm"}]), row("'thinking', which would be lost", "take it out")),
+    Malformed("a part of the content is an image", "error", chat(prompt=[{"role": "user", "content": PARTS}]), row("a part of the type 'image'", "only text is trained on")),
+    Malformed("a message that weighs nothing", "error", chat(chosen=[bot("a") | {"weight": 2}]), row("'weight', which would be lost", "take it out")),
+    Malformed("from a name that ShareGPT has not", "error", chat(chosen=[{"from": "narrator", "value": "a"}]), row("a message from 'narrator'", "gpt")),
     Malformed("rejected ends with the user", "error", chat(rejected=[user("b")]), row("rejected ends with a user message")),
     Malformed("the prompt ends with the assistant", "error", chat(prompt=[user("q"), bot("x")]), row("the prompt ends with an assistant message")),
     Malformed("conversations differ before the last answer", "error", chat(chosen=[user("q"), bot("a")], rejected=[user("z"), bot("b")]), row("differ before the last answer")),
@@ -139,6 +135,11 @@ TABLE = [
     Malformed("a quote mark read as Windows-1252", "warning", text(chosen="it\u00e2\u20ac\u2122s"), ("replacement-characters: 1 of 2", "row 2", "read the source again")),
     Malformed("an endless row", "warning", text(chosen="word " * 30_000), ("overlong-row: 1 of 2", "150,005", "row 2", "leave out what is no text")),
     Malformed("no space between prompt and answers", "warning", text(prompt="What is it?", chosen="A cat", rejected="A dog"), ("missing-separator: 1 of 2", "What is it?A cat", "row 2", "end prompts with")),
+    # columns that would be dropped
+    Malformed("a label beside the pair", "error", [TEXT | {"winner": "b"}], ("the column 'winner' is a label", "`ignore: [winner]`")),
+    Malformed("an image beside the pair", "error", [TEXT | {"images": ["a.png"]}], ("the column 'images' is no text", "`ignore: [images]`")),
+    Malformed("rows that weigh", "error", [TEXT | {"weight": 0.5}], ("the column 'weight' weighs rows", "`ignore: [weight]`")),
+    Malformed("tools beside plain text", "error", [TEXT | {"tools": [{"type": "function"}]}], ("row 1: tools need a chat template", "data.as_messages=true")),
     # only a tokenizer shows it: tests/data/test_tokens.py, identical-after-truncation
     Malformed("answers that max_length cuts to the same tokens", "tokens", text(chosen="so " * 900 + "good", rejected="so " * 900 + "bad"), ()),
     # files: the wording is that of `align.data.files.checking` and `align.data.files.bad_lines`

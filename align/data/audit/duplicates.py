@@ -14,6 +14,8 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Int64, UInt64
 
+from align.data.prompts import Chat, prompt_of
+from align.data.rows.columns import TEMPLATE
 from align.data.rows.normalise import ROW, SLICE
 from align.errors import DataError
 from align.findings import Finding, shown
@@ -56,6 +58,8 @@ def row_digest(prompt: Any, chosen: Any, rejected: Any) -> tuple[int, int, int]:
 
 
 def _bytes(value: Any) -> bytes:
+    if isinstance(value, Chat):
+        return json.dumps([value, value.template], sort_keys=True).encode()
     return value.encode() if isinstance(value, str) else json.dumps(value, sort_keys=True).encode()
 
 
@@ -71,10 +75,14 @@ def collect(numbers: Iterator[tuple[int, int, int]]) -> Digests:
 
 
 def slices(dataset: Dataset) -> Iterator[Mapping[str, list[Any]]]:
-    """The three columns of a normalised set as Python lists, so many rows at a time."""
-    columns = dataset.select_columns(list(PARTS))
+    """The three columns of a normalised set as Python lists, so many rows at a time; prompts with what templates are given."""
+    given = [name for name in TEMPLATE if name in dataset.column_names]
+    columns = dataset.select_columns([*PARTS, *given])
     for start in range(0, len(dataset), SLICE):
-        yield {part: list(column) for part, column in columns[start : start + SLICE].items()}
+        part = {name: list(column) for name, column in columns[start : start + SLICE].items()}
+        if given:
+            part["prompt"] = [prompt_of(dict(zip(part, row, strict=True))) for row in zip(*part.values(), strict=True)]
+        yield {name: part[name] for name in PARTS}
 
 
 def contradictory(pairs: Digests) -> Mask:

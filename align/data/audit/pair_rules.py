@@ -4,15 +4,13 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from align.data.rows.pairs import LONG_PROMPT, ROLES, repeats
+from align.data.rows.messages import ROLES, SPECIAL
+from align.data.rows.pairs import LONG_PROMPT, repeats
 from align.findings import Level, printable
 
 LONG_ROW = 100_000  # characters
 AROUND = 16  # characters shown on either side of what was found
 GLUED = ".,:;!?"  # after which a word follows only with a space between
-SPECIAL = re.compile(
-    r"<\|[A-Za-z0-9_]{2,40}\|>|<｜[^｜\s]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>"
-)
 BIDI = "\u202a-\u202e\u2066-\u2069"
 CONTROL = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{BIDI}]")
 WINDOWS = "\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u017d\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178"

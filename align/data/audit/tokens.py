@@ -9,6 +9,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl.data_utils import common_prefix_length
 
+from align.data.prompts import prompt_of, template_of
+from align.data.rows.columns import TEMPLATE
 from align.data.rows.truncation import room, truncated
 from align.findings import Finding, Level, printable
 
@@ -51,7 +53,8 @@ def encode(rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase) ->
     """Token ids of pairs as TRL's DPOTrainer makes them (`_prepare_dataset` in trl 1.16), many at a time.
 
     Args:
-        rows: Columns `prompt`, `chosen`, `rejected`; all texts or all lists of messages.
+        rows: Columns `prompt`, `chosen`, `rejected`, all texts or all lists of messages; `tools` and `chat_template_kwargs`,
+            if there are some.
         tokenizer: With a chat template if the rows are messages.
     """
     prompts, sides = rows["prompt"], (rows["chosen"], rows["rejected"])
@@ -61,6 +64,18 @@ def encode(rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase) ->
         alone = tokenizer(text=prompts, **quiet)["input_ids"]
         texts = ([p + a + end * (not a.endswith(end)) for p, a in zip(prompts, s, strict=True)] for s in sides)
         both = [tokenizer(text=side, **quiet)["input_ids"] for side in texts]
+    elif set(TEMPLATE) & set(rows):
+        each: Any = [prompt_of(dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)]
+        parts = ((prompt, template_of(prompt)) for prompt in each)
+        one: Any = tokenizer.apply_chat_template
+        quietly = {"return_dict": True, "tokenizer_kwargs": quiet}
+        return [
+            _parted(
+                one(list(prompt), add_generation_prompt=True, **quietly, **given)["input_ids"],
+                *(one([*prompt, *side[index]], **quietly, **given)["input_ids"] for side in sides),
+            )
+            for index, (prompt, given) in enumerate(parts)
+        ]
     else:
         template: Any = tokenizer.apply_chat_template
         alone = template(prompts, add_generation_prompt=True, tokenizer_kwargs=quiet)["input_ids"]
@@ -77,7 +92,9 @@ def _parted(alone: list[int], chosen: list[int], rejected: list[int]) -> Encoded
 def encode_all(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded | Exception]:
     """`encode`, a slice at a time; a row that the chat template refuses gives the exception in its place."""
     for start in range(0, len(dataset), SLICE):
-        rows = {part: list(column) for part, column in dataset[start : start + SLICE].items() if part in PARTS}
+        rows = {
+            part: list(column) for part, column in dataset[start : start + SLICE].items() if part in (*PARTS, *TEMPLATE)
+        }
         try:
             yield from encode(rows, tokenizer)
         except Exception:  # a template may raise anything

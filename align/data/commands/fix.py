@@ -22,8 +22,9 @@ from align.data.audit.pair_rules import CONTROL
 from align.data.files.bad_lines import without_repeated_keys
 from align.data.files.checking import check_file, unpacked
 from align.data.loading import DataSource, read
-from align.data.rows.normalise import layout
-from align.data.rows.pairs import LONG_PROMPT, RowError, read_row, repeats
+from align.data.rows.mapping import layout
+from align.data.rows.messages import RowError
+from align.data.rows.pairs import LONG_PROMPT, read_row, repeats
 from align.errors import DataError
 from align.findings import printable
 

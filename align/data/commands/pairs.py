@@ -31,7 +31,8 @@ from align.data.making.selectors import (
     margin,
     verified,
 )
-from align.data.rows.pairs import RowError, read_row
+from align.data.rows.messages import RowError
+from align.data.rows.pairs import read_row
 from align.data.rows.scored import Scored, completions_of, prompt_of, read_scored, text_of
 from align.data.split import prompt_position
 from align.errors import DataError

@@ -11,7 +11,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .pairs import RowError, messages_of, side_of
+from .messages import RowError, messages_of, says_something
+from .pairs import side_of
 
 
 def read_completion(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -37,13 +38,15 @@ def read_completion(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -
         return {"prompt": prompt, "completion": completion}
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
+    if len(completion) > 1:
+        prompt, completion = _parted(prompt, completion)
     if prompt[-1]["role"] == "assistant":
         raise RowError("wrong-roles", "the prompt ends with an assistant message")
     if completion[-1]["role"] != "assistant":
         raise RowError(
             "wrong-roles", f"the completion ends with a {completion[-1]['role']} message, not the assistant's"
         )
-    if not completion[-1]["content"].strip():
+    if not says_something(completion[-1]):
         raise RowError("empty-answer", "the completion is empty")
     return {"prompt": prompt, "completion": completion}
 
@@ -60,6 +63,16 @@ def read_prompt(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> di
     return {"prompt": prompt}
 
 
+def _parted(prompt: Any, completion: Any) -> tuple[Any, Any]:
+    """A completion that repeats its prompt without it; one that goes on from it (calls of tools, and answers) as it is."""
+    if completion[0]["role"] == "assistant":
+        return prompt, completion
+    context = completion[:-1]
+    if prompt not in (context[-len(prompt) :], context[: len(prompt)]):
+        raise RowError("different-prompts", "the prompt is not what the completion starts with")
+    return context, completion[-1:]
+
+
 def _readable(row: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if row is None:
         raise RowError("not-utf8", "its text is not UTF-8; write the file again as UTF-8")
@@ -74,6 +87,6 @@ def _prompt(value: Any) -> Any:
     if isinstance(value, str):
         return value
     messages = messages_of(value, "the prompt")
-    if not messages[-1]["content"].strip():
+    if not says_something(messages[-1]):
         raise RowError("empty-prompt", "the prompt is empty: so is its last message")
     return messages

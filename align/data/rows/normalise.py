@@ -1,116 +1,95 @@
 """Brings rows into TRL's explicit formats.
 
-`pairs`: `prompt`, `chosen`, `rejected`, in the layouts of `rows`. `completions`: `prompt`, `completion`. `prompts`: `prompt`
-and every other column as it is, for reward functions (both in `other_rows`).
+`pairs`: `prompt`, `chosen`, `rejected`. `completions`: `prompt`, `completion`. `prompts`: `prompt` and every other column as it
+is, for reward functions. `align.data.rows.mapping` says which columns are read as what. A column `system` becomes a message;
+`tools` and `chat_template_kwargs` stay columns, which TRL hands to the chat template.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Features, Json, concatenate_datasets
 
 from align.errors import DataError
+from align.findings import Finding
 
-from .completions import read_completion, read_prompt
-from .pairs import RowError, read_row
+from .layouts import LeftOut
+from .mapping import REF_COLUMNS, ROW, Plan, Reading, Rows, planned
+from .messages import RENDERED, RowError, as_messages, template_arguments, with_system, without_keys
 
-Rows = Literal["pairs", "completions", "prompts"]
-"""What a row of a method's data is."""
+__all__ = ["REF_COLUMNS", "ROW", "SLICE", "Rows", "normalise"]
 
-REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
-ROW = "alignkit_row"
-"""Column of row numbers, counted from 1 in the source, for rows that are split or dropped before they are spoken of."""
-ALIASES: dict[Rows, tuple[dict[str, str], ...]] = {
-    "pairs": (
-        {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
-        {"chosen": "chosen", "rejected": "rejected"},
-        {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},
-    ),
-    "completions": ({"prompt": "prompt", "completion": "completion"}, {"completion": "messages"}),
-    "prompts": ({"prompt": "prompt"},),
-}
-"""For each kind of rows the layouts of columns, ours to theirs, tried in this order."""
-READ = {"pairs": read_row, "completions": read_completion, "prompts": read_prompt}
-LIKE_A_PROMPT = ("instruction", "question", "query", "input", "context", "Prompt")
 SHOWN = 10
 SLICE = 10_000  # rows that are Python objects at a time
+PLAIN_KEYS = frozenset(("role", "content"))
 
 
 def normalise(
     raw: Dataset,
     *,
-    columns: Mapping[str, str],
+    columns: Mapping[str, str] | None = None,
     where: str,
     unusable: str = "error",
     keep: Sequence[str] = (),
     texts: Sequence[str] = (),
     rows: Rows = "pairs",
+    reading: Reading | None = None,
+    told: list[Finding] | None = None,
 ) -> tuple[Dataset, list[str]]:
     """Bring every row to one format, its texts all strings or all lists of messages.
 
     Args:
         raw: Rows in one of the layouts above.
-        columns: Our name to theirs, where they differ.
+        columns: Our name to theirs, where they differ; short for a `reading` that says nothing else.
         where: What to call the source in messages.
         unusable: "error" or "drop".
         keep: Further columns to carry over unchanged; numbers, and required. `columns` may name them too.
         texts: Likewise columns of texts that are not empty.
         rows: What a row is; of `prompts` all columns are carried over.
+        reading: What the source says of its columns.
+        told: What is worth knowing of how it was read is added to it.
 
     Returns:
         The normalised data and a line for each dropped row.
 
     Raises:
-        DataError: If the columns fit no layout, rows cannot be used (and `unusable` is "error"), none is left, or
-            plain and conversational rows are mixed.
+        DataError: If the columns fit no layout, one that changes what others mean would be dropped, rows cannot be used
+            (and `unusable` is "error"), none is left, or plain and conversational rows are mixed.
     """
-    renamed = {k: v for k, v in columns.items() if rows == "prompts" and k != "prompt"}
-    known = (*keep, *texts, *renamed)
-    mapping = layout(raw.column_names, {k: v for k, v in columns.items() if k not in known}, where, rows)
-    theirs = {name: columns.get(name, name) for name in (*keep, *texts)}
-    likely = [name for name in LIKE_A_PROMPT if name in raw.column_names]
-    if (
-        rows == "pairs"
-        and "prompt" not in mapping
-        and likely
-        and getattr(raw.features[mapping["chosen"]], "dtype", "") == "string"
-    ):
-        raise DataError(
-            f"{where}: no column 'prompt', but {likely[0]!r}; name it with `columns: {{prompt: {likely[0]}}}`, or remove it "
-            "if the answers hold the prompt"
-        )
-    missing = [name for name in (*theirs.values(), *renamed.values()) if name not in raw.column_names]
-    if missing:
-        need = "ref.kind=cached" if set(missing) & set(REF_COLUMNS) else "`columns`" if renamed else "the objective"
-        raise DataError(
-            f"{where}: missing column {', '.join(missing)}, which {need} needs; there are "
-            f"{', '.join(name for name in raw.column_names if name != ROW)}"
-        )
-    taken = (*mapping.values(), *keep, *renamed.values())
-    others = {name: name for name in raw.column_names if rows == "prompts" and name not in taken} | renamed
+    reading = Reading(columns or {}) if reading is None else reading
+    plan = planned(raw, reading, where=where, keep=keep, texts=texts, rows=rows)
     parts: list[Dataset] = []
     problems: list[str] = []
-    usable, plain, mixed_at = 0, None, None
+    earlier: list[int] = []
+    left_out: dict[str, list[int]] = defaultdict(list)
+    usable, plain, mixed_at, before = 0, None, None, None
+    nested = set(plan.template)
     for start in range(0, len(raw), SLICE):
         part: list[dict[str, Any]] = []
         for number, row in enumerate(_slice(raw, start), start=start + 1):
             try:
-                kept = (
-                    {ours: (_text if ours in texts else _number)(row[name], name) for ours, name in theirs.items()}
-                    if row
-                    else {}
-                )
-                part.append(READ[rows](row, mapping) | {ours: row[name] for ours, name in others.items()} | kept)
+                made = [_whole(each, row, plan, reading, texts) for each in plan.read(row, before)]
             except RowError as error:
                 problems.append(f"row {number}: {error}")
                 continue
-            usable += 1
-            plain = isinstance(part[-1]["prompt"], str) if plain is None else plain
-            if mixed_at is None and isinstance(part[-1]["prompt"], str) != plain:
-                mixed_at = number
+            except LeftOut as reason:
+                left_out[str(reason)].append(number)
+                continue
+            finally:
+                before = row
+            if rows == "completions" and any(m["role"] == "assistant" for each in made for m in _messages(each)):
+                earlier.append(number)
+            part += made
+            usable += len(made)
+            for each in made:
+                plain = isinstance(each["prompt"], str) if plain is None else plain
+                if mixed_at is None and isinstance(each["prompt"], str) != plain:
+                    mixed_at = number
         if part and mixed_at is None:
-            parts.append(Dataset.from_list(part))
+            nested |= _nested(part)
+            parts.append(_table(part, nested))
     if problems and (unusable == "error" or not usable):
         more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         listed = "\n  ".join(problems[:SHOWN])
@@ -120,49 +99,73 @@ def normalise(
             "or set data.unusable=drop to train without them"
         )
     if not usable:
-        raise DataError(f"{where}: no rows; name a file or a split that has some")
+        why = f": {next(iter(left_out))} in every row" if left_out else "; name a file or a split that has some"
+        raise DataError(f"{where}: no rows{why}")
     if mixed_at is not None:
         kinds = ("plain text", "chat messages") if plain else ("chat messages", "plain text")
         raise DataError(
             f"{where}: plain strings and chat messages are mixed: row {mixed_at} is {kinds[1]}, the rows before it are "
             f"{kinds[0]}; bring them to one kind, or split them into two sets"
         )
-    return concatenate_datasets(parts), problems
+    if told is not None:
+        told += [*plan.told, *_left_out(left_out, len(raw), where)]
+        if earlier and reading.layout is None:
+            message = f"{len(earlier)} of {len(raw)} conversations hold earlier answers of the assistant, which are not trained on"
+            told.append(
+                Finding("note", "earlier-answers", where, message, "`layout: turns` trains on each", tuple(earlier))
+            )
+    return concatenate_datasets([_as_json(part, nested) for part in parts]), problems
 
 
-def layout(names: Sequence[str], columns: Mapping[str, str], where: str, rows: Rows = "pairs") -> dict[str, str]:
-    """Our names of the text columns to theirs; of `pairs` and `completions` the prompt may be missing.
+def _whole(
+    made: dict[str, Any], row: Mapping[str, Any], plan: Plan, reading: Reading, texts: Sequence[str]
+) -> dict[str, Any]:
+    """A row of ours with everything that the source's row says besides."""
+    kept = {ours: (_text if ours in texts else _number)(row[name], name) for ours, name in plan.kept.items()}
+    if plan.system is not None:
+        made = with_system(made, row[plan.system])
+    elif reading.as_messages:
+        made = as_messages(made)
+    made = without_keys(made, [name for name in reading.ignore if name in RENDERED])
+    given = {name: row[name] for name in plan.template}
+    further = template_arguments(given, is_text=isinstance(made["prompt"], str))
+    return made | further | {ours: row[name] for ours, name in plan.others.items()} | kept
 
-    Raises:
-        DataError: If the columns fit none of the layouts.
-    """
-    names = [name for name in names if name != ROW]
-    for ours, theirs in columns.items():
-        if ours not in ALIASES[rows][0]:
-            *others, last = ALIASES[rows][0]
-            expected = f"{', '.join(others)} or {last}" if others else last
-            raise DataError(f"{where}: columns.{ours}: unknown; expected {expected}")
-        if theirs not in names:
-            raise DataError(f"{where}: columns.{ours}: no column {theirs!r}; there are {', '.join(names)}")
-    for alias in ALIASES[rows]:
-        mapping = {**alias, **columns}
-        if all(theirs in names for theirs in mapping.values()):
-            twice = [theirs for theirs in mapping.values() if list(mapping.values()).count(theirs) > 1]
-            if twice:
-                raise DataError(
-                    f"{where}: columns: {twice[0]!r} is named twice; give each of {', '.join(ALIASES[rows][0])} its own"
-                )
-            return mapping
-    if rows == "pairs":
-        raise DataError(
-            f"{where}: no preference columns; expected prompt, chosen, rejected (or question, response_j, response_k), "
-            f"got {', '.join(names)}; map them with `columns: {{prompt: ..., chosen: ..., rejected: ...}}`"
-        )
-    needed = list(ALIASES[rows][0])
-    raise DataError(
-        f"{where}: no columns of {rows}; expected {', '.join(needed)}, got {', '.join(names)}; map them with "
-        f"`columns: {{{', '.join(f'{name}: ...' for name in needed)}}}`"
-    )
+
+def _messages(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return () if isinstance(row["prompt"], str) else row["prompt"]
+
+
+def _left_out(reasons: Mapping[str, Sequence[int]], total: int, where: str) -> Iterator[Finding]:
+    for reason, numbers in reasons.items():
+        message = f"{len(numbers)} of {total} rows are left out: {reason}"
+        yield Finding("note", "left-out", where, message, "nothing to do", tuple(numbers))
+
+
+def _nested(part: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Columns of messages that hold more than role and content: Arrow would fill in keys that a message does not have."""
+    names = [name for name, value in part[0].items() if isinstance(value, list)]
+    return {
+        name for name in names if name in ("prompt", "chosen", "rejected", "completion")
+        and any(set(message) != PLAIN_KEYS for row in part for message in row[name])
+    }  # fmt: skip
+
+
+def _table(part: Sequence[Mapping[str, Any]], nested: set[str]) -> Dataset:
+    plain = [{name: value for name, value in row.items() if name not in nested} for row in part]
+    held = {name: [row[name] for row in part] for name in part[0] if name in nested}
+    tables = [Dataset.from_list(plain)] if plain[0] else []
+    if held:
+        tables.append(Dataset.from_dict(held, features=Features(dict.fromkeys(held, Json()))))
+    return concatenate_datasets(tables, axis=1) if len(tables) > 1 else tables[0]
+
+
+def _as_json(part: Dataset, nested: set[str]) -> Dataset:
+    """The part with the columns as JSON that are so in any part."""
+    late = [name for name in nested if not isinstance(part.features[name], Json)]
+    if not late:
+        return part
+    return _table(part.to_list(), nested)
 
 
 def _slice(raw: Dataset, start: int) -> list[Any]:

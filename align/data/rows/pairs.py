@@ -10,25 +10,18 @@
 | prompt: string; chosen, rejected: assistant messages | the prompt becomes one user message |
 | question, response_j, response_k | response_j is preferred |
 
-Messages have a `role` and a `content` that is text, and nothing else: whatever else they hold would be lost without a word.
+Messages are those of `align.data.rows.messages`; layouts with labels, ranks or scores those of `align.data.rows.layouts`.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
+from .messages import RowError, kind_of, messages_of, says_something
+
 LAST_TURN = "\n\nAssistant:"
 LONG_PROMPT = 20  # characters beyond which an answer does not begin with the whole prompt by chance
 MESSAGES_AS_TEXT = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|content|from|value)[\"']\s*:")
-
-
-class RowError(ValueError):
-    """Why one row cannot be used, and the rule in one word."""
-
-    def __init__(self, rule: str, reason: str) -> None:
-        super().__init__(reason)
-        self.rule = rule
 
 
 def read_row(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -75,63 +68,6 @@ def side_of(value: Any, side: str) -> Any:
     return messages_of(value, side)
 
 
-def messages_of(value: Any, side: str) -> list[dict[str, str]]:
-    """A list of messages with role and content and nothing else.
-
-    Raises:
-        RowError: If it is something else.
-    """
-    if not isinstance(value, list) or not value:
-        kind = "an empty list" if value == [] else _kind(value)
-        remedy = "; put it into a list" if isinstance(value, Mapping) and "content" in value else ""
-        raise RowError("wrong-type", f"{side} is neither text nor a list of messages but {kind}{remedy}")
-    return [_message(message, side) for message in value]
-
-
-def _message(message: Any, side: str) -> dict[str, str]:
-    if isinstance(message, Mapping) and message.get("role") is None and message.get("from") is not None:
-        raise RowError(
-            "sharegpt",
-            f"{side} has messages with from and value (ShareGPT), not role and content; `alignkit data fix` converts them",
-        )
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        lacks = "an object without a role" if isinstance(message, Mapping) else _kind(message)
-        raise RowError("wrong-type", f"{side} holds something that is not a message with role and content but {lacks}")
-    role, content = message["role"], message.get("content")
-    if role not in ROLES:
-        raise RowError("wrong-roles", f"{side} has a message of the role {role!r}; expected one of {', '.join(ROLES)}")
-    surplus = [
-        key for key, value in message.items() if key not in ("role", "content") and value not in (None, "", [], {})
-    ]
-    if surplus:
-        raise RowError(
-            "surplus-keys",
-            f"{side} has a message of the {role} with {', '.join(map(repr, surplus))}, which would be lost; write it into "
-            "content, or take it out",
-        )
-    if isinstance(content, list):
-        raise RowError(
-            "content-parts",
-            f"{side} has a message of the {role} whose content is a list of parts; only text is trained on: join the texts into one",
-        )
-    if not isinstance(content, str):
-        raise RowError("wrong-type", f"{side}: a message of the {role} has no text content but {_kind(content)}")
-    return {"role": role, "content": content}
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    known = (
-        (str, "text"),
-        (int | float, "a number"),
-        (list, "a list"),
-        (Mapping, "an object"),
-        (type(None), "nothing"),
-    )
-    return next((name for kind, name in known if isinstance(value, kind)), type(value).__name__)
-
-
 def _plain(prompt: Any, chosen: str, rejected: str) -> dict[str, Any]:
     if MESSAGES_AS_TEXT.match(chosen) and MESSAGES_AS_TEXT.match(rejected):
         raise RowError(
@@ -150,7 +86,7 @@ def _plain(prompt: Any, chosen: str, rejected: str) -> dict[str, Any]:
         if not chosen.strip() or not rejected.strip():
             raise RowError("empty-answer", "an answer is empty once the common beginning is taken as the prompt")
     elif not isinstance(prompt, str):
-        raise RowError("mixed-formats", f"the answers are text but the prompt is not: it is {_kind(prompt)}")
+        raise RowError("mixed-formats", f"the answers are text but the prompt is not: it is {kind_of(prompt)}")
     elif len(prompt.strip()) >= LONG_PROMPT and repeats(prompt, chosen) and repeats(prompt, rejected):
         raise RowError(
             "prompt-in-answer",
@@ -173,11 +109,11 @@ def _common_beginning(chosen: str, rejected: str) -> str:
     return common[: max(common.rfind(" "), common.rfind("\n")) + 1]
 
 
-def _conversation(prompt: Any, chosen: list[dict[str, str]], rejected: list[dict[str, str]]) -> dict[str, Any]:
+def _conversation(prompt: Any, chosen: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> dict[str, Any]:
     for side, messages in (("chosen", chosen), ("rejected", rejected)):
         if messages[-1]["role"] != "assistant":
             raise RowError("wrong-roles", f"{side} ends with a {messages[-1]['role']} message, not the assistant's")
-        if not messages[-1]["content"].strip():
+        if not says_something(messages[-1]):
             raise RowError("empty-answer", f"{side} is empty")
     if prompt is not None and not isinstance(prompt, str):
         prompt = messages_of(prompt, "prompt")
@@ -186,7 +122,7 @@ def _conversation(prompt: Any, chosen: list[dict[str, str]], rejected: list[dict
         if context != rejected[:-1]:
             raise RowError("different-prompts", "chosen and rejected differ before the last answer")
         stated = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if stated is not None and context[-len(stated) :] != stated:
+        if stated is not None and stated not in (context[-len(stated) :], _after_system(context)[: len(stated)]):
             raise RowError("different-prompts", "the prompt is not what chosen and rejected start with")
         prompt, chosen, rejected = context, chosen[-1:], rejected[-1:]
     elif isinstance(prompt, str):
@@ -195,6 +131,10 @@ def _conversation(prompt: Any, chosen: list[dict[str, str]], rejected: list[dict
         raise RowError("no-prompt", "no prompt column, and the conversations hold only an answer")
     if prompt[-1]["role"] == "assistant":
         raise RowError("wrong-roles", "the prompt ends with an assistant message")
-    if not prompt[-1]["content"].strip():
+    if not says_something(prompt[-1]):
         raise RowError("empty-prompt", "the prompt is empty: so is its last message")
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def _after_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return messages[1:] if messages[0]["role"] in ("system", "developer") else messages

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from .pairs import RowError
+from .messages import RowError
 
 Reward = float | int | None
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from align.configs.srpo import SRPOConfig
 from align.data.prompts.revision import revision_prompt
+from align.data.rows.columns import TEMPLATE
 from align.losses import Pair, PreferenceLoss, log_ratios
 from align.losses.srpo import srpo_loss
 from align.trainers.shared.trl_contract import keep_columns
@@ -46,7 +47,8 @@ class SRPOTrainer(PreferenceTrainer):
             raise ValueError(f"{type(self).__name__}: streamed data sets are not supported; load them whole")
         if "prompt" not in dataset.column_names:
             raise ValueError(f"{type(self).__name__}: {dataset_name}: no column 'prompt'; state the prompts explicitly")
-        rows = dataset.select_columns(["prompt", "chosen", "rejected"]).add_column("row", np.arange(len(dataset)))
+        read = [name for name in ("prompt", "chosen", "rejected", *TEMPLATE) if name in dataset.column_names]
+        rows = dataset.select_columns(read).add_column("row", np.arange(len(dataset)))
         prepared: dict[str, Any] = {
             role: super(SRPOTrainer, self)._prepare_dataset(
                 _with_draft(rows, role, args.revision_instruction), processing_class, args, f"{dataset_name} ({role})"

@@ -1,0 +1,114 @@
+"""Says what a model's chat template does not render, and where it is not applied: rules that check and train share."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from datasets import Dataset, Json
+from transformers import PreTrainedTokenizerBase
+
+from align.data.prompts import prompt_of, template_of
+from align.data.rows.messages import RENDERED, SPECIAL
+from align.errors import DataError
+from align.findings import Finding, printable
+
+SIDES = ("chosen", "rejected", "completion")
+TRIED = 20  # rows that hold a thing, rendered with and without it
+LOOKED_AT = 50  # texts in which tokens of a template are looked for
+
+
+def inspect_template(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, where: str) -> list[Finding]:
+    """What of a set the chat template would pass over: an error for each thing, a warning for plain text.
+
+    Args:
+        dataset: Normalised rows of any kind.
+        tokenizer: The model's.
+        where: What to call the set.
+    """
+    if tokenizer.chat_template is None or not len(dataset):
+        return []  # chat messages without a template are refused by whoever tokenizes them
+    if isinstance(dataset[0]["prompt"], str):
+        return _plain(dataset, where)
+    return [
+        Finding("error", "not-rendered", where, message, remedy)
+        for message, remedy in (*_arguments(dataset, tokenizer), *_keys(dataset, tokenizer))
+    ]
+
+
+def refuse_unrendered(sets: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Raise for what the chat template passes over; returns the lines of what is only worth a warning.
+
+    Args:
+        sets: Normalised sets, by the names that messages give them.
+        tokenizer: The model's.
+
+    Raises:
+        DataError: With everything that is not rendered, and what to do.
+    """
+    found = [finding for name, data in sets.items() for finding in inspect_template(data, tokenizer, where=name)]
+    lines = {level: [f.line().partition(": ")[2] for f in found if f.level == level] for level in ("error", "warning")}
+    if lines["error"]:
+        raise DataError("\n".join(lines["error"]))
+    return lines["warning"]
+
+
+def _plain(dataset: Dataset, where: str) -> list[Finding]:
+    texts = dataset[:LOOKED_AT]["prompt"]
+    if any(SPECIAL.search(text) for text in texts):
+        return []  # written in a template already
+    message = "the rows are plain text: the model's chat template is not applied to them"
+    remedy = "`data.as_messages=true` reads them as messages; leave it if the model should go on with plain text"
+    return [Finding("warning", "plain-text-on-chat-model", where, message, remedy)]
+
+
+def _arguments(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, str]]:
+    """Tools and arguments of rows of which the template takes no notice."""
+    present = [name for name in ("tools", "chat_template_kwargs") if name in dataset.column_names]
+    held: dict[str, list[dict[str, Any]]] = {}
+    for row in dataset.select_columns([*_messages(dataset), *present]) if present else ():
+        for name in template_of(prompt_of(row)):
+            rows = held.setdefault(name, [])
+            rows += [row] * (len(rows) < TRIED)
+    for name, rows in held.items():
+        column = "tools" if name == "tools" else "chat_template_kwargs"
+        named = name != "tools" and re.search(rf"\b{re.escape(name)}\b", str(tokenizer.chat_template))
+        if not named and not any(_differ(row, tokenizer, without=name) for row in rows):
+            what = "tools" if name == "tools" else f"chat_template_kwargs: {printable(name)!r}"
+            remedy = f"use a model whose template renders them, or do without them by `ignore: [{column}]`"
+            yield f"{what}: the model's chat template takes no notice", remedy
+
+
+def _keys(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, str]]:
+    """Keys of messages that the template renders in no row."""
+    names = _messages(dataset)
+    if not any(isinstance(dataset.features[name], Json) for name in names):
+        return
+    for key in RENDERED:
+        rows = (row for row in dataset if any(key in message for name in names for message in row[name]))
+        tried = list(islice(rows, TRIED))
+        if tried and not any(_differ(row, tokenizer, key=key) for row in tried):
+            remedy = f"use a model whose template renders it, or do without it by `ignore: [{key}]`"
+            yield f"messages with {key!r}: the model's chat template takes no notice", remedy
+
+
+def _messages(dataset: Dataset) -> list[str]:
+    return [name for name in ("prompt", *SIDES) if name in dataset.column_names]
+
+
+def _differ(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, without: str = "", key: str = "") -> bool:
+    """Whether a conversation of a row is rendered otherwise without an argument, or without a key of its messages."""
+    prompt = prompt_of(row)
+    given = template_of(prompt)
+    answers: Sequence[Any] = [row[side] for side in SIDES if side in row] or [[]]
+    template: Any = tokenizer.apply_chat_template
+    for answer in answers:
+        whole = [*prompt, *answer]
+        bare = [{name: value for name, value in message.items() if name != key} for message in whole]
+        less = {name: value for name, value in given.items() if name != without}
+        try:
+            if template(whole, tokenize=False, **given) != template(bare, tokenize=False, **less):
+                return True
+        except Exception:  # a template may raise anything; that is told where rows are tokenized
+            return True
+    return False

@@ -1,6 +1,6 @@
 """What users of TRL meet: parsers of configurations, settings changed later, cards and scripts."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 COMMON, BASE = "align/configs/common.py", "align/trainers/shared/base.py"
 parsed = noticed_by("tests/configs/test_parsers.py")

@@ -82,6 +82,10 @@ class MethodConfig:
         """Whether training switches dropout off, that of adapters included."""
         return False
 
+    def keeps_adapter_dropout(self) -> bool:
+        """Whether the adapter alone has dropout: what `disable_dropout` says if nothing is given."""
+        return getattr(self, "disable_dropout", False) is None
+
     def moves_reference(self) -> bool:
         """Whether the reference follows the policy during training."""
         return False

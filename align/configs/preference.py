@@ -78,6 +78,17 @@ class PreferenceConfig(SharesPrompts, TRLDPOConfig):
         },
     )
 
+    disable_dropout: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default=None,
+        metadata={
+            "help": "Switch dropout off. By default in the model but not in an adapter that is given one; true refuses such "
+            "an adapter.",
+            "action": OnOrOff,
+            "nargs": "?",
+            "aliases": ["--no_disable_dropout", "--no-disable-dropout"],
+        },
+    )
+
     def _trl_checks(self) -> None:
         self.chooses_checkpointing = self.gradient_checkpointing is None and self.activation_checkpointing is None
         super()._trl_checks()
@@ -103,7 +114,7 @@ class PreferenceConfig(SharesPrompts, TRLDPOConfig):
 
     def turns_dropout_off(self) -> bool:
         """See `MethodConfig.turns_dropout_off`."""
-        return self.disable_dropout
+        return bool(self.disable_dropout)
 
     def moves_reference(self) -> bool:
         """See `MethodConfig.moves_reference`."""

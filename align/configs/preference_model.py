@@ -7,10 +7,9 @@ from trl import RewardConfig
 
 from align.losses.general_preference import check_dimension
 
-from .common import MethodConfig, not_honoured, shards_on_cpus
+from .common import MethodConfig, OnOrOff, not_honoured, shards_on_cpus
 
 REFUSED = {
-    "model_init_kwargs": "load the model with align.models.preference_model.load_preference_base and pass it",
     "trust_remote_code": "code of a model is never run",
     "label_smoothing_factor": "it smooths cross-entropy, which is not the loss here",
     "pad_token": "deprecated by TRL; set tokenizer.pad_token",
@@ -26,6 +25,16 @@ class PreferenceModelConfig(MethodConfig, RewardConfig):
         ConfigError: If a field that is not honoured is set, or a value is out of range; all at once.
     """
 
+    disable_dropout: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default=None,
+        metadata={
+            "help": "Switch dropout off. By default in the model but not in an adapter that is given one; true refuses such "
+            "an adapter.",
+            "action": OnOrOff,
+            "nargs": "?",
+            "aliases": ["--no_disable_dropout", "--no-disable-dropout"],
+        },
+    )
     dimension: int = field(
         default=1,
         metadata={
@@ -51,7 +60,7 @@ class PreferenceModelConfig(MethodConfig, RewardConfig):
 
     def turns_dropout_off(self) -> bool:
         """See `MethodConfig.turns_dropout_off`."""
-        return self.disable_dropout
+        return bool(self.disable_dropout)
 
     def columns(self) -> tuple[str, ...]:
         """Further columns of the data that these settings need: one finite number per row each."""

@@ -212,7 +212,7 @@ def load_weights(
             revision=config.model_revision,
             dtype=dtype,
             attn_implementation=config.attn_implementation,
-            quantization_config=get_quantization_config(config),
+            quantization_config=kwargs.pop("quantization_config", None) or get_quantization_config(config),
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,

@@ -98,19 +98,40 @@ class PreferenceModel:
         return self.embed(prompt, answers, **columns).double().squeeze(1).numpy()
 
 
-def load_preference_base(config: ModelConfig, *, dimension: int, seed: int) -> PreTrainedModel:
+def load_preference_base(config: ModelConfig, *, dimension: int, seed: int, **kwargs: Any) -> PreTrainedModel:
     """A language model with a new head of `dimension` outputs in place of its vocabulary, to train.
 
     Args:
         config: The recipe's `model` section.
         dimension: Of the embedding; 1 for rewards.
         seed: Of the head's weights, which are random.
+        **kwargs: Further ones of `from_pretrained`.
 
     Raises:
         OSError: If the model is not there.
         RunError: If its folder would run code, or weights are damaged or missing.
     """
-    return _load(config, dimension=dimension, seed=seed, new_head=True)
+    return _load(config, dimension=dimension, seed=seed, new_head=True, **kwargs)
+
+
+def load_by_name(name: str, *, dimension: int, seed: int, **kwargs: Any) -> PreTrainedModel:
+    """The same by name, with the arguments of `from_pretrained` that TRL's trainers take as `model_init_kwargs`.
+
+    Raises:
+        ValueError: If code of the model is to be run, or the number of outputs is given.
+    """
+    if kwargs.pop("trust_remote_code", False):
+        raise ValueError("model_init_kwargs.trust_remote_code: code of a model is never run; leave it out")
+    if "num_labels" in kwargs:
+        raise ValueError("model_init_kwargs.num_labels: the configuration's `dimension` says it; leave it out")
+    dtype = kwargs.pop("dtype", None) or "float32"
+    config = ModelConfig(
+        model_name_or_path=name,
+        model_revision=kwargs.pop("revision", None) or "main",
+        dtype=str(dtype).removeprefix("torch."),
+        attn_implementation=kwargs.pop("attn_implementation", None),
+    )
+    return load_preference_base(config, dimension=dimension, seed=seed, **kwargs)
 
 
 def load_preference_model(folder: str | Path, base: str | PreTrainedModel | None = None) -> PreferenceModel:
@@ -164,7 +185,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return found
 
 
-def _load(config: ModelConfig, *, dimension: int, seed: int, new_head: bool) -> PreTrainedModel:
+def _load(config: ModelConfig, *, dimension: int, seed: int, new_head: bool, **kwargs: Any) -> PreTrainedModel:
     path = model_path(config)
     reports = logging.getLogger("transformers.modeling_utils")
     said, reports.disabled = reports.disabled, True  # that the head is new and the old one unused; what else is checked
@@ -178,6 +199,7 @@ def _load(config: ModelConfig, *, dimension: int, seed: int, new_head: bool) -> 
                 kind=f"with a head of {dimension} outputs",
                 new=HEADS if new_head else (),
                 num_labels=dimension,
+                **kwargs,
             )
     finally:
         reports.disabled = said

@@ -257,7 +257,7 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
             tree.problem(
                 ("lora", "lora_dropout"),
                 f"{lora.lora_dropout} would be switched off by train.disable_dropout=true; "
-                "set that to false to train with it, or lora_dropout to 0",
+                "leave that out to train with it, or set lora_dropout to 0",
             )
     method = METHODS[recipe["method"]] if train is not None else None
     if start is not None and method is not None and method.model != "language":

@@ -15,8 +15,8 @@ import torch
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from trl import ModelConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_utils import PredictionOutput
 from trl import RewardConfig as TRLRewardConfig
 from trl import RewardTrainer as TRLRewardTrainer
 
@@ -25,12 +25,11 @@ from align.data.prompts.polar import polar_row
 from align.losses import Pair
 from align.losses.general_preference import general_preference_loss, general_preference_scores, preference_probability
 from align.models.loading import keep_quantised_weights_plain
-from align.models.preference_model import HEADS, load_preference_base, write_settings
+from align.models.preference_model import HEADS, load_by_name, write_settings
 from align.trainers.shared.base import LogsSums, own_args
-from align.trainers.shared.dropout import refuse_silent_dropout
 from align.trainers.shared.metrics import TOKENS, MetricSums, Ratio, accuracy
 from align.trainers.shared.safe_runs import SafeRuns
-from align.trainers.shared.trl_contract import on_device
+from align.trainers.shared.trl_contract import on_device, prepared_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -48,21 +47,22 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
     margin of the data; a tie counts one half in `accuracy`; `rewards/*` exist for dimension 1.
 
     Args:
-        model: From `align.models.preference_model.load_preference_base`, or a name, which is loaded in float32.
+        model: From `align.models.preference_model.load_preference_base`, or a name, which is loaded as `model_init_kwargs` says
+            (by default in float32) and given the head.
         args: The configuration.
         data_collator: See TRL's RewardTrainer, as for everything below.
         train_dataset: Pairs: `prompt`, `chosen`, `rejected`, as text or messages.
         eval_dataset: Likewise, or several by name.
         processing_class: The tokenizer.
-        compute_metrics: Refused.
+        compute_metrics: Called in evaluation with what `predict` returns; there are no labels.
         callbacks: Further ones.
         optimizers: Optimizer and schedule.
+        quantization_config: For loading a name.
         peft_config: Of a new adapter.
 
     Raises:
         TypeError: If `args` is not a `PreferenceModelConfig`.
-        ValueError: If something passed would be ignored (`compute_metrics`, LoRA dropout under `disable_dropout=True`, a
-            column `margin`), the head has not as many outputs as `dimension` or is frozen, or no pair fits `max_length`.
+        ValueError: If something passed would be ignored (LoRA dropout under `disable_dropout=True`, a column `margin`), the head has not as many outputs as `dimension` or is frozen, or no pair fits `max_length`.
     """
 
     config_class: ClassVar[type[PreferenceModelConfig]] = PreferenceModelConfig
@@ -79,21 +79,21 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
         compute_metrics: Callable[..., Any] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: BitsAndBytesConfig | None = None,
         peft_config: PeftConfig | None = None,
     ) -> None:
         where = type(self).__name__
-        args = own_args(self, self.config_class, args, model)
-        if compute_metrics is not None:
-            raise ValueError(f"{where}: compute_metrics needs labels, which pairs do not have, and would not be called")
-        for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
-            refuse_silent_dropout(config, args.disable_dropout, where)
+        args = own_args(self, self.config_class, args, model, peft_config)
         if peft_config is not None:
             peft_config = copy.deepcopy(peft_config)
             peft_config.task_type = "SEQ_CLS"
+        init = args.model_init_kwargs
         if isinstance(model, str):
-            model = load_preference_base(
-                ModelConfig(model_name_or_path=model), dimension=args.dimension, seed=args.seed
-            )
+            quantised = {} if quantization_config is None else {"quantization_config": quantization_config}
+            if quantised.keys() & dict(init or {}).keys():
+                raise ValueError(f"{where}: quantization_config: given in model_init_kwargs too; give it once")
+            model = load_by_name(model, dimension=args.dimension, seed=args.seed, **dict(init or {}), **quantised)
+            args.model_init_kwargs = quantization_config = None  # TRL would warn that they are ignored
         if model.config.num_labels != args.dimension:
             raise ValueError(
                 f"{where}: the head of the model must have dimension={args.dimension} outputs, got "
@@ -108,10 +108,13 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
                 train_dataset=train_dataset,
                 eval_dataset=eval_dataset,
                 processing_class=processing_class,
+                compute_metrics=compute_metrics,
                 callbacks=[*(callbacks or []), self.sums],
                 optimizers=optimizers,
+                quantization_config=quantization_config,
                 peft_config=peft_config,
             )
+        args.model_init_kwargs = init
         keep_quantised_weights_plain(self.model)
         if not any(p.requires_grad and is_of_head(name) for name, p in self.model.named_parameters()):
             raise ValueError(
@@ -168,6 +171,23 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
         loss = super().training_step(model, inputs, *args, **kwargs)
         self.guard.watch(inputs, loss)
         return loss
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, with one row for each pair: TRL's [chosen; rejected] loses rows of the last batch when it is gathered."""
+        loss, outputs, labels = super().prediction_step(*args, **kwargs)
+        if isinstance(outputs, Tensor):
+            outputs = torch.stack(outputs.chunk(2), dim=1)
+            outputs = outputs.squeeze(2) if self.args.dimension == 1 else outputs
+        return loss, outputs, labels
+
+    def predict(
+        self, test_dataset: Dataset, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """The head's outputs, shape (pairs, 2) or (pairs, 2, dimension), chosen first, and the metrics of an evaluation."""
+        rows = prepared_pairs(self, test_dataset, metric_key_prefix)
+        made = TRLRewardTrainer.predict(self, rows, ignore_keys, metric_key_prefix)
+        measured = {f"{metric_key_prefix}_{name}": value for name, value in self.take_metrics("eval").items()}
+        return made._replace(metrics=(made.metrics or {}) | measured)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The Trainer's, and what `load_preference_model` has to know."""

@@ -100,7 +100,7 @@ MUTANTS = [
     train("label smoothing ignored", "dpo_loss(rewards, label_smoothing=self.args.label_smoothing)", "dpo_loss(rewards)"),
     train("eta ignored", "eta=self.args.eta,", "eta=0.005,"),
     train("reduction ignored", "sft_reduction=self.args.sft_reduction,", 'sft_reduction="sum",'),
-    train("silent dropout", "if disable_dropout and isinstance", "if False and isinstance", "align/trainers/shared/dropout.py"),
+    train("silent dropout", "name not in NOT_FOUND and share > 0", "name not in NOT_FOUND and share > 1", "align/trainers/shared/dropout.py"),
     train("reference with dropout", "with dropout_off(self.model, self.ref_model), fast_head():", "with fast_head():"),
     train("reference with the adapter on", "trainer.compute_ref_log_probs(model, inputs)", "(s.detach() for s in score(model, inputs)[0].token_logps.sum(1).chunk(2))", SCORED),
     train("cached reference ignored", 'if "ref_chosen_logps" in inputs:', "if False:", SCORED),

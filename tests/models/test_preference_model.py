@@ -201,7 +201,6 @@ def settings(tmp_path, **kw):
         ({"margin_column": "chosen"}, "margin_column: must name a column other than"),
         ({"reference_column": ""}, "reference_column: must name a column other than"),
         ({"margin_column": "gap", "reference_column": "gap"}, "reference_column: 'gap' is the margin's column"),
-        ({"model_init_kwargs": {"num_labels": 1}}, "model_init_kwargs: not honoured here"),
         ({"trust_remote_code": True}, "trust_remote_code: not honoured here"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor: not honoured here"),
         ({"pad_token": "x"}, "pad_token: not honoured here"),

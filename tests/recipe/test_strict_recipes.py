@@ -51,7 +51,6 @@ def test_reads_a_recipe(folder):
         ("data:", "dta:", 4, "dta: unknown section; did you mean 'data'?"),
         ("method: rpo", "method: rppo", 1, "method: unknown, got str 'rppo'; did you mean 'rpo'?"),
         ("dtype: float32", "use_peft: true", 2, "model.use_peft: not used here; LoRA has its own section"),
-        ("r: 4", "r: 4, lora_dropout: 0.1", 3, "lora.lora_dropout: 0.1 would be switched off by train.disable_dropout"),
         ("all-linear", "[q_proj, lm_head]", 3, "lora.target_modules: lm_head cannot be adapted"),
         ("r: 4", "r: 4, task_type: SEQ_CLS", 3, "lora.task_type: must be CAUSAL_LM"),
         ("method: rpo", "method: rpo\nref: {kind: model}", 2, "ref.path: needed by kind 'model'"),
@@ -76,6 +75,13 @@ def test_all_problems_come_at_once(folder):
     found = "\n".join(problems(folder, text, "data.train.splt=x", "train.eta=x"))
     for key in ("train.bta", "lora.rr", "evl", "data.train.splt", "train.eta"):
         assert key in found
+
+
+def test_dropout_of_an_adapter_is_honoured_or_refused(folder):
+    text = GOOD.replace("r: 4", "r: 4, lora_dropout: 0.1", 1)
+    assert load(folder, text).train.keeps_adapter_dropout()
+    (found,) = problems(folder, text, "train.disable_dropout=true")
+    assert "lora.lora_dropout: 0.1 would be switched off by train.disable_dropout=true" in found
 
 
 def test_fdpo_alpha_range(folder):

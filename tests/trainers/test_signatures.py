@@ -20,7 +20,7 @@ LEFT_OUT = {
     "SupervisedTrainer": {
         "compute_loss_func", "optimizer_cls_and_kwargs", "preprocess_logits_for_metrics", "formatting_func",
     },
-    "PreferenceModelTrainer": {"optimizer_cls_and_kwargs", "preprocess_logits_for_metrics", "quantization_config"},
+    "PreferenceModelTrainer": {"optimizer_cls_and_kwargs", "preprocess_logits_for_metrics"},
 }  # fmt: skip
 
 

@@ -154,7 +154,7 @@ class GRPOTrainer(SharedPrompts, TRLGRPOTrainer):
         environment_factory: EnvironmentFactory | dict[str, EnvironmentFactory] | None = None,
     ) -> None:
         super().__init__(
-            model, reward_funcs, own_args(self, self.config_class, args, model), train_dataset=train_dataset,
+            model, reward_funcs, own_args(self, self.config_class, args, model, peft_config), train_dataset=train_dataset,
             eval_dataset=eval_dataset, processing_class=processing_class,
             reward_processing_classes=reward_processing_classes, callbacks=callbacks, optimizers=optimizers,
             quantization_config=quantization_config, peft_config=peft_config, tools=tools,
@@ -186,7 +186,7 @@ class RLOOTrainer(SharedPrompts, TRLRLOOTrainer):
         peft_config: PeftConfig | None = None,
     ) -> None:
         super().__init__(
-            model, reward_funcs, own_args(self, self.config_class, args, model), train_dataset=train_dataset,
+            model, reward_funcs, own_args(self, self.config_class, args, model, peft_config), train_dataset=train_dataset,
             eval_dataset=eval_dataset, processing_class=processing_class,
             reward_processing_classes=reward_processing_classes, callbacks=callbacks, optimizers=optimizers,
             quantization_config=quantization_config, peft_config=peft_config,

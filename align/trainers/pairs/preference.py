@@ -29,7 +29,7 @@ from align.trainers.shared.alarms import Alarms
 from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.checkpointing import lengths_of, positions_of, settle_checkpointing
 from align.trainers.shared.columns import WithColumns, check_columns, columns_of
-from align.trainers.shared.dropout import dropout_off, refuse_silent_dropout
+from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import MetricSums, Work, preference_metrics
 from align.trainers.shared.prefix_sharing import PrefixSharing
 from align.trainers.shared.safe_runs import SafeRuns
@@ -45,8 +45,8 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
 
     Construct and use it as TRL's: data, tokenization, collation, the reference, checkpoints and hub uploads are TRL's.
     Three things differ. Metrics are sums over examples, so they do not depend on the eval batch size, and each named
-    eval set has its own keys. A tie counts one half in accuracies. LoRA dropout is either honoured
-    (`disable_dropout=False`) or refused, never switched off silently; the reference never has dropout.
+    eval set has its own keys. A tie counts one half in accuracies. The adapter's dropout is honoured, or
+    under `disable_dropout=True` refused, never switched off silently; the reference never has dropout.
 
     Three things are done in another way, with the same results within rounding. The two answers of a pair share their
     prompt (`shared_prefix`). Precomputed reference log-probabilities come from a store that outlives the run. Activations
@@ -79,11 +79,9 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         peft_config: PeftConfig | None = None,
     ) -> None:
         where = type(self).__name__
-        args = own_args(self, self.config_class, args, model)
+        args = own_args(self, self.config_class, args, model, peft_config)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
-        for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
-            refuse_silent_dropout(config, args.disable_dropout, where)
         check_columns(args, train_dataset, eval_dataset, where=where)
         self.sums, self.alarms = MetricSums(), Alarms()
         self.sharing = PrefixSharing(args.shared_prefix, args.max_length)

@@ -3,17 +3,19 @@
 import contextlib
 from typing import Any, TypeVar
 
+from peft import PeftConfig
 from peft.helpers import disable_input_dtype_casting
 
 from align.configs.common import MethodConfig, settle_again
 
+from .dropout import refuse_silent_dropout
 from .metrics import MetricSums
 from .trl_contract import TrainerBase, default_output_dir
 
 C = TypeVar("C", bound=MethodConfig)
 
 
-def own_args(trainer: Any, wanted: type[C], args: Any, model: Any) -> C:
+def own_args(trainer: Any, wanted: type[C], args: Any, model: Any, peft_config: PeftConfig | None = None) -> C:
     """The arguments of a trainer that is being constructed; by default those of its configuration, named after the model.
 
     What was set after they were made is checked as if it had been given then.
@@ -21,6 +23,7 @@ def own_args(trainer: Any, wanted: type[C], args: Any, model: Any) -> C:
     Raises:
         TypeError: If they are not of the configuration `wanted`.
         ConfigError: If a field was set to what the configuration refuses.
+        ValueError: If `disable_dropout=True` would switch off the dropout of an adapter.
     """
     if args is None:
         make: Any = wanted
@@ -30,6 +33,9 @@ def own_args(trainer: Any, wanted: type[C], args: Any, model: Any) -> C:
         remedy = "" if package == "align" else "; it has the same fields, so replace the import"
         raise TypeError(f"{type(trainer).__name__}: args must be align.{wanted.__name__}, got {package}.{name}{remedy}")
     settle_again(args)
+    if args.turns_dropout_off():
+        for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
+            refuse_silent_dropout(config, type(trainer).__name__)
     return args
 
 

@@ -18,6 +18,7 @@ from align.runs.agreement import on_main, there_everywhere
 from align.runs.checkpoints import check, newest_checkpoint, rotate, seal
 from align.runs.identity import Identity, new_run_id
 
+from .dropout import only_adapter_dropout
 from .guard import NumericalGuard
 from .trl_contract import TrainerBase, load_best
 
@@ -46,9 +47,22 @@ class SafeRuns(TrainerBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.args.keeps_adapter_dropout():
+            only_adapter_dropout(self.model, getattr(self, "ref_model", None))
         self.guard = NumericalGuard(self.args.max_skipped_steps, self)
         self.add_callback(self.guard)
         self.add_callback(_NothingLeft())
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: its result would be empty.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"{type(self).__name__}: predict would return logits, which are never built; measure with "
+            "evaluate(data, metric_key_prefix='test'), and generate with the model itself"
+        )
 
     def step_was_skipped(self) -> None:
         """Take back what the trainer has counted of the step. Nothing by default."""

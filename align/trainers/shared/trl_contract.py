@@ -272,6 +272,11 @@ def on_device(trainer: Any, batch: dict[str, Any]) -> dict[str, Any]:
     return trainer._prepare_inputs(batch)
 
 
+def prepared_pairs(trainer: Any, data: Any, name: str) -> Any:
+    """Pairs as the trainer prepares a data set of this name at construction."""
+    return trainer._prepare_dataset(data, trainer.processing_class, trainer.args, name)
+
+
 def keep_columns(trainer: Any, names: Sequence[str]) -> None:
     """Leave these columns in the data, too."""
     trainer._signature_columns = list(dict.fromkeys([*trainer._signature_columns, *names]))

@@ -79,8 +79,6 @@ MUTANTS = [
     saved("the_head_is_trained_and_saved_with_the_adapter", "gpm: one label for good", TRAINER, "config.id2label, config.label2id = before", "pass"),
     saved("what_would_be_ignored_or_cannot_be_trained_is_refused", "gpm: a margin that is not asked for", TRAINER, 'if "margin" in names and margin != "margin"', 'if "margin" in names and False'),
     saved("what_would_be_ignored_or_cannot_be_trained_is_refused", "gpm: a margin that is not there", TRAINER, 'elif margin is not None and "margin" not in names:', "elif False:"),
-    saved("other_configurations_and_metrics_that_would_not_run_are_refused", "gpm: metrics are computed by nobody", TRAINER, "if compute_metrics is not None:", "if False:"),
-    saved("what_would_be_ignored_or_cannot_be_trained_is_refused", "gpm: dropout is switched off", TRAINER, "refuse_silent_dropout(config, args.disable_dropout, where)", "pass"),
     saved("what_was_saved_scores_the_same_to_the_bit", "gpm: tau is not saved", TRAINER, "tau=self.args.tau,\n                reference", "tau=1.0,\n                reference"),
     saved("the_scorer_reads_what_the_trainer_read", "gpm: the reference is not saved", TRAINER, "reference_column=self.args.reference_column", "reference_column=None"),
     saved("a_base_in_bfloat16_is_loaded_in_bfloat16", "gpm: precision is not saved", MODEL, 'str(model.get_input_embeddings().weight.dtype).removeprefix("torch.")', '"float32"'),

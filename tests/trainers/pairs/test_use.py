@@ -81,14 +81,19 @@ def test_another_model_as_reference(tmp_path):
 @pytest.mark.parametrize(
     ("kw", "lora", "message"),
     [
-        ({}, {"lora_dropout": 0.1}, r"lora_dropout=0.1 would be switched off by disable_dropout=True; set"),
+        (
+            {"disable_dropout": True},
+            {"lora_dropout": 0.1},
+            r"lora_dropout=0.1 would be switched off by disable_dropout=True; leave",
+        ),
         ({"compute_metrics": lambda p: {}}, {}, "compute_metrics would need full logits"),
         ({"args": "trl"}, {}, r"args must be align\.DPOConfig, got trl\.DPOConfig"),
     ],
 )
 def test_refuses_what_it_would_ignore(tmp_path, kw, lora, message):
     tokenizer = tiny_tokenizer()
-    settings = {"args": tiny.arguments(DPOConfig, tmp_path)} | kw
+    given = {"disable_dropout": kw.pop("disable_dropout")} if "disable_dropout" in kw else {}
+    settings = {"args": tiny.arguments(DPOConfig, tmp_path, **given)} | kw
     if settings["args"] == "trl":
         settings["args"] = tiny.arguments(TRLDPOConfig, tmp_path)
     with pytest.raises((TypeError, ValueError), match=message):
@@ -101,7 +106,7 @@ def test_refuses_what_it_would_ignore(tmp_path, kw, lora, message):
 def test_a_loaded_adapter_with_dropout_is_refused_too(tmp_path):
     model = get_peft_model(tiny_model(tiny_tokenizer()), LoraConfig(**tiny.LORA | {"lora_dropout": 0.2}))
     with pytest.raises(ValueError, match="would be switched off"):
-        tiny.trainer(DPOTrainer, DPOConfig, tmp_path, model=model)
+        tiny.trainer(DPOTrainer, DPOConfig, tmp_path, model=model, disable_dropout=True)
 
 
 def test_config_problems_come_together():

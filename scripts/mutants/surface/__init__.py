@@ -1,0 +1,1 @@
+"""Of the surface that users of TRL meet."""

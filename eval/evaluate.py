@@ -22,14 +22,15 @@ from eval.answers.files import Responses, matched
 from eval.measures.prompt_sets import asked, of_prompt_set
 from eval.measures.texts import length_estimates
 from eval.measures.tokens import token_estimates
+from eval.pairs.calibration import beside_calibrated, margin_confidence
 from eval.pairs.implicit_reward import implicit_margin, pair_estimates
 from eval.pairs.logps import Sequences, completion_logps, pair_ids, reference_store, shortest_context, stored
 from eval.pairs.ranking import PairScores, ranking_estimates, rankings
-from eval.report.assemble import Prepared, add_prompt_set, measure_answers, prepare
+from eval.report.assemble import Prepared, add_prompt_set, measure_answers, prepare, settle
 from eval.report.results import Report
 from eval.report.write import write_items
-from eval.statistics.comparisons import comparisons, prompt_labels
-from eval.statistics.intervals import paired_difference, rng_of_report
+from eval.statistics.comparisons import compared, prompt_labels
+from eval.statistics.intervals import mean_estimate, rng_of_report
 from eval.statistics.names import REF
 
 from .identity import check_unchanged, measured
@@ -101,9 +102,10 @@ def evaluate(
         if compare:
             correct = {who: rankings(scores)["implicit_reward"] for who, scores in report.pairs[name].items()}
             key = f"{name}/ranking_accuracy/implicit_reward"
-            report.comparisons[key] = comparisons(key, correct, chosen["prompt"])
+            report.compared[key] = compared(correct, prompt_labels(chosen["prompt"]), shares=True, span=1.0)
     if config.generate is not None:
         _answer(report, [subject, *(others if compare else ())], sets, prepared, out, vllm, compare=compare)
+    settle(report)
     if out is not None:
         for each in (subject, *others):
             check_unchanged(each.path, each.identity)
@@ -167,14 +169,16 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
         report.pairs[name][subject.name] = scores
         if margin is not None:
             report.margins[name][subject.name] = margin
-        found = ranking_estimates(scores, rng=rng_of_report(), prompts=prompts)
+            beside = beside_calibrated(margin_confidence(margin), prompts, rng=rng_of_report())
+            report.calibration.setdefault(name, {})[subject.name] = beside
+        found = ranking_estimates(scores, prompts=prompts)
         found |= pair_estimates(subject.recipe, scores, margin, shares, prompts=prompts)
         prefix = name if subject is first else f"{subject.name}/{name}"
         report.estimates |= {f"{prefix}/{key}": value for key, value in found.items()}
     # The policies against each other.
     for other in subjects[1:]:
-        sides = (report.pairs[name][who].chosen for who in (first.name, other.name))
-        kept = paired_difference(*sides, rng=rng_of_report(), clusters=prompts)
+        own, theirs = (report.pairs[name][who].chosen for who in (first.name, other.name))
+        kept = mean_estimate(own - theirs, prompts)
         report.estimates[f"{name}/logps_chosen_minus_{other.name}"] = kept
     return pairs
 
@@ -292,6 +296,7 @@ def evaluate_responses(
     measure_answers(report, sampled, length_estimates(sampled), prepared, compare=several, reference=reference)
     for name, part in sets.items():
         add_prompt_set(report, name, part)
+    settle(report, reference)
     if out is not None:
         write_items(report, out)
     return report

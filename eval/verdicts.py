@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from align.judges.protocol import Judge, Judgements, judge_all
 from align.judges.scorers import Scorer
 from eval.answers.table import Sampled
-from eval.statistics.comparisons import Comparison, holm, sign_flip_p_values
+from eval.statistics.comparisons import Compared
+from eval.statistics.cycles import find_cycles
 from eval.statistics.intervals import Estimate, rng_of_report
 from eval.statistics.length_control import length_controlled_win_rate
 from eval.statistics.names import REF, REFERENCE
@@ -45,10 +46,15 @@ class Judged:
     """Mean preference of the player of the row over that of the column; empty if a pair has no verdict."""
     ratings: dict[str, Estimate] = field(default_factory=dict)
     """Bradley-Terry strengths in nats by player, mean 0; of three players or more."""
+    one_scale_p: float | None = None
+    """Of "one strength for each player explains all win rates"; of three players or more."""
+    circles: list[list[str]] = field(default_factory=list)
+    """Three players each, of whom the first beats the second, the second the third and the third the first, beyond doubt."""
     exploitability: float | None = None
-    """Of the player that is hardest to beat: how far its strongest opponent's win rate is above one half."""
+    """Where there are circles, of the player that is hardest to beat: how far its strongest opponent's win rate is above
+    one half."""
     mixture: dict[str, float] = field(default_factory=dict)
-    """Where every player is beaten by another: the mixture of players that none beats."""
+    """Where there are circles: the mixture of players that none beats."""
     failures: list[dict[str, Any]] = field(default_factory=list)
     """Questions without a verdict: prompt, sample, who was shown first and second, and why."""
     notes: list[str] = field(default_factory=list)
@@ -138,9 +144,9 @@ def _against_reference(judged: Judged, verdicts: Verdicts, sampled: Sampled, who
     wins, clusters = verdicts.wins(who, REF), verdicts.prompts
     if np.isnan(wins).all():
         raise ValueError("not a single verdict against the reference")
-    judged.win_rates[who] = win_rate(wins, rng=rng_of_report(), clusters=clusters)
+    judged.win_rates[who] = win_rate(wins, clusters=clusters)
     own, ref = (np.array([float(len(text)) for text in sampled.flat(side)]) for side in (who, REF))
-    baseline = longer_wins(wins, own, ref, rng=rng_of_report(), clusters=clusters)
+    baseline = longer_wins(wins, own, ref, clusters=clusters)
     judged.longer_wins[who] = baseline["longer_wins/win_rate"]
     judged.agreement[who] = baseline["longer_wins/agreement"]
     known = ~np.isnan(wins)
@@ -154,15 +160,17 @@ def _against_reference(judged: Judged, verdicts: Verdicts, sampled: Sampled, who
 
 def _position(judged: Judged, verdicts: Verdicts, sampled: Sampled) -> None:
     first_answers = verdicts.judgements.orders[:: sampled.samples]
-    judged.position_bias = position_bias(first_answers, rng=rng_of_report())
+    judged.position_bias = position_bias(first_answers)
 
 
 def _tournament(judged: Judged, verdicts: Verdicts) -> None:
     preferences = mean_preferences(verdicts.judgements.preferences)
     judged.preferences = preferences.tolist()
-    single = [exploitability(preferences, row) for row in np.eye(len(preferences))]
-    judged.exploitability = min(single)
-    if judged.exploitability > 0:
+    found = find_cycles(verdicts.judgements.preferences, verdicts.prompts, rng=rng_of_report())
+    judged.one_scale_p = found.one_scale_p
+    judged.circles = [[judged.players[i] for i in circle] for circle in found.circles]
+    if judged.circles:
+        judged.exploitability = min(exploitability(preferences, row) for row in np.eye(len(preferences)))
         judged.mixture = dict(zip(judged.players, nash_mixture(preferences).tolist(), strict=True))
 
 
@@ -177,8 +185,8 @@ def _ratings(judged: Judged, verdicts: Verdicts) -> None:
     judged.ratings = dict(zip(judged.players, ratings, strict=True))
 
 
-def head_to_head(verdicts: Verdicts, players: list[str]) -> list[Comparison]:
-    """Every pair of players: share of games won less share lost, corrected for how many pairs there are.
+def head_to_head(verdicts: Verdicts, players: list[str]) -> Compared:
+    """Every pair of players: share of games won less share lost.
 
     Only games count on which every pair has a verdict, so that all pairs are compared on the same.
 
@@ -192,18 +200,7 @@ def head_to_head(verdicts: Verdicts, players: list[str]) -> list[Comparison]:
         raise ValueError("fewer than 2 prompts have a verdict on every pair")
     pairs = list(combinations(range(len(players)), 2))
     differences = np.stack([2 * preferences[:, i, j] - 1 for i, j in pairs], axis=1)
-    p_values = sign_flip_p_values(differences, rng=rng_of_report(), clusters=clusters)
-    each = 1 - 0.05 / len(pairs)
-    return [
-        Comparison(players[i], players[j], _doubled(preferences[:, i, j], clusters, each), float(p), float(p_holm))
-        for (i, j), p, p_holm in zip(pairs, p_values, holm(p_values), strict=True)
-    ]
-
-
-def _doubled(wins: Float[np.ndarray, " games"], clusters: Int[np.ndarray, " games"], level: float) -> Estimate:
-    rate = win_rate(wins, rng=rng_of_report(), clusters=clusters, level=level).win_rate
-    value, low, high = (2 * number - 1 for number in rate[:3])
-    return Estimate(value, low, high, rate.n)
+    return Compared([(players[i], players[j]) for i, j in pairs], differences, clusters, shares=True, span=1.0)
 
 
 def scores_of(scorer: Any, sampled: Sampled) -> dict[str, np.ndarray]:

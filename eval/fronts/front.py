@@ -3,17 +3,17 @@
 import copy
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from align.weighting.archive import hypervolume, nondominated
-from eval.statistics.intervals import Estimate, rng_of_report
+from eval.statistics.intervals import Estimate, mean_estimate, rng_of_report
 from eval.statistics.names import REF
 
-from .indicators import DIVISIONS, expected_utility, means_over_prompts, percentiles, r2, sparsity, volume_over_seeds
+from .indicators import DIVISIONS, drawn_means, expected_utility, indicator_estimate, r2, sparsity, volume_over_seeds
 
 MOST_WEIGHTS = 2_000
 SEED_KEYS = ("seed", "output_dir")
@@ -34,7 +34,7 @@ class Front(NamedTuple):
     on_front: dict[str, bool]
     """Whether no other run is as good in all objectives and better in one."""
     share_of_draws: dict[str, float]
-    """In which share of the bootstrap draws over prompts a run is on the front."""
+    """In which share of the draws of the means' error a run is on the front: a description, no probability."""
     seeds: dict[str, list[str]]
     """Runs that differ by their seed alone, under the name of the first."""
     estimates: dict[str, Estimate]
@@ -66,8 +66,8 @@ def front_of(
 
     Volumes, R2, expected utility and sparsity are of values on the scale from 0 to 1 of `scales`, and an objective counts
     on the prompts to which it applies for every run and the reference. A run below the reference point in any objective
-    has no volume. If that point is the reference policy's own values, it is resampled with the runs', prompt by prompt:
-    its noise is in the interval, and what it shares with theirs is not. The utopia of R2 is 1 in every objective.
+    has no volume. If that point is the reference policy's own values, its noise is in the interval, and what it shares
+    with the runs', prompt by prompt, is not. The utopia of R2 is 1 in every objective.
 
     Args:
         scores: By run, and "ref": the value of each prompt in each objective, NaN where it does not apply.
@@ -85,35 +85,42 @@ def front_of(
     names = [name for name, count in zip(scales, counts, strict=True) if count > 1]
     low, high = np.array([scales[name] for name in names]).T
     table = (table[:, :, kept] - low) / (high - low)
-    means = np.nanmean(table, axis=1)
-    draws = means_over_prompts(table, rng=rng_of_report())
-    if reference_point is None:
-        worst, worst_of_draw = means[-1], draws[:, -1:]
-    else:
-        worst = (np.array([reference_point[name] for name in names]) - low) / (high - low)
-        worst_of_draw = worst
-    points, drawn, above = means[:-1], draws[:, :-1], draws[:, :-1] - worst_of_draw
-    n, zero, weights = int(counts[kept].min()), np.zeros(len(names)), _divisions(len(names))
+    drawn = drawn_means(table, rng=rng_of_report())
+    means, zero, weights = drawn.means, np.zeros(len(names)), _divisions(len(names))
+    fixed = None if reference_point is None else np.array([reference_point[name] for name in names])
+    worst = means[-1] if fixed is None else (fixed - low) / (high - low)
+
+    def above(points: np.ndarray) -> np.ndarray:
+        return points[:-1] - (points[-1] if fixed is None else worst)
+
+    def of(indicator: Callable[[np.ndarray], float], least: float = 0.0) -> Estimate:
+        return indicator_estimate(indicator, drawn, least=least)
+
+    spread = sparsity(means[:-1])
     estimates = {
-        "front/hypervolume": percentiles(lambda p: hypervolume(p, zero), points - worst, above, n),
-        "front/r2": percentiles(lambda p: r2(p, zero + 1, divisions=weights), points, drawn, n),
-        "front/expected_utility": percentiles(lambda p: expected_utility(p, divisions=weights), points, drawn, n),
-        "front/sparsity": percentiles(sparsity, points, drawn, n),
+        "front/hypervolume": of(lambda p: hypervolume(above(p), zero)),
+        "front/r2": of(lambda p: r2(p[:-1], zero + 1, divisions=weights)),
+        "front/expected_utility": of(lambda p: expected_utility(p[:-1], divisions=weights), -math.inf),
+        "front/sparsity": Estimate(spread, -math.inf, math.inf, drawn.n),
     }
     for i, who in enumerate(runs):
         name = "hypervolume" if i == 0 else f"{who}/hypervolume"
-        estimates[name] = percentiles(lambda p: hypervolume(p, zero), (points - worst)[[i]], above[:, [i]], n)
+        estimates[name] = of(lambda p, i=i: hypervolume(above(p)[[i]], zero))
     groups = seeds_of(runs, recipes)
     for name, members in groups.items():
         if len(members) > 1:
-            each = [(points - worst)[[runs.index(who)]] for who in members]
-            estimates[f"front/hypervolume_over_seeds/{name}"] = volume_over_seeds(each, zero, rng=rng_of_report())
-    best, shares = nondominated(points), np.mean([nondominated(p) for p in drawn], axis=0)
-    ends = np.quantile(draws, [0.025, 0.975], axis=0) * (high - low) + low
+            each = [above(means)[[runs.index(who)]] for who in members]
+            estimates[f"front/hypervolume_over_seeds/{name}"] = volume_over_seeds(each, zero)
+    points = means[:-1]
+    best, shares = nondominated(points), np.mean([nondominated(points + error[:-1]) for error in drawn.errors], axis=0)
+    intervals = {
+        who: [(e.low, e.high) for e in (_coordinate(column, low[k], high[k]) for k, column in enumerate(rows.T))]
+        for who, rows in zip((*runs, REF), table, strict=True)
+    }
     return Front(
         objectives=names,
         points={who: (row * (high - low) + low).tolist() for who, row in zip((*runs, REF), means, strict=True)},
-        intervals={who: [(float(a), float(b)) for a, b in ends[:, i].T] for i, who in enumerate((*runs, REF))},
+        intervals=intervals,
         prompts={name: int(counts[k]) for name, k in zip(names, kept, strict=True)},
         reference=(worst * (high - low) + low).tolist(),
         on_front={who: bool(yes) for who, yes in zip(runs, best, strict=True)},
@@ -121,6 +128,12 @@ def front_of(
         seeds=groups,
         estimates=estimates,
     )
+
+
+def _coordinate(scaled: np.ndarray, low: float, high: float) -> Estimate:
+    """One objective of one run, on its own scale."""
+    known = scaled[~np.isnan(scaled)] * (high - low) + low
+    return mean_estimate(known, bounds=(float(low), float(high)))
 
 
 def seeds_of(runs: Sequence[str], recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from eval.statistics.intervals import Estimate, bca_estimate, rng_of_report
+from eval.statistics.intervals import Estimate, mean_estimate
 
 Samples = Float[np.ndarray, "prompts samples"]
 
 
-def best_of_k(gold: Samples, judge: Samples, ks: Sequence[int], *, rng: np.random.Generator) -> dict[int, Estimate]:
+def best_of_k(gold: Samples, judge: Samples, ks: Sequence[int]) -> dict[int, Estimate]:
     """Mean gold score of the answer that the judge scores highest among k, for each k.
 
     Every set of k of the n samples of a prompt counts, not one draw of it: the sample with m judged below it is the
@@ -28,10 +28,9 @@ def best_of_k(gold: Samples, judge: Samples, ks: Sequence[int], *, rng: np.rando
         gold: True scores. Shape (prompts, samples).
         judge: Scores by which the answer is chosen. Shape (prompts, samples).
         ks: Numbers of answers drawn, each from 1 to the number of samples.
-        rng: For the intervals over prompts.
 
     Raises:
-        ValueError: If shapes differ, a k is out of range, or as `bca_estimate` does.
+        ValueError: If shapes differ, a k is out of range, or as `mean_estimate` does.
     """
     n = gold.shape[1]
     if gold.shape != judge.shape or not np.isfinite(judge).all():
@@ -39,7 +38,7 @@ def best_of_k(gold: Samples, judge: Samples, ks: Sequence[int], *, rng: np.rando
     if not ks or min(ks) < 1 or max(ks) > n:
         raise ValueError(f"ks: must be from 1 to the number of samples, {n}, got {list(ks)}")
     gold = _ties_averaged(gold, judge)
-    return {k: bca_estimate(gold @ _weights(n, k), rng=rng) for k in ks}
+    return {k: mean_estimate(gold @ _weights(n, k)) for k in ks}
 
 
 def best_of_k_kl(k: int) -> float:
@@ -81,4 +80,4 @@ def best_of_curves(
     """
     samples = next(iter(gold.values())).shape[1]
     ks = sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples})
-    return {f"{name}: {who}": best_of_k(gold[who], judge[who], ks, rng=rng_of_report()) for who in gold}
+    return {f"{name}: {who}": best_of_k(gold[who], judge[who], ks) for who in gold}

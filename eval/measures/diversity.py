@@ -3,6 +3,7 @@
 Diversity falls as a policy moves from its reference, so compare at the same KL as well as at the same settings.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -11,26 +12,23 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from eval.statistics.intervals import Estimate, bca_estimate, left_out, rng_of_report
+from eval.statistics.intervals import Estimate, left_out, mean_estimate
 
 GROUP, GROUPS = 8, 16  # self-BLEU: so many answers a group, and groups at most
 
 
-def predictive_entropy(
-    token_logps: Sequence[Float[Tensor, " _tokens"]], *, rng: np.random.Generator, per_token: bool = False
-) -> Estimate:
+def predictive_entropy(token_logps: Sequence[Float[Tensor, " _tokens"]], *, per_token: bool = False) -> Estimate:
     """Entropy of the answers in nats: the mean of -log π(y|x) over answers that π sampled.
 
     Args:
         token_logps: Per answer, log π of each token at the sampling temperature.
-        rng: For the interval, over answers.
         per_token: Divide each answer's term by its length first.
 
     Raises:
         ValueError: If there are fewer than two answers.
     """
     terms = [-float(row.sum()) / (max(len(row), 1) if per_token else 1) for row in token_logps]
-    return bca_estimate(np.array(terms), rng=rng)
+    return mean_estimate(np.array(terms), bounds=(0.0, math.inf))
 
 
 def words_of(text: str) -> list[str]:
@@ -123,7 +121,7 @@ def diversity_estimates(texts: Sequence[str]) -> dict[str, Estimate]:
     estimates = {f"distinct_{n}": left_out(texts, lambda some, n=n: distinct(some, n=n)) for n in (1, 2)}
     groups = bleu_groups(texts)
     if find_spec("sacrebleu") is not None and len(groups) > 1:
-        estimates["self_bleu"] = bca_estimate(np.array([self_bleu(group) for group in groups]), rng=rng_of_report())
+        estimates["self_bleu"] = mean_estimate(np.array([self_bleu(group) for group in groups]), bounds=(0.0, 1.0))
     return estimates
 
 

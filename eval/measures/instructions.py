@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from align.data.making.constraints import Constraint
-from eval.statistics.intervals import Estimate, share_estimate
+from eval.statistics.intervals import Estimate
+from eval.statistics.shares import share_estimate
 
 
 class Followed(NamedTuple):
@@ -102,17 +103,16 @@ def _follows(constraint: Constraint, text: str) -> bool:
 
 
 def instruction_following(
-    rows: Sequence[Mapping[str, Any]], answers: Sequence[str], *, rng: np.random.Generator, level: float = 0.95
+    rows: Sequence[Mapping[str, Any]], answers: Sequence[str], *, level: float = 0.95
 ) -> InstructionReport:
     """Accuracies by prompt, by instruction and by family of instructions.
 
-    Intervals are Wilson's where each prompt has one value or all agree, otherwise of the bootstrap over prompts: the
-    instructions of one prompt, and several answers to it, are not independent.
+    Intervals are those of `share_estimate` over prompts: the instructions of one prompt, and several answers to it, are
+    not independent.
 
     Args:
         rows: One per answer, as `follow` takes them, with `prompt`. Rows of the same prompt are one cluster.
         answers: The texts.
-        rng: Source of randomness of the bootstrap.
         level: Coverage, in (0, 1).
 
     Raises:
@@ -147,7 +147,7 @@ def instruction_following(
             chosen = [(cluster, item) for cluster, item in checked if item.family == family]
             add(f"{family}/{which}", [float(getattr(i, which)) for _, i in chosen], [c for c, _ in chosen])
     return InstructionReport(
-        estimates={name: share_estimate(*pair, rng=rng, level=level) for name, pair in items.items()},
+        estimates={name: share_estimate(*pair, level=level) for name, pair in items.items()},
         unchecked=_reasons(followed),
         prompts_left_out=len(rows) - len(complete),
         blank=sum(not answer.strip() for answer in answers),

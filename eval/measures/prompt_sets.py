@@ -23,7 +23,6 @@ from align.findings import printable
 from align.recipe.sections import EvalConfig
 from align.strict.fields import describe, nearest
 from eval.answers.table import Sampled
-from eval.statistics.intervals import rng_of_report
 from eval.statistics.names import REF
 from eval.statistics.sides import Found, every_pair, sided_estimates
 
@@ -66,16 +65,16 @@ def prompt_set_report(name: str, sampled: Sampled) -> Found:
 
 
 def _instructions(sampled: Sampled) -> Found:
-    reports = {
-        who: instruction_following(sampled.rows, sampled.first(who), rng=rng_of_report()) for who in sampled.answers
-    }
+    reports = {who: instruction_following(sampled.rows, sampled.first(who)) for who in sampled.answers}
     estimates, comparisons = {}, {}
     prompts = [row["prompt"] for row in sampled.rows]
     for key, (_, clusters) in reports[REF].values.items():
         values = {who: report.values[key][0] for who, report in reports.items()}
-        estimates |= sided_estimates(f"instructions/{key}", values, clusters)
+        estimates |= sided_estimates(f"instructions/{key}", values, clusters, shares=True)
         if key.partition("/")[0] in ("prompt", "instruction"):
-            comparisons |= every_pair(f"instructions/{key}", values, [prompts[cluster] for cluster in clusters])
+            comparisons |= every_pair(
+                f"instructions/{key}", values, [prompts[cluster] for cluster in clusters], shares=True
+            )
     details = {who: _broken(report) for who, report in reports.items()}
     first = reports[REF]
     return Found(
@@ -114,10 +113,10 @@ def _refusals(sampled: Sampled) -> Found:
             )
             for who, b in balances.items()
         }
-        found = sided_estimates(f"refusals/{key}", values)
+        found = sided_estimates(f"refusals/{key}", values, shares=True)
         whole = key in ("over_refusal", "unsafe_compliance")
         estimates |= {name: e for name, e in found.items() if whole or not name.endswith("/difference")}
-        comparisons |= every_pair(f"refusals/{key}", values, prompts) if whole else {}
+        comparisons |= every_pair(f"refusals/{key}", values, prompts, shares=True) if whole else {}
     details = {who: {"types": _by_type(sampled.rows, b), "classes": list(b.classes)} for who, b in balances.items()}
     return Found(estimates, comparisons, {"by_policy": details})
 

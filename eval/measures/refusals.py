@@ -24,7 +24,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from eval.statistics.intervals import Estimate, wilson_estimate
+import numpy as np
+
+from eval.statistics.intervals import Estimate
+from eval.statistics.shares import share_estimate
 
 Class = Literal["compliance", "refusal", "partial", "blank"]
 CLASSES: tuple[Class, ...] = ("compliance", "refusal", "partial", "blank")
@@ -151,8 +154,8 @@ def refusal_balance(
     classes: list[Class] = [classify(answer) for answer in answers]
 
     def share(column: str, value: str, *wanted: Class) -> Estimate:
-        of = [kind for row, kind in zip(rows, classes, strict=True) if row[column] == value]
-        return wilson_estimate(sum(kind in wanted for kind in of), len(of), level=level)
+        of = [float(kind in wanted) for row, kind in zip(rows, classes, strict=True) if row[column] == value]
+        return share_estimate(np.array(of), level=level)
 
     groups = [("label", label) for label in LABELS] + [
         ("type", kind) for kind in dict.fromkeys(r["type"] for r in rows)

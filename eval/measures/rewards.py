@@ -19,8 +19,8 @@ from align.errors import RunError
 from align.rewards import REWARDS, Reward, columns_of, make_reward
 from eval.answers.table import Sampled
 from eval.fronts.front import Front, front_of
-from eval.statistics.comparisons import Comparison
-from eval.statistics.intervals import Estimate
+from eval.statistics.comparisons import Compared
+from eval.statistics.intervals import UNBOUNDED, Estimate
 from eval.statistics.names import REF
 from eval.statistics.sides import every_pair, sided_estimates
 
@@ -34,7 +34,7 @@ class ObjectiveReport(NamedTuple):
 
     estimates: dict[str, Estimate]
     """`objectives/NAME/policy`, `/ref` and `/difference`, and those of `Front.estimates`."""
-    comparisons: dict[str, list[Comparison]]
+    comparisons: dict[str, Compared]
     details: dict[str, Any]
     front: Front | None
     """None for one policy, or fewer than two objectives that can be measured."""
@@ -107,12 +107,13 @@ def objective_report(
     """
     values, left_out = objective_values(sampled, rewards, completion_ids=completion_ids, allow=allow)
     estimates: dict[str, Estimate] = {}
-    comparisons: dict[str, list[Comparison]] = {}
+    comparisons: dict[str, Compared] = {}
     prompts = [row["prompt"] for row in sampled.rows]
     for name, sides in values.items():
         means = {who: _by_prompt(table) for who, table in sides.items()}
-        estimates |= sided_estimates(f"objectives/{name}", means)
-        comparisons |= every_pair(f"objectives/{name}", means, prompts)
+        bounds = (float(FACTS[name].low), float(FACTS[name].high)) if name in FACTS else UNBOUNDED
+        estimates |= sided_estimates(f"objectives/{name}", means, bounds=bounds)
+        comparisons |= every_pair(f"objectives/{name}", means, prompts, bounds=bounds)
     scales = {name: _scale(name, sides) for name, sides in values.items()}
     details: dict[str, Any] = {
         "rewards": {name: dict(options) for name, options in rewards.items()},

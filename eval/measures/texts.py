@@ -7,9 +7,9 @@ from jaxtyping import Float
 
 from align.rewards import Reward
 from eval.answers.table import Sampled
-from eval.statistics.intervals import rng_of_report, win_scores
+from eval.statistics.intervals import win_scores
 from eval.statistics.names import REF
-from eval.statistics.sides import ByPolicy, Values, per_prompt, sided_estimates
+from eval.statistics.sides import COUNTS, ByPolicy, Values, per_prompt, sided_estimates
 from eval.statistics.win_rate import longer_wins, win_rate
 
 from .diversity import diversity_estimates, words_of
@@ -32,7 +32,7 @@ def length_estimates(sampled: Sampled) -> ByPolicy:
         who: {
             key: e
             for unit, values in text_lengths(sampled, who).items()
-            for key, e in sided_estimates(f"length_{unit}", {who: values, REF: ref[unit]}, counts=True).items()
+            for key, e in sided_estimates(f"length_{unit}", {who: values, REF: ref[unit]}, bounds=COUNTS).items()
         }
         for who in sampled.policies
     }
@@ -63,8 +63,8 @@ def gold_found(sampled: Sampled, rewards: Mapping[str, np.ndarray]) -> ByPolicy:
         found[who] = sided_estimates("gold_reward", sides)
         wins = win_scores(own, ref)
         clusters = np.repeat(np.arange(len(sampled.rows)), sampled.samples)
-        rate = win_rate(wins, rng=rng_of_report(), clusters=clusters)
+        rate = win_rate(wins, clusters=clusters)
         found[who]["gold_reward/win_rate"] = rate.win_rate
-        baseline = longer_wins(wins, characters[who], characters[REF], rng=rng_of_report(), clusters=clusters)
+        baseline = longer_wins(wins, characters[who], characters[REF], clusters=clusters)
         found[who]["gold_reward/longer_wins"] = baseline["longer_wins/win_rate"]
     return found

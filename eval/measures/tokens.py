@@ -12,7 +12,7 @@ from align.sampling.generate import Answer
 from eval.pairs.logps import completion_logps
 from eval.statistics.intervals import Estimate
 from eval.statistics.names import REF
-from eval.statistics.sides import sided_estimates
+from eval.statistics.sides import COUNTS, sided_estimates
 from eval.subjects import Subject, title
 
 from .divergence import divergence_estimates
@@ -37,7 +37,7 @@ def token_estimates(
     for subject in subjects:
         who, own = title(subject, first), answers[subject.name]
         lengths = {subject.name: _lengths(own), REF: _lengths(ref)}
-        found[subject.name] = sided_estimates("length_tokens", lengths, counts=True)
+        found[subject.name] = sided_estimates("length_tokens", lengths, bounds=COUNTS)
         if ref_under_ref is not None:
             found[subject.name] |= divergence_estimates(
                 (scored(subject.policy, who, own), scored(first.reference, "the reference", own)),

@@ -10,12 +10,10 @@ from align.losses.objectives import PairBatch
 from align.losses.preference import Pair
 from align.methods import METHODS
 from align.recipe.loading import Recipe
-from eval.statistics.intervals import Estimate, rng_of_report
+from eval.statistics.intervals import Estimate
 
 from .calibration import calibration_estimates
 from .ranking import Labels, PairScores, alignment_estimates
-
-CALIBRATION_RESAMPLES = 200  # a temperature is fitted to each; 10,000 pairs then take seconds
 
 
 def implicit_margin(recipe: Recipe, scores: PairScores) -> Float[np.ndarray, " pairs"] | None:
@@ -58,13 +56,13 @@ def pair_estimates(
         scores: Of its policy and reference.
         margin: From `implicit_margin`; without it there is no calibration and no β.
         shares: Share of raters that preferred the chosen answer, shape (pairs,).
-        prompts: As in `ranking_estimates`; calibration takes each pair for itself.
+        prompts: As in `ranking_estimates`.
     """
     if margin is None:
         return {}
-    found = calibration_estimates(margin, rng=rng_of_report(), resamples=CALIBRATION_RESAMPLES)
+    found = calibration_estimates(margin, prompts)
     estimates = {f"calibration/{name}": estimate for name, estimate in found.items()}
     if shares is not None:
         beta = recipe.train.beta
-        estimates |= alignment_estimates(scores, shares, beta=beta, rng=rng_of_report(), prompts=prompts)
+        estimates |= alignment_estimates(scores, shares, beta=beta, prompts=prompts)
     return estimates

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from eval.statistics.intervals import Estimate, bca_estimate, share_estimate, win_scores
+from eval.statistics.intervals import Estimate, mean_estimate, win_scores
+from eval.statistics.shares import share_difference, share_estimate
 
 Values = Float[np.ndarray, " pairs"]
 Labels = Shaped[np.ndarray, " pairs"] | None
@@ -42,7 +43,7 @@ def rankings(scores: PairScores) -> dict[str, Values]:
     }
 
 
-def ranking_estimates(scores: PairScores, *, rng: np.random.Generator, prompts: Labels = None) -> dict[str, Estimate]:
+def ranking_estimates(scores: PairScores, *, prompts: Labels = None) -> dict[str, Estimate]:
     """Ranking accuracies of policy and reference, and the mean log-ratios of both answers in nats.
 
     Source: implicit rewards, Rafailov et al. 2023 (arXiv:2305.18290); the three rankings side by side, Chen et al. 2024
@@ -50,7 +51,6 @@ def ranking_estimates(scores: PairScores, *, rng: np.random.Generator, prompts: 
 
     Args:
         scores: Of the pairs.
-        rng: Source of randomness of the intervals.
         prompts: Of the pairs. Pairs of one prompt are not independent.
 
     Raises:
@@ -66,8 +66,8 @@ def ranking_estimates(scores: PairScores, *, rng: np.random.Generator, prompts: 
         "logps/chosen": scores.chosen,
         "logps/rejected": scores.rejected,
     }
-    return {name: share_estimate(row, prompts, rng=rng) for name, row in accuracies.items()} | {
-        name: bca_estimate(row, rng=rng, clusters=prompts) for name, row in means.items()
+    return {name: share_estimate(row, prompts) for name, row in accuracies.items()} | {
+        name: mean_estimate(row, prompts) for name, row in means.items()
     }
 
 
@@ -90,7 +90,7 @@ def idealised_margin(scores: PairScores, shares: Values, *, beta: float) -> Valu
 
 
 def alignment_estimates(
-    scores: PairScores, shares: Values, *, beta: float, rng: np.random.Generator, prompts: Labels = None
+    scores: PairScores, shares: Values, *, beta: float, prompts: Labels = None
 ) -> dict[str, Estimate]:
     """Ranking accuracy by log-probability that DPO could reach at best, and how far the policy is below it.
 
@@ -101,11 +101,10 @@ def alignment_estimates(
         scores: Of the pairs.
         shares: As `idealised_margin` has it.
         beta: DPO's β.
-        rng: Source of randomness of the intervals.
         prompts: As in `ranking_estimates`.
     """
     ideal = correct(idealised_margin(scores, shares, beta=beta))
     return {
-        "ranking_accuracy/idealised": share_estimate(ideal, prompts, rng=rng),
-        "alignment_gap": bca_estimate(ideal - rankings(scores)["logp"], rng=rng, clusters=prompts),
+        "ranking_accuracy/idealised": share_estimate(ideal, prompts),
+        "alignment_gap": share_difference(ideal - rankings(scores)["logp"], prompts),
     }

@@ -15,10 +15,10 @@ from eval.measures.best_of import best_of_curves
 from eval.measures.prompt_sets import load_prompt_sets, prompt_set_report
 from eval.measures.rewards import Ids, check_objectives, objective_report
 from eval.measures.texts import diversity_found, gold_found, gold_rewards
-from eval.statistics.comparisons import comparisons
-from eval.statistics.intervals import Estimate
+from eval.statistics.comparisons import corrected
+from eval.statistics.intervals import Estimate, rng_of_report
 from eval.statistics.names import REF, REFERENCE
-from eval.statistics.sides import ByPolicy, merged, per_prompt
+from eval.statistics.sides import ByPolicy, every_pair, merged, per_prompt
 from eval.verdicts import Judged, estimate_or_note, head_to_head, judged_by, scores_of
 
 from .results import Report
@@ -82,7 +82,7 @@ def measure_answers(
             reference_point=config.reference_point,
         )  # fmt: skip
         report.estimates |= objectives.estimates
-        report.comparisons |= objectives.comparisons
+        report.compared |= objectives.comparisons
         report.details["objectives"] = objectives.details
         report.front = objectives.front
     for name, make in prepared.judges.items():
@@ -96,8 +96,21 @@ def add_prompt_set(report: Report, name: str, sampled: Sampled) -> None:
     """What answers to one prompt set show, into the report."""
     found = prompt_set_report(name, sampled)
     report.estimates |= found.estimates
-    report.comparisons |= found.comparisons
+    report.compared |= found.comparisons
     report.details[name] = found.details
+
+
+def settle(report: Report, reference: str = REFERENCE) -> None:
+    """What is sure of everything that was compared, all at once; the last step of an evaluation."""
+    for measure, rows in corrected(report.compared, rng=rng_of_report()).items():
+        named = [
+            row._replace(first=_called(row.first, reference), second=_called(row.second, reference)) for row in rows
+        ]
+        report.comparisons[measure] = named
+
+
+def _called(who: str, reference: str) -> str:
+    return reference if who == REF else who
 
 
 def add(report: Report, found: Mapping[str, Mapping[str, Estimate]]) -> None:
@@ -141,8 +154,8 @@ def measure_texts(report: Report, sampled: Sampled, found: ByPolicy, gold: Rewar
     add(report, merged(found, gold_found(sampled, rewards)) if rewards else found)
     report.answers = shown_answers(sampled, rewards)
     if len(sampled.policies) > 1 and rewards:
-        scores = {who: per_prompt(rewards[who], sampled.samples) for who in sampled.policies}
-        report.comparisons["gold_reward"] = comparisons("gold_reward", scores, [row["prompt"] for row in sampled.rows])
+        scores = {who: per_prompt(rewards[who], sampled.samples) for who in sampled.answers}
+        report.compared |= every_pair("gold_reward", scores, [row["prompt"] for row in sampled.rows])
     if sampled.samples > 1 and rewards:
         report.best_of_k |= best_of_curves(rewards, rewards, "gold reward")
     return rewards
@@ -175,7 +188,7 @@ def judge_report(
     if compare and len(judged.players) > 2:
 
         def compared() -> None:
-            report.comparisons[f"win_rate/{name}"] = head_to_head(verdicts, judged.players)
+            report.compared[f"win_rate/{name}"] = head_to_head(verdicts, judged.players)
 
         estimate_or_note(judged, "no comparisons", compared)
     if sampled.samples > 1 and kind in ("reward", "reward_model"):

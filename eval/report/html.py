@@ -15,8 +15,9 @@ from eval.statistics.names import REFERENCE
 from .results import Report
 from .tables import (
     BEST,
+    COMPARED,
     COMPARISON,
-    HOLM,
+    ESTIMATE,
     INTERVALS,
     JUDGED,
     JUDGING,
@@ -75,7 +76,7 @@ def to_html(report: Report, pictures: dict[str, bytes]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<style>{STYLE}</style></head><body><h1>{escaped(report.name)}</h1>"
         f"<p class=verdict>{escaped(verdict(report))}</p>{_judges(report)}"
-        f"<h2>Estimates</h2>{_table(('estimate', 'value', '95% interval', 'n'), estimate_rows(report), texts=1)}"
+        f"<h2>Estimates</h2>{_table(ESTIMATE, estimate_rows(report), texts=1)}"
         f"<p class=dim>{INTERVALS}</p>{_compared(report)}"
         f"{figures}{_answers(report)}<h2>Settings</h2><pre>{escaped(settings)}</pre></body></html>\n"
     )
@@ -107,7 +108,7 @@ def _judges(report: Report) -> str:
 
 def _compared(report: Report) -> str:
     rows, front = comparison_rows(report), front_note(report)
-    found = f"<h2>Runs compared</h2>{_table(COMPARISON, rows, texts=2)}<p class=dim>{HOLM}</p>" if rows else ""
+    found = f"<h2>Runs compared</h2>{_table(COMPARISON, rows, texts=2)}<p class=dim>{COMPARED}</p>" if rows else ""
     return found + (f"<p>{escaped(front)}</p>" if front else "")
 
 

@@ -9,8 +9,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from eval.pairs.calibration import margin_confidence, reliability
-from eval.statistics.intervals import wilson_estimate
+from align.intervals import wilson
+from eval.pairs.calibration import margin_confidence, mass_bins, reliability
+from eval.statistics.intervals import Estimate
 
 from .results import Report
 
@@ -20,6 +21,8 @@ POLICY, REF, THIRD = "#1f6feb", "#8a8f98", "#d9730d"
 COLOURS = (POLICY, THIRD, "#2da44e", "#8250df", "#bf3989")
 LONGEST_NAME = 24
 SMOOTHING = 5
+TREND = 10
+"""Bins of fewer pairs are not joined by a line."""
 
 
 def pictures(report: Report, curves: dict[str, list[dict[str, Any]]]) -> dict[str, bytes]:
@@ -51,6 +54,12 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def error_bars(estimates: Sequence[Estimate]) -> np.ndarray:
+    """How far the ends lie from the values, of shape (2, estimates); nothing where there is no end."""
+    ends = np.array([[e.value - e.low, e.high - e.value] for e in estimates]).T
+    return np.where(np.isfinite(ends), np.maximum(ends, 0.0), 0.0)
 
 
 def _gold(figure: Figure, report: Report) -> bool:
@@ -105,8 +114,7 @@ def _sides(figure: Figure, report: Report) -> bool:
             prefix = name if index == 0 else f"{who}/{name}"
             estimate = report.estimates[f"{prefix}/log_ratio/{side}"]
             axes.bar(index + offset, estimate.value, 0.36, color=colour, label=side if index == 0 else None)
-            error = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
-            axes.errorbar(index + offset, estimate.value, yerr=error, color="black", capsize=4)
+            axes.errorbar(index + offset, estimate.value, yerr=error_bars([estimate]), color="black", capsize=4)
     axes.axhline(0, color="black", linewidth=1)
     axes.set_xticks(range(len(names)), [textwrap.fill(short(who), max(60 // len(names), 8)) for who in names])
     axes.set(
@@ -124,12 +132,11 @@ def _reliability(figure: Figure, report: Report) -> bool:
     for axes, (name, margins) in zip(panels, sets.items(), strict=True):
         axes.plot([0.5, 1], [0.5, 1], color="black", linewidth=1)
         for index, (who, values) in enumerate(margins.items()):
-            parts = reliability(margin_confidence(values), scheme="mass")
-            shares = [wilson_estimate(part.accuracy * part.n, part.n) for part in parts]
-            errors = [[e.value - e.low for e in shares], [e.high - e.value for e in shares]]
+            parts = reliability(margin_confidence(values), bins=mass_bins(len(values), fewest=TREND), scheme="mass")
+            shares = [Estimate(p.accuracy, *wilson(p.accuracy * p.n, p.n), p.n) for p in parts]
             axes.errorbar(
-                [part.confidence for part in parts], [e.value for e in shares], yerr=errors, marker="o", capsize=3,
-                markersize=4, linewidth=1, color=COLOURS[index % len(COLOURS)], label=short(who),
+                [part.confidence for part in parts], [e.value for e in shares], yerr=error_bars(shares), marker="o", capsize=3,
+                markersize=4, linewidth=1 if parts[0].n >= TREND else 0, elinewidth=1, color=COLOURS[index % len(COLOURS)], label=short(who),
             )  # fmt: skip
         axes.set(
             title=short(name), xlabel="confidence σ(|margin|)", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(0, 1.02)

@@ -1,12 +1,15 @@
 """Draws what judges said: win rates beside the longer answer's, ratings, and the best of k."""
 
+import math
+
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eval.statistics.intervals import Estimate
 from eval.verdicts import Judged
 
-from .plots import COLOURS, REF, png, short
+from .plots import COLOURS, REF, error_bars, png, short
 from .results import Report
 
 ROW_INCHES = 0.32
@@ -32,8 +35,12 @@ def _figure(rows: int) -> tuple[Figure, Axes]:
 
 
 def _point(axes: Axes, row: float, estimate: Estimate, colour: str, label: str | None) -> None:
-    error = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
-    axes.errorbar(estimate.value, row, xerr=error, fmt="o", color=colour, capsize=3, label=label)
+    axes.errorbar(estimate.value, row, xerr=error_bars([estimate]), fmt="o", color=colour, capsize=3, label=label)
+    for end, arrow in ((estimate.low, "←"), (estimate.high, "→")):
+        if math.isinf(end):
+            axes.annotate(
+                arrow, (estimate.value, row), va="center", ha="right" if arrow == "←" else "left", color=colour
+            )
 
 
 def _win_rates(rates: list[tuple[str, str, Judged]]) -> Figure:
@@ -79,7 +86,9 @@ def _best_of_k(report: Report) -> Figure:
         ks, values = list(curve), list(curve.values())
         colour, style = COLOURS[index % len(COLOURS)], "-" if index < len(COLOURS) else "--"
         axes.plot(ks, [e.value for e in values], style, marker="o", markersize=4, color=colour, label=short(name))
-        axes.fill_between(ks, [e.low for e in values], [e.high for e in values], color=colour, alpha=0.12)
+        below, above = error_bars(values)
+        middle = np.array([e.value for e in values])
+        axes.fill_between(ks, middle - below, middle + above, color=colour, alpha=0.12)
     axes.set_xscale("log", base=2)
     ticks = sorted({k for curve in report.best_of_k.values() for k in curve})
     axes.set_xticks(ticks, [str(k) for k in ticks])

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from eval.fronts.front import Front
+from eval.pairs.calibration import BesideCalibrated
 from eval.pairs.ranking import PairScores
-from eval.statistics.comparisons import Comparison
+from eval.statistics.comparisons import Compared, Comparison
 from eval.statistics.intervals import Estimate
 from eval.verdicts import Judged
 
@@ -24,8 +25,12 @@ class Report:
     """By evaluation set, how many of its pairs were not scored, and why."""
     margins: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     """Likewise to implicit-reward margins in nats, of shape (pairs,); only of methods that have an implicit reward."""
+    compared: dict[str, Compared] = field(default_factory=dict)
+    """By measure, every pair of those that were compared, until `settle` says what is sure of them."""
+    calibration: dict[str, dict[str, BesideCalibrated]] = field(default_factory=dict)
+    """By evaluation set and policy: the plain calibration error beside that of a calibrated model."""
     comparisons: dict[str, list[Comparison]] = field(default_factory=dict)
-    """By measure, every pair of the runs that were compared."""
+    """By measure, every pair of those that were compared: one family, whose claims hold at once."""
     judged: dict[str, Judged] = field(default_factory=dict)
     """By the name of a judge."""
     best_of_k: dict[str, dict[int, Estimate]] = field(default_factory=dict)

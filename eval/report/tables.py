@@ -1,34 +1,42 @@
 """Puts a report into words and rows: the verdict, and the tables that Markdown, terminal and HTML share."""
 
+import math
 import re
 from collections.abc import Iterator
 
 from align.findings import printable
 from eval.statistics.intervals import Estimate
+from eval.statistics.power import detectable
 from eval.statistics.ratings import elo
 
 from .results import Report
 
 INTERVALS = (
-    "Intervals: of shares Wilson's where every prompt has one verdict or all verdicts agree; of other shares, means and "
-    "differences the BCa bootstrap over prompts; of calibration the percentile bootstrap over pairs, of fronts over prompts; "
-    "of ratings from the sandwich covariance; of distinct n-grams by leaving out groups of answers; of self-BLEU BCa over "
-    "groups of 8 answers (diversity is that of the first 1000 prompts' first answers at most). Units: log-probabilities, "
-    "entropy and divergences in nats per answer."
+    "95% intervals, over prompts. Shares: Wilson's score interval; with ties, and for differences of shares, Tango's; both "
+    "over the design effect of prompts with several items. Other means: the hull of Student's t and of Hall's, which sees "
+    "skewness. Divergences: means of terms of both sides' answers that are never negative. Calibration error: without what "
+    "chance adds to it. Temperature and ratings: profile likelihood. Fronts: corrected for the luck of the front. Distinct "
+    "n-grams: leaving out groups of answers; self-BLEU: over groups of 8 answers (diversity is that of the first 1000 "
+    "prompts' first answers at most). To be seen: the least true difference that these prompts show in 8 of 10 cases. "
+    "Units: log-probabilities, entropy and divergences in nats per answer."
 )
-HOLM = (
-    "Paired by prompt. The intervals of one measure hold together (Bonferroni); p-values are of sign flips, corrected by "
-    "Holm for the pairs of runs of that measure. Of win rates, the difference is the share won less the share lost."
+COMPARED = (
+    "Paired by prompt. All differences here are one family: intervals hold at once, and a p-value is at most 0.05 where the "
+    "interval leaves out 0 (least p-values under random signs of the prompts). Of win rates, the difference is the share won "
+    "less the share lost."
 )
 JUDGING = (
     "Both orders are judged and averaged; ties count one half. Length-controlled: at equal length in characters, by a "
     "logistic model of the verdicts. The longer answer wins: what a judge who looks at length alone would give."
 )
-COMPARISON = ("measure", "first - second", "difference", "joint 95% interval", "p (Holm)", "n")
+ESTIMATE = ("estimate", "value", "95% interval", "to be seen", "n")
+COMPARISON = ("measure", "first - second", "difference", "joint 95% interval", "p, corrected", "to be seen", "n")
 JUDGED = ("judge", "policy", "win rate", "length-controlled", "longer answer wins", "won / tied / lost", "failed")
 RATED = ("judge", "who", "strength, nats", "95% interval", "Elo")
 BEST = ("chosen by: answers of", "k", "reward", "95% interval", "n")
 SHOWN_FAILURES = 5
+FEW = 20
+"""Below so many items an interval is marked as one of few."""
 
 
 def verdict(report: Report) -> str:
@@ -74,23 +82,47 @@ def _signed(e: Estimate) -> str:
 
 def interval(e: Estimate) -> str:
     """A value with its interval."""
-    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
+    return f"{e.value:.3f} {ends(e)}"
+
+
+def ends(e: Estimate, form: str = ".3f") -> str:
+    """Both ends, or that there is no interval: of values without bounds that are all alike, and of fewer than five items."""
+    if math.isinf(e.low) and math.isinf(e.high):
+        return "no interval"
+    return f"[{e.low:{form}}, {e.high:{form}}]"
+
+
+def count(n: int) -> str:
+    """How many independent items, and whether they are few."""
+    return f"{n} (few)" if n < FEW else str(n)
 
 
 def estimate_rows(report: Report) -> list[tuple[str, ...]]:
-    """Name, value, interval and count of every estimate."""
-    rows = [(k, f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n)) for k, e in report.estimates.items()]
-    return rows + [(f"{name}: {told}", "", "", "") for name, told in report.left_out.items()]
+    """The cells under `ESTIMATE`; what else is to be said of a set of pairs stands below, with nothing beside it."""
+    rows = []
+    for name, e in report.estimates.items():
+        seen = f"{detectable(e):.3f}" if name.endswith("/difference") and math.isfinite(detectable(e)) else ""
+        rows.append((name, f"{e.value:.3f}", ends(e), seen, count(e.n)))
+    notes = [f"{name}: {told}" for name, told in report.left_out.items()]
+    notes += [
+        f"{name if len(by) == 1 else f'{who}/{name}'}: {beside}"
+        for name, by in report.calibration.items()
+        for who, beside in by.items()
+    ]
+    return rows + [(note, "", "", "", "") for note in notes]
 
 
 def comparison_rows(report: Report) -> list[tuple[str, ...]]:
     """The cells under `COMPARISON`."""
     return [
-        (measure, f"{row.first} - {row.second}", f"{e.value:+.3f}", f"[{e.low:+.3f}, {e.high:+.3f}]", p, str(e.n))
+        (
+            measure, f"{row.first} - {row.second}", f"{e.value:+.3f}", ends(e, "+.3f"), f"{row.p_value:.4f}",
+            f"{row.detectable:.3f}" if math.isfinite(row.detectable) else "", count(e.n),
+        )
         for measure, rows in report.comparisons.items()
         for row in rows
-        for e, p in [(row.difference, f"{row.p_holm:.4f}")]
-    ]
+        for e in [row.difference]
+    ]  # fmt: skip
 
 
 def judge_rows(report: Report) -> list[tuple[str, ...]]:
@@ -116,7 +148,7 @@ def judge_rows(report: Report) -> list[tuple[str, ...]]:
 def rating_rows(report: Report) -> list[tuple[str, ...]]:
     """The cells under `RATED`, the strongest first."""
     return [
-        (name, who, f"{e.value:+.3f}", f"[{e.low:+.3f}, {e.high:+.3f}]", f"{elo(e).value:.0f}")
+        (name, who, f"{e.value:+.3f}", ends(e, "+.3f"), f"{elo(e).value:.0f}")
         for name, judged in report.judged.items()
         for who, e in sorted(judged.ratings.items(), key=lambda item: -item[1].value)
     ]
@@ -125,7 +157,7 @@ def rating_rows(report: Report) -> list[tuple[str, ...]]:
 def best_rows(report: Report) -> list[tuple[str, ...]]:
     """The cells under `BEST`."""
     return [
-        (name, str(k), f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]", str(e.n))
+        (name, str(k), f"{e.value:.3f}", ends(e), count(e.n))
         for name, curve in report.best_of_k.items()
         for k, e in curve.items()
     ]
@@ -140,11 +172,16 @@ def judge_notes(report: Report) -> Iterator[str]:
                 f"{name}: the answer shown first wins {interval(bias.first_preference)}; the order decides "
                 f"{interval(bias.flips)} of the pairs."
             )
+        if judged.one_scale_p is not None and judged.one_scale_p <= 0.05:
+            yield f"{name}: one scale does not explain these win rates (p = {judged.one_scale_p:.3f})."
+        for circle in judged.circles:
+            beaten = " > ".join([*circle, circle[0]])
+            yield f"{name}: preferences are cyclic: {beaten}, each beyond doubt."
         if judged.exploitability:
             mixture = ", ".join(f"{who} {share:.2f}" for who, share in judged.mixture.items() if share > 0)
             yield (
-                f"{name}: preferences are cyclic: everybody is beaten by somebody, the hardest to beat by "
-                f"{judged.exploitability:.3f} over one half; nobody beats the mixture {mixture}."
+                f"{name}: everybody is beaten by somebody, the hardest to beat by {judged.exploitability:.3f} over one half; "
+                f"nobody beats the mixture {mixture}."
             )
         yield from (f"{name}: {note}." for note in judged.notes)
         if judged.failures:
@@ -179,9 +216,7 @@ def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]], *, texts:
 
 def table(report: Report) -> str:
     """The estimates as an aligned Markdown table."""
-    head = ("estimate", "value", "95% interval", "n")
-    dashes = ("---", "--:", "---", "--:")
-    return _aligned([head, dashes, *((plain(name), *numbers) for name, *numbers in estimate_rows(report))])
+    return markdown_table(ESTIMATE, estimate_rows(report), texts=1)
 
 
 def comparison_table(report: Report) -> str:

@@ -14,7 +14,7 @@ from align.files import write_text
 
 from .html import to_html
 from .results import Report
-from .tables import HOLM, INTERVALS, JUDGING, comparison_table, front_note, judge_tables, plain, table, verdict
+from .tables import COMPARED, INTERVALS, JUDGING, comparison_table, front_note, judge_tables, plain, table, verdict
 
 __all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "verdict", "write_items", "write_report"]
 
@@ -26,6 +26,7 @@ def to_json(report: Report) -> str:
         "judges": report.judged,
         "best_of_k": report.best_of_k,
         "left_out": report.left_out,
+        "calibration": report.calibration,
         "details": report.details,
     }
     return json.dumps(
@@ -60,7 +61,7 @@ def to_markdown(report: Report) -> str:
     settings = yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
     judges = f"## Judges\n\n{judge_tables(report)}\n\n{JUDGING}\n\n" if judge_tables(report) else ""
-    compared = f"## Runs compared\n\n{comparison_table(report)}\n\n{HOLM}\n\n" if report.comparisons else ""
+    compared = f"## Runs compared\n\n{comparison_table(report)}\n\n{COMPARED}\n\n" if report.comparisons else ""
     front = f"{plain(front_note(report))}\n\n" if report.front else ""
     return (
         f"# {plain(report.name)}\n\n{verdict(report)}\n\n{table(report)}\n\n{INTERVALS}\n\n{judges}{compared}{front}"

@@ -1,119 +1,72 @@
-"""Compares several runs on the same items, with p-values corrected for how many were looked at."""
+"""Compares policies pair by pair on the same items: all differences of a report are one family, whose claims hold at once.
+
+P-values and intervals come from one law, that of the least p-value of all differences when nothing differs, so that they
+cannot disagree: a corrected p-value is at most 0.05 where the joint interval leaves out 0, and nowhere else.
+"""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
+from scipy import stats
 
-from align.errors import RunError
+from .intervals import Estimate, check_items, cluster_sums, mean_estimate
+from .power import detectable
+from .shares import share_difference
 
-from .intervals import DRAWS_AT_ONCE, RESAMPLES, Estimate, check_items, cluster_sums, paired_difference, rng_of_report
+DRAWS, DRAWS_AT_ONCE = 4_999, 2**22
+SURE = -35.0
+"""Logarithm of the least p-value of one difference that is told apart from 0."""
 
 
 class Comparison(NamedTuple):
-    """Two runs on the same items. `p_holm` is corrected for all pairs of runs that were compared together."""
+    """Two sides on the same items; interval and p-value are corrected for everything that a report compares."""
 
     first: str
     second: str
     difference: Estimate
-    """Mean of first - second. The intervals of all pairs hold at once: each is wider, after Bonferroni."""
+    """Mean of first - second. The intervals of all comparisons hold at once."""
     p_value: float
-    p_holm: float
+    detectable: float
+    """The least difference that would have been found in 80% of cases."""
 
 
-def compare_runs(
-    scores: Mapping[str, Float[np.ndarray, " items"]],
-    *,
-    rng: np.random.Generator,
-    clusters: Shaped[np.ndarray, " items"] | None = None,
-    level: float = 0.95,
-) -> list[Comparison]:
-    """The mean difference of every pair of runs, corrected for the number of pairs.
+class Compared(NamedTuple):
+    """Every pair of sides on one measure, before anything is said of them."""
 
-    Holm's steps reject at least what the intervals reject, so a pair may be significant while its interval holds zero.
+    pairs: list[tuple[str, str]]
+    differences: Float[np.ndarray, "items pairs"]
+    """Of first - second."""
+    labels: Shaped[np.ndarray, " items"]
+    """The prompt of each item."""
+    shares: bool
+    """Whether they are differences of verdicts."""
+    span: float = math.inf
+    """How far apart two values can be."""
 
-    Args:
-        scores: By run, one value per item, items in the same order.
-        rng: Source of randomness.
-        clusters: Label of each item's cluster, usually its prompt. Shape (items,).
-        level: Joint coverage of all intervals, in (0, 1).
-
-    Raises:
-        ValueError: If there are fewer than two runs or their numbers of items differ, or as `bca_estimate` does.
-    """
-    if len(scores) < 2 or len({len(values) for values in scores.values()}) > 1:
-        found = {name: len(values) for name, values in scores.items()}
-        raise ValueError(f"scores: two runs or more with as many items each, got {found}")
-    pairs = list(combinations(scores, 2))
-    differences = np.stack([scores[first] - scores[second] for first, second in pairs], axis=1)
-    p_values = sign_flip_p_values(differences, rng=rng, clusters=clusters)
-    each = 1 - (1 - level) / len(pairs)
-    return [
-        Comparison(
-            first,
-            second,
-            paired_difference(scores[first], scores[second], rng=rng, clusters=clusters, level=each),
-            float(p_value),
-            float(p_holm),
+    def estimate(self, pair: int, level: float) -> Estimate:
+        """Of one pair by itself."""
+        return difference_estimate(
+            self.differences[:, pair], self.labels, shares=self.shares, span=self.span, level=level
         )
-        for (first, second), p_value, p_holm in zip(pairs, p_values, holm(p_values), strict=True)
-    ]
 
 
-def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """P-values that may be compared with a level as if each test were the only one. Order as given.
-
-    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
-
-    Raises:
-        ValueError: If a p-value is outside [0, 1].
-    """
-    if not ((p_values >= 0) & (p_values <= 1)).all():
-        raise ValueError(f"p_values must be in [0, 1], got {p_values.tolist()}")
-    order = np.argsort(p_values, kind="stable")
-    steps = p_values[order] * np.arange(len(p_values), 0, -1)
-    adjusted = np.empty_like(p_values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted
-
-
-def sign_flip_p_values(
-    differences: Float[np.ndarray, "items comparisons"],
-    *,
-    rng: np.random.Generator,
+def difference_estimate(
+    differences: Float[np.ndarray, " items"],
     clusters: Shaped[np.ndarray, " items"] | None = None,
-    resamples: int = RESAMPLES,
-) -> Float[np.ndarray, " comparisons"]:
-    """Two-sided p-values of paired differences: how often a random choice of signs gives a mean as far from zero.
-
-    All items of a cluster change sign together, and all comparisons share the signs. Exact if exchanging the two runs
-    of a cluster changes nothing in law; the observed signs count as one of the choices, so that no p-value is zero.
-
-    Source: Fisher 1935, "The design of experiments", section 21; Phipson and Smyth 2010 (arXiv:1603.05766) for the one.
-
-    Args:
-        differences: Shape (items, comparisons).
-        rng: Source of randomness.
-        clusters: Label of each item's cluster. Shape (items,).
-        resamples: Random choices of signs.
-
-    Raises:
-        ValueError: If there are fewer than two clusters, or a difference is not finite.
-    """
-    sums = np.stack([cluster_sums(column, clusters)[0] for column in differences.T], axis=1)
-    check_items(differences.ravel(), len(sums), 0.95)
-    observed = np.abs(sums.sum(axis=0))
-    rounding = 1e-12 * np.abs(sums).sum(axis=0)
-    as_far = np.zeros(sums.shape[1])
-    rows = max(1, DRAWS_AT_ONCE // len(sums))
-    for start in range(0, resamples, rows):
-        flips = rng.integers(2, size=(min(rows, resamples - start), len(sums)), dtype=np.int8)
-        means = np.abs((2.0 * flips - 1.0) @ sums)
-        as_far += (means >= observed - rounding).sum(axis=0)
-    return (1 + as_far) / (1 + resamples)
+    *,
+    shares: bool,
+    span: float = math.inf,
+    level: float = 0.95,
+) -> Estimate:
+    """Mean of paired differences: of verdicts, or of other values that are at most `span` apart."""
+    if shares:
+        return share_difference(differences, clusters, level=level)
+    return mean_estimate(differences, clusters, level=level, bounds=(-span, span))
 
 
 def prompt_labels(prompts: Sequence[Any]) -> Shaped[np.ndarray, " items"]:
@@ -121,20 +74,111 @@ def prompt_labels(prompts: Sequence[Any]) -> Shaped[np.ndarray, " items"]:
     return np.array([json.dumps(prompt) for prompt in prompts])
 
 
-def comparisons(
-    name: str, scores: Mapping[str, Float[np.ndarray, " items"]], prompts: Sequence[Any]
-) -> list[Comparison]:
-    """Every pair of runs on one measure, corrected for how many pairs there are; items of one prompt belong together.
+def compared(
+    scores: Mapping[str, Float[np.ndarray, " items"]],
+    labels: Shaped[np.ndarray, " items"],
+    *,
+    shares: bool = False,
+    span: float = math.inf,
+) -> Compared:
+    """Every pair of sides.
 
     Args:
-        name: What was measured, for the message.
-        scores: By run, one value per item.
-        prompts: The prompt of each item.
+        scores: By side, one value per item, items in the same order.
+        labels: The prompt of each item.
+        shares: Whether the values are verdicts.
+        span: How far apart two of them can be.
 
     Raises:
-        RunError: If all items have one prompt.
+        ValueError: If there are fewer than two sides or two prompts, or the numbers of items differ.
     """
-    labels = prompt_labels(prompts)
-    if len(set(labels.tolist())) < 2:
-        raise RunError(f"{name}: comparing runs needs at least 2 different prompts, got {len(set(labels.tolist()))}")
-    return compare_runs(scores, rng=rng_of_report(), clusters=labels)
+    if len(scores) < 2 or {len(values) for values in scores.values()} != {len(labels)}:
+        found = {name: len(values) for name, values in scores.items()}
+        raise ValueError(f"scores: two sides or more with {len(labels)} items each, got {found}")
+    pairs = list(combinations(scores, 2))
+    differences = np.stack([scores[first] - scores[second] for first, second in pairs], axis=1)
+    check_items(differences.ravel(), len(np.unique(labels)), 0.95)
+    return Compared(pairs, differences, labels, shares, span)
+
+
+def corrected(
+    family: Mapping[str, Compared], *, rng: np.random.Generator, level: float = 0.95, draws: int = DRAWS
+) -> dict[str, list[Comparison]]:
+    """Everything that is compared, by measure, as one family.
+
+    The law is that of random signs of the prompts, which measures of the same prompts share: each difference is centred
+    and studentised anew in each draw, and the least of the p-values of Student's t is kept. Its quantile is the
+    level of each difference, whose interval is that of its own kind. The p-value of a difference by itself is the least
+    at which that interval leaves out 0; corrected, it is the share of draws with as small a one.
+
+    Source: Westfall and Young 1993, "Resampling-based multiple testing", section 2.3.
+
+    Args:
+        family: By measure.
+        rng: Source of randomness of the signs.
+        level: Joint coverage of all intervals, in (0, 1).
+        draws: Random choices of signs.
+    """
+    family = {name: _numbered(one) for name, one in family.items()}
+    law = np.sort(_least_p_values(list(family.values()), rng, draws))
+    each = float(law[max(math.floor((1 - level) * (draws + 1)) - 1, 0)])
+    found: dict[str, list[Comparison]] = {}
+    for name, one in family.items():
+        found[name] = []
+        for column, (first, second) in enumerate(one.pairs):
+            alone = _p_value(one, column)
+            difference = one.estimate(column, 1 - each)
+            p_value = 1.0 if alone >= 1 else (1 + int(np.searchsorted(law, alone, side="right"))) / (1 + draws)
+            found[name].append(Comparison(first, second, difference, p_value, detectable(difference, level=1 - each)))
+    return found
+
+
+def _numbered(one: Compared) -> Compared:
+    """With numbers for labels, which compare faster than texts."""
+    return one._replace(labels=np.unique(one.labels, return_inverse=True)[1])
+
+
+def _least_p_values(family: Sequence[Compared], rng: np.random.Generator, draws: int) -> Float[np.ndarray, " draws"]:
+    """Of all differences that vary, in each draw of signs."""
+    parts = []
+    for one in family:
+        sums = np.stack([cluster_sums(column, one.labels)[0] for column in one.differences.T], axis=1)
+        sizes = cluster_sums(one.differences[:, 0], one.labels)[1]
+        off = sums - sizes[:, None] * (sums.sum(axis=0) / sizes.sum())
+        varies = (off**2).sum(axis=0) > 1e-24 * (1 + np.abs(sums).max()) ** 2 * len(off)
+        if varies.any():
+            parts.append(off[:, varies])
+    if not parts:
+        return np.ones(draws)
+    seed = int(rng.integers(2**63))
+    return np.minimum.reduce([_p_values_of_draws(off, np.random.default_rng(seed), draws) for off in parts])
+
+
+def _p_values_of_draws(
+    off: Float[np.ndarray, "prompts pairs"], rng: np.random.Generator, draws: int
+) -> Float[np.ndarray, " draws"]:
+    n, total = len(off), (off**2).sum(axis=0)
+    rows = max(1, DRAWS_AT_ONCE // n)
+    largest = []
+    for start in range(0, draws, rows):
+        signs = 2.0 * rng.integers(2, size=(min(rows, draws - start), n), dtype=np.int8) - 1.0
+        means = signs @ off / n
+        spread = np.sqrt(np.maximum(total - n * means**2, 1e-300) / (n - 1))
+        largest.append((np.abs(means) * math.sqrt(n) / spread).max(axis=1))
+    return 2 * stats.t.sf(np.concatenate(largest), n - 1)
+
+
+def _p_value(one: Compared, column: int) -> float:
+    """The least level of doubt at which a difference's own interval leaves out 0, by bisection; 1 if none does."""
+
+    def leaves_out_zero(alpha: float) -> bool:
+        found = one.estimate(column, 1 - alpha)
+        return not found.low <= 0 <= found.high
+
+    if not leaves_out_zero(1 - 1e-9):
+        return 1.0
+    low, high = SURE, 0.0
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (low, middle) if leaves_out_zero(math.exp(middle)) else (middle, high)
+    return math.exp(high)

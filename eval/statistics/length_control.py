@@ -1,17 +1,18 @@
 """Estimates the win rate of a model if its answers were as long as its opponent's, by a logistic model."""
 
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from .intervals import Estimate, check_items, cluster_sums
+from .intervals import Estimate, check_items, cluster_sums, t_quantile
+from .shares import design_effect
 
 Values = Float[np.ndarray, " prompts"]
 RIDGE = 1e-3
 STEPS = 100
 EXTREME_LOGIT = 6.0
+MOST_LEVERAGE = 0.9
 
 
 class LengthControl(NamedTuple):
@@ -39,7 +40,7 @@ def length_controlled_win_rate(
 
     θ is the model, d its answer's length less its opponent's, γ the difficulty of the instruction. Verdicts may be
     probabilities. The interval is of the fit and of the prompts, on the log-odds scale, robust to clusters and to a
-    wrong model.
+    wrong model; residuals count the more, the more their own game decides their fit (MacKinnon and White 1985, HC2).
 
     Source: Dubois et al. 2024, "Length-controlled AlpacaEval" (arXiv:2404.04475), section 3.
 
@@ -65,6 +66,10 @@ def length_controlled_win_rate(
     if wins.min() < 0 or wins.max() > 1 or np.ptp(wins) == 0:
         raise ValueError(f"wins must be probabilities that are not all the same, got {wins.min()} to {wins.max()}")
     features = np.stack([np.ones_like(wins), _length_feature(lengths - ref_lengths), gamma], axis=1)
+    sizes = cluster_sums(wins, clusters)[1]
+    freedom = len(sizes) - (2 if difficulty is None else 3)
+    if freedom < 1:
+        raise ValueError(f"a fit of length and difficulty needs more than {len(sizes)} prompts")
     weights = _fit(features, wins)
     fitted = _sigmoid(features @ weights)
     if np.abs(wins - fitted).max() < 0.01 < wins.std():
@@ -74,13 +79,19 @@ def length_controlled_win_rate(
     value = float(each.mean())
     slope = equal.T @ (each * (1 - each)) / len(wins)
     pull = np.linalg.solve(_curvature(features, fitted), slope)
-    influence = (each - value) / len(wins) + (wins - fitted) * (features @ pull)
-    sums = cluster_sums(influence, clusters)[0]
-    error = np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / (value * (1 - value))
-    half = NormalDist().inv_cdf((1 + level) / 2) * error
+    doubt, lever = fitted * (1 - fitted), features @ pull
+    inverse = np.linalg.inv(_curvature(features, fitted))
+    leverage = np.minimum(np.einsum("ij,jk,ik->i", features, inverse, features) * doubt, MOST_LEVERAGE)
+    influence = (each - value) / len(wins) + (wins - fitted) / np.sqrt(1 - leverage) * lever
+    alone = np.abs(lever) * np.sqrt(doubt)
+    independent = float((alone**2).sum())
+    worst = float((cluster_sums(alone, clusters)[0] ** 2).sum()) / independent
+    effect = design_effect(cluster_sums(influence, clusters)[0], worst, independent)
+    error = np.sqrt(effect * independent) / (value * (1 - value))
+    half = t_quantile(level, freedom + 1) * error
     odds = np.log(value) - np.log1p(-value)
     low, high = (float(_sigmoid(np.array([odds + sign * half]))[0]) for sign in (-1, 1))
-    return LengthControl(Estimate(value, low, high, len(sums)), *(float(w) for w in weights))
+    return LengthControl(Estimate(value, low, high, len(sizes)), *(float(w) for w in weights))
 
 
 def instruction_difficulty(wins: Float[np.ndarray, "models prompts"]) -> Values:

@@ -1,16 +1,18 @@
 """Rates many models on one scale (Bradley-Terry), and finds what no scale shows: cyclic preferences."""
 
 import math
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from .intervals import Estimate, check_items
+from .intervals import Estimate, check_items, t_quantile
+from .shares import design_effect, root
 
 PreferenceMatrix = Float[np.ndarray, "models models"]
 STEPS = 200
+FARTHEST = 16.0  # nats: beyond, the games do not bound a strength
+HARDLY_A_GAME = 1e-6  # drawn games a pair, which keep a likelihood without a maximum from running away
 ELO_PER_NAT = 400 / math.log(10)
 
 
@@ -35,15 +37,15 @@ def games_of(preferences: Float[np.ndarray, "prompts models models"]) -> Games:
 def bradley_terry(games: Games, models: int, *, prior: float = 0.0, level: float = 0.95) -> list[Estimate]:
     """Strengths r in nats with P(i beats j) = σ(r_i - r_j), mean 0, by maximum likelihood.
 
-    Intervals are from the sandwich covariance with prompts as clusters: they hold too if the games of a prompt depend
-    on each other, if verdicts are probabilities, and if preferences are not transitive (r is then the best
-    transitive summary; see `exploitability`). An estimate's `n` counts the prompts on which the model played.
+    Intervals are of the profile likelihood of the games alone, over their design effect: they hold too if the games of a
+    prompt depend on each other, if verdicts are probabilities, and if preferences are not transitive (r is then the best
+    transitive summary; see `cycles`). An end is infinite where the games do not bound it, and the value then is the
+    prior's. An estimate's `n` counts the prompts on which the model played.
 
     Regularisation: none by default. `prior` adds that many drawn games to each pair of models that has played, which
-    keeps strengths finite where a model never loses, and pulls all of them together.
+    keeps strengths finite where a model never loses, and pulls all of them together. It has no part in the intervals.
 
-    Source: Bradley and Terry 1952; existence, Ford 1957, "Solution of a ranking problem from binary comparisons";
-    sandwich, Liang and Zeger 1986.
+    Source: Bradley and Terry 1952; existence, Ford 1957, "Solution of a ranking problem from binary comparisons".
 
     Args:
         games: Results.
@@ -55,22 +57,72 @@ def bradley_terry(games: Games, models: int, *, prior: float = 0.0, level: float
         ValueError: If two groups of models never played each other, if without `prior` some models never lost to the
             others, a game is of a model against itself or not in [0, 1], or there are fewer than two prompts.
     """
-    _check_games(games, models, prior, level)
+    check_items(games.wins, len(np.unique(games.clusters)), level)
+    strengths = strengths_of(games, models, prior=prior)
+    played, won = _tables(games, models)
+    drawn = prior * (played > 0)
+    inverse = np.linalg.pinv(_curvature(played + drawn, strengths), hermitian=True)
+    labels, cluster = np.unique(games.clusters, return_inverse=True)
+    bounded = bool(_reachable(won > 0).all())
+    found = []
+    for model in range(models):
+        contrast = np.eye(models)[model] - 1 / models
+        effect = _design_effect(games, cluster, strengths, inverse @ contrast, bounded=bounded)
+        reach = effect * t_quantile(level, len(labels)) ** 2 / 2
+        ends = _profile_ends(played, won, contrast, float(strengths[model]), reach)
+        n = len(np.unique(cluster[(games.first == model) | (games.second == model)]))
+        found.append(Estimate(float(strengths[model]), *ends, n))
+    return found
+
+
+def strengths_of(games: Games, models: int, *, prior: float = 0.0) -> Float[np.ndarray, " models"]:
+    """The values of `bradley_terry` without their intervals; arguments and errors are the same."""
+    _check_games(games, models, prior)
     played, won = _tables(games, models)
     _check_connected(played, won, prior)
     drawn = prior * (played > 0)
-    strengths = _newton(played + drawn, won + drawn / 2)
-    fitted = _sigmoid(strengths[games.first] - strengths[games.second])
-    labels, cluster = np.unique(games.clusters, return_inverse=True)
-    residual = games.wins - fitted
-    size = len(labels) * models
-    scores = np.bincount(cluster * models + games.first, weights=residual, minlength=size)
-    scores -= np.bincount(cluster * models + games.second, weights=residual, minlength=size)
-    pull = scores.reshape(len(labels), models) @ np.linalg.pinv(_curvature(played + drawn, strengths), hermitian=True)
-    errors = np.sqrt((pull**2).sum(axis=0) * len(labels) / (len(labels) - 1))
-    half = NormalDist().inv_cdf((1 + level) / 2) * errors
-    counts = [len(np.unique(cluster[(games.first == m) | (games.second == m)])) for m in range(models)]
-    return [Estimate(float(r), float(r - h), float(r + h), n) for r, h, n in zip(strengths, half, counts, strict=True)]
+    return _newton(played + drawn, won + drawn / 2)
+
+
+def _design_effect(
+    games: Games, cluster: np.ndarray, strengths: np.ndarray, pull: np.ndarray, *, bounded: bool
+) -> float:
+    """Of the prompts on a contrast of strengths; the worst where somebody never lost, since then no game tells."""
+    expected = _sigmoid(strengths[games.first] - strengths[games.second])
+    lever = pull[games.first] - pull[games.second]
+    alone = np.abs(lever) * np.sqrt(expected * (1 - expected))
+    independent = float((alone**2).sum())
+    worst = float((np.bincount(cluster, weights=alone) ** 2).sum()) / independent
+    influence = np.bincount(cluster, weights=(games.wins - expected) * lever)
+    return design_effect(influence, worst, independent) if bounded else worst
+
+
+def _profile_ends(
+    played: PreferenceMatrix, won: PreferenceMatrix, contrast: np.ndarray, value: float, reach: float
+) -> tuple[float, float]:
+    """Where the log-likelihood of the games, at its best for each value of a contrast, has fallen by `reach`."""
+    trace = HARDLY_A_GAME * (played > 0)
+    most = _newton(played + trace, won + trace / 2)
+
+    def lost(strengths: np.ndarray) -> float:
+        return float((won * np.logaddexp(0.0, strengths[None, :] - strengths[:, None])).sum())
+
+    least = lost(most)
+
+    def excess(at: float) -> float:
+        return lost(_newton(played + trace, won + trace / 2, contrast, at)) - least - reach
+
+    inner = value if excess(value) < 0 else float(contrast @ most)
+
+    def end(sign: int) -> float:
+        step = 0.5
+        while excess(inner + sign * step) < 0:
+            step *= 2
+            if step > FARTHEST:
+                return sign * math.inf
+        return root(excess, *sorted((inner, inner + sign * step)))
+
+    return end(-1), end(1)
 
 
 def elo(strength: Estimate, *, mean: float = 1000.0) -> Estimate:
@@ -79,8 +131,7 @@ def elo(strength: Estimate, *, mean: float = 1000.0) -> Estimate:
     return Estimate(value, low, high, strength.n)
 
 
-def _check_games(games: Games, models: int, prior: float, level: float) -> None:
-    check_items(games.wins, len(np.unique(games.clusters)), level)
+def _check_games(games: Games, models: int, prior: float) -> None:
     seats = np.concatenate([games.first, games.second])
     if seats.min() < 0 or seats.max() >= models or (games.first == games.second).any():
         raise ValueError(f"games: first and second must be two different models from 0 to {models - 1}")
@@ -137,15 +188,23 @@ def _curvature(played: PreferenceMatrix, strengths: Float[np.ndarray, " models"]
     return np.diag(weights.sum(axis=1)) - weights
 
 
-def _newton(played: PreferenceMatrix, won: PreferenceMatrix) -> Float[np.ndarray, " models"]:
-    strengths = np.zeros(len(played))
+def _newton(
+    played: PreferenceMatrix, won: PreferenceMatrix, contrast: np.ndarray | None = None, at: float = 0.0
+) -> Float[np.ndarray, " models"]:
+    """The likeliest strengths, mean 0; with `contrast @ strengths = at` if there is one."""
+    k = len(played)
+    border = np.ones((1, k)) if contrast is None else np.stack([np.ones(k), contrast])
+    target = np.array([0.0, at])[: len(border)]
+    strengths = np.linalg.pinv(border) @ target
     for _ in range(STEPS):
         expected = played * _sigmoid(strengths[:, None] - strengths[None, :])
         gradient = (won - expected).sum(axis=1)
-        step = np.linalg.lstsq(_curvature(played, strengths), gradient, rcond=None)[0]
+        curvature = _curvature(played, strengths) + HARDLY_A_GAME**2 * np.eye(k)
+        system = np.block([[curvature, border.T], [border, np.zeros((len(border), len(border)))]])
+        step = np.linalg.solve(system, np.concatenate([gradient, target - border @ strengths]))[:k]
         strengths = strengths + step * min(1.0, 1.0 / float(np.abs(step).max() or 1.0))
-        if np.abs(step).max() < 1e-10:
-            return strengths - strengths.mean()
+        if np.abs(step).max() < 1e-9:
+            return strengths
     raise ValueError(f"games: strengths have not converged in {STEPS} steps; set prior to keep them bounded")
 
 

@@ -11,7 +11,8 @@ from jaxtyping import Float, Shaped
 
 from align.judges.protocol import Orders
 
-from .intervals import Estimate, check_items, cluster_sums, share_estimate, win_scores
+from .intervals import Estimate, check_items, cluster_sums, win_scores
+from .shares import share_estimate
 
 Wins = Float[np.ndarray, " prompts"]
 
@@ -43,7 +44,6 @@ class PositionBias(NamedTuple):
 def win_rate(
     wins: Wins,
     *,
-    rng: np.random.Generator,
     clusters: Shaped[np.ndarray, " prompts"] | None = None,
     level: float = 0.95,
 ) -> WinRate:
@@ -55,7 +55,6 @@ def win_rate(
 
     Args:
         wins: Per game the probability that the model wins, both orders averaged; one half is a tie, NaN a failure.
-        rng: For the bootstrap.
         clusters: Label of each game's prompt, where prompts have several games. Shape (prompts,).
         level: Coverage, in (0, 1).
 
@@ -72,11 +71,11 @@ def win_rate(
     off = sums - sizes * wins.mean()
     error = float(np.sqrt((off**2).sum() * len(sums) / (len(sums) - 1))) / len(wins)
     counts = [int((discrete == outcome).sum()) for outcome in (1.0, 0.5, 0.0)]
-    rates = [share_estimate(values, clusters, rng=rng, level=level) for values in (wins, discrete)]
+    rates = [share_estimate(values, clusters, level=level) for values in (wins, discrete)]
     return WinRate(rates[0], error, rates[1], *counts, failed=int((~judged).sum()))
 
 
-def position_bias(orders: Orders, *, rng: np.random.Generator, level: float = 0.95) -> PositionBias:
+def position_bias(orders: Orders, *, level: float = 0.95) -> PositionBias:
     """How much the order of the two answers decides, over all pairs judged in both orders; prompts are clusters.
 
     Source: Wang et al. 2023, "Large language models are not fair evaluators" (arXiv:2305.17926), sections 2 and 3.1.
@@ -89,7 +88,7 @@ def position_bias(orders: Orders, *, rng: np.random.Generator, level: float = 0.
     flips = (np.sign(shown_first - 0.5) != np.sign(shown_second - 0.5)).astype(float)
     first_wins = (shown_first + 1 - shown_second) / 2
     check_items(flips, len(np.unique(prompts)), level)
-    return PositionBias(*(share_estimate(values, prompts, rng=rng, level=level) for values in (flips, first_wins)))
+    return PositionBias(*(share_estimate(values, prompts, level=level) for values in (flips, first_wins)))
 
 
 def _judged_pairs(orders: Orders) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -117,7 +116,6 @@ def longer_wins(
     lengths: Float[np.ndarray, " prompts"],
     ref_lengths: Float[np.ndarray, " prompts"],
     *,
-    rng: np.random.Generator,
     clusters: Shaped[np.ndarray, " prompts"] | None = None,
 ) -> dict[str, Estimate]:
     """The baseline "the longer answer wins", over the games that have a verdict.
@@ -133,6 +131,6 @@ def longer_wins(
     agreement = 0.5 + 2 * (longer - 0.5) * (verdict - 0.5)
     labels = None if clusters is None else clusters[judged]
     return {
-        f"longer_wins/{name}": share_estimate(values, labels, rng=rng)
+        f"longer_wins/{name}": share_estimate(values, labels)
         for name, values in (("win_rate", longer), ("agreement", agreement))
     }

@@ -18,7 +18,7 @@ from math_objectives import RULES
 from align.weighting.archive import hypervolume, nondominated
 from eval.fronts.indicators import means_over_prompts, volume_over_prompts, volume_over_seeds
 from eval.report.plots_fronts import front_picture, weights_picture
-from eval.statistics.intervals import mean_estimate, rng_of_report
+from eval.statistics.intervals import mean_estimate
 
 matplotlib.use("Agg")
 
@@ -65,9 +65,7 @@ def differences(ends: dict[str, np.ndarray], first: str, second: str) -> dict:
 
     both = np.concatenate([ends[first], ends[second]])
     half = len(ends[first])
-    draws = np.array(
-        [volume(d[:half]) - volume(d[half:]) for d in means_over_prompts(both, rng=rng_of_report(), resamples=2000)]
-    )
+    draws = np.array([volume(d[:half]) - volume(d[half:]) for d in means_over_prompts(both, resamples=2000)])
     value = volume(ends[first].mean(axis=1)) - volume(ends[second].mean(axis=1))
     low, high = np.quantile(draws, [0.025, 0.975])
     return {"first": first, "second": second, "value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
@@ -94,21 +92,21 @@ def main() -> None:
         last = [front[-1:] for front in fronts[rule]]
         table[rule] = {
             "end": {
-                name: whole(mean_estimate(ends[rule][:, :, k].mean(axis=0), rng=rng_of_report()))
+                name: whole(mean_estimate(ends[rule][:, :, k].mean(axis=0)))
                 for k, name in enumerate(OBJECTIVES)
             },
             "end_by_seed": rounded(ends[rule].mean(axis=1)),
             **(
                 {
-                    "volume_at_end_over_seeds": whole(volume_over_seeds(last, WORST, rng=rng_of_report())),
-                    "volume_of_front_over_seeds": whole(volume_over_seeds(fronts[rule], WORST, rng=rng_of_report())),
+                    "volume_at_end_over_seeds": whole(volume_over_seeds(last, WORST)),
+                    "volume_of_front_over_seeds": whole(volume_over_seeds(fronts[rule], WORST)),
                 }
                 if rule in compared
                 else {}
             ),
             "volume_of_front_over_problems": whole(
                 volume_over_prompts(
-                    np.stack([scores(r, step) for r in of[rule] for step in steps]), WORST, rng=rng_of_report(), resamples=2000
+                    np.stack([scores(r, step) for r in of[rule] for step in steps]), WORST, resamples=2000
                 )
             ),
             "front": rounded(every[nondominated(every)]),
@@ -119,7 +117,7 @@ def main() -> None:
     result = {
         "what": f"steps {', '.join(steps)}; {start.shape[0]} held-out problems, {len(before['points']['0'][0][0])} answers each",
         "objectives": OBJECTIVES, "machine": records[0]["machine"], "versions": records[0]["versions"],
-        "before": {name: whole(mean_estimate(start[:, k], rng=rng_of_report())) for k, name in enumerate(OBJECTIVES)},
+        "before": {name: whole(mean_estimate(start[:, k])) for k, name in enumerate(OBJECTIVES)},
         "volume_before": round(hypervolume(start.mean(axis=0)[None], WORST), 4),
         "rules": table, "differences_at_end": [differences(ends, *pair) for pair in combinations(compared, 2)],
     }  # fmt: skip

@@ -24,7 +24,7 @@ from eval.fronts.reward_divergence import Point, area, dominated_share, draw_fro
 from eval.measures.divergence import alpha_divergence, forward_kl, jensen_shannon, reverse_kl
 from eval.measures.diversity import distinct, self_bleu
 from eval.pairs.calibration import expected_calibration_error, margin_confidence, sequence_confidence
-from eval.statistics.intervals import Estimate, mean_estimate, rng_of_report
+from eval.statistics.intervals import Estimate, mean_estimate
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
@@ -88,15 +88,15 @@ def measured(record: dict, reference: dict) -> dict:
     return {
         **job,
         "beta_at_matched_curvature": job["beta"] * curvature,
-        "gold": mean_estimate(np.array(record["gold"]), rng=rng_of_report()),
-        "gold_gain": mean_estimate(np.array(record["gold"]) - np.array(reference["gold"]), rng=rng_of_report()),
-        "proxy": mean_estimate(np.array(record["proxy"]), rng=rng_of_report()),
-        "reverse_kl": reverse_kl(own, rng=rng_of_report()),
-        "forward_kl": forward_kl(theirs, rng=rng_of_report()),
-        "jensen_shannon": jensen_shannon(own, theirs, rng=rng_of_report()),
-        "alpha": alpha_divergence(own, theirs, alpha=0.5, rng=rng_of_report()),
-        "entropy": mean_estimate(lost, rng=rng_of_report()),
-        "accuracy": mean_estimate((margin > 0).astype(float) + 0.5 * (margin == 0), rng=rng_of_report()),
+        "gold": mean_estimate(np.array(record["gold"])),
+        "gold_gain": mean_estimate(np.array(record["gold"]) - np.array(reference["gold"])),
+        "proxy": mean_estimate(np.array(record["proxy"])),
+        "reverse_kl": reverse_kl(own, theirs),
+        "forward_kl": forward_kl(own, theirs),
+        "jensen_shannon": jensen_shannon(own, theirs),
+        "alpha": alpha_divergence(own, theirs, alpha=0.5),
+        "entropy": mean_estimate(lost),
+        "accuracy": mean_estimate((margin > 0).astype(float) + 0.5 * (margin == 0)),
         "ece_of_margin": expected_calibration_error(margin_confidence(margin)),
         "ece_of_likelihood": expected_calibration_error(likely),
         "distinct_2": distinct(record["texts"], n=2),
@@ -144,9 +144,7 @@ def at_matched_curvature(rows: list[dict], records: list[dict]) -> dict:
         [record] = [r for r in records if all(r["job"][key] == row[key] for key in ("divergence", "beta", "seed"))]
         gold.setdefault((row["divergence"], row["beta_at_matched_curvature"]), []).append(record["gold"])
     return {
-        f"{name} at {beta}": whole(
-            mean_estimate(np.mean(gold["reverse_kl", beta], axis=0) - np.mean(values, axis=0), rng=rng_of_report())
-        )
+        f"{name} at {beta}": whole(mean_estimate(np.mean(gold["reverse_kl", beta], axis=0) - np.mean(values, axis=0)))
         for (name, beta), values in gold.items()
         if name != "reverse_kl" and ("reverse_kl", beta) in gold
     }
@@ -198,8 +196,8 @@ def main() -> None:
         "machine": f"{platform.machine()}, one thread a run, beside other work",
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
         "reference": {
-            "gold": whole(mean_estimate(np.array(reference["gold"]), rng=rng_of_report())),
-            "proxy": whole(mean_estimate(np.array(reference["proxy"]), rng=rng_of_report())),
+            "gold": whole(mean_estimate(np.array(reference["gold"]))),
+            "proxy": whole(mean_estimate(np.array(reference["proxy"]))),
             "distinct_2": distinct(reference["texts"], n=2), "self_bleu": self_bleu(reference["texts"]),
             "ece_of_likelihood": expected_calibration_error(
                 sequence_confidence(*(means(reference["held_out"][s])[told_apart(reference)] for s in ("better", "worse")))

@@ -11,13 +11,12 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.figure import Figure
 
 from eval.fronts.indicators import (
+    drawn_means,
     expected_utility,
     front,
     hypervolume,
     igd_plus,
-    means_over_prompts,
     oriented,
-    percentiles,
     r2,
     simplex_lattice,
     sparsity,
@@ -116,12 +115,13 @@ def test_without_points_there_is_nothing_to_measure():
 
 def test_the_interval_over_seeds_is_that_of_the_seeds_volumes():
     fronts = [np.array([[1.0, v]]) for v in (1.0, 2.0, 3.0)]
-    estimate = volume_over_seeds(fronts, ZERO, rng=rng())
+    estimate = volume_over_seeds(fronts, ZERO)
     assert estimate.value == pytest.approx(2)
-    assert 1 <= estimate.low < 2 < estimate.high <= 3
+    assert estimate.high - 2 == pytest.approx(4.302653 / 3**0.5)  # Student's t of 1, 2, 3
+    assert estimate.high - 2 == pytest.approx(2 - estimate.low)
     assert estimate.n == 3
     with pytest.raises(ValueError, match="at least 2"):
-        volume_over_seeds(fronts[:1], ZERO, rng=rng())
+        volume_over_seeds(fronts[:1], ZERO)
 
 
 def test_the_interval_over_prompts_is_that_of_the_mean_for_one_objective():
@@ -139,7 +139,9 @@ def test_points_that_share_their_prompts_are_resampled_together():
     values = (rng().random(200) > 0.5).astype(float)
     scores = np.stack([np.stack([values, values], 1), np.stack([1 - values, 1 - values], 1)])
     together = volume_over_prompts(scores, ZERO, rng=rng())
-    assert together.low >= 0.25 - 1e-9  # max(p, 1 - p)² is never below 1/4, which apart they would be
+    apart = volume_over_prompts(np.stack([scores[0], rng().permutation(scores[1])]), ZERO, rng=rng())
+    assert together.low > 0.24  # max(p, 1 - p)² is never below 1/4
+    assert together.high - together.low < 0.8 * (apart.high - apart.low)
     with pytest.raises(ValueError, match="at least 2 prompts, got 1"):
         volume_over_prompts(scores[:, :1], ZERO, rng=rng())
     with pytest.raises(ValueError, match="finite"):
@@ -149,30 +151,34 @@ def test_points_that_share_their_prompts_are_resampled_together():
             volume_over_prompts(scores, ZERO, rng=rng(), level=level)
 
 
-def test_draws_are_means_over_the_prompts_that_count():
+def test_errors_have_the_covariance_of_the_means():
+    scores = rng().normal(size=(2, 60, 2)) + rng().normal(size=(1, 60, 1))
+    drawn = drawn_means(scores, rng=rng(), draws=20_000)
+    want = np.cov(scores.transpose(1, 0, 2).reshape(60, 4).T) / 60
+    got = np.cov(drawn.errors.reshape(-1, 4).T)
+    np.testing.assert_allclose(got, want * 59 / 57, atol=0.05 * want.max())  # of chi-square with 59 degrees
+    np.testing.assert_allclose(drawn.means, scores.mean(axis=1))
+
+
+def test_an_objective_counts_on_the_prompts_it_applies_to():
     scores = np.array([[[1.0, math.nan], [2.0, 5.0], [math.nan, 7.0]]])
-    draws = means_over_prompts(scores, rng=rng(), resamples=400)
-    assert draws.shape[1:] == (1, 2)
-    assert set(np.round(draws[:, 0, 1], 6)) <= {5.0, 7.0, 6.0, 5.666667, 6.333333}
-    assert len(draws) < 400  # those without a prompt for an objective
-    assert np.isfinite(draws).all()
-    everywhere = rng().random((3, 7, 2))
-    assert len(means_over_prompts(everywhere, rng=rng(), resamples=50)) == 50
+    drawn = drawn_means(scores, rng=rng(), draws=4000)
+    assert (drawn.means.tolist(), drawn.n) == ([[1.5, 6.0]], 2)
+    with pytest.raises(ValueError, match="at least 2 prompts, got 1"):
+        drawn_means(scores[:, :2], rng=rng())
 
 
-def test_draws_made_in_parts_are_those_made_at_once(monkeypatch):
-    scores = rng().random((2, 9, 2))
-    whole = means_over_prompts(scores, rng=rng(), resamples=31)
-    monkeypatch.setattr("eval.fronts.indicators.DRAWS_AT_ONCE", 40)
-    np.testing.assert_allclose(means_over_prompts(scores, rng=rng(), resamples=31), whole)
-    counts = whole[:, 0] * 9  # each draw is a mean of nine of the prompts
-    assert (counts <= 9 * scores[0].max(axis=0) + 1e-9).all()
-
-
-def test_an_interval_lies_between_percentiles_of_the_draws():
-    draws = np.arange(101.0).reshape(101, 1, 1)
-    got = percentiles(lambda points: float(points[0, 0]), np.array([[50.0]]), draws, 7, 0.9)
-    assert got == pytest.approx((50, 5, 95, 7))
+def test_the_luck_of_the_front_is_taken_away():
+    """Six equal runs: the plain volume is too large, and a bootstrap's interval lies above the truth of one quarter."""
+    source, values, plain, hits = rng(), [], [], 0
+    for _ in range(60):
+        scores = source.normal(0.5, 0.4, size=(6, 60, 2))
+        got = volume_over_prompts(scores, ZERO, rng=source, resamples=200)
+        values.append(got.value)
+        plain.append(hypervolume(scores.mean(axis=1), ZERO))
+        hits += got.low <= 0.25 <= got.high
+    assert np.mean(values) - 0.25 < 0.6 * (np.mean(plain) - 0.25)
+    assert hits >= 54
 
 
 # --- pictures -------------------------------------------------------------------------------------------

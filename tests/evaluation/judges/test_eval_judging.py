@@ -43,7 +43,7 @@ def test_every_sample_is_judged_against_the_references_and_prompts_are_what_is_i
     assert rate.win_rate.n == 20
     assert rate.wins + rate.ties + rate.losses == 60
     assert verdicts.prompts.tolist() == [i for i in range(20) for _ in range(3)]
-    expected = win_rate(wins.ravel(), rng=np.random.default_rng(0), clusters=np.repeat(np.arange(20), 3))
+    expected = win_rate(wins.ravel(), clusters=np.repeat(np.arange(20), 3))
     assert rate == expected
     assert judged.ratings["mine"].n == 20
 
@@ -221,7 +221,7 @@ def test_all_pairs_are_compared_and_corrected():
     assert rows[0].difference.value == pytest.approx(np.sign(a - b).mean())
     assert rows[0].difference.low < rows[0].difference.value < rows[0].difference.high
     assert [row.p_holm for row in rows] == holm(np.array([row.p_value for row in rows])).tolist()
-    alone = win_rate(verdicts.wins("a", REF), rng=np.random.default_rng(0)).win_rate
+    alone = win_rate(verdicts.wins("a", REF)).win_rate
     joint = rows[2].difference
     assert joint.high - joint.low > 2 * (alone.high - alone.low)
 

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from eval.pairs.calibration import (
     Judged,
+    beside_calibrated,
     brier,
     calibration_estimates,
+    debiased_error,
     expected_calibration_error,
     fitted_temperature,
     margin_confidence,
@@ -18,6 +21,7 @@ from eval.pairs.calibration import (
     probability,
     reliability,
     sequence_confidence,
+    temperature_estimate,
 )
 
 RNG = np.random.default_rng(0)
@@ -116,15 +120,74 @@ def test_nothing_overflows_and_errors_stay_in_range(margins):
 
 
 def test_estimates_carry_intervals_around_their_values():
-    estimates = calibration_estimates(MARGINS, rng=np.random.default_rng(2))
+    estimates = calibration_estimates(MARGINS)
     assert estimates["brier"].value == pytest.approx(brier(MARGINS).mean())
-    assert estimates["ece"].value == expected_calibration_error(margin_confidence(MARGINS))
+    assert estimates["temperature"].value == fitted_temperature(MARGINS)
     for name, estimate in estimates.items():
-        assert estimate.low <= estimate.high, name
+        assert estimate.low < estimate.value < estimate.high, name
         assert estimate.n == 500
-    assert estimates["nll"].low < estimates["nll"].value < estimates["nll"].high
     deviation = negative_log_likelihood(MARGINS).std() / math.sqrt(500)
     assert estimates["nll"].high - estimates["nll"].low == pytest.approx(3.92 * deviation, rel=0.15)
+
+
+def test_pairs_of_one_prompt_count_once():
+    once = calibration_estimates(MARGINS)
+    again = calibration_estimates(np.tile(MARGINS, 4), np.tile(np.arange(500), 4))
+    for name, estimate in once.items():
+        assert again[name].n == 500
+        assert again[name].high - again[name].low == pytest.approx(estimate.high - estimate.low, rel=0.2), name
+
+
+def calibrated(n, source, sureness=1.0):
+    size = source.exponential(1.5, size=n)
+    return sureness * np.where(source.random(n) < probability(size), size, -size)
+
+
+def test_a_calibrated_model_has_no_error_beyond_chance():
+    """The plain error of 50 pairs is far from 0, and a bootstrap of it never holds the truth."""
+    source, hits, alarms, plain = np.random.default_rng(3), 0, 0, []
+    for _ in range(200):
+        judged = margin_confidence(calibrated(50, source))
+        got, beside = debiased_error(judged), beside_calibrated(judged, rng=source, draws=200)
+        hits += got.low == 0
+        alarms += beside.p_value <= 0.05
+        plain.append(beside.ece)
+        assert got.high > 0
+    assert hits >= 186
+    assert alarms <= 20
+    assert np.mean(plain) > 0.08
+    assert beside.typical == pytest.approx(np.median(plain), abs=0.03)
+    sure = margin_confidence(calibrated(400, source, sureness=4.0))
+    assert debiased_error(sure).low > 0.03
+    assert beside_calibrated(sure, rng=source).p_value < 0.01
+    assert "a calibrated model shows" in str(beside)
+
+
+def test_a_temperature_has_the_ends_of_its_likelihood():
+    """Where the log-likelihood has fallen by t²/2 of its value at the best temperature."""
+    got, best = temperature_estimate(MARGINS), fitted_temperature(MARGINS)
+    sums = lambda t: negative_log_likelihood(MARGINS / t).sum()  # noqa: E731
+    fall = [sums(end) - sums(best) for end in (got.low, got.high)]
+    assert fall[0] == pytest.approx(fall[1])
+    assert fall[0] == pytest.approx(stats.t.ppf(0.975, 499) ** 2 / 2, rel=0.25)  # times the design effect
+
+
+@pytest.mark.parametrize(
+    ("margins", "value", "ends"),
+    [
+        ([1.0, 2.0, 1.0], 0.0, (0.0, None)),
+        ([-1.0, -2.0, -1.0], math.inf, (None, math.inf)),
+        ([-1.0, 0.5, 0.2], math.inf, (None, math.inf)),
+        ([0.0, 0.0], 1.0, (0.0, math.inf)),
+    ],
+    ids=["all right", "all wrong", "wrong on the whole", "only ties"],
+)
+def test_a_temperature_that_is_no_number_is_not_certain(margins, value, ends):
+    got = temperature_estimate(np.array(margins))
+    assert got.value == value
+    assert got.low < got.high
+    for wanted, found in zip(ends, (got.low, got.high), strict=True):
+        assert wanted is None or found == wanted
 
 
 def test_what_cannot_be_judged_is_refused():
@@ -134,5 +197,5 @@ def test_what_cannot_be_judged_is_refused():
         reliability(Judged(np.array([]), np.array([])))
     with pytest.raises(ValueError, match="bins must be at least 1"):
         reliability(margin_confidence(MARGINS), bins=0)
-    with pytest.raises(ValueError, match="at least 2 pairs"):
-        calibration_estimates(np.array([1.0]), rng=RNG)
+    with pytest.raises(ValueError, match="at least 2 items"):
+        calibration_estimates(np.array([1.0]))

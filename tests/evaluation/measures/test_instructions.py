@@ -6,10 +6,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from shares import wilson_estimate
 
 from align.data.making.constraints import Constraint
 from eval.measures.instructions import Followed, follow, instruction_following, loose_variants
-from eval.statistics.intervals import bca_estimate, wilson_estimate
+from eval.statistics.shares import share_estimate
 
 NO_COMMA, LOWER, TITLE = "punctuation:no_comma", "change_case:english_lowercase", "detectable_format:title"
 WORDS, GERMAN = "length_constraints:number_words", "language:response_language"
@@ -109,8 +110,7 @@ def test_intervals_are_wilsons_for_independent_prompts_and_clustered_otherwise()
     assert got["prompt/strict"] == wilson_estimate(3, 12)
     values = np.array([1, 1, 0, 0, 0, 1, 1, 0] * 3, dtype=float)
     assert got["instruction/strict"].n == 12
-    clustered = bca_estimate(values, rng=np.random.default_rng(5), clusters=np.repeat(np.arange(12), 2))
-    assert got["instruction/strict"] == pytest.approx(clustered, abs=0.05)
+    assert got["instruction/strict"] == share_estimate(values, np.repeat(np.arange(12), 2))
     assert report(rows, ["a"] * 12).estimates["instruction/strict"] == wilson_estimate(12, 12)
 
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from shares import wilson_estimate
 
 from align.data.making.constraints import CHECKERS
 from align.errors import DataError
@@ -13,7 +14,7 @@ from eval.answers.table import Sampled
 from eval.measures.instructions import instruction_following
 from eval.measures.prompt_sets import NOT_CHECKED, asked, load_prompt_sets, prompt_set_report
 from eval.measures.refusals import refusal_balance
-from eval.statistics.intervals import paired_difference, wilson_estimate
+from eval.statistics.shares import share_difference
 
 NO_COMMA, LOWER, GERMAN = "punctuation:no_comma", "change_case:english_lowercase", "language:response_language"
 WORDS = "length_constraints:number_words"
@@ -168,9 +169,7 @@ def test_instructions_by_hand():
     e = found.estimates
     assert e["instructions/prompt/strict/policy"] == wilson_estimate(1, 2)  # the third has one without a checker
     assert e["instructions/prompt/strict/ref"] == wilson_estimate(1, 2)
-    assert e["instructions/prompt/strict/difference"] == paired_difference(
-        np.array([1.0, 0]), np.array([0.0, 1]), rng=np.random.default_rng(0)
-    )
+    assert e["instructions/prompt/strict/difference"] == share_difference(np.array([1.0, -1]))
     assert e["other/instructions/prompt/strict/policy"].value == 0
     assert e["instructions/instruction/strict/policy"].value == pytest.approx(3 / 4)
     assert e["instructions/instruction/strict/policy"].n == 3
@@ -210,7 +209,7 @@ def test_loose_counts_apart():
 
 def test_figures_of_each_side_are_those_of_the_measures_themselves():
     sampled = Sampled(ASKS, ANSWERS)
-    alone = instruction_following(ASKS, sampled.first("mine"), rng=np.random.default_rng(0)).estimates
+    alone = instruction_following(ASKS, sampled.first("mine")).estimates
     found = prompt_set_report("instructions", sampled).estimates
     assert {key: found[f"instructions/{key}/policy"] for key in alone} == alone
 

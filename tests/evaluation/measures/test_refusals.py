@@ -7,9 +7,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shares import wilson_estimate
 
 from eval.measures.refusals import CLASSES, classify, refusal_balance
-from eval.statistics.intervals import wilson_estimate
 
 HELP = "Open the lid, take out the old filter, rinse the bowl under warm water, and put a new filter in. " * 3
 

@@ -33,7 +33,7 @@ def rng():
 
 def test_plain_figures_of_the_five_models_are_the_published_ones(board):
     for figures, wins, _, _ in board.values():
-        got = win_rate(wins, rng=rng())
+        got = win_rate(wins)
         assert 100 * got.win_rate.value == pytest.approx(float(figures["win_rate"]), abs=1e-9)
         assert 100 * got.standard_error == pytest.approx(float(figures["standard_error"]), abs=1e-9)
         assert 100 * got.discrete_win_rate.value == pytest.approx(float(figures["discrete_win_rate"]), abs=1e-9)
@@ -75,6 +75,6 @@ def test_without_difficulty_length_takes_the_credit(board):
 
 def test_the_longer_answer_wins_agrees_with_most_verdicts_here(board):
     _, wins, lengths, ref_lengths = board["gpt-3.5-turbo-1106"]
-    got = longer_wins(wins, lengths, ref_lengths, rng=rng())
+    got = longer_wins(wins, lengths, ref_lengths)
     assert got["longer_wins/win_rate"].value == pytest.approx(0.0273, abs=1e-4)
     assert got["longer_wins/agreement"].value > 0.9

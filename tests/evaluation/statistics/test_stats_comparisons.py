@@ -1,146 +1,121 @@
-"""Several runs at once: corrected p-values, and intervals that hold together."""
+"""Several comparisons at once: one law for intervals and p-values, and what a report could have seen."""
 
-import itertools
+import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from numpy.testing import assert_allclose
 
-from eval.statistics import comparisons
-from eval.statistics.comparisons import compare_runs, holm, sign_flip_p_values
+from eval.statistics.comparisons import compared, corrected
+from eval.statistics.intervals import Estimate, mean_estimate
+from eval.statistics.power import (
+    detectable,
+    detectable_share,
+    equivalent,
+    prompts_needed,
+    standard_shift,
+)
+
+LABELS = np.arange(40)
 
 
 def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def test_holm_by_hand():
-    """Sorted .01 .02 .04, times 3 2 1: .03 .04 .04; the order given is kept."""
-    assert_allclose(holm(np.array([0.04, 0.01, 0.02])), [0.04, 0.03, 0.04])
+def runs(shift=0.0, k=3, n=40, seed=1):
+    source = rng(seed)
+    return {name: source.normal(size=n) + shift * i for i, name in enumerate("abcdefgh"[:k])}
 
 
-def test_holm_never_falls_behind_a_smaller_p_value():
-    """.02 x 2 = .04 is below .015 x 3 = .045, which it may not be."""
-    assert_allclose(holm(np.array([0.015, 0.02, 0.9])), [0.045, 0.045, 0.9])
+def test_two_runs_on_one_measure_have_nearly_their_own_interval():
+    one = corrected({"m": compared(runs(k=2), LABELS)}, rng=rng())["m"][0]
+    x = runs(k=2)
+    alone = mean_estimate(x["a"] - x["b"])
+    assert one.difference.value == alone.value
+    assert one.difference.high - one.difference.low == pytest.approx(alone.high - alone.low, rel=0.06)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
-def test_holm_rejects_what_its_steps_reject(values):
-    """Steps: sorted, each is compared with level / (tests left), until the first that fails."""
-    p_values, level = np.array(values), 0.05
-    adjusted, rejected = holm(p_values), set()
-    for step, i in enumerate(np.argsort(p_values, kind="stable")):
-        if p_values[i] * (len(values) - step) > level:
-            break
-        rejected.add(int(i))
-    assert {i for i, p in enumerate(adjusted) if p <= level} == rejected
-    assert (adjusted >= p_values).all()
-    assert (adjusted <= 1).all()
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("shares", [True, False])
+def test_p_values_and_intervals_never_disagree(seed, shares):
+    sides = runs(0.35, k=4, seed=seed)
+    sides = {name: (x > 0) * 1.0 for name, x in sides.items()} if shares else sides
+    for row in corrected({"m": compared(sides, LABELS, shares=shares)}, rng=rng())["m"]:
+        assert (row.p_value <= 0.05) == (not row.difference.low <= 0 <= row.difference.high)
 
 
-@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
-def test_holm_refuses_what_is_no_p_value(bad):
-    with pytest.raises(ValueError, match=r"p_values must be in \[0, 1\]"):
-        holm(np.array([0.5, bad]))
+def test_the_family_is_all_that_a_report_compares():
+    few = corrected({"m": compared(runs(k=2), LABELS)}, rng=rng())["m"][0]
+    other = compared(runs(k=6, seed=5), LABELS)
+    many = corrected({"m": compared(runs(k=2), LABELS), "other": other}, rng=rng())
+    assert many["m"][0].difference.high > few.difference.high
+    assert many["m"][0].p_value > few.p_value
+    twice = {name: compared(runs(k=2), LABELS) for name in ("m", "again")}  # the same measure twice adds nothing
+    again = corrected(twice, rng=rng())
+    assert again["m"][0].difference == pytest.approx(few.difference)
+    assert again["again"] == again["m"]
 
 
-def test_sign_flips_approach_the_exact_test():
-    """Six differences have 64 sign choices; count those whose mean is as far from zero."""
-    differences = np.array([0.9, 1.1, -0.2, 0.7, 0.4, 1.3])
-    choices = np.array(list(itertools.product([-1, 1], repeat=6))) @ differences
-    exact = np.mean(np.abs(choices) >= abs(differences.sum()) - 1e-12)
-    got = sign_flip_p_values(differences[:, None], rng=rng(), resamples=40_000)
-    assert got[0] == pytest.approx(exact, abs=0.005)
+def test_clear_differences_are_found_and_equal_sides_are_not():
+    sides = runs(3.0) | {"same": runs(3.0)["a"]}
+    rows = {(row.first, row.second): row for row in corrected({"m": compared(sides, LABELS)}, rng=rng())["m"]}
+    assert rows["a", "b"].p_value < 0.001
+    assert rows["a", "b"].difference.high < 0
+    assert rows["a", "same"].p_value == 1.0
+    assert rows["a", "same"].difference[1:3] == (-math.inf, math.inf)
 
 
-def test_signs_are_those_of_clusters():
-    """Three clusters of two items have 8 choices, not 64, so a p-value below 1/4 is impossible."""
-    differences = np.array([1.0, 2, 3, 4, 5, 6])
-    labels = np.repeat([0, 1, 2], 2)
-    single = sign_flip_p_values(differences[:, None], rng=rng())
-    clustered = sign_flip_p_values(differences[:, None], rng=rng(), clusters=labels)
-    assert single[0] == pytest.approx(2 / 64, abs=0.01)
-    assert clustered[0] == pytest.approx(2 / 8, abs=0.02)
+def test_items_of_one_prompt_are_one():
+    x = runs(0.5, k=2)
+    once = corrected({"m": compared(x, LABELS)}, rng=rng())["m"][0]
+    five = {name: np.tile(column, 5) for name, column in x.items()}
+    again = corrected({"m": compared(five, np.tile(LABELS, 5))}, rng=rng())["m"][0]
+    assert again.p_value == once.p_value
+    assert again.difference == pytest.approx(once.difference)
 
 
-def test_no_p_value_is_zero_and_no_difference_gives_one():
-    differences = np.stack([np.full(200, 3.0), np.zeros(200)], axis=1)
-    assert_allclose(sign_flip_p_values(differences, rng=rng(), resamples=999), [1 / 1000, 1.0])
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(ValueError, match="two sides or more"):
+        compared({"a": np.ones(3)}, np.arange(3))
+    with pytest.raises(ValueError, match="two sides or more"):
+        compared({"a": np.ones(3), "b": np.ones(2)}, np.arange(3))
+    with pytest.raises(ValueError, match="at least 2 items, got 1"):
+        compared({"a": np.ones(2), "b": np.zeros(2)}, np.zeros(2))
 
 
-def test_equal_means_count_as_far_even_after_rounding():
-    """One prompt counts: both signs are as far, so the p-value is 1."""
-    differences = np.array([[0.1 + 0.2], [0.0], [0.0]])
-    assert sign_flip_p_values(differences, rng=rng(), resamples=99)[0] == 1.0
+@pytest.mark.parametrize(("n", "units"), [(3, 3.26), (10, 1.00), (20, 0.660), (50, 0.404), (200, 0.199), (1000, 0.089)])
+def test_the_detectable_difference_in_standard_deviations(n, units):
+    assert standard_shift(n) / math.sqrt(n) == pytest.approx(units, abs=0.006)
+    deviation = 2.0
+    half = deviation / math.sqrt(n) * standard_shift(n, power=0.5)
+    assert half > 0
+    x = np.tile([-1.0, 1.0], n // 2)
+    got = detectable(mean_estimate(x)) / x.std(ddof=1) if len(x) == n else units
+    assert got == pytest.approx(units, abs=0.006)
 
 
-def test_draws_come_in_pieces_without_changing_their_number(monkeypatch):
-    monkeypatch.setattr(comparisons, "DRAWS_AT_ONCE", 100)
-    differences = np.ones((30, 1))
-    assert sign_flip_p_values(differences, rng=rng(), resamples=100)[0] == pytest.approx(1 / 101)
+@pytest.mark.parametrize(("wanted", "n"), [(0.5, 34), (0.3, 90), (0.2, 199), (0.1, 787), (0.05, 3142)])
+def test_how_many_prompts_a_difference_needs(wanted, n):
+    now = standard_shift(50) / math.sqrt(50)
+    assert prompts_needed(now, 50, wanted) == pytest.approx(n, abs=2)
+    with pytest.raises(ValueError, match="positive and finite"):
+        prompts_needed(now, 50, 0.0)
+    with pytest.raises(ValueError, match="more than"):
+        prompts_needed(now, 50, 1e-6)
 
 
-def test_corrected_p_values_keep_the_error_of_four_equal_runs_at_five_percent():
-    """400 data sets of four runs that do not differ: how often does any of the six pairs look significant?"""
-    source, single, corrected = rng(11), 0, 0
-    for _ in range(400):
-        runs = source.normal(size=(40, 4)) + source.normal(size=(40, 1))
-        pairs = np.stack([runs[:, i] - runs[:, j] for i, j in itertools.combinations(range(4), 2)], axis=1)
-        p_values = sign_flip_p_values(pairs, rng=source, resamples=400)
-        single += p_values.min() <= 0.05
-        corrected += holm(p_values).min() <= 0.05
-    assert single / 400 > 0.12
-    assert 0.02 <= corrected / 400 <= 0.07
+def test_paired_shares_can_differ_by_no_more_than_is_discordant():
+    assert detectable_share(0.3, 50) == pytest.approx(0.212, abs=0.001)
+    assert detectable_share(0.3, 1000) == pytest.approx(0.049, abs=0.001)
+    assert detectable_share(0.02, 50) == math.inf
+    assert detectable(Estimate(1.0, -math.inf, math.inf, 9)) == math.inf
 
 
-def test_every_pair_is_compared_with_sign_interval_and_correction():
-    shared = rng(1).normal(size=200)
-    runs = {
-        "a": shared + 0.5 + 0.2 * rng(2).normal(size=200),
-        "b": shared + 0.2 * rng(3).normal(size=200),
-        "c": shared + 0.2 * rng(4).normal(size=200),
-    }
-    got = {(row.first, row.second): row for row in compare_runs(runs, rng=rng())}
-    assert set(got) == {("a", "b"), ("a", "c"), ("b", "c")}
-    assert got["a", "b"].difference.value == pytest.approx(runs["a"].mean() - runs["b"].mean())
-    assert got["a", "b"].difference.low > 0
-    assert got["a", "b"].p_holm == pytest.approx(3 * got["a", "b"].p_value)
-    assert got["a", "b"].p_holm < 0.01
-    assert got["b", "c"].p_holm > 0.05
-    assert got["b", "c"].difference.low < 0 < got["b", "c"].difference.high
-
-
-def test_joint_intervals_of_three_runs_cover_all_their_differences(monkeypatch):
-    """In about 95% of data sets all three intervals hold."""
-    monkeypatch.setattr(comparisons, "sign_flip_p_values", lambda differences, **_: np.ones(differences.shape[1]))
-    source, joint = rng(12), 0
-    for _ in range(200):
-        runs = {name: source.normal(size=40) for name in "abc"}
-        joint += all(row.difference.low <= 0 <= row.difference.high for row in compare_runs(runs, rng=source))
-    assert 0.92 <= joint / 200 <= 0.98
-
-
-def test_two_runs_need_no_correction():
-    runs = {"a": rng(1).normal(size=50), "b": rng(2).normal(size=50)}
-    (row,) = compare_runs(runs, rng=rng())
-    assert row.p_holm == row.p_value
-    narrow = compare_runs(runs, rng=rng(), level=0.5)[0].difference
-    assert narrow.high - narrow.low < row.difference.high - row.difference.low
-
-
-def test_clusters_reach_interval_and_p_value():
-    labels = np.repeat(np.arange(20), 10)
-    runs = {"a": (rng(1).normal(size=20) + 0.3)[labels], "b": np.zeros(200)}
-    (single,), (clustered,) = compare_runs(runs, rng=rng()), compare_runs(runs, rng=rng(), clusters=labels)
-    assert clustered.difference.n == 20
-    assert clustered.difference.high - clustered.difference.low > 2 * (single.difference.high - single.difference.low)
-    assert clustered.p_value > single.p_value
-
-
-def test_runs_need_the_same_items():
-    with pytest.raises(ValueError, match=r"as many items each, got \{'a': 3, 'b': 2\}"):
-        compare_runs({"a": np.zeros(3), "b": np.zeros(2)}, rng=rng())
-    with pytest.raises(ValueError, match="two runs or more"):
-        compare_runs({"a": np.zeros(3)}, rng=rng())
+def test_equivalence_needs_the_ninety_percent_interval_inside():
+    x = rng(2).normal(size=50)
+    ninety = mean_estimate(x - x.mean() + 0.1, level=0.9)
+    got = mean_estimate(x - x.mean() + 0.1)
+    edge = max(ninety.high, -ninety.low)
+    assert equivalent(got, edge * 1.02)
+    assert not equivalent(got, edge * 0.98)
+    assert not equivalent(got, got.high) or got.high > edge * 0.98

@@ -1,266 +1,147 @@
-"""Bootstrap (BCa, clustered), paired and Wilson intervals: by hand, restated, and by their coverage."""
+"""Means, shares and their differences: formulas against independent ones, and ends that leave a doubt."""
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
+from scipy import stats
 
-from eval.statistics import intervals as stats
-from eval.statistics.intervals import bca_estimate, bca_interval, cluster_sums, paired_difference, wilson_estimate
-
-DATA_SETS = 400
-
-
-def rng(seed=0):
-    return np.random.default_rng(seed)
+from align.intervals import wilson
+from eval.statistics.intervals import Estimate, cluster_sums, left_out, mean_estimate, over_seeds, win_scores
+from eval.statistics.shares import design_effect, share_difference, share_estimate, tango
 
 
-def coverage(make, truth, estimate):
-    source, hits = rng(7), 0
-    for _ in range(DATA_SETS):
-        got = estimate(make(source), source)
-        hits += got.low <= truth <= got.high
-    return hits / DATA_SETS
+def values(*items):
+    return np.array(items, dtype=float)
 
 
-def student(q, v):
-    """Quantile of Student's t: its density summed until the share is q."""
-    t = np.linspace(-60, 60, 1_200_001)
-    law = (1 + t * t / v) ** (-(v + 1) / 2)
-    return float(t[np.searchsorted(np.cumsum(law) / law.sum(), q)])
+def test_an_estimate_prints_value_interval_and_count():
+    assert str(Estimate(0.12345, -0.5, 1.0, 7)) == "0.123 [-0.500, 1.000] (n=7)"
 
 
-def plain_bca(values, draws, level):
-    """Efron's interval in plain floats, with the jackknife by leaving out."""
-    n, normal, value = len(values), NormalDist(), sum(values) / len(values)
-    bias = normal.inv_cdf(sum(d < value for d in draws) / len(draws))
-    jack = [(sum(values) - v) / (n - 1) for v in values]
-    middle = sum(jack) / n
-    a = sum((middle - j) ** 3 for j in jack) / (6 * sum((middle - j) ** 2 for j in jack) ** 1.5)
-    ends = []
-    for q in ((1 - level) / 2, (1 + level) / 2):
-        z = math.sqrt(n / (n - 1)) * student(q, n - 1)
-        ends.append(normal.cdf(bias + (bias + z) / (1 - a * (bias + z))))
-    return np.quantile(draws, ends), a, bias
+def test_win_scores_by_hand():
+    assert win_scores(values(1, 2, 3), values(2, 2, 2)).tolist() == [0, 0.5, 1]
 
 
-def test_the_interval_is_efrons_formula():
-    values = rng(1).exponential(size=25)
-    draws = rng(2).choice(values, size=(1500, 25)).mean(axis=1)
-    left_out = (values.sum() - values) / 24
-    expected, a, bias = plain_bca(values.tolist(), draws.tolist(), 0.9)
-    assert a > 0.02
-    assert bias != 0
-    assert_allclose(bca_interval(float(values.mean()), draws, left_out, level=0.9), expected, atol=2e-4)
+@pytest.mark.parametrize(
+    ("won", "n", "ends"),
+    [
+        (20, 20, (0.838875, 1.0)),
+        (40, 40, (0.912378, 1.0)),
+        (34, 50, (0.541897, 0.792417)),
+        (19, 20, (0.763869, 0.997435)),  # 1 - χ²₂(.05) / 40
+        (0, 7, (0.0, 0.354330)),
+        (3, 60, (0.013628, 0.137005)),  # χ²₆(.05) / 120
+    ],
+)
+def test_wilson_by_hand(won, n, ends):
+    assert_allclose(wilson(won, n), ends, atol=1e-6)
+    assert_allclose(wilson(n - won, n), [1 - ends[1], 1 - ends[0]], atol=1e-6)
 
 
-def test_without_skew_or_bias_it_is_the_percentile_interval():
-    draws = np.linspace(-1.0, 1.0, 2001)
-    low, high = bca_interval(0.0, draws, np.tile([-1.0, 0.0, 1.0], 10_000), level=0.9)
-    assert (low, high) == pytest.approx((-0.9, 0.9), abs=1e-4)
+@pytest.mark.parametrize(
+    ("won", "lost", "n", "ends"),
+    [
+        (12, 5, 60, (-0.019466, 0.254022)),
+        (3, 9, 20, (-0.572655, 0.041565)),
+        (0, 0, 20, (-0.161125, 0.161125)),
+        (4, 0, 200, (0.000778, 0.050287)),
+        (20, 0, 20, (0.677750, 1.0)),
+        (0, 20, 20, (-1.0, -0.677750)),
+    ],
+)
+def test_tango_is_what_a_restricted_likelihood_gives(won, lost, n, ends):
+    assert_allclose(tango(float(won), float(lost), float(n), 1.959964), ends, atol=1e-6)
 
 
-@pytest.mark.parametrize("v", [6, 20, 200])
-@pytest.mark.parametrize("q", [0.005, 0.2, 0.975])
-def test_the_normal_quantile_is_expanded_to_students(q, v):
-    got = stats._expanded(NormalDist().inv_cdf(q), v + 1)
-    assert got == pytest.approx(math.sqrt((v + 1) / v) * student(q, v), rel=0.004)
+def test_without_ties_a_difference_of_shares_is_a_share():
+    won = values(*[1] * 34, *[0] * 16)
+    share, difference = share_estimate(won), share_difference(2 * won - 1)
+    assert_allclose([2 * share.low - 1, 2 * share.high - 1], [difference.low, difference.high], atol=1e-7)
 
 
-def test_draws_equal_to_the_value_count_half_below_even_after_rounding():
-    """Otherwise the few values that a win rate can take look like a bias."""
-    draws = np.array([0.2, 0.3, 0.3, 0.4])  # 0.1 + 0.2 is above 0.3 by one rounding
-    narrow = bca_interval(0.1 + 0.2, draws, np.tile([-1.0, 0.0, 1.0], 10_000), level=0.5)
-    assert_allclose(narrow, np.quantile(draws, [0.25, 0.75]), atol=1e-4)
+def test_ties_make_a_share_more_certain():
+    halves = values(*[0.5] * 40, *[1] * 10)
+    assert share_estimate(halves).value == pytest.approx(0.6)
+    assert share_estimate(halves).low > 0.5 > wilson(30, 50)[0]
+    assert share_estimate(np.full(60, 0.5)).low < 0.5 < share_estimate(np.full(60, 0.5)).high
 
 
-def test_a_value_outside_all_draws_gives_an_end_and_not_a_nan():
-    draws = np.linspace(0.0, 1.0, 100)
-    for value in (-5.0, 5.0):
-        ends = bca_interval(value, draws, np.array([0.0, 0.0, 0.0, 9.0]), level=0.99)
-        assert np.isfinite(ends).all()
-        assert ends[0] <= ends[1]
+def test_a_mean_without_skewness_has_the_interval_of_students_t():
+    x = values(-3, -1, 0, 1, 3)
+    half = stats.t.ppf(0.975, 4) * x.std(ddof=1) / math.sqrt(5)
+    assert_allclose(mean_estimate(x), (0, -half, half, 5), atol=1e-12)
+    assert mean_estimate(x, level=0.5).high < half
 
 
-def test_an_extreme_skew_gives_an_end_and_not_a_nan():
-    """An acceleration of 0.13 and a bias of 2.7 turn the stretch negative: the upper end is then the largest draw."""
-    left_out = np.concatenate([np.zeros(6), [-1.0]])
-    draws = np.concatenate([np.linspace(-1, 0, 996), np.linspace(1, 2, 4)])
-    assert bca_interval(0.5, draws, left_out, level=0.999)[1] == 2.0
+def test_a_skewed_mean_reaches_farther_on_the_long_side():
+    x = np.random.default_rng(1).exponential(size=30)
+    got, half = mean_estimate(x), stats.t.ppf(0.975, 29) * x.std(ddof=1) / math.sqrt(30)
+    assert got.high - got.value > 1.1 * half
+    assert got.value - got.low == pytest.approx(half)
+    w, skew = (got.high - got.value) / x.std(ddof=1), stats.skew(x)
+    assert -w + skew * w**2 / 3 - skew**2 * w**3 / 27 + skew / 180 == pytest.approx(
+        -half / x.std(ddof=1)
+    )  # Hall's cubic
 
 
-def test_a_skewed_sample_gets_a_skewed_interval():
-    """Exponential data: the upper arm is the longer one, more than a percentile interval makes it."""
-    values = rng(3).exponential(size=40)
-    got, plain = bca_estimate(values, rng=rng(), resamples=8000), stats.mean_estimate(values, rng=rng())
-    assert got.value == pytest.approx(values.mean())
-    assert got.high - got.value > 1.2 * (got.value - got.low)
-    assert got.high > plain.high
-    assert got.low > plain.low
+def test_values_that_are_all_alike_are_not_certain():
+    assert mean_estimate(np.full(9, 0.1))[1:] == (-math.inf, math.inf, 9)
+    unseen = 1 - 0.025 ** (1 / 9)
+    assert_allclose(mean_estimate(np.full(9, 0.1), bounds=(0.0, 1.0)), (0.1, 0.1 - 0.1 * unseen, 0.1 + 0.9 * unseen, 9))
+    for same in (share_estimate(np.ones(20)), share_difference(np.zeros(20)), share_difference(np.ones(20))):
+        assert same.high - same.low > 0.1
+    alike = left_out(["a b"] * 40, lambda texts: 0.25)
+    assert alike.low < 0.25 < alike.high
 
 
-def test_a_bca_interval_covers_95_percent():
-    def skewed(source):
-        return source.gamma(3.0, size=60)
-
-    got = coverage(skewed, 3.0, lambda x, source: bca_estimate(x, rng=source, resamples=600))
-    assert 0.92 <= got <= 0.98
-
-
-def test_a_bca_interval_of_twelve_items_covers_95_percent():
-    got = coverage(
-        lambda source: source.normal(size=12), 0.0, lambda x, source: bca_estimate(x, rng=source, resamples=600)
-    )
-    assert 0.92 <= got <= 0.98
-
-
-def test_a_bca_interval_of_wins_and_ties_covers_95_percent():
-    def wins(source):
-        return source.choice([0.0, 0.5, 1.0], p=[0.3, 0.2, 0.5], size=80)
-
-    got = coverage(wins, 0.6, lambda x, source: bca_estimate(x, rng=source, resamples=600))
-    assert 0.92 <= got <= 0.98
-
-
-def prompts_of_five(source):
-    """60 prompts with 5 answers each, which agree more within a prompt than between prompts."""
-    return (source.normal(size=(60, 1)) + 0.5 * source.normal(size=(60, 5))).ravel()
-
-
-def test_a_clustered_interval_covers_95_percent_where_single_items_mislead():
-    labels = np.repeat(np.arange(60), 5)
-    honest = coverage(
-        prompts_of_five, 0.0, lambda x, source: bca_estimate(x, rng=source, clusters=labels, resamples=600)
-    )
-    naive = coverage(prompts_of_five, 0.0, lambda x, source: bca_estimate(x, rng=source, resamples=600))
-    assert 0.92 <= honest <= 0.98
-    assert naive < 0.75
-
-
-def test_clusters_of_many_sizes_cover_95_percent():
-    sizes = np.tile([1, 2, 6], 25)
-    labels = np.repeat(np.arange(75), sizes)
-
-    def uneven(source):
-        return 3 + source.normal(size=75)[labels] + source.normal(size=len(labels))
-
-    got = coverage(uneven, 3.0, lambda x, source: bca_estimate(x, rng=source, clusters=labels, resamples=600))
-    assert 0.92 <= got <= 0.98
-
-
-def test_the_jackknife_leaves_out_a_cluster_with_its_items(monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        stats, "bca_interval", lambda value, draws, left_out, level: seen.append(left_out) or (0.0, 0.0)
-    )
-    bca_estimate(np.array([1.0, 2.0, 4.0, 9.0]), rng=rng(), clusters=np.array([0, 1, 1, 2]))
-    assert_allclose(seen[0], [(2 + 4 + 9) / 3, (1 + 9) / 2, (1 + 2 + 4) / 3])
-
-
-def test_a_paired_interval_covers_95_percent_and_is_narrower_than_an_unpaired_one():
-    def both(source):
-        shared = source.normal(size=60)
-        return np.stack([shared + 0.3 * source.normal(size=60) + 0.1, shared + 0.3 * source.normal(size=60)])
-
-    got = coverage(both, 0.1, lambda x, source: paired_difference(x[0], x[1], rng=source, resamples=600))
-    assert 0.92 <= got <= 0.98
-    first, second = both(rng(4))
-    paired = paired_difference(first, second, rng=rng())
-    alone = bca_estimate(first, rng=rng())
-    assert paired.value == pytest.approx(first.mean() - second.mean())
-    assert paired.high - paired.low < 0.6 * (alone.high - alone.low)
-
-
-def test_a_cluster_of_each_item_changes_nothing_and_labels_may_be_text():
-    values = rng(5).normal(size=70)
-    labels = np.array([f"prompt {i:02d}" for i in range(70)])
-    assert bca_estimate(values, rng=rng(), clusters=labels) == bca_estimate(values, rng=rng())
-
-
-def test_repeating_every_item_within_its_cluster_adds_no_certainty():
-    values = rng(6).normal(size=70)
-    labels = np.arange(70)
-    once = bca_estimate(values, rng=rng())
-    five_times = bca_estimate(np.tile(values, 5), rng=rng(), clusters=np.tile(labels, 5))
-    assert five_times.n == once.n == 70
-    assert_allclose(five_times, once, rtol=1e-9)
+def test_items_of_one_prompt_count_once():
+    x, labels = np.random.default_rng(3).normal(size=30), np.arange(30)
+    assert_allclose(mean_estimate(np.tile(x, 5), np.tile(labels, 5)), mean_estimate(x))
+    won = (x > 0) * 1.0
+    once, five = share_estimate(won), share_estimate(np.tile(won, 5), np.tile(labels, 5))
+    assert five.n == 30
+    assert five.high - five.low == pytest.approx(once.high - once.low, rel=0.15)
+    naive = share_estimate(np.tile(won, 5))
+    assert naive.high - naive.low < 0.6 * (once.high - once.low)
+    ties = share_difference(np.tile(won, 5) - 0.5, np.tile(labels, 5))
+    assert ties.high - ties.low > 1.8 * (naive.high - naive.low)
 
 
 def test_cluster_sums_by_hand():
-    sums, sizes = cluster_sums(np.array([1.0, 2.0, 4.0]), np.array(["b", "a", "b"]))
-    assert_array_equal(sums, [2, 5])
-    assert_array_equal(sizes, [1, 2])
+    sums, sizes = cluster_sums(values(1, 2, 4), np.array(["b", "a", "b"]))
+    assert (sums.tolist(), sizes.tolist()) == ([2, 5], [1, 2])
 
 
-def test_drawing_kinds_is_drawing_items(monkeypatch):
-    """Three kinds of items: the multinomial's interval is that of drawing the items one by one."""
-    values = np.repeat([0.0, 0.5, 1.0], [120, 60, 220])
-    by_kind = bca_estimate(values, rng=rng(), resamples=20_000)
-    monkeypatch.setattr(stats, "FEW_KINDS", 0)
-    one_by_one = bca_estimate(values, rng=rng(), resamples=20_000)
-    assert by_kind.value == one_by_one.value == 0.625
-    assert_allclose(by_kind[1:3], one_by_one[1:3], atol=0.003)
+def test_a_design_effect_is_believed_until_it_is_seen():
+    """Clusters of 4. One that disagrees of twenty tells little; hundreds tell all."""
+    assert design_effect(np.zeros(20), 4.0, 0.0) == 4.0
+    assert design_effect(np.zeros(20), 4.0, 5.0) == pytest.approx(2.5 / 21)
+    one = np.zeros(20)
+    one[0] = 2.0
+    observed = 4 * 20 / 19 / 3.8
+    assert design_effect(one, 4.0, 3.8) == pytest.approx((1 * observed + 2.5) / 2)
+    many = np.random.default_rng(0).normal(size=4000)
+    assert design_effect(many, 4.0, 4000.0) == pytest.approx(1.0, abs=0.06)
 
 
-def test_draws_come_in_pieces_without_changing_their_number(monkeypatch):
-    monkeypatch.setattr(stats, "DRAWS_AT_ONCE", 1000)
-    drawn = stats._resampled_means(rng(1).normal(size=300), np.ones(300), rng(), 32)
-    assert drawn.shape == (32,)
-    assert len(set(drawn)) == 32
+def test_seeds_have_students_t():
+    assert_allclose(over_seeds(values(1, 2, 3)), (2, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5, 3), atol=1e-6)
+    assert over_seeds(values(2, 2))[1:3] == (-math.inf, math.inf)
 
 
-def test_equal_values_have_an_interval_without_width():
-    assert bca_estimate(np.full(9, 0.1), rng=rng()) == (pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 9)
-
-
-def test_two_clusters_are_needed():
-    with pytest.raises(ValueError, match="at least 2 items, got 1"):
-        bca_estimate(np.array([1.0, 2.0]), rng=rng(), clusters=np.array([7, 7]))
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_values_must_be_finite(bad):
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_has_no_interval_is_refused(bad):
     with pytest.raises(ValueError, match="finite, got 1 that are not"):
-        bca_estimate(np.array([0.0, bad, 1.0]), rng=rng())
-
-
-def test_a_level_is_a_share():
-    with pytest.raises(ValueError, match=r"level must be in \(0, 1\)"):
-        bca_estimate(np.array([0.0, 1.0]), rng=rng(), level=95.0)
-    with pytest.raises(ValueError, match=r"level must be in \(0, 1\)"):
-        wilson_estimate(1, 2, level=1.0)
-
-
-def test_wilsons_ends_are_where_the_score_test_just_accepts():
-    """Each end p solves (share - p)^2 = z^2 p (1 - p) / n."""
-    got, z = wilson_estimate(13, 40), NormalDist().inv_cdf(0.975)
-    for end in got[1:3]:
-        assert (got.value - end) ** 2 == pytest.approx(z * z * end * (1 - end) / 40)
-    assert got.low < got.value == 13 / 40 < got.high
-    assert got.n == 40
-
-
-def test_wilson_has_a_width_where_all_items_agree():
-    """At 0 of n the upper end is z^2 / (n + z^2)."""
-    z = NormalDist().inv_cdf(0.975)
-    assert_allclose(wilson_estimate(0, 10), [0.0, 0.0, z * z / (10 + z * z), 10], atol=1e-15)
-    assert_allclose(wilson_estimate(10, 10), [1.0, 10 / (10 + z * z), 1.0, 10], atol=1e-15)
-
-
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
-def test_wilsons_interval_covers_95_percent(share):
-    """By simulation, and exactly by summing the binomial law."""
-    n = 120
-    covered = [wilson_estimate(k, n).low <= share <= wilson_estimate(k, n).high for k in range(n + 1)]
-    wins = rng(8).binomial(n, share, size=DATA_SETS)
-    assert 0.92 <= np.mean([covered[k] for k in wins]) <= 0.98
-    law = [math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
-    assert 0.93 <= sum(p for p, hit in zip(law, covered, strict=True) if hit) <= 0.97
-
-
-@pytest.mark.parametrize(("wins", "n"), [(-1, 5), (6, 5), (0, 0), (float("nan"), 3)])
-def test_wilson_refuses_what_is_no_share(wins, n):
-    with pytest.raises(ValueError, match=r"wins must be in \[0, n\]"):
-        wilson_estimate(wins, n)
+        mean_estimate(values(0, bad, 1))
+    with pytest.raises(ValueError, match="at least 2 items, got 1"):
+        mean_estimate(values(1, 2), np.array([7, 7]))
+    with pytest.raises(ValueError, match="level must be"):
+        mean_estimate(values(0, 1), level=95.0)
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        share_estimate(values(0, bad))
+    with pytest.raises(ValueError, match=r"in \[-1, 1\]"):
+        share_difference(values(0, 2))
+    with pytest.raises(ValueError, match="level must be"):
+        share_estimate(values(0, 1), level=0.0)

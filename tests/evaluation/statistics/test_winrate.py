@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from shares import wilson_estimate
 
 from align.judges.protocol import both_orders
 from eval.statistics import length_control
-from eval.statistics.intervals import wilson_estimate
 from eval.statistics.length_control import instruction_difficulty, length_controlled_win_rate
 from eval.statistics.win_rate import longer_wins, mean_preferences, position_bias, win_rate
 
@@ -53,12 +53,12 @@ def test_judgements_are_probabilities(bad):
     with pytest.raises(ValueError, match=r"orders: every judgement must be a probability"):
         both_orders(two_orders([bad, 1], [1, 1]))
     with pytest.raises(ValueError, match=r"wins must be probabilities in \[0, 1\]"):
-        win_rate(np.array([bad, 0.5]), rng=rng())
+        win_rate(np.array([bad, 0.5]))
 
 
 def test_win_rate_by_hand():
     """0.9 0.6 0.5 0.2 and a failure: mean 0.55, two wins, one tie, one loss."""
-    got = win_rate(np.array([0.9, 0.6, np.nan, 0.5, 0.2]), rng=rng())
+    got = win_rate(np.array([0.9, 0.6, np.nan, 0.5, 0.2]))
     assert got.win_rate.value == pytest.approx(0.55)
     assert got.discrete_win_rate.value == pytest.approx(2.5 / 4)
     assert got.standard_error == pytest.approx(np.std([0.9, 0.6, 0.5, 0.2], ddof=1) / 2)
@@ -69,21 +69,21 @@ def test_win_rate_by_hand():
 def test_the_standard_error_of_clusters_is_that_of_their_means():
     """Clusters of one size: the standard error of the mean of their means."""
     wins = rng(2).random(60)
-    got = win_rate(wins, rng=rng(), clusters=np.repeat(np.arange(20), 3))
+    got = win_rate(wins, clusters=np.repeat(np.arange(20), 3))
     assert got.standard_error == pytest.approx(wins.reshape(20, 3).mean(axis=1).std(ddof=1) / np.sqrt(20))
     assert got.win_rate.n == 20
 
 
 def test_failed_games_take_their_cluster_labels_with_them():
     wins = np.array([1.0, np.nan, 0.0, 1.0, 0.0])
-    got = win_rate(wins, rng=rng(), clusters=np.array([0, 0, 1, 1, 2]))
+    got = win_rate(wins, clusters=np.array([0, 0, 1, 1, 2]))
     assert got.win_rate.n == 3
 
 
 def test_all_wins_leave_the_doubt_that_wilson_leaves():
-    got = win_rate(np.ones(20), rng=rng())
+    got = win_rate(np.ones(20))
     assert got.win_rate == got.discrete_win_rate == wilson_estimate(20, 20)
-    assert win_rate(np.ones(20), rng=rng(), clusters=np.arange(20) // 2).win_rate == wilson_estimate(10, 10)
+    assert win_rate(np.ones(20), clusters=np.arange(20) // 2).win_rate == wilson_estimate(10, 10)
 
 
 def test_a_simulated_judge_is_covered():
@@ -110,7 +110,7 @@ TRUE_RATE = _true_rate()
 
 def test_position_bias_by_hand():
     """Win-win, win-loss (flips), loss-win (flips), tie-win (flips); first wins: 1/2, 1, 0, 1/4."""
-    got = position_bias(two_orders([1, 1, 0, 0.5], [1, 0, 1, 1]), rng=rng())
+    got = position_bias(two_orders([1, 1, 0, 0.5], [1, 0, 1, 1]))
     assert got.flips.value == 0.75
     assert got.first_preference.value == pytest.approx((0.5 + 1 + 0 + 0.25) / 4)
 
@@ -126,7 +126,7 @@ def test_position_bias_counts_prompts_not_pairs_and_leaves_out_what_failed():
     orders[:, range(3), range(3)] = np.nan
     orders[2] = np.nan
     orders[3, 1, 0] = orders[4, 0, 2] = np.nan
-    got = position_bias(orders, rng=rng())
+    got = position_bias(orders)
     assert got.flips.n == got.first_preference.n == 5
     pairs = [(p, i, j) for p in range(6) for i in range(3) for j in range(i + 1, 3)]
     both = [(orders[p, i, j], orders[p, j, i]) for p, i, j in pairs]
@@ -146,10 +146,10 @@ def test_mean_preferences_are_over_the_judged_prompts():
 
 def test_the_longer_answer_wins_by_hand():
     """Longer, shorter, equal, longer; verdicts win, win, loss, failed."""
-    got = longer_wins(np.array([0.8, 1.0, 0.0, np.nan]), np.array([9.0, 1, 5, 9]), np.array([3.0, 2, 5, 1]), rng=rng())
+    got = longer_wins(np.array([0.8, 1.0, 0.0, np.nan]), np.array([9.0, 1, 5, 9]), np.array([3.0, 2, 5, 1]))
     assert got["longer_wins/win_rate"].value == pytest.approx((1 + 0 + 0.5) / 3)
     assert got["longer_wins/agreement"].value == pytest.approx((1 + 0 + 0.5) / 3)
-    other = longer_wins(np.array([0.2, 0.5]), np.array([3.0, 9]), np.array([9.0, 3]), rng=rng())
+    other = longer_wins(np.array([0.2, 0.5]), np.array([3.0, 9]), np.array([9.0, 3]))
     assert other["longer_wins/agreement"].value == 0.75
 
 

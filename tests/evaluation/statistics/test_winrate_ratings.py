@@ -214,7 +214,7 @@ def test_best_of_k_is_the_mean_over_all_sets_of_k():
     """Every subset counted one by one; equal judge scores share."""
     source = rng(6)
     gold, judge = source.normal(size=(4, 6)), source.integers(0, 3, size=(4, 6)).astype(float)
-    got = best_of_k(gold, judge, [1, 2, 4, 6], rng=rng())
+    got = best_of_k(gold, judge, [1, 2, 4, 6])
     for k, estimate in got.items():
         each = []
         for row in range(4):
@@ -231,7 +231,7 @@ def test_the_error_of_best_of_k_falls_as_the_law_says():
     s, z = 1.3, 0.8
     error = (s * rng(7).normal(size=(400, 2000)) - z) ** 2
     law = math.pi * s**2 * math.exp(z**2 / s**2)
-    got = best_of_k(-error, -error, [50, 100, 200], rng=rng())
+    got = best_of_k(-error, -error, [50, 100, 200])
     for k in (100, 200):
         assert -(k**2) * got[k].value == pytest.approx(law, rel=0.06)
     assert -(50**2) * got[50].value == pytest.approx(law, rel=0.12)

@@ -51,6 +51,20 @@ def _data(argv: Sequence[str]) -> int:
     return act(argv[1:])
 
 
+def _sample(argv: Sequence[str]) -> int:
+    """Sample answers of a policy to the prompts of a file, and write them with their prompts."""
+    from align.commands.sample import main as sample  # noqa: PLC0415 - no other command needs it
+
+    return sample(argv)
+
+
+def _score(argv: Sequence[str]) -> int:
+    """Score every answer of a file by rewards, models, judges or labels, for `alignkit data pairs`."""
+    from align.commands.score import main as score  # noqa: PLC0415 - no other command needs it
+
+    return score(argv)
+
+
 def _merge(argv: Sequence[str]) -> int:
     """Merge LoRA adapters: one weighted soup, a sweep of them, or model stock."""
     from align.merging.command import main as merge  # noqa: PLC0415 - no other command needs it
@@ -228,6 +242,8 @@ def _completion(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "check": _check,
     "data": _data,
+    "sample": _sample,
+    "score": _score,
     "train": _train,
     "eval": _eval,
     "compare": _compare,

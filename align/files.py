@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import RunError
+from .errors import DataError, RunError
 
 MAX_JSON = 64 << 20
 
@@ -16,6 +18,29 @@ def write_text(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(text, encoding="utf-8")
     os.replace(scratch, path)
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write a JSON Lines file, under its name only when it is whole."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".alignkit-") as folder:
+        part = Path(folder, path.name)
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        part.rename(path)
+
+
+def refuse_out(out: Path) -> None:
+    """Refuse a name under which a command cannot write rows.
+
+    Raises:
+        DataError: Saying what is wrong with it.
+    """
+    if out.suffix != ".jsonl":
+        raise DataError(f"{out}: rows are written as .jsonl; give it such a name")
+    if out.exists() or out.is_symlink():
+        raise DataError(f"{out}: is there already; name another file, or remove it")
+    if not out.parent.is_dir():
+        raise DataError(f"{out.parent}: no such folder; make it first")
 
 
 def read_json(path: Path) -> dict[str, Any]:

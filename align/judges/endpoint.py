@@ -134,8 +134,8 @@ class Client:
         self._opener = urllib.request.build_opener(_NoRedirect())
         self._not_before = 0.0
 
-    def ask(self, text: str, read: Callable[[str], T]) -> T:
-        """The endpoint's reply to one message of a user, as `read` understands it.
+    def ask(self, text: str | list[dict[str, str]], read: Callable[[str], T]) -> T:
+        """The endpoint's reply to one message of a user, or to a conversation, as `read` understands it.
 
         Asked again after a timeout, a broken connection, a status of 408, 409, 425, 429 or 5xx, a reply that is not
         what the protocol says, and one that `read` refuses with ValueError.
@@ -167,11 +167,11 @@ class Client:
                 self.stop.wait(wait * (1 - 0.5 * self._random.random()))
         raise EndpointError(f"{failure} (attempts: {attempts})") from None
 
-    def _reply(self, text: str) -> str:
+    def _reply(self, text: str | list[dict[str, str]]) -> str:
         end = self.endpoint
         body = {
             "model": end.model,
-            "messages": [{"role": "user", "content": text}],
+            "messages": [{"role": "user", "content": text}] if isinstance(text, str) else text,
             "temperature": end.temperature,
             "max_tokens": end.max_tokens,
         }

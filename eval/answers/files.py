@@ -1,7 +1,7 @@
 """Reads responses that are stored already: files of prompts and answers in place of models.
 
 One JSON object a line with `prompt` (text or messages) and `response` (text), or AlpacaEval's `instruction` and `output`;
-a JSON array of such objects is read too. Several responses to one prompt are its samples. Files are matched by prompt.
+a JSON array of such objects is read too, and so is what `alignkit sample` writes. Several responses to one prompt are its samples. Files are matched by prompt.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from .table import Sampled
 
 SUFFIXES = (".jsonl", ".json")
 KEYS = (("prompt", "response"), ("instruction", "output"))
+OF_SAMPLES = ("completions", "finished", "sources", "rewards", "preferences")
 SHOWN = 60
 
 
@@ -46,10 +47,11 @@ def read_responses(path: Path) -> Responses:
     rows: dict[str, dict[str, Any]] = {}
     texts: dict[str, list[str]] = {}
     for where, value in _objects(path):
-        prompt, text, further = _response(value, where)
-        key = json.dumps(prompt)
-        rows.setdefault(key, {"prompt": prompt, **further})
-        texts.setdefault(key, []).append(text)
+        for each in _one_by_one(value):
+            prompt, text, further = _response(each, where)
+            key = json.dumps(prompt)
+            rows.setdefault(key, {"prompt": prompt, **further})
+            texts.setdefault(key, []).append(text)
     if len(rows) < 2:
         raise RunError(f"{path}: an interval needs responses to at least 2 different prompts, got {len(rows)}")
     with path.open("rb") as file:
@@ -80,6 +82,14 @@ def _parsed(content: bytes, where: str) -> Any:
     except (ValueError, RecursionError) as error:
         cut = "" if content.endswith(b"\n") else "; it is the last and has no end, so the file may be truncated"
         raise RunError(f"{where}: is no JSON ({printable(str(error), SHOWN)}){cut}; write the file again") from None
+
+
+def _one_by_one(value: Any) -> list[Any]:
+    """The responses of an object; `alignkit sample` writes all completions of a prompt into one."""
+    if not isinstance(value, dict) or not isinstance(value.get("completions"), list) or "response" in value:
+        return [value]
+    further = {key: item for key, item in value.items() if key not in OF_SAMPLES}
+    return [further | {"response": text} for text in value["completions"]]
 
 
 def _response(value: Any, where: str) -> tuple[Any, str, dict[str, Any]]:

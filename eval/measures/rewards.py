@@ -111,7 +111,7 @@ def objective_report(
     prompts = [row["prompt"] for row in sampled.rows]
     for name, sides in values.items():
         means = {who: _by_prompt(table) for who, table in sides.items()}
-        bounds = (float(FACTS[name].low), float(FACTS[name].high)) if name in FACTS else UNBOUNDED
+        bounds = (float(REWARDS[name].low), float(REWARDS[name].high)) if name in REWARDS else UNBOUNDED
         estimates |= sided_estimates(f"objectives/{name}", means, bounds=bounds)
         comparisons |= every_pair(f"objectives/{name}", means, prompts, bounds=bounds)
     scales = {name: _scale(name, sides) for name, sides in values.items()}

@@ -1,4 +1,4 @@
-"""How large a difference would have been seen, and how many prompts a wanted one needs: what "within noise" leaves open."""
+"""Tells how large a difference would have been seen, and how many prompts a wanted one needs."""
 
 import math
 

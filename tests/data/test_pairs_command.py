@@ -221,7 +221,7 @@ def test_nothing_is_written_over_and_nothing_is_left_behind(run, tmp_path, monke
     for words, message in (
         ([source, "--out", out], "out.jsonl: is there already; name another file, or remove it"),
         ([source, "--out", source], "in.jsonl: is there already"),
-        ([source, "--out", str(tmp_path / "x.json")], "x.json: pairs are written as .jsonl"),
+        ([source, "--out", str(tmp_path / "x.json")], "x.json: rows are written as .jsonl"),
         ([source, "--out", str(tmp_path / "no" / "x.jsonl")], "no such folder"),
         ([str(tmp_path), "--out", str(tmp_path / "x.jsonl")], "lies in the source"),
         (

@@ -6,9 +6,7 @@ Rows are those of `align.data.rows.scored`. For `--select reverse` a row holds a
 
 import argparse
 import inspect
-import json
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -36,6 +34,7 @@ from align.data.rows.pairs import read_row
 from align.data.rows.scored import Scored, completions_of, prompt_of, read_scored, text_of
 from align.data.split import prompt_position
 from align.errors import DataError
+from align.files import refuse_out, write_rows
 from align.findings import printable, shown
 
 SELECTORS: dict[str, Callable[..., list[Choice]]] = {
@@ -197,7 +196,7 @@ def main(argv: Sequence[str]) -> int:
             f"{where}: of {len(rows)} prompts none yields a pair: {_counted(built.without)}{_refused(built)}"
         )
     made = list(unpair(built.pairs)) if options.kind == "completions" else built.pairs
-    _write(made, options.out)
+    write_rows(made, options.out)
     print(_told(options.out, options.kind, len(made), len(rows), built))  # noqa: T201 - the command's result
     return 0
 
@@ -212,23 +211,9 @@ def _refuse(source: Path, out: Path, select: str, given: Mapping[str, Any]) -> N
         raise DataError(f"{', '.join(idle)}: would do nothing with --select {select}; leave it out")
     if {"weights", "answer"} <= given.keys():
         raise DataError("--weights, --answer: rewards come from scores or from the answer; leave one out")
-    if out.suffix != ".jsonl":
-        raise DataError(f"{out}: pairs are written as .jsonl; give it such a name")
-    if out.exists() or out.is_symlink():
-        raise DataError(f"{out}: is there already; name another file, or remove it")
-    if not out.parent.is_dir():
-        raise DataError(f"{out.parent}: no such folder; make it first")
+    refuse_out(out)
     if source.is_dir() and source.resolve() in out.resolve().parents:
         raise DataError(f"{out}: lies in the source {source}, of which it would become a part; name another place")
-
-
-def _write(rows: Iterable[Mapping[str, Any]], out: Path) -> None:
-    """The file, under its name only when it is complete."""
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".alignkit-") as folder:
-        part = Path(folder, out.name)
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-        part.rename(out)
 
 
 def _told(out: Path, kind: str, made: int, prompts: int, built: Built) -> str:

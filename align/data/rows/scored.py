@@ -1,7 +1,7 @@
 """Reads one row of scored completions, or says why it cannot be used.
 
 A row holds a `prompt` and either `completions` and `rewards`, or `responses`, a list of objects with `content` and `scores`.
-A reward is a number, null for none, or an object of named scores, which weights add up.
+A reward is a number, null for none, or an object of named scores, which weights add up; one alone needs none.
 """
 
 import math
@@ -113,6 +113,8 @@ def prompt_of(row: Mapping[str, Any]) -> Any:
 
 def _reward(value: Any, weights: Mapping[str, float] | None) -> Reward:
     if isinstance(value, Mapping):
+        if weights is None and len(value) == 1:
+            return _reward(next(iter(value.values())), None)
         if weights is None:
             raise RowError("wrong-type", f"several scores, {', '.join(value)}; say what each counts with --weights")
         lacking = [name for name in weights if name not in value]

@@ -1,0 +1,93 @@
+"""Writes answers together with their prompts in a file that the other commands read, and keeps every answer as it comes.
+
+A row is that of the prompt, with all of its columns, and `completions`, a list of texts, and `finished`, whether each came to
+its end. The answers themselves are kept beside, in `kept/`, by `align.sampling.store`: what was killed goes on there.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accelerate import PartialState
+
+from align.data import DataConfig, DataSource, load_data
+from align.errors import RunError
+from align.files import write_rows
+from align.models.loading import load_tokenizer
+
+from .ask import Asking, ask
+from .generate import Answer, Decoding
+from .policy import Policy
+from .vllm_engine import VLLM
+
+KEPT = "kept"
+TAKEN = ("completions", "finished")
+
+
+class HowToSample(NamedTuple):
+    """How answers are sampled."""
+
+    decoding: Decoding
+    samples: int = 1
+    batch_size: int = 32
+    vllm: VLLM | None = None
+
+
+def read_prompts(source: DataSource) -> list[dict[str, Any]]:
+    """The rows of a file of prompts, each with all of its columns.
+
+    Raises:
+        DataError: Naming the rows that cannot be used.
+        RunError: If a column has a name that answers are written under.
+    """
+    rows = load_data(DataConfig(source), rows="prompts").train.to_list()
+    taken = [name for name in TAKEN if name in rows[0]]
+    if taken:
+        raise RunError(f"{source.path}: a column {taken[0]!r} is there already, where answers go; rename it")
+    return rows
+
+
+def sample_to_file(policy: Policy, rows: Sequence[Mapping[str, Any]], how: HowToSample, out: Path, *, who: str) -> int:
+    """Have a policy answer every prompt, and write the rows with its answers; each process answers its share.
+
+    Args:
+        policy: Who answers; loaded here.
+        rows: With `prompt`, from `read_prompts`.
+        how: Decoding and number of answers.
+        out: The file, which appears when it is whole; its folder is made.
+        who: Its name in messages, and in the file of what is kept.
+
+    Returns:
+        The number of answers.
+
+    Raises:
+        AnswersError: If what is kept cannot be gone on with.
+    """
+    state = PartialState()
+    prompts = [row["prompt"] for row in rows]
+    own = range(state.process_index, len(prompts), state.num_processes)
+    name = who if state.num_processes == 1 else f"{who}-{state.process_index}-of-{state.num_processes}"
+    folder = out.parent / KEPT
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = load_tokenizer(policy.settings)
+
+    def asked(indices: Iterable[int], name: str) -> list[list[Answer]]:
+        chosen = [prompts[index] for index in indices]
+        asking = Asking(chosen, how.decoding, how.samples, how.batch_size, folder, how.vllm)
+        return ask(tokenizer, use, asking, name, who)
+
+    use = policy.load()
+    answers = dict(zip(own, asked(own, name), strict=True))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        for other in range(1, state.num_processes):  # all of them are kept, and none is sampled again
+            theirs = range(other, len(prompts), state.num_processes)
+            answers |= zip(theirs, asked(theirs, f"{who}-{other}-of-{state.num_processes}"), strict=True)
+        write_rows([row | told(answers[index]) for index, row in enumerate(map(dict, rows))], out)
+    state.wait_for_everyone()
+    return len(rows) * how.samples
+
+
+def told(answers: Sequence[Answer]) -> dict[str, Any]:
+    """The columns that a row gets."""
+    return {"completions": [one.text for one in answers], "finished": [one.finished for one in answers]}

@@ -1,0 +1,96 @@
+"""Finds the model that a name on the command line means: a run, an adapter, a recipe or a model, or what it is held against."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from trl import ModelConfig
+
+from align.errors import RecipeError, RunError
+from align.methods import METHODS
+from align.models.loading import another_model, base_model_of, load_model
+from align.models.start import adapter_folder
+from align.models.use import Use
+from align.recipe.loading import Recipe, load_recipe
+from align.recipe.shipped import find_recipe
+from align.runs.directory import RECIPE_FILE
+
+YAML = (".yaml", ".yml")
+
+
+class Policy(NamedTuple):
+    """A language model that answers, before it is loaded."""
+
+    settings: ModelConfig
+    adapter: str | None = None
+
+    def load(self) -> Use:
+        """The model, in evaluation mode."""
+        return Use(load_model(self.settings, adapter=self.adapter).eval(), self.settings, self.adapter)
+
+
+def policy_of(name: str, overrides: Iterable[str] = (), *, reference: bool = False) -> Policy:
+    """What a name means.
+
+    Args:
+        name: The directory of a run: what it trained. A recipe: what its training begins with. An adapter's folder. Else a
+            model: a hub id, a folder or a .gguf file.
+        overrides: `section.key=value` strings, for a run or a recipe.
+        reference: What a run or a recipe is held against, instead.
+
+    Raises:
+        RunError: If the run has not finished, or trains a model that writes no answers; or if what is neither run nor
+            recipe has no reference or takes no overrides.
+        RecipeError: If the recipe cannot be used.
+    """
+    run, overrides = Path(name), list(overrides)
+    is_run = (run / RECIPE_FILE).is_file()
+    if not is_run and not _is_recipe(name):
+        if overrides or reference:
+            what = overrides[0] if overrides else "--ref"
+            raise RunError(f"{what}: {name} is neither a run nor a recipe, to which alone this applies; leave it out")
+        if (run / "adapter_config.json").is_file():
+            return Policy(_plain(base_model_of(run)), str(run))
+        return Policy(_plain(name))
+    recipe = load_recipe(run / RECIPE_FILE if is_run else name, overrides)
+    if METHODS[recipe.method].model != "language":
+        raise RunError(f"{name}: method {recipe.method!r} trains a model that judges answers and writes none")
+    if reference:
+        return _reference(name, recipe)
+    if not is_run:
+        return _beginning(recipe)
+    if (run / "adapter").is_dir():
+        return Policy(recipe.model, str(run / "adapter"))
+    if (run / "model").is_dir():
+        return Policy(another_model(recipe.model, run / "model"))
+    raise RunError(f"{name}: neither adapter/ nor model/ there: the run has not finished; go on with --resume auto")
+
+
+def _beginning(recipe: Recipe) -> Policy:
+    if recipe.start is not None:
+        return Policy(recipe.model, str(adapter_folder(recipe.start.adapter)))
+    return Policy(recipe.model, recipe.ref.path if recipe.ref.kind == "adapter" else None)
+
+
+def _reference(name: str, recipe: Recipe) -> Policy:
+    if recipe.ref.kind == "cached":
+        raise RunError(f"{name}: ref.kind=cached has values and no model, which could answer; name a model")
+    if recipe.ref.kind == "model":
+        return Policy(another_model(recipe.model, recipe.ref.path))
+    return Policy(recipe.model, recipe.ref.path if recipe.ref.kind == "adapter" else None)
+
+
+def _is_recipe(name: str) -> bool:
+    if Path(name).exists():
+        return name.endswith(YAML) and Path(name).is_file()
+    try:
+        find_recipe(name)
+    except RecipeError:
+        if name.endswith(YAML):
+            raise
+        return False
+    return True
+
+
+def _plain(name: str) -> ModelConfig:
+    return ModelConfig(model_name_or_path=name, dtype="auto")

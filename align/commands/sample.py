@@ -1,4 +1,4 @@
-"""`alignkit sample`: answers of a policy to the prompts of a file, written with their prompts."""
+"""Samples, for `alignkit sample`, answers of a policy to the prompts of a file, written with their prompts."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""`alignkit score`: answers of one file or several with what rewards, models, judges or people say of each."""
+"""Scores, for `alignkit score`, answers of files by rewards, models, judges or what people said of each."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""The scorers that a recipe's or a command's scores name: looked at before any weight is loaded, made when they are asked."""
+"""Makes the scorers that a recipe or a command names: checked before any weight is loaded, made when they are asked."""
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The part of a recipe that says who scores sampled answers: rewards, judges and labels."""
+"""Defines the part of a recipe that says who scores sampled answers: rewards, judges and labels."""
 
 import math
 import re

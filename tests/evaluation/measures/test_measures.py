@@ -18,6 +18,7 @@ from eval.measures.divergence import divergence_estimates
 from eval.measures.diversity import bleu_groups, distinct, diversity_estimates, self_bleu
 from eval.pairs.implicit_reward import implicit_margin, pair_estimates
 from eval.pairs.ranking import PairScores, idealised_margin
+from eval.report.assemble import settle
 from eval.report.plots import pictures
 from eval.report.write import comparison_table, to_html, to_json, to_markdown
 from eval.statistics.comparisons import compared as of_pairs

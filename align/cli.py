@@ -199,6 +199,14 @@ def _is_finished(run: Path) -> bool:
     return True
 
 
+def _power(argv: Sequence[str]) -> int:
+    """Tell how many prompts a wanted difference needs, from a report or a recipe."""
+    from eval.planning import power_table  # noqa: PLC0415 - as above
+
+    print(power_table(argv))
+    return 0
+
+
 def _replay(argv: Sequence[str]) -> int:
     """Take a skipped step of a run again, pair by pair, and show where it stops being finite."""
     parser = argparse.ArgumentParser(prog="alignkit replay", allow_abbrev=False)
@@ -248,6 +256,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": _eval,
     "compare": _compare,
     "verify": _verify,
+    "power": _power,
     "replay": _replay,
     "merge": _merge,
     "recipes": _recipes,

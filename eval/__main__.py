@@ -1,8 +1,9 @@
 """Runs `python -m eval RUN [OTHER_RUN ...]`: a run against its reference and other runs, or stored responses."""
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ from align.sampling.vllm_engine import VLLM, check_vllm
 from eval.answers.files import is_responses, read_responses
 from eval.report.assemble import prepare
 from eval.report.results import Report
-from eval.report.tables import comparison_table, judge_tables, table, verdict
+from eval.report.tables import comparison_table, judge_tables, table
+from eval.report.verdict import verdict
 from eval.report.write import to_html, write_report
 
 from .evaluate import JUDGES_FOLDER, evaluate, evaluate_responses
@@ -36,6 +38,8 @@ class Wanted(NamedTuple):
     compare: bool = False
     ref: str | None = None
     """The reference's file of responses; by default the second of `names`."""
+    same_within: Mapping[str, float] = {}
+    """By measure, the difference to the reference that does not matter."""
     vllm: str | None = None
     """Interpreter of an environment whose vLLM samples the answers."""
 
@@ -65,6 +69,13 @@ def arguments(*, compare: bool = False, prog: str = "python -m eval") -> argpars
         metavar="PYTHON",
         help="let vLLM sample the answers, in a process of this interpreter, whose environment it is installed in",
     )
+    parser.add_argument(
+        "--same-within",
+        action="append",
+        default=[],
+        metavar="MEASURE=DIFFERENCE",
+        help="say whether the measure (length_tokens, gold_reward, ...) is the same as the reference's within this",
+    )
     folder = "folder of the report; by default the first run's own"
     parser.add_argument(
         "-o", "--out", type=Path, help=f"{folder}; NAME.html writes that page alone" if compare else folder
@@ -83,15 +94,31 @@ def main(argv: Sequence[str] | None = None, *, compare: bool = False, prog: str 
         if len(refs) > 1:
             raise RunError(f"ref=: named {len(refs)} times; there is one reference")
         ref = refs[0] if refs else None
-        report, page = report_on(
-            Wanted(names, options.recipe, overrides, options.allow, options.out, compare, ref, options.vllm)
+        margins = _margins(options.same_within)
+        wanted = Wanted(
+            names, options.recipe, overrides, options.allow, options.out, compare, ref, margins, options.vllm
         )
+        report, page = report_on(wanted)
     except (*USER_ERRORS, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
     tables = "\n\n".join(filter(None, (table(report), judge_tables(report), comparison_table(report))))
     print(f"\n{verdict(report)}\n\n{tables}\n\nreport: {page}")
     return 0
+
+
+def _margins(given: Sequence[str]) -> dict[str, float]:
+    """What `--same-within` names, checked before anything is loaded."""
+    margins = {}
+    for item in given:
+        measure, _, number = item.rpartition("=")
+        try:
+            margins[measure] = float(number)
+        except ValueError:
+            margins[measure] = math.nan
+        if not measure or not 0 < margins[measure] < math.inf:
+            raise RunError(f"--same-within {item}: must be MEASURE=DIFFERENCE, the difference positive and finite")
+    return margins
 
 
 def report_on(wanted: Wanted) -> tuple[Report, Path]:
@@ -119,6 +146,8 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
     ledgers = folder / JUDGES_FOLDER if page is None else page.with_name(f"{page.stem}-{JUDGES_FOLDER}")
     kept = folder if page is None else None
     report, curves = _of_files(wanted, kept, ledgers) if of_files else _of_runs(wanted, folder, kept, ledgers)
+    if wanted.same_within:
+        report.settings["same_within"] = dict(wanted.same_within)
     from eval.report.plots import pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
     from eval.report.plots_fronts import objective_pictures  # noqa: PLC0415 - as above
     from eval.report.plots_judges import judged_pictures  # noqa: PLC0415 - as above

@@ -38,12 +38,20 @@ def token_estimates(
         who, own = title(subject, first), answers[subject.name]
         lengths = {subject.name: _lengths(own), REF: _lengths(ref)}
         found[subject.name] = sided_estimates("length_tokens", lengths, bounds=COUNTS)
+        prompts = np.repeat(np.arange(len(own)), [len(row) for row in own])
+        cut = {subject.name: _cut_off(own), REF: _cut_off(ref)}
+        found[subject.name] |= sided_estimates("cut_off", cut, prompts, shares=True)
         if ref_under_ref is not None:
             found[subject.name] |= divergence_estimates(
                 (scored(subject.policy, who, own), scored(first.reference, "the reference", own)),
                 (scored(subject.policy, who, ref), ref_under_ref),
             )
     return found
+
+
+def _cut_off(answers: list[list[Answer]]) -> np.ndarray:
+    """1 for each answer that reached its greatest length without an end."""
+    return np.array([float(not answer.finished) for row in answers for answer in row])
 
 
 def _lengths(answers: list[list[Answer]]) -> np.ndarray:

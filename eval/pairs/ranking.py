@@ -66,9 +66,13 @@ def ranking_estimates(scores: PairScores, *, prompts: Labels = None) -> dict[str
         "logps/chosen": scores.chosen,
         "logps/rejected": scores.rejected,
     }
-    return {name: share_estimate(row, prompts) for name, row in accuracies.items()} | {
-        name: mean_estimate(row, prompts) for name, row in means.items()
-    }
+    above = rankings(scores)["implicit_reward"] - rankings(scores)["longer_wins"]
+    means_and_shares = {"ranking_accuracy/above_longer_wins": share_difference(above, prompts)}
+    return (
+        means_and_shares
+        | {name: share_estimate(row, prompts) for name, row in accuracies.items()}
+        | {name: mean_estimate(row, prompts) for name, row in means.items()}
+    )
 
 
 def idealised_margin(scores: PairScores, shares: Values, *, beta: float) -> Values:

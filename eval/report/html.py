@@ -29,8 +29,8 @@ from .tables import (
     judge_notes,
     judge_rows,
     rating_rows,
-    verdict,
 )
+from .verdict import verdict
 
 SAMPLES = 10
 DIFFED_WORDS = 1000

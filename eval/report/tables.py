@@ -39,47 +39,6 @@ FEW = 20
 """Below so many items an interval is marked as one of few."""
 
 
-def verdict(report: Report) -> str:
-    """One line: what improved, what it cost, what is within noise."""
-    parts = []
-    gold = report.estimates.get("gold_reward/difference")
-    if gold is not None:
-        parts.append(f"Gold reward {_direction(gold)}: {_signed(gold)} against the reference")
-    for name, judged in report.judged.items():
-        rate = judged.win_rates.get(report.name)
-        if rate is None:
-            parts.append(f"judge {plain(name)} gave too few verdicts for a win rate")
-            continue
-        longer = judged.longer_wins[report.name]
-        better = _direction(rate.win_rate, "better", "worse", "no difference beyond noise", at=0.5)
-        parts.append(
-            f"win rate {interval(rate.win_rate)} before judge {plain(name)}, {better} (longer answer: {longer.value:.3f})"
-        )
-    for name in report.pairs:
-        accuracy = report.estimates[f"{name}/ranking_accuracy/implicit_reward"]
-        parts.append(f"implicit-reward accuracy on {plain(name)} {interval(accuracy)}")
-        if name in report.left_out:
-            parts[-1] += f" ({report.left_out[name]})"
-    if "kl" in report.estimates:
-        parts.append(f"at a KL of {interval(report.estimates['kl'])} nats per answer")
-    length = next((e for unit in UNITS if (e := report.estimates.get(f"length_{unit}/difference"))), None)
-    if length is not None:
-        parts.append(f"answers {_direction(length, 'longer', 'shorter', 'of the same length within noise')}")
-    line = "; ".join(parts) + "."
-    return line[:1].upper() + line[1:]
-
-
-UNITS = ("tokens", "characters")
-
-
-def _direction(e: Estimate, up: str = "up", down: str = "down", none: str = "within noise", *, at: float = 0.0) -> str:
-    return up if e.low > at else down if e.high < at else none
-
-
-def _signed(e: Estimate) -> str:
-    return f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}] (n={e.n})"
-
-
 def interval(e: Estimate) -> str:
     """A value with its interval."""
     return f"{e.value:.3f} {ends(e)}"

@@ -5,6 +5,9 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,15 @@ from align.files import write_text
 
 from .html import to_html
 from .results import Report
-from .tables import COMPARED, INTERVALS, JUDGING, comparison_table, front_note, judge_tables, plain, table, verdict
+from .tables import COMPARED, INTERVALS, JUDGING, comparison_table, front_note, judge_tables, plain, table
+from .verdict import verdict
 
 __all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "verdict", "write_items", "write_report"]
+
+
+SCHEMA_VERSION = 1
+"""Of report.json. A key that is renamed or gone, or means something else, makes the next one."""
+MADE_WITH = ("torch", "transformers", "trl", "peft", "numpy", "scipy")
 
 
 def to_json(report: Report) -> str:
@@ -31,6 +40,9 @@ def to_json(report: Report) -> str:
     }
     return json.dumps(
         {
+            "schema_version": SCHEMA_VERSION,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {name: version(name) for name in MADE_WITH if find_spec(name) is not None},
             "name": report.name,
             "verdict": verdict(report),
             "estimates": as_json(report.estimates),

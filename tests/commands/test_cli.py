@@ -197,7 +197,9 @@ def test_the_version_is_the_projects(capsys):
     assert align.__version__ == project["version"]
 
 
-@pytest.mark.parametrize("command", ["check", "train", "eval", "compare", "verify", "replay", "merge", "recipes"])
+@pytest.mark.parametrize(
+    "command", ["check", "train", "eval", "compare", "verify", "power", "replay", "merge", "recipes"]
+)
 def test_help_names_the_command_that_was_typed(capsys, command):
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])

@@ -13,7 +13,7 @@ from eval.answers.table import Sampled
 from eval.report.results import Report
 from eval.report.tables import judge_notes
 from eval.report.write import to_json, verdict
-from eval.statistics.comparisons import holm
+from eval.statistics.comparisons import corrected
 from eval.statistics.names import REF
 from eval.statistics.ratings import exploitability
 from eval.statistics.win_rate import win_rate
@@ -68,8 +68,7 @@ def test_ratings_are_the_strengths_of_the_world():
     judged, _ = judged_by("reward_model", strengths(**truth), sampled())
     for who, estimate in judged.ratings.items():
         assert estimate.value == pytest.approx(truth["ref" if who == "reference" else who], abs=1e-8)
-    assert judged.exploitability == pytest.approx(0.0)
-    assert judged.mixture == {}
+    assert (judged.circles, judged.exploitability, judged.mixture) == ([], None, {})
     assert np.array(judged.preferences)[0, 3] == pytest.approx(1 / (1 + math.exp(-1.4)))
 
 
@@ -89,8 +88,12 @@ def test_a_cycle_leaves_everybody_exploitable_and_its_mixture_nobody():
     assert exploitability(np.array(judged.preferences), mixture) == pytest.approx(0, abs=1e-9)
     assert judged.mixture["reference"] == pytest.approx(0)
     report = Report("a", judged={"rock": judged})
-    note = next(note for note in judge_notes(report) if "cyclic" in note)
-    assert "rock: preferences are cyclic: everybody is beaten by somebody, the hardest to beat by 0.100 over" in note
+    assert judged.circles == [["a", "b", "c"]]
+    assert judged.one_scale_p < 0.01
+    notes = list(judge_notes(report))
+    assert "rock: preferences are cyclic: a > b > c > a, each beyond doubt." in notes
+    note = next(note for note in notes if "mixture" in note)
+    assert "everybody is beaten by somebody, the hardest to beat by 0.100 over one half" in note
     assert "reference" not in note.partition("mixture")[2]
 
 
@@ -213,14 +216,13 @@ def test_failures_are_in_no_fit_either():
 def test_all_pairs_are_compared_and_corrected():
     data = numbers(n=60, players=("a", "b", "c"))
     judged, verdicts = judged_by("reward", LARGER, data)
-    rows = head_to_head(verdicts, judged.players)
+    rows = corrected({"j": head_to_head(verdicts, judged.players)}, rng=np.random.default_rng(0))["j"]
     assert [(row.first, row.second) for row in rows] == [
         ("a", "b"), ("a", "c"), ("a", "reference"), ("b", "c"), ("b", "reference"), ("c", "reference"),
     ]  # fmt: skip
     a, b = (np.array([int(row[0]) for row in data.answers[who]]) for who in ("a", "b"))
     assert rows[0].difference.value == pytest.approx(np.sign(a - b).mean())
     assert rows[0].difference.low < rows[0].difference.value < rows[0].difference.high
-    assert [row.p_holm for row in rows] == holm(np.array([row.p_value for row in rows])).tolist()
     alone = win_rate(verdicts.wins("a", REF)).win_rate
     joint = rows[2].difference
     assert joint.high - joint.low > 2 * (alone.high - alone.low)
@@ -231,11 +233,12 @@ def test_a_better_player_is_significantly_better():
         [{"prompt": f"p{i}"} for i in range(30)],
         {"a": [["5"]] * 30, "b": [[str(i % 2)] for i in range(30)], REF: [[str(i % 3)] for i in range(30)]},
     ))  # fmt: skip
-    rows = {(row.first, row.second): row for row in head_to_head(verdicts, judged.players)}
+    found = corrected({"j": head_to_head(verdicts, judged.players)}, rng=np.random.default_rng(0))["j"]
+    rows = {(row.first, row.second): row for row in found}
     assert rows["a", "b"].difference.value == 1.0
     assert rows["a", "b"].difference.low < 1.0  # a share of one is not known for certain
-    assert rows["a", "b"].p_holm < 0.01
-    assert rows["b", "reference"].p_holm > rows["a", "b"].p_holm
+    assert rows["a", "b"].p_value < 0.01
+    assert rows["b", "reference"].p_value > rows["a", "b"].p_value
 
 
 def test_a_pair_without_a_verdict_is_told_and_the_others_are_estimated():

@@ -1,0 +1,149 @@
+"""Says in plain words what an evaluation found: better, worse or not told apart, by what, at what cost, and what is missing."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from eval.statistics.intervals import Estimate
+from eval.statistics.names import REFERENCE
+from eval.statistics.power import detectable, equivalent
+
+from .results import Report
+from .tables import FEW, ends, interval, plain
+
+UNITS = ("tokens", "characters")
+
+
+class Evidence(NamedTuple):
+    """One measure of whose answers are better, as a difference to the reference."""
+
+    by: str
+    difference: Estimate
+    shown: str
+
+
+def verdict(report: Report) -> str:
+    """A few sentences, the most important first."""
+    parts = [_standing(report), *_beaten(report), *_rankings(report), _cost(report), *_same(report), _missing(report)]
+    return " ".join(part for part in parts if part)
+
+
+def _standing(report: Report) -> str:
+    evidence = list(_evidence(report))
+    reference = plain(str(report.settings.get("reference", REFERENCE)))
+    if not evidence:
+        return ""
+    better = [e for e in evidence if e.difference.low > 0]
+    worse = [e for e in evidence if e.difference.high < 0]
+    open_ = [e for e in evidence if e not in better and e not in worse]
+    said = []
+    for word, found in (("better", better), ("worse", worse)):
+        if found:
+            said.append(f"{word} than {plain(reference)} by " + " and ".join(f"{e.by}, {e.shown}" for e in found))
+    if open_:
+        said.append(f"not told apart from {reference} by " + " or ".join(_open(e) for e in open_))
+    return f"{plain(report.name)} is {'; '.join(said)}."
+
+
+def _evidence(report: Report) -> Iterator[Evidence]:
+    gold = report.estimates.get("gold_reward/difference")
+    if gold is not None:
+        yield Evidence("gold reward", gold, f"{signed(gold)} (n={gold.n})")
+    for name, judged in report.judged.items():
+        rate = judged.win_rates.get(report.name)
+        if rate is not None:
+            won = rate.win_rate
+            difference = Estimate(won.value - 0.5, won.low - 0.5, won.high - 0.5, won.n)
+            longer = judged.longer_wins[report.name].value
+            yield Evidence(
+                f"judge {plain(name)}",
+                difference,
+                f"win rate {interval(won)} (n={won.n}; the longer answer: {longer:.3f})",
+            )
+
+
+def _open(evidence: Evidence) -> str:
+    seen = detectable(evidence.difference)
+    could = f"; a true difference of {seen:.3f} would be seen in 8 of 10 cases" if math.isfinite(seen) else ""
+    return f"{evidence.by}, {evidence.shown}{could}"
+
+
+def _beaten(report: Report) -> Iterator[str]:
+    """Who beats whom, corrected for everything that was compared."""
+    rows = [(measure, row) for measure, rows in report.comparisons.items() for row in rows]
+    if not rows:
+        return
+    sure = []
+    for measure, row in rows:
+        if row.p_value <= 0.05:
+            first, second = (row.first, row.second) if row.difference.value > 0 else (row.second, row.first)
+            by = f"{abs(row.difference.value):.3f}"
+            sure.append(f"{plain(first)} above {plain(second)} by {by} in {plain(measure)}")
+    corrected = f"corrected for {len(rows)} comparisons"
+    yield f"Beyond doubt, {corrected}: {'; '.join(sure)}." if sure else f"No two are told apart, {corrected}."
+
+
+def _rankings(report: Report) -> Iterator[str]:
+    for name in report.pairs:
+        accuracy = report.estimates[f"{name}/ranking_accuracy/implicit_reward"]
+        half = _word(accuracy, "above", "below", "not told apart from", at=0.5)
+        said = f"Implicit-reward accuracy on {plain(name)} {interval(accuracy)}, {half} one half"
+        longer = report.estimates.get(f"{name}/ranking_accuracy/above_longer_wins")
+        if longer is not None:
+            baseline = report.estimates[f"{name}/ranking_accuracy/longer_wins"].value
+            against = _word(longer, "above", "below", "not told apart from")
+            said += f' and {against} "the longer one wins" ({baseline:.3f})'
+        left_out = f" ({report.left_out[name]})" if name in report.left_out else ""
+        yield f"{said}{left_out}."
+
+
+def _cost(report: Report) -> str:
+    parts = []
+    if "kl" in report.estimates:
+        parts.append(f"a KL of {interval(report.estimates['kl'])} nats per answer")
+    for unit in UNITS:
+        length = report.estimates.get(f"length_{unit}/difference")
+        if length is not None:
+            word = _word(length, "longer", "shorter", "longer, within noise")
+            parts.append(f"answers {length.value:+.1f} {ends(length, '+.1f')} {unit} {word}")
+            break
+    diversity = [report.estimates.get(f"distinct_2/{side}") for side in ("policy", "ref")]
+    if diversity[0] is not None and diversity[1] is not None:
+        parts.append(f"distinct bigrams {diversity[0].value:.3f} where the reference has {diversity[1].value:.3f}")
+    cut = report.estimates.get("cut_off/policy")
+    if cut is not None and cut.value > 0:
+        parts.append(f"{cut.value:.0%} of the answers cut off at their greatest length")
+    return f"The cost: {'; '.join(parts)}." if parts else ""
+
+
+def _same(report: Report) -> Iterator[str]:
+    """Equivalence, where somebody said in advance how much does not matter."""
+    for measure, margin in report.settings.get("same_within", {}).items():
+        difference = report.estimates.get(f"{measure}/difference")
+        if difference is None:
+            known = [key.removesuffix("/difference") for key in report.estimates if key.endswith("/difference")]
+            yield f"{plain(measure)}: no such difference to be the same within ±{margin:g}; there are {', '.join(known)}."
+        else:
+            word = "the same" if equivalent(difference, margin) else "not shown to be the same"
+            yield f"{plain(measure)}: {word} within ±{margin:g}."
+
+
+def _missing(report: Report) -> str:
+    asked = []
+    if not list(_evidence(report)):
+        asked.append(
+            "nothing here says whose answers are better: set eval.generate, and eval.gold_reward or eval.judges"
+        )
+    few = sorted({e.n for key, e in report.estimates.items() if key.startswith(("gold_reward/", "win_rate/"))})
+    if few and few[0] < FEW:
+        asked.append(f"{few[0]} prompts are few: `alignkit power` says how many a difference needs")
+    return f"To say more: {'; '.join(asked)}." if asked else ""
+
+
+def _word(e: Estimate, up: str, down: str, none: str, *, at: float = 0.0) -> str:
+    return up if e.low > at else down if e.high < at else none
+
+
+def signed(e: Estimate) -> str:
+    """A difference with its interval."""
+    return f"{e.value:+.3f} {ends(e, '+.3f')}"

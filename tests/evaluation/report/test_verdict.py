@@ -1,0 +1,98 @@
+"""The first words of a report: better, worse or not told apart, and what is missing."""
+
+import json
+
+import numpy as np
+import pytest
+
+from eval.__main__ import main
+from eval.report.assemble import settle
+from eval.report.results import Report
+from eval.report.verdict import verdict
+from eval.report.write import to_json
+from eval.statistics.comparisons import compared
+from eval.statistics.intervals import mean_estimate
+from eval.statistics.shares import share_difference, share_estimate
+
+NOISE = np.random.default_rng(0).normal(size=80)
+
+
+def report(shift, **settings):
+    return Report("mine", {"gold_reward/difference": mean_estimate(NOISE - NOISE.mean() + shift)}, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [
+        (1.0, "mine is better than reference by gold reward, +1.000 ["),
+        (-1.0, "mine is worse than reference by gold reward, -1.000 ["),
+        (0.01, "mine is not told apart from reference by gold reward, +0.010 ["),
+    ],
+)
+def test_the_verdict_comes_first_and_in_plain_words(shift, said):
+    assert verdict(report(shift)).startswith(said)
+    assert ("would be seen in 8 of 10 cases" in verdict(report(shift))) == (shift == 0.01)
+
+
+def test_what_is_missing_is_said():
+    assert verdict(Report("mine")).startswith(
+        "To say more: nothing here says whose answers are better: set eval.generate"
+    )
+    few = Report("mine", {"gold_reward/difference": mean_estimate(NOISE[:8])})
+    assert "8 prompts are few" in verdict(few)
+    assert "To say more" not in verdict(report(1.0))
+
+
+def test_answers_that_are_cut_off_are_told():
+    found = report(1.0)
+    found.estimates["cut_off/policy"] = share_estimate(np.array([1.0] * 97 + [0.0] * 3))
+    found.estimates["length_tokens/difference"] = mean_estimate(NOISE)
+    said = verdict(found)
+    assert "97% of the answers cut off" in said
+    assert "same length" not in said
+
+
+def test_who_beats_whom_is_corrected_and_comes_early():
+    found = Report("a")
+    found.compared["gold_reward"] = compared({"a": NOISE + 2, "b": NOISE[::-1], "c": np.roll(NOISE, 7)}, np.arange(80))
+    settle(found)
+    said = verdict(found)
+    assert said.startswith("Beyond doubt, corrected for 3 comparisons: a above b by ")
+    assert "b above c" not in said
+    found.compared = {"gold_reward": compared({"b": NOISE[::-1], "c": np.roll(NOISE, 7)}, np.arange(80))}
+    settle(found)
+    assert verdict(found).startswith("No two are told apart, corrected for 1 comparisons.")
+
+
+def test_an_accuracy_is_held_against_one_half_and_against_the_longer_answer():
+    found = report(1.0)
+    found.pairs["test"] = {}
+    right = np.array([1.0] * 60 + [0.0] * 20)
+    found.estimates["test/ranking_accuracy/implicit_reward"] = share_estimate(right)
+    found.estimates["test/ranking_accuracy/longer_wins"] = share_estimate(right[::-1])
+    found.estimates["test/ranking_accuracy/above_longer_wins"] = share_difference(right - right[::-1])
+    said = verdict(found)
+    assert "above one half" in said
+    assert 'not told apart from "the longer one wins" (0.750)' in said
+
+
+def test_the_same_is_said_only_where_it_was_asked_for():
+    assert "the same within" not in verdict(report(0.0))
+    assert "gold\\_reward: the same within ±1" in verdict(report(0.0, same_within={"gold_reward": 1.0})).replace(
+        "_", "\\_"
+    )
+    assert "not shown to be the same within ±0.01" in verdict(report(0.0, same_within={"gold_reward": 0.01}))
+    assert "no such difference" in verdict(report(0.0, same_within={"size": 0.01}))
+
+
+@pytest.mark.parametrize("given", ["length_tokens", "length_tokens=0", "length_tokens=x", "=1"])
+def test_a_margin_that_is_none_is_refused_before_anything_is_loaded(given, capsys):
+    assert main(["nowhere", "--same-within", given]) == 2
+    assert "must be MEASURE=DIFFERENCE" in capsys.readouterr().err
+
+
+def test_a_report_says_which_form_it_has_and_with_what_it_was_made():
+    read = json.loads(to_json(report(1.0)))
+    assert read["schema_version"] == 1
+    assert read["date"].endswith("+00:00")
+    assert {"numpy", "scipy", "torch"} <= set(read["versions"])

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from shares import wilson_estimate
+from judged import wilson_estimate
 
 from align.data.making.constraints import Constraint
 from eval.measures.instructions import Followed, follow, instruction_following, loose_variants

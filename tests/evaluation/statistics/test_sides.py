@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from judged import numbers
+from judged import numbers, wilson_estimate
 from numpy.testing import assert_allclose
-from shares import wilson_estimate
 
 from align.judges.scorers import RewardScorer
 from eval.answers.table import Sampled

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from judged import wilson_estimate
 from numpy.testing import assert_allclose, assert_array_equal
-from shares import wilson_estimate
 
 from align.judges.protocol import both_orders
 from eval.statistics import length_control

@@ -22,7 +22,7 @@ def row(*kinds, prompt="p", **arguments):
 
 
 def report(rows, answers, seed=0):
-    return instruction_following(rows, answers, rng=np.random.default_rng(seed))
+    return instruction_following(rows, answers)
 
 
 def verdicts(kind, answer, **arguments):

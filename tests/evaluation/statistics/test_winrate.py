@@ -93,7 +93,7 @@ def test_a_simulated_judge_is_covered():
         quality = source.normal(size=80)
         first, second = (1 / (1 + np.exp(-(quality + lean + 0.5))) for lean in (0.4, -0.4))
         orders = two_orders((source.random(80) < first) * 1.0, (source.random(80) < second) * 1.0)
-        got = win_rate(both_orders(orders)[:, 0, 1], rng=source)
+        got = win_rate(both_orders(orders)[:, 0, 1])
         hits += got.win_rate.low <= TRUE_RATE <= got.win_rate.high
     assert 0.92 <= hits / 400 <= 0.98
 
@@ -116,9 +116,9 @@ def test_position_bias_by_hand():
 
 
 def test_a_judge_who_always_takes_the_first_is_found_out():
-    got = position_bias(two_orders(np.ones(10), np.zeros(10)), rng=rng())
+    got = position_bias(two_orders(np.ones(10), np.zeros(10)))
     assert got.flips.value == got.first_preference.value == 1
-    assert win_rate(both_orders(two_orders(np.ones(10), np.zeros(10)))[:, 0, 1], rng=rng()).ties == 10
+    assert win_rate(both_orders(two_orders(np.ones(10), np.zeros(10)))[:, 0, 1]).ties == 10
 
 
 def test_position_bias_counts_prompts_not_pairs_and_leaves_out_what_failed():

@@ -17,12 +17,14 @@ from eval.answers.table import Sampled
 from eval.statistics.comparisons import Compared
 from eval.statistics.cycles import find_cycles
 from eval.statistics.intervals import Estimate, rng_of_report
-from eval.statistics.length_control import length_controlled_win_rate
+from eval.statistics.length_control import instruction_difficulty, length_controlled_win_rate
 from eval.statistics.names import REF, REFERENCE
 from eval.statistics.ratings import Games, bradley_terry, exploitability, games_of, nash_mixture
 from eval.statistics.win_rate import PositionBias, WinRate, longer_wins, mean_preferences, position_bias, win_rate
 
 TAKEN = ("prompt", "prompts", "answers", "completion", "completions", "completion_ids")
+DIFFICULTY = "instruction_difficulty"
+"""Column of the prompts: log-odds of a win that an instruction adds for any model, as a leaderboard's joint fit gives."""
 PRIOR = 1.0
 """Drawn games added to each pair of players where somebody never lost, so that ratings are finite."""
 
@@ -36,6 +38,8 @@ class Judged:
     """Everybody who was judged: policies, the one in question first, then the reference."""
     win_rates: dict[str, WinRate] = field(default_factory=dict)
     length_controlled: dict[str, Estimate] = field(default_factory=dict)
+    difficulty_from: dict[str, str] = field(default_factory=dict)
+    """Where the difficulty of each instruction is from, by which a length-controlled win rate allows; empty if it does not."""
     longer_wins: dict[str, Estimate] = field(default_factory=dict)
     """What each policy would reach before a judge who looks at length alone."""
     agreement: dict[str, Estimate] = field(default_factory=dict)
@@ -152,10 +156,28 @@ def _against_reference(judged: Judged, verdicts: Verdicts, sampled: Sampled, who
     known = ~np.isnan(wins)
 
     def controlled() -> None:
-        fit = length_controlled_win_rate(wins[known], own[known], ref[known], clusters=clusters[known])
+        difficulty, judged.difficulty_from[who] = _difficulty(verdicts, sampled, who, known)
+        fit = length_controlled_win_rate(
+            wins[known], own[known], ref[known], difficulty=difficulty, clusters=clusters[known]
+        )
         judged.length_controlled[who] = fit.win_rate
 
     estimate_or_note(judged, f"{who}: no length-controlled win rate", controlled)
+
+
+def _difficulty(
+    verdicts: Verdicts, sampled: Sampled, who: str, known: np.ndarray
+) -> tuple[Float[np.ndarray, " games"] | None, str]:
+    """How easy each prompt is to win, and where that is from: the prompts' own column, or the other policies' verdicts."""
+    column = [row.get(DIFFICULTY) for row in sampled.rows]
+    if all(isinstance(value, int | float) and np.isfinite(value) for value in column):
+        given = np.array(column, dtype=float)[verdicts.prompts][known]
+        return given - given.mean(), f"the column {DIFFICULTY}"
+    others = [verdicts.wins(other, REF)[known] for other in sampled.policies if other != who]
+    others = [np.where(np.isnan(wins), np.nanmean(wins), wins) for wins in others if not np.isnan(wins).all()]
+    if not others:
+        return None, ""
+    return instruction_difficulty(np.stack(others)), f"the verdicts on {len(others)} other policies"
 
 
 def _position(judged: Judged, verdicts: Verdicts, sampled: Sampled) -> None:

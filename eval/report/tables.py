@@ -30,6 +30,7 @@ JUDGING = (
     "logistic model of the verdicts. The longer answer wins: what a judge who looks at length alone would give."
 )
 ESTIMATE = ("estimate", "value", "95% interval", "to be seen", "n")
+WITHOUT_DIFFICULTY = "without the difficulty of instructions; on AlpacaEval that is 5 points off the published figures on average, up to 18"
 COMPARISON = ("measure", "first - second", "difference", "joint 95% interval", "p, corrected", "to be seen", "n")
 JUDGED = ("judge", "policy", "win rate", "length-controlled", "longer answer wins", "won / tied / lost", "failed")
 RATED = ("judge", "who", "strength, nats", "95% interval", "Elo")
@@ -131,6 +132,10 @@ def judge_notes(report: Report) -> Iterator[str]:
                 f"{name}: the answer shown first wins {interval(bias.first_preference)}; the order decides "
                 f"{interval(bias.flips)} of the pairs."
             )
+        for who, source in judged.difficulty_from.items():
+            if who in judged.length_controlled:
+                told = f"with the difficulty of each instruction from {source}" if source else WITHOUT_DIFFICULTY
+                yield f"{name}: {who}'s length-controlled win rate is {told}."
         if judged.one_scale_p is not None and judged.one_scale_p <= 0.05:
             yield f"{name}: one scale does not explain these win rates (p = {judged.one_scale_p:.3f})."
         for circle in judged.circles:

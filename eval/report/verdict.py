@@ -129,8 +129,12 @@ def _same(report: Report) -> Iterator[str]:
 
 
 def _missing(report: Report) -> str:
-    asked = []
-    if not list(_evidence(report)):
+    asked = [
+        f"judge {plain(name)} gave too few verdicts for a win rate"
+        for name, judged in report.judged.items()
+        if report.name not in judged.win_rates
+    ]
+    if not list(_evidence(report)) and not asked:
         asked.append(
             "nothing here says whose answers are better: set eval.generate, and eval.gold_reward or eval.judges"
         )

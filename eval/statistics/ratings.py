@@ -110,7 +110,8 @@ def _profile_ends(
     least = lost(most)
 
     def excess(at: float) -> float:
-        return lost(_newton(played + trace, won + trace / 2, contrast, at)) - least - reach
+        near = most + (at - float(contrast @ most)) / float(contrast @ contrast) * contrast
+        return lost(_newton(played + trace, won + trace / 2, contrast, at, start=near)) - least - reach
 
     inner = value if excess(value) < 0 else float(contrast @ most)
 
@@ -120,7 +121,7 @@ def _profile_ends(
             step *= 2
             if step > FARTHEST:
                 return sign * math.inf
-        return root(excess, *sorted((inner, inner + sign * step)))
+        return root(excess, *sorted((inner, inner + sign * step)), xtol=1e-5)
 
     return end(-1), end(1)
 
@@ -189,13 +190,18 @@ def _curvature(played: PreferenceMatrix, strengths: Float[np.ndarray, " models"]
 
 
 def _newton(
-    played: PreferenceMatrix, won: PreferenceMatrix, contrast: np.ndarray | None = None, at: float = 0.0
+    played: PreferenceMatrix,
+    won: PreferenceMatrix,
+    contrast: np.ndarray | None = None,
+    at: float = 0.0,
+    *,
+    start: np.ndarray | None = None,
 ) -> Float[np.ndarray, " models"]:
     """The likeliest strengths, mean 0; with `contrast @ strengths = at` if there is one."""
     k = len(played)
     border = np.ones((1, k)) if contrast is None else np.stack([np.ones(k), contrast])
     target = np.array([0.0, at])[: len(border)]
-    strengths = np.linalg.pinv(border) @ target
+    strengths = np.linalg.pinv(border) @ target if start is None else start
     for _ in range(STEPS):
         expected = played * _sigmoid(strengths[:, None] - strengths[None, :])
         gradient = (won - expected).sum(axis=1)

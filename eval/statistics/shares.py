@@ -136,6 +136,6 @@ def tango(won: float, lost: float, n: float, z: float) -> tuple[float, float]:
     return low, high
 
 
-def root(of: Callable[[float], float], low: float, high: float) -> float:
+def root(of: Callable[[float], float], low: float, high: float, *, xtol: float = 1e-10) -> float:
     """Where a function that has another sign at low than at high is 0."""
-    return float(cast(float, optimize.brentq(of, low, high, xtol=1e-10)))
+    return float(cast(float, optimize.brentq(of, low, high, xtol=xtol)))

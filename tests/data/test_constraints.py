@@ -67,7 +67,8 @@ def test_every_kind_has_a_checker_a_row_of_the_table_and_two_texts():
     [
         ("", 0), ("   \n", 0), ("...", 0), ("No stop", 1), ("One. Two! Three? Four", 4), ("Wait... what? Yes.", 2),
         ("She said “no.” He left.", 2), ("Mr. Smith met Dr. J. K. Lee, e.g. at noon.", 1), ("So do I. You too.", 2),
-        ("It is 3.14 now.", 1), ("1. Milk\n2. Bread", 1), ("**Done.** Next.", 2), ("see a.b.c for x", 1), ("He won!? Really.", 2),
+        ("It is 3.14 now.", 1), ("1. Milk\n2. Bread", 3), ("1. milk\n2. bread", 1),
+        ("i like it. you like it. we do.", 3), ("so... what? he left! then. ok", 4), ("**Done.** Next.", 2), ("see a.b.c for x", 1), ("He won!? Really.", 2),
     ],
 )  # fmt: skip
 def test_sentences(text, count):

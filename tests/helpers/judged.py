@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from align.intervals import wilson
 from align.judges.scorers import RewardScorer, TableScorer
 from eval.answers.table import Sampled
+from eval.statistics.intervals import Estimate
 from eval.statistics.names import REF
 
 
@@ -31,3 +33,8 @@ def numbers(n=30, samples=1, seed=0, players=("mine", "other"), ties=True):
     return Sampled(
         rows, {w: [[str(v) for v in row] for row in rng.integers(top, size=(n, samples))] for w in (*players, REF)}
     )
+
+
+def wilson_estimate(wins, n, *, level=0.95):
+    """What a share of n independent items must be shown as."""
+    return Estimate(float(wins) / n, *wilson(float(wins), float(n), level=level), n)

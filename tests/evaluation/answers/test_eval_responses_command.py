@@ -67,7 +67,7 @@ def test_four_files_are_compared_without_a_model(four, recipe, tmp_path, monkeyp
     settings = found["settings"]
     assert (settings["reference"], settings["prompts"], settings["compared_with"]) == ("b", 8, ["c", "d"])
     assert len(settings["responses"]["a"]["sha256"]) == 64
-    assert found["verdict"].startswith("Gold reward up")
+    assert found["verdict"].startswith("a is better than b by gold reward, ")
     shown = capsys.readouterr().out
     assert "longer answer wins" in shown
     rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]

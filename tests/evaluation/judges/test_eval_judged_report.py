@@ -31,15 +31,17 @@ def test_a_report_has_every_figure_under_its_name():
         if not (key == "win_rate_lc/j" and report.judged["j"].length_controlled.get(who.strip("/") or "mine") is None)
     } | {"rating/j/ref"}
     assert report.estimates["rating/j/ref"] == report.judged["j"].ratings["base"]
-    assert len(report.comparisons["win_rate/j"]) == 3
-    assert reported(numbers(n=40)).comparisons == {}
+    assert len(report.compared["win_rate/j"].pairs) == 3
+    assert reported(numbers(n=40)).compared == {}
     text = to_markdown(report) + judge_tables(report)
     assert "## Judges" in text
     assert "longer answer wins" in text
     rate = report.estimates["win_rate/j"]
     longer = report.judged["j"].longer_wins["mine"].value
-    assert f"in rate {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] before judge j" in verdict(report)
-    assert f"(longer answer: {longer:.3f})" in verdict(report)
+    assert (
+        f"win rate {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] (n=40; the longer answer: {longer:.3f})"
+        in verdict(report)
+    )
     page = to_html(report, {})
     assert page.count("<h2>Judges</h2>") == page.count("<h2>Ratings</h2>") == 1
     read = json.loads(to_json(report))["judges"]["j"]
@@ -50,9 +52,9 @@ def test_a_report_has_every_figure_under_its_name():
 @pytest.mark.parametrize(("a", "word"), [("5", "better"), ("-1", "worse")])
 def test_the_verdict_says_which_is_better(a, word):
     data = Sampled([{"prompt": f"p{i}"} for i in range(20)], {"a": [[a]] * 20, REF: [["1"]] * 20})
-    assert f"before judge j, {word} (longer answer:" in verdict(reported(data))
+    assert f"a is {word} than reference by judge j, win rate" in verdict(reported(data))
     tied = Sampled(data.rows, {"a": [["1"]] * 20, REF: [["1"]] * 20})
-    assert "no difference beyond noise" in verdict(reported(tied))
+    assert "a is not told apart from reference by judge j" in verdict(reported(tied))
 
 
 def test_rows_of_ratings_begin_with_the_strongest():

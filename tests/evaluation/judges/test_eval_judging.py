@@ -146,7 +146,7 @@ def test_many_failures_are_in_json_and_the_first_five_are_shown():
     assert len(json.loads(to_json(report))["judges"]["j"]["failures"]) == 60
     assert judged.win_rates == {}
     assert judged.notes == ["not a single verdict, so nothing can be estimated"]
-    assert verdict(report) == "Judge j gave too few verdicts for a win rate."
+    assert "judge j gave too few verdicts for a win rate" in verdict(report)
 
 
 def test_a_judge_that_prefers_what_it_is_shown_first_is_found_out():

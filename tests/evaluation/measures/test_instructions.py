@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from shares import wilson_estimate
+from judged import wilson_estimate
 
 from align.data.making.constraints import Constraint
 from eval.measures.instructions import Followed, follow, instruction_following, loose_variants
@@ -22,7 +22,7 @@ def row(*kinds, prompt="p", **arguments):
 
 
 def report(rows, answers, seed=0):
-    return instruction_following(rows, answers, rng=np.random.default_rng(seed))
+    return instruction_following(rows, answers)
 
 
 def verdicts(kind, answer, **arguments):

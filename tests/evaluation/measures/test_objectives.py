@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from shares import wilson_estimate
+from judged import wilson_estimate
 
 from align.errors import RunError
 from align.rewards import Conciseness, Correctness, make_reward

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from shares import wilson_estimate
+from judged import wilson_estimate
 
 from align.data.making.constraints import CHECKERS
 from align.errors import DataError

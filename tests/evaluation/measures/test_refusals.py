@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shares import wilson_estimate
+from judged import wilson_estimate
 
 from eval.measures.refusals import CLASSES, classify, refusal_balance
 

@@ -29,13 +29,12 @@ def scores(n, seed):
 
 def made(name="mine", *, others=(), sets=("test",), prompt="say hello", answer="hello", **settings):
     """A report as `evaluate` makes it, from invented scores."""
-    rng = np.random.default_rng(0)
     report = Report(name, settings={"method": "rpo", "recipe": {"train": {"beta": 0.1}}, **settings})
     for index, set_name in enumerate(sets):
         report.pairs[set_name] = {who: scores(20, 10 * index + i) for i, who in enumerate((name, *others))}
         for who, row in report.pairs[set_name].items():
             prefix = set_name if who == name else f"{who}/{set_name}"
-            report.estimates |= {f"{prefix}/{k}": v for k, v in ranking_estimates(row, rng=rng).items()}
+            report.estimates |= {f"{prefix}/{k}": v for k, v in ranking_estimates(row).items()}
     report.estimates |= {
         "gold_reward/difference": Estimate(0.3, 0.1, 0.5, 12),
         "kl": Estimate(2.0, 1.5, 2.5, 12),
@@ -70,13 +69,25 @@ def test_json_holds_every_estimate():
 @pytest.mark.parametrize(
     ("name", "interval", "words"),
     [
-        ("gold_reward/difference", (0.1, 0.5), "Gold reward up: +0.300 [+0.100, +0.500] (n=12) against the reference"),
-        ("gold_reward/difference", (-0.5, -0.1), "Gold reward down: -0.300 [-0.500, -0.100] (n=12)"),
-        ("gold_reward/difference", (-0.1, 0.5), "Gold reward within noise: +0.200 [-0.100, +0.500]"),
-        ("gold_reward/difference", (0.0, 0.5), "Gold reward within noise"),
-        ("length_tokens/difference", (1.0, 3.0), "; answers longer."),
-        ("length_tokens/difference", (-3.0, -1.0), "; answers shorter."),
-        ("length_tokens/difference", (-1.0, 3.0), "; answers of the same length within noise."),
+        (
+            "gold_reward/difference",
+            (0.1, 0.5),
+            "mine is better than reference by gold reward, +0.300 [+0.100, +0.500] (n=12).",
+        ),
+        (
+            "gold_reward/difference",
+            (-0.5, -0.1),
+            "mine is worse than reference by gold reward, -0.300 [-0.500, -0.100] (n=12).",
+        ),
+        (
+            "gold_reward/difference",
+            (-0.1, 0.5),
+            "mine is not told apart from reference by gold reward, +0.200 [-0.100, +0.500] (n=12); a true difference of 0.",
+        ),
+        ("gold_reward/difference", (0.0, 0.5), "mine is not told apart from reference"),
+        ("length_tokens/difference", (1.0, 3.0), "answers +2.0 [+1.0, +3.0] tokens longer"),
+        ("length_tokens/difference", (-3.0, -1.0), "answers -2.0 [-3.0, -1.0] tokens shorter"),
+        ("length_tokens/difference", (-1.0, 3.0), "answers +1.0 [-1.0, +3.0] tokens longer, within noise"),
     ],
 )
 def test_the_verdict_says_up_down_or_noise(name, interval, words):
@@ -86,23 +97,24 @@ def test_the_verdict_says_up_down_or_noise(name, interval, words):
 
 
 def test_the_verdict_says_at_what_cost():
-    assert "implicit-reward accuracy on test 0." in verdict(made())
-    assert "at a KL of 2.000 [1.500, 2.500] nats per answer" in verdict(made())
+    assert "Implicit-reward accuracy on test 0." in verdict(made())
+    assert "a KL of 2.000 [1.500, 2.500] nats per answer" in verdict(made())
 
 
 def test_a_verdict_without_answers_is_still_a_sentence():
     report = made()
     report.estimates = {k: v for k, v in report.estimates.items() if k.startswith("test/")}
-    assert re.fullmatch(r"Implicit-reward accuracy on test 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]\.", verdict(report))
+    assert re.match(r"Implicit-reward accuracy on test 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\], not told", verdict(report))
+    assert "nothing here says whose answers are better" in verdict(report)
 
 
-def test_every_row_of_the_table_has_four_cells():
+def test_every_row_of_the_table_has_five_cells():
     lines = table(made(others=("a|b", "c_d/e"))).splitlines()
     assert len(lines) == 2 + len(made(others=("a|b", "c_d/e")).estimates)
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {6}
     assert len({len(line) for line in lines}) == 1
-    assert re.fullmatch(r"\|( :?-+:? +\|){4}", lines[1])
-    assert re.search(r"\| kl +\| 2\.000 +\| \[1\.500, 2\.500\] +\| 12 +\|", "\n".join(lines))
+    assert re.fullmatch(r"\|( :?-+:? +\|){5}", lines[1])
+    assert re.search(r"\| kl +\| 2\.000 +\| \[1\.500, 2\.500\] +\| +\| 12 \(few\) +\|", "\n".join(lines))
 
 
 def test_markdown_holds_verdict_table_and_settings():

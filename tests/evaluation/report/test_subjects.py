@@ -12,7 +12,8 @@ from align.sampling.generate import Decoding, generate
 from eval.__main__ import main
 from eval.evaluate import evaluate
 from eval.pairs.logps import completion_logps, pair_ids
-from eval.report.tables import table, verdict
+from eval.report.tables import table
+from eval.report.verdict import verdict
 from eval.subjects import load_subject
 
 

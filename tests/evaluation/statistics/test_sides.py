@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from judged import numbers
+from judged import numbers, wilson_estimate
 from numpy.testing import assert_allclose
-from shares import wilson_estimate
 
 from align.judges.scorers import RewardScorer
 from eval.answers.table import Sampled
@@ -49,7 +48,8 @@ def test_every_share_of_forty_of_forty_leaves_the_doubt_of_forty(samples):
     rows = [{"prompt": f"p{i}"} for i in range(40)]
     found = reported(Sampled(rows, {"mine": [["11"] * samples] * 40, REF: [["1"] * samples] * 40}))
     for name in ("gold_reward/win_rate", "win_rate/same", "longer_wins/same", "gold_reward/longer_wins"):
-        assert_allclose(found[name], ALL_OF_40, atol=1e-6, err_msg=name)
+        few = 0.0 if samples == 1 else 0.01  # dependence within a prompt is estimated from 40
+        assert_allclose(found[name], ALL_OF_40, atol=1e-6 + few, err_msg=name)
     assert found["gold_reward/policy"][:3] == (11, -math.inf, math.inf)  # no share: nothing bounds it
 
 

@@ -1,0 +1,156 @@
+"""Shares, means, divergences, calibration, families of comparisons, cycles, fronts, power and the verdict."""
+
+from mutants.mutant import noticed_by
+
+WILSON, MEANS, SHARES = "align/intervals.py", "eval/statistics/intervals.py", "eval/statistics/shares.py"
+FAMILY, POWER, CYCLES = "eval/statistics/comparisons.py", "eval/statistics/power.py", "eval/statistics/cycles.py"
+CALIBRATION, VERDICT = "eval/pairs/calibration.py", "eval/report/verdict.py"
+INDICATORS, DIVERGENCE, RATINGS = (
+    "eval/fronts/indicators.py",
+    "eval/measures/divergence.py",
+    "eval/statistics/ratings.py",
+)
+interval = noticed_by("tests/evaluation/statistics/test_stats_intervals.py")
+family = noticed_by("tests/evaluation/statistics/test_stats_comparisons.py")
+calibrated = noticed_by("tests/evaluation/measures/test_calibration.py")
+diverges = noticed_by("tests/evaluation/measures/test_divergence_estimates.py")
+cyclic = noticed_by("tests/evaluation/judges/test_eval_judging.py")
+front = noticed_by("tests/evaluation/fronts/test_pareto.py")
+said = noticed_by("tests/evaluation/report/test_verdict.py")
+MUTANTS = [
+    interval("statistics: few successes are normal", WILSON, "if 0 < successes <= few:", "if False:"),
+    interval("statistics: few failures are normal", WILSON, "if 0 < n - successes <= few:", "if False:"),
+    interval("statistics: means see no skewness", MEANS, "max(reach, _untransformed(reach, skew, n))", "reach"),
+    interval(
+        "statistics: alike means certain",
+        MEANS,
+        "unseen = 1 - ((1 - level) / 2) ** (1 / n)\n        return Estimate(value, value - unseen",
+        "unseen = 0.0\n        return Estimate(value, value - unseen",
+    ),
+    interval(
+        "statistics: bounds are forgotten", MEANS, "max(low, bounds[0]), min(high, bounds[1]), n)", "low, high, n)"
+    ),
+    interval("statistics: groups that agree are certain", MEANS, "    if spread == 0:\n", "    if False:\n"),
+    interval(
+        "statistics: seeds are normal",
+        MEANS,
+        "half = t_quantile(level, len(values)) * float(values.std",
+        "half = 1.96 * float(values.std",
+    ),
+    interval(
+        "statistics: no belief about dependence",
+        SHARES,
+        "IMAGINED_CLUSTERS * believed) / (known",
+        "0 * believed) / (known",
+    ),
+    interval(
+        "statistics: one cluster knows as much as all",
+        SHARES,
+        "known = float(squares.sum() ** 2 / (squares**2).sum())",
+        "known = float(groups)",
+    ),
+    interval(
+        "statistics: shares of clusters are of items",
+        SHARES,
+        "n /= design_effect(sums - sizes * share",
+        "n /= 1.0 + 0 * design_effect(sums - sizes * share",
+    ),
+    interval("statistics: ties are half wins", SHARES, "if not np.isin(values, (0.0, 1.0)).all():", "if False:"),
+    interval(
+        "statistics: Tango's variance is at the found share",
+        SHARES,
+        "variance = n * (2 * root + delta * (1 - delta))",
+        "variance = n * (2 * lost / n + delta * (1 - delta))",
+    ),
+    family("statistics: a family of one measure", FAMILY, "np.minimum.reduce([", "np.mean(["),
+    family(
+        "statistics: measures of the same prompts have other signs",
+        FAMILY,
+        "np.random.default_rng(seed), draws)",
+        "rng, draws)",
+    ),
+    family(
+        "statistics: differences are not centred",
+        FAMILY,
+        "off = sums - sizes[:, None] * (sums.sum(axis=0) / sizes.sum())",
+        "off = sums",
+    ),
+    family(
+        "statistics: the level of one",
+        FAMILY,
+        "difference = one.estimate(column, 1 - each)",
+        "difference = one.estimate(column, level)",
+    ),
+    family("statistics: half of the power", POWER, "POWER = 0.8", "POWER = 0.5"),
+    family(
+        "statistics: what cannot be seen is seen",
+        POWER,
+        "if over(discordant) > 0 else math.inf",
+        "if over(discordant) > 0 else discordant",
+    ),
+    family(
+        "statistics: the same by the 95% interval",
+        POWER,
+        "inwards = t_quantile(2 * level - 1, difference.n)",
+        "inwards = t_quantile(level, difference.n)",
+    ),
+    calibrated(
+        "statistics: bins keep their noise",
+        CALIBRATION,
+        "square = np.array(gap) ** 2 - v",
+        "square = np.array(gap) ** 2",
+    ),
+    calibrated(
+        "statistics: calibration of single pairs",
+        CALIBRATION,
+        "cluster_sums(off, None if clusters is None else clusters[members])",
+        "cluster_sums(off, None)",
+    ),
+    calibrated(
+        "statistics: a temperature of single pairs",
+        CALIBRATION,
+        "effect = max(design_effect(",
+        "effect = 1.0 + 0 * max(design_effect(",
+    ),
+    calibrated(
+        "statistics: the calibrated model is sure",
+        CALIBRATION,
+        "noise = (rng.random((draws, len(order))) < of) - of",
+        "noise = (rng.random((draws, len(order))) < 2) - of",
+    ),
+    diverges(
+        "statistics: a KL may be negative",
+        DIVERGENCE,
+        "return Estimate(max(mean.value, 0.0), mean.low, max(mean.high, 0.0), mean.n)",
+        "return mean_estimate(terms)",
+    ),
+    diverges(
+        "statistics: the KL of one side",
+        DIVERGENCE,
+        "return 2 * _sigmoid(below) * below - 2 * np.tanh(below / 2)",
+        "return below",
+    ),
+    cyclic(
+        "statistics: a circle needs no test", CYCLES, "edge.low > 0, edge.high < 0", "edge.value > 0, edge.value < 0"
+    ),
+    front(
+        "statistics: the luck of the front stays",
+        INDICATORS,
+        "corrected = value - float(np.median(moved))",
+        "corrected = value",
+    ),
+    front(
+        "statistics: points do not share their prompts",
+        INDICATORS,
+        "errors = heavier * (rng.standard_normal((draws, len(size))) * size) @ axes",
+        "errors = heavier * rng.standard_normal((draws, axes.shape[1])) * np.sqrt((size**2) @ axes**2)",
+    ),
+    said(
+        "statistics: noise is better",
+        VERDICT,
+        "better = [e for e in evidence if e.difference.low > 0]",
+        "better = [e for e in evidence if e.difference.value > 0]",
+    ),
+    said("statistics: what is cut off is not told", VERDICT, "if cut is not None and cut.value > 0:", "if False:"),
+    said("statistics: uncorrected winners", VERDICT, "if row.p_value <= 0.05:", "if True:"),
+]

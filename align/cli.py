@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import __version__
-from .errors import USER_ERRORS, RecipeError, RunError, quiet_upstream
+from .errors import INTERRUPTED, USER_ERRORS, RecipeError, RunError, quiet_upstream
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{command}: stopped by SIGINT; {KEPT.get(command, 'nothing was written')}", file=sys.stderr)
+        return INTERRUPTED
+
+
+KEPT = dict.fromkeys(
+    ("eval", "compare", "verify"), "what was sampled and judged stays, and the next evaluation reads it"
+)
 
 
 def _check(argv: Sequence[str]) -> int:

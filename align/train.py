@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 from transformers import TrainerState, set_seed
 
-from align.errors import USER_ERRORS, quiet_upstream
+from align.errors import INTERRUPTED, USER_ERRORS, quiet_upstream
 from align.models import loading as models
 from align.models.preference_model import load_preference_base
 from align.recipe.loading import Recipe, load_recipe
@@ -36,8 +36,6 @@ from .rewards import make_reward
 from .run_identity import identity_now, reference_identity, starting_weights
 
 logger = logging.getLogger(__name__)
-
-INTERRUPTED = 128 + signal.SIGINT  # as a shell would say
 
 
 class Run(NamedTuple):

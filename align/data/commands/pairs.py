@@ -8,7 +8,6 @@ import argparse
 import inspect
 import json
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -35,6 +34,7 @@ from align.data.rows.pairs import RowError, read_row
 from align.data.rows.scored import Scored, completions_of, prompt_of, read_scored, text_of
 from align.data.split import prompt_position
 from align.errors import DataError
+from align.files import move_new, scratch_folder
 from align.findings import printable, shown
 
 SELECTORS: dict[str, Callable[..., list[Choice]]] = {
@@ -223,11 +223,11 @@ def _refuse(source: Path, out: Path, select: str, given: Mapping[str, Any]) -> N
 
 def _write(rows: Iterable[Mapping[str, Any]], out: Path) -> None:
     """The file, under its name only when it is complete."""
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".alignkit-") as folder:
+    with scratch_folder(out) as folder:
         part = Path(folder, out.name)
         with part.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-        part.rename(out)
+        move_new(part, out)
 
 
 def _told(out: Path, kind: str, made: int, prompts: int, built: Built) -> str:

@@ -198,10 +198,11 @@ def _replay(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="alignkit replay", allow_abbrev=False)
     parser.add_argument("run", type=Path)
     parser.add_argument("--step", type=int, help="default: the first that was skipped")
+    parser.add_argument("--changed", action="store_true", help="although data or weights are not those of the run")
     options = parser.parse_args(argv)
     from .replay import replay, table  # noqa: PLC0415 - loads the trainers
 
-    print(table(replay(options.run, options.step)))
+    print(table(replay(options.run, options.step, changed=options.changed)))
     return 0
 
 

@@ -75,7 +75,10 @@ def merge(
         raise RunError(
             "--stock: the adapters go on from another adapter, so their common part is no agreement; use --weights"
         )
-    record["adapters"] = [{"path": str(a.path), "sha256": a.digest, "reference": a.reference} for a in adapters]
+    record["adapters"] = [
+        {"path": str(a.path), "sha256": a.digest, "run": a.run, "step": a.step, "reference": a.reference}
+        for a in adapters
+    ]
     record["merged"] = []
     out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(out) as folder:

@@ -232,7 +232,11 @@ def test_other_shells_get_every_command(capsys, shell):
     ("command", "kept"), [("eval", "what was sampled and judged stays"), ("data", "nothing was written")]
 )
 def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys, command, kept):
-    monkeypatch.setitem(cli.COMMANDS, command, lambda _: signal.raise_signal(signal.SIGINT))
+    def act(argv):
+        """Do something."""
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setitem(cli.COMMANDS, command, act)
     assert cli.main([command]) == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{command}: stopped by SIGINT; {kept}")

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import __version__
-from .errors import USER_ERRORS, RecipeError, RunError, quiet_upstream
+from .errors import INTERRUPTED, USER_ERRORS, RecipeError, RunError, quiet_upstream
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{command}: stopped by SIGINT; {KEPT.get(command, 'nothing was written')}", file=sys.stderr)
+        return INTERRUPTED
+
+
+KEPT = dict.fromkeys(
+    ("eval", "compare", "verify"), "what was sampled and judged stays, and the next evaluation reads it"
+)
 
 
 def _check(argv: Sequence[str]) -> int:
@@ -212,10 +220,11 @@ def _replay(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="alignkit replay", allow_abbrev=False)
     parser.add_argument("run", type=Path)
     parser.add_argument("--step", type=int, help="default: the first that was skipped")
+    parser.add_argument("--changed", action="store_true", help="although data or weights are not those of the run")
     options = parser.parse_args(argv)
     from .replay import replay, table  # noqa: PLC0415 - loads the trainers
 
-    print(table(replay(options.run, options.step)))
+    print(table(replay(options.run, options.step, changed=options.changed)))
     return 0
 
 

@@ -1,5 +1,6 @@
 """Names the errors that a user's input can cause, and hides the warnings that no user can mend."""
 
+import signal
 import warnings
 
 from .findings import SHOWN_LINE, printable
@@ -22,6 +23,8 @@ class RecipeError(ValueError):
     def __init__(self, message: str) -> None:
         super().__init__("\n".join(printable(line, SHOWN_LINE) for line in message.split("\n")))
 
+
+INTERRUPTED = 128 + signal.SIGINT  # the exit code after Ctrl-C, as a shell would say
 
 USER_ERRORS = (RecipeError, DataError, RunError, OSError)  # OSError: a model or a folder that is not there
 

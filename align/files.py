@@ -1,32 +1,131 @@
 """Reads and writes small files, digests large ones, and finds the folder of what is kept between runs."""
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from .errors import DataError, RunError
 
 MAX_JSON = 64 << 20
+SCRATCH = ".alignkit-"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: Naming the file and what to do, if it cannot be written.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: BaseException) -> OSError:
+    """The error to raise where a file could not be written; Python's own often names no file."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
+    return OSError(f"{path}: could not be written: {reason}; make room or mend the folder, and run the command again")
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `target` when the block ends, unless something is there by then.
+
+    What processes that are gone left of the same is deleted first.
+
+    Raises:
+        RunError: If `target` is there when the block ends, and is no empty folder.
+        OSError: Naming the folder, if it cannot be written.
+    """
+    with scratch_folder(target) as scratch:
+        yield scratch
+        try:
+            os.rename(scratch, target)  # over an empty folder at most
+        except OSError as error:
+            if target.exists():
+                raise RunError(f"{target}: appeared while it was being made; choose another name") from error
+            raise
+
+
+@contextlib.contextmanager
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` for what will be there, deleted after the block; those of processes that are gone, too.
+
+    Raises:
+        OSError: Naming `target`, if something cannot be written there.
+    """
+    for left in target.parent.glob(f"{SCRATCH}*"):
+        number = left.name.removeprefix(SCRATCH).partition("-")[0]
+        if left.is_dir() and not left.is_symlink() and number.isdecimal() and not lives(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    try:
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=f"{SCRATCH}{os.getpid()}-", ignore_cleanup_errors=True
+        ) as folder:
+            scratch = Path(folder, target.name)
+            scratch.mkdir()
+            yield scratch
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and (error.errno is None or _elsewhere(error.filename, target)):
+            raise
+        raise not_written(target, error) from error
+
+
+def _elsewhere(name: Any, target: Path) -> bool:
+    """Whether an error is about another place than the one written to, such as a source that cannot be read."""
+    return isinstance(name, str) and not Path(name).is_relative_to(target.parent)
+
+
+def move_new(source: Path, target: Path) -> None:
+    """Give a file its name, if nothing has that name by now.
+
+    Raises:
+        RunError: If something has.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise RunError(
+            f"{target}: appeared while it was being made, and is left as it is; choose another name"
+        ) from None
+    except OSError:  # a file system without links
+        if target.exists() or target.is_symlink():
+            raise RunError(
+                f"{target}: appeared while it was being made, and is left as it is; choose another name"
+            ) from None
+        os.rename(source, target)
+
+
+def lives(process: int) -> bool:
+    """Whether a process of this number is there."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write a JSON Lines file, under its name only when it is whole."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".alignkit-") as folder:
+    with scratch_folder(path) as folder:
         part = Path(folder, path.name)
         with part.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-        part.rename(path)
+        move_new(part, path)
 
 
 def refuse_out(out: Path) -> None:

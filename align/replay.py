@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from align.recipe.loading import load_recipe
 from align.runs.contents import RECIPE_FILE
+from align.runs.directory import data_digest
+from align.runs.identity import differences, settings_of, told
 from align.scoring.batching import pick_pairs
 from align.trainers.shared.guard import INCIDENT, SKIPPED
 
@@ -20,6 +22,7 @@ from .building import build_trainer
 from .data import load_data
 from .errors import RunError
 from .findings import printable
+from .run_identity import identity_now, identity_of_run
 
 
 class Replayed(NamedTuple):
@@ -35,7 +38,7 @@ class Replayed(NamedTuple):
     prompt: str
 
 
-def replay(run: Path, step: int | None = None) -> list[Replayed]:
+def replay(run: Path, step: int | None = None, *, changed: bool = False) -> list[Replayed]:
     """Load the weights and batches that a skipped step was taken with, and score its pairs one by one.
 
     With dropout in the policy its masks are not those of the run. Without an adapter (full fine-tuning) the weights are
@@ -44,9 +47,10 @@ def replay(run: Path, step: int | None = None) -> list[Replayed]:
     Args:
         run: A run directory.
         step: Which skipped step; the first by default.
+        changed: Go on although the data or the weights are not those of the run.
 
     Raises:
-        RunError: If the run has skipped no step, or not that one.
+        RunError: If the run has skipped no step, or not that one, or the data or the weights are not those of the run.
     """
     folders = {int(path.name.partition("-")[2]): path for path in (run / SKIPPED).glob("step-*")}
     if not folders:
@@ -59,6 +63,13 @@ def replay(run: Path, step: int | None = None) -> list[Replayed]:
         raise RunError(f"{run}: steps are taken again pair by pair, and this run learnt from {recipe.rows}")
     data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
     trainer, _ = build_trainer(recipe, data.train, {})
+    of_run = identity_of_run(run)
+    now = identity_now(settings_of(recipe), trainer, data_digest(data.train), trainer.starting_weights)
+    found_otherwise = differences(of_run, now)
+    if found_otherwise and not changed:
+        raise RunError(
+            f"{run}: not what the run was trained with:\n{told(found_otherwise)}\nrestore it; or go on all the same with --changed"
+        )
     policy: Any = trainer.model
     if isinstance(policy, PeftModel) and (folder / "adapter").is_dir():
         set_peft_model_state_dict(policy, load_file(folder / "adapter" / "adapter_model.safetensors"))
@@ -67,6 +78,8 @@ def replay(run: Path, step: int | None = None) -> list[Replayed]:
     for path in sorted(folder.glob("batches-*.safetensors")):
         rank = path.stem.partition("-")[2]
         record = json.loads((folder / f"{rank}-{INCIDENT}").read_text(encoding="utf-8"))
+        if record.get("run") and of_run.run and record["run"] != of_run.run:
+            raise RunError(f"{folder}: a step of another run ({record['run']}) than the directory's ({of_run.run})")
         for batch, rows in zip(_batches(path), record["rows"], strict=True):
             found += [_one(trainer, pick_pairs(batch, torch.tensor([i])), row) for i, row in enumerate(rows)]
     return found

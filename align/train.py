@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 from transformers import TrainerState, set_seed
 
-from align.errors import USER_ERRORS, quiet_upstream
+from align.errors import INTERRUPTED, USER_ERRORS, quiet_upstream
 from align.recipe.loading import Recipe, load_recipe
 from align.runs.agreement import on_main, there_everywhere
 from align.runs.checkpoints import check
@@ -32,8 +32,6 @@ from .results import save_result
 from .run_identity import identity_now
 
 logger = logging.getLogger(__name__)
-
-INTERRUPTED = 128 + signal.SIGINT  # as a shell would say
 
 
 class Run(NamedTuple):

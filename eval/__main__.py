@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from align.errors import USER_ERRORS, RunError, quiet_upstream
+from align.errors import INTERRUPTED, USER_ERRORS, RunError, quiet_upstream
 from align.files import write_text
 from align.recipe.loading import load_recipe
 from align.runs.contents import METRICS_FILE, RECIPE_FILE
@@ -102,6 +102,9 @@ def main(argv: Sequence[str] | None = None, *, compare: bool = False, prog: str 
     except (*USER_ERRORS, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped by SIGINT; what was sampled and judged stays, and the next evaluation reads it", file=sys.stderr)
+        return INTERRUPTED
     tables = "\n\n".join(filter(None, (table(report), judge_tables(report), comparison_table(report))))
     print(f"\n{verdict(report)}\n\n{tables}\n\nreport: {page}")
     return 0

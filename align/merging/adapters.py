@@ -24,6 +24,7 @@ from torch import Tensor
 from align.errors import RunError
 from align.files import sha256
 from align.models.folders import check_adapter_folder
+from align.runs.checkpoints import MANIFEST, check
 from align.runs.contents import REFERENCE_FILE
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -43,6 +44,9 @@ class Adapter:
     reference: dict[str, Any] | None
     """What `reference.json` says it was trained against."""
     digest: str
+    run: str | None = None
+    """Id of the run it was made by, where it says so."""
+    step: int | None = None
 
 
 def load_adapter_factors(path: str | Path) -> Adapter:
@@ -50,7 +54,8 @@ def load_adapter_factors(path: str | Path) -> Adapter:
 
     Raises:
         RunError: If the folder holds no adapter, would run code, or holds more than the two factors of linear layers
-            and embeddings (saved modules or embeddings, biases, DoRA, tied or expert parameters), which cannot be merged exactly.
+            and embeddings (saved modules or embeddings, biases, DoRA, tied or expert parameters), which cannot be merged exactly,
+            or is not what its run wrote.
     """
     path = Path(path)
     if not (path / WEIGHTS_FILE).is_file() or not (path / "adapter_config.json").is_file():
@@ -79,7 +84,11 @@ def load_adapter_factors(path: str | Path) -> Adapter:
         )
     file = path / REFERENCE_FILE
     reference = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return Adapter(path, config, factors, names, reference, sha256(path / WEIGHTS_FILE))
+    adapter = Adapter(path, config, factors, names, reference, sha256(path / WEIGHTS_FILE))
+    if (path / MANIFEST).is_file():
+        found = check(path)  # damaged ones are refused
+        adapter.run, adapter.step = found["identity"].run, found["step"]
+    return adapter
 
 
 def soup(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import RunError
-from align.files import write_text
+from align.files import new_folder, write_text
 from align.models.identity import same_identity
 from align.runs.contents import REFERENCE_FILE
 
@@ -76,17 +76,22 @@ def merge(
         raise RunError(
             "--stock: the adapters go on from another adapter, so their common part is no agreement; use --weights"
         )
-    record["adapters"] = [{"path": str(a.path), "sha256": a.digest, "reference": a.reference} for a in adapters]
+    record["adapters"] = [
+        {"path": str(a.path), "sha256": a.digest, "run": a.run, "step": a.step, "reference": a.reference}
+        for a in adapters
+    ]
     record["merged"] = []
-    for number, vector in enumerate(vectors):
-        name = f"soup-{number:02}"
-        digest = save_merged(out / name / "adapter", adapters[0], soup(adapters, vector))
-        record["merged"].append({"adapter": f"{name}/adapter", "weights": vector, "sha256": digest})
-    if with_stock:
-        factors, ratios = stock(adapters)
-        digest = save_merged(out / "stock" / "adapter", adapters[0], factors)
-        record["merged"].append({"adapter": "stock/adapter", "stock_ratios": ratios, "sha256": digest})
-    write_text(out / MERGE_FILE, json.dumps(record, indent=1) + "\n")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(out) as folder:
+        for number, vector in enumerate(vectors):
+            name = f"soup-{number:02}"
+            digest = save_merged(folder / name / "adapter", adapters[0], soup(adapters, vector))
+            record["merged"].append({"adapter": f"{name}/adapter", "weights": vector, "sha256": digest})
+        if with_stock:
+            factors, ratios = stock(adapters)
+            digest = save_merged(folder / "stock" / "adapter", adapters[0], factors)
+            record["merged"].append({"adapter": "stock/adapter", "stock_ratios": ratios, "sha256": digest})
+        write_text(folder / MERGE_FILE, json.dumps(record, indent=1) + "\n")
     return record
 
 

@@ -90,6 +90,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the training, which finishes its step with it
             text=True,
             encoding="utf-8",
         )

@@ -3,13 +3,13 @@
 Everything a run writes has a name of this list; `--overwrite` deletes these names only, the recipe last.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from align.errors import RunError
+from align.files import lives
 
 RECIPE_FILE = "recipe.resolved.yaml"
 ENV_FILE = "env.json"
@@ -95,20 +95,10 @@ def _leftovers(folder: Path) -> Iterator[Path]:
         else:
             scratch = SCRATCH.fullmatch(path.name)
             ours = scratch is not None and path.is_file() and _is_ours(scratch["name"], folder)
-            begun = ours and scratch is not None and not _lives(int(scratch["process"]))
+            begun = ours and scratch is not None and not lives(int(scratch["process"]))
         if begun:
             yield path
 
 
 def _is_ours(name: str, folder: Path) -> bool:
     return name in FILES or folder.name in (*RESULTS, *KEPT)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

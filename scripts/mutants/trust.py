@@ -52,7 +52,7 @@ MUTANTS = [
     claim("the lock is deleted with the run", CONTENTS, "if p.name in (*FILES, *FOLDERS)", "if p.name in (*FILES, *FOLDERS, LOCK_FILE)"),
     claim("the recipe is deleted first", CONTENTS, "LAST.index(p.name) + 1 if p.name in LAST else 0", "0 if p.name == RECIPE_FILE else 1"),
     claim("a foreign folder becomes a run's", RUNDIR, "                check_folder(run)\n", "                pass\n"),
-    claim("files of living processes are deleted", CONTENTS, "and not _lives(int(scratch", "and bool(int(scratch"),
+    claim("files of living processes are deleted", CONTENTS, "and not lives(int(scratch", "and bool(int(scratch"),
     claim("a link's target is emptied", CONTENTS, "if path.is_dir() and not path.is_symlink():", "if path.is_dir():"),
     claim("a run is deleted unasked", RUNDIR, "if begun and not resume and not overwrite:", "if False:"),
     claim("a run does not claim its directory", "align/train.py", "    with claimed(path, resume=resume is not None, overwrite=overwrite):\n", "    if True:\n"),

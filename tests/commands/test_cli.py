@@ -1,6 +1,7 @@
 """The `alignkit` command and what importing costs."""
 
 import json
+import signal
 import subprocess
 import sys
 import tomllib
@@ -227,3 +228,17 @@ def test_other_shells_get_every_command(capsys, shell):
     assert cli.main(["completion", shell]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"), [("eval", "what was sampled and judged stays"), ("data", "nothing was written")]
+)
+def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys, command, kept):
+    def act(argv):
+        """Do something."""
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setitem(cli.COMMANDS, command, act)
+    assert cli.main([command]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{command}: stopped by SIGINT; {kept}")

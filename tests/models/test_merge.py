@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from align.errors import RunError
@@ -249,3 +250,30 @@ def test_what_is_no_adapter_or_alone_or_in_the_way_is_told(three, tmp_path, caps
     assert "at least 2 adapters, got 1" in capsys.readouterr().err
     assert main([*map(str, three), "--stock", "--out", str(three[0])]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_merge_that_ends_early_leaves_nothing(three, tmp_path, monkeypatch, capsys):
+    words = [*map(str, three), "--sweep", "2", "--out", str(tmp_path / "out")]
+
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("align.merging.command.save_merged", full)
+        assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'out'}: could not be written: I/O error: No space left on device; make room" in said
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "out"))]
+    assert main(words) == 0
+
+
+def test_what_appears_while_adapters_are_merged_stays(three, tmp_path, monkeypatch, capsys):
+    def meanwhile(*_, **__):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "thesis.tex").write_text("mine")
+        return {}
+
+    monkeypatch.setattr("align.merging.command.save_merged", meanwhile)
+    assert main([*map(str, three), "--sweep", "2", "--out", str(tmp_path / "out")]) == 2
+    assert "appeared while it was being made" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]

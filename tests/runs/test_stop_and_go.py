@@ -19,6 +19,7 @@ from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from align.errors import RunError
 from align.runs.checkpoints import check, newest_checkpoint
 from align.runs.directory import METRICS_FILE, read_metrics
+from align.train import main
 
 NOT_THE_SAME = ("runtime", "per_second", "step_time", "flos", "train_loss")
 
@@ -85,10 +86,27 @@ def test_sigterm_saves_then_exits_with_143(tmp_path):
     assert all((ours[name] == theirs[name]).all() for name in theirs)
 
 
-def test_the_signal_is_given_back(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
+def test_ctrl_c_saves_then_exits_with_130(tmp_path):
+    process = start(tmp_path / "stopped")
+    until_step(process, tmp_path / "stopped", 4)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    step = check(newest_checkpoint(tmp_path / "stopped"))["step"]
+    assert said.splitlines()[-1] == f"stopped by SIGINT after step {step}, which is saved; go on with --resume auto"
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_before_the_first_step_is_told_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("align.train.load_data", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert main(["rpo/tiny", f"train.output_dir={tmp_path / 'run'}"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("stopped by SIGINT; go on with --resume auto, or begin")
+
+
+def test_the_signals_are_given_back(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     align.run("rpo/tiny", [f"train.output_dir={tmp_path / 'run'}", "train.max_steps=1"])
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_the_reference_travels_with_checkpoints_and_adapters(tmp_path):

@@ -7,7 +7,6 @@ each with its reason. Rows that need nothing are written as they came.
 import argparse
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
@@ -25,7 +24,8 @@ from align.data.loading import DataSource, read
 from align.data.rows.mapping import layout
 from align.data.rows.messages import RowError
 from align.data.rows.pairs import LONG_PROMPT, read_row, repeats
-from align.errors import DataError
+from align.errors import DataError, RunError
+from align.files import move_new, scratch_folder
 from align.findings import printable
 
 LINES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.bz2", ".jsonl.zst")
@@ -264,7 +264,7 @@ def _write(
 ) -> Counter[tuple[str, str]]:
     """Both files, under their names only when they are complete; returns how often what was done."""
     done: Counter[tuple[str, str]] = Counter()
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".alignkit-") as folder:
+    with scratch_folder(out) as folder:
         parts = [Path(folder, path.name) for path in (out, log)]
         with (
             parts[0].open("w", encoding="utf-8", newline="\n") as copy,
@@ -283,8 +283,12 @@ def _write(
                     copy.write(line + "\n")
                 else:
                     _put(copy, row)
-        for part, path in zip(parts, (out, log), strict=True):
-            part.rename(path)
+        move_new(parts[0], out)
+        try:
+            move_new(parts[1], log)
+        except RunError:
+            out.unlink()
+            raise
     return done
 
 

@@ -132,6 +132,7 @@ class NumericalGuard(TrainerCallback, ExportableState):
             save_file(tensors, folder / f"batches-{rank}.safetensors")
             record = {
                 "step": step,
+                "run": self.trainer.identity.run if self.trainer.identity else None,
                 "what": what,
                 "losses": [str(float(loss)) for loss in losses],
                 "rows": [rows_of(batch, self.trainer.train_dataset, self.trainer.args) for batch in batches],

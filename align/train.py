@@ -15,16 +15,17 @@ from accelerate import PartialState
 from peft import PeftModel
 from transformers import set_seed
 
-from align.errors import USER_ERRORS, quiet_upstream
+from align.check.environment import Machine
+from align.check.refusals import EVAL, TRAIN, refuse
+from align.errors import any_terminal, in_words, quiet_upstream
 from align.models import loading as models
 from align.models.preference_model import load_preference_base
 from align.recipe.loading import Recipe, load_recipe
-from align.rewards.load import columns_of
 from align.runs.checkpoints import check, checkpoint_to_resume
 from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, MetricsFile, claimed, data_digest, environment
 from align.trainers.shared.safe_runs import StopOnSignal
 
-from .data import DataError, load_data
+from .data import load_data
 from .errors import RunError
 from .files import write_text
 from .findings import printable
@@ -33,6 +34,15 @@ from .rewards import make_reward
 
 logger = logging.getLogger(__name__)
 
+SETTINGS_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    ArithmeticError,
+    NotImplementedError,
+)
 STOPPED = 143  # 128 + SIGTERM, as a shell would say
 
 
@@ -80,7 +90,14 @@ def _run(recipe: Recipe, path: Path, checkpoint: Path | None, allow: Collection[
     set_seed(recipe.train.seed)
     with PartialState().local_main_process_first():
         data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
-    trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow)
+    sets = {TRAIN: data.train, **{f"{EVAL}{name}": dataset for name, dataset in data.eval.items()}}
+    refuse(recipe, sets, Machine.here(), allow=allow, checkpoint=checkpoint)
+    try:
+        trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow)
+    except SETTINGS_ERRORS as error:  # what the libraries behind the trainer make of settings that nobody has foreseen
+        if in_words(error) is not None:
+            raise
+        raise RunError(f"training cannot be set up: {type(error).__name__}: {error}") from error
     if checkpoint is not None:
         _same_reference(path, ref, checkpoint)
         logger.warning("resuming from %s", checkpoint)
@@ -113,7 +130,6 @@ def build_trainer(
     tokenizer = models.load_tokenizer(recipe.model)
     further: dict[str, Any] = {}
     if recipe.rows == "prompts":
-        _check_columns(recipe, train)
         further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
     method = METHODS[recipe.method]
     adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
@@ -145,17 +161,6 @@ def build_trainer(
             left_out, len(train), recipe.train.max_length,
         )  # fmt: skip
     return trainer, ref
-
-
-def _check_columns(recipe: Recipe, train: Any) -> None:
-    """Refuse data that lack a column which a reward reads, before a weight is loaded."""
-    for name, options in recipe.rewards.items():
-        for column in columns_of(name, **options):
-            if column not in train.column_names:
-                raise DataError(
-                    f"data.train: no column {column!r}, which the reward {name!r} reads; there are "
-                    f"{', '.join(train.column_names)}; map it with `columns: {{{column}: ...}}`"
-                )
 
 
 def _say_reference(adapter: Path, ref: dict[str, Any]) -> None:
@@ -257,6 +262,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; problems with what the user gave are told without a traceback, with exit code 2."""
     quiet_upstream()
+    any_terminal()
     options = arguments().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -264,8 +270,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         finished = run(
             options.recipe, options.overrides, resume=options.resume, overwrite=options.overwrite, allow=options.allow
         )
-    except USER_ERRORS as error:
-        print(f"{error}", file=sys.stderr)  # noqa: T201 - the command line's own message
+    except Exception as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)  # noqa: T201 - the command line's own message
         return 2
     if finished.trainer.is_world_process_zero():
         print(f"run: {finished.path}")  # noqa: T201

@@ -14,7 +14,6 @@ from align.runs.directory import RECIPE_FILE
 from .__main__ import Wanted, report_on
 
 REPORT_FILE = "report.json"
-READ_ANYWHERE = ("train.use_cpu=true", "train.bf16=false")  # a run of another machine has expectations here too
 WORDS = {"near": "", "at_least": "at least ", "at_most": "at most "}
 
 
@@ -41,7 +40,7 @@ def expectations(run: Path, recipe: Recipe | None = None, overrides: Sequence[st
     Raises:
         RunError: If it expects nothing.
     """
-    expect = (load_recipe(run / RECIPE_FILE, (*READ_ANYWHERE, *overrides)) if recipe is None else recipe).expect
+    expect = (load_recipe(run / RECIPE_FILE, overrides, anywhere=True) if recipe is None else recipe).expect
     if not expect:
         raise RunError(f"{run if recipe is None else recipe.path}: its recipe expects nothing; add an `expect` section")
     return expect

@@ -11,8 +11,9 @@ from trl import ModelConfig
 
 from align.files import cache_dir
 from align.findings import Finding, printable
-from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
+from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder, numbers_stored
 from align.models.loading import PACKAGE_PREFIX, another_model, package_folders, resolve_model_path
+from align.models.templates import check_template
 from align.recipe.loading import Recipe
 
 
@@ -24,6 +25,8 @@ class Model(NamedTuple):
     stops: tuple[int, ...]
     """Tokens at which its generation ends."""
     adapter: PeftConfig | None
+    stored: int | None = None
+    """Numbers in its files of weights; None if they are not here, or packed."""
 
 
 def read_model(recipe: Recipe) -> Model | Finding:
@@ -31,8 +34,10 @@ def read_model(recipe: Recipe) -> Model | Finding:
     at, name = "model.model_name_or_path", str(recipe.model.model_name_or_path)
     try:
         path, how = _files(recipe.model)
+        policy = path
         config = AutoConfig.from_pretrained(path, **how)
         tokenizer = AutoTokenizer.from_pretrained(path, **how)
+        check_template(tokenizer)
         if "gguf_file" in how:
             config.dtype = torch.bfloat16  # what it is converted to
         ends = _ends(path, how) or config.get_text_config().eos_token_id
@@ -53,7 +58,8 @@ def read_model(recipe: Recipe) -> Model | Finding:
         remedy = "name a folder, a .gguf file, tiny-random, or a hub id that is in the cache or can be reached"
         return Finding("error", "unreadable-model", at, f"{printable(name)}: {reason}", remedy)
     stops = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return Model(config, tokenizer, tuple(stops), adapter)
+    packed = getattr(config, "quantization_config", None) is not None
+    return Model(config, tokenizer, tuple(stops), adapter, None if packed else numbers_stored(Path(policy)))
 
 
 def _ends(path: str, how: dict[str, Any]) -> Any:

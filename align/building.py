@@ -10,11 +10,9 @@ from align.models.identity import adapter_digest
 from align.models.preference_model import load_preference_base
 from align.models.start import adapter_folder, begin_with, starting_config
 from align.recipe.loading import Recipe
-from align.rewards.load import columns_of
 from align.runs.directory import MetricsFile
 from align.runs.identity import digest_of
 
-from .data import DataError
 from .data.audit.templates import refuse_unrendered
 from .data.loading import EVAL, TRAIN
 from .methods import METHODS
@@ -34,7 +32,6 @@ def build_trainer(
         logger.warning("%s", line)
     further: dict[str, Any] = {}
     if recipe.rows == "prompts":
-        _check_columns(recipe, train)
         further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
     method = METHODS[recipe.method]
     adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
@@ -73,17 +70,6 @@ def build_trainer(
             left_out, len(train), recipe.train.max_length,
         )  # fmt: skip
     return trainer, ref
-
-
-def _check_columns(recipe: Recipe, train: Any) -> None:
-    """Refuse data that lack a column which a reward reads, before a weight is loaded."""
-    for name, options in recipe.rewards.items():
-        for column in columns_of(name, **options):
-            if column not in train.column_names:
-                raise DataError(
-                    f"data.train: no column {column!r}, which the reward {name!r} reads; there are "
-                    f"{', '.join(train.column_names)}; map it with `columns: {{{column}: ...}}`"
-                )
 
 
 def _say_reference(adapter: Path, ref: dict[str, Any]) -> None:

@@ -8,12 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import __version__
-from .errors import INTERRUPTED, USER_ERRORS, RecipeError, RunError, quiet_upstream
+from .errors import INTERRUPTED, RecipeError, RunError, any_terminal, in_words, quiet_upstream
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; problems with what the user gave are told without a traceback, with exit code 2."""
     quiet_upstream()
+    any_terminal()
     words = list(sys.argv[1:] if argv is None else argv)
     about = "\n".join(f"  {name:10} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -28,8 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = parser.parse_args(words[:1]).command
     try:
         return COMMANDS[command](words[1:])
-    except USER_ERRORS as error:
-        print(error, file=sys.stderr)
+    except Exception as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{command}: stopped by SIGINT; {KEPT.get(command, 'nothing was written')}", file=sys.stderr)
@@ -43,7 +47,7 @@ KEPT = dict.fromkeys(
 
 def _check(argv: Sequence[str]) -> int:
     """Report on a recipe, its data and this machine before training; exit code 1 if it is not ready."""
-    from align.check.command import main as check  # noqa: PLC0415 - no other command needs it
+    from align.commands.check import main as check  # noqa: PLC0415 - no other command needs it
 
     return check(argv)
 

@@ -1,6 +1,8 @@
 """Names the errors that a user's input can cause, and hides the warnings that no user can mend."""
 
+import io
 import signal
+import sys
 import warnings
 
 from .findings import SHOWN_LINE, printable
@@ -29,7 +31,37 @@ INTERRUPTED = 128 + signal.SIGINT  # the exit code after Ctrl-C, as a shell woul
 USER_ERRORS = (RecipeError, DataError, RunError, OSError)  # OSError: a model or a folder that is not there
 
 
+UPSTREAM = {
+    "jinja2:TemplateError": "the chat template refuses a conversation of the data",
+    "safetensors:SafetensorError": "weights cannot be read or written (is the disk full?)",
+    "torch:OutOfMemoryError": "the device's memory is full; use smaller batches or shorter rows",
+}
+"""Errors of libraries that what a user gave can cause at any time, by package and name, and what they mean."""
+METRIC = "`metric_for_best_model`"
+
+
+def in_words(error: BaseException) -> str | None:
+    """What to tell a user of an error that what they gave has caused, in printable lines; None if it is not one."""
+    if isinstance(error, USER_ERRORS):
+        return "\n".join(printable(line, SHOWN_LINE) for line in (str(error) or repr(error)).split("\n"))
+    said = printable(" ".join(str(error).split()) or repr(error), SHOWN_LINE)
+    for cls in type(error).__mro__:
+        meaning = UPSTREAM.get(f"{cls.__module__.partition('.')[0]}:{cls.__name__}")
+        if meaning is not None:
+            return f"{meaning}: {said}"
+    if isinstance(error, KeyError) and METRIC in said:
+        return f"train.metric_for_best_model: {said}"
+    return None
+
+
 def quiet_upstream() -> None:
-    """Hide deprecations that TRL 1.16 causes inside transformers: nothing a user of ours could mend."""
-    for name in ("gradient_checkpointing", "is_gradient_checkpointing"):
-        warnings.filterwarnings("ignore", message=f"`{name}` is deprecated", category=FutureWarning)
+    """Hide what libraries say of their own future: nothing that a user of ours could mend."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def any_terminal() -> None:
+    """Let a terminal that has few characters show the others escaped, where Python would stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 from transformers import TrainerState, set_seed
 
-from align.errors import INTERRUPTED, USER_ERRORS, quiet_upstream
+from align.check.environment import Machine
+from align.check.refusals import EVAL, TRAIN, refuse
+from align.errors import INTERRUPTED, any_terminal, in_words, quiet_upstream
 from align.recipe.loading import Recipe, load_recipe
 from align.runs.agreement import on_main, there_everywhere
 from align.runs.checkpoints import check
@@ -32,6 +34,16 @@ from .results import save_result
 from .run_identity import identity_now
 
 logger = logging.getLogger(__name__)
+
+SETTINGS_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    ArithmeticError,
+    NotImplementedError,
+)
 
 
 class Run(NamedTuple):
@@ -95,7 +107,19 @@ def _run(
     sets = {"train": data.train, **data.eval}
     digests = on_main(lambda: {name: data_digest(dataset) for name, dataset in sets.items()})
     on_main(lambda: settled(start, Identity(settings=settings, data=digests["train"]), changed=changed))
-    trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow)
+    refuse(
+        recipe,
+        {TRAIN: data.train, **{f"{EVAL}{name}": dataset for name, dataset in data.eval.items()}},
+        Machine.here(),
+        allow=allow,
+        checkpoint=checkpoint,
+    )
+    try:
+        trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow)
+    except SETTINGS_ERRORS as error:  # what the libraries behind the trainer make of settings that nobody has foreseen
+        if in_words(error) is not None:
+            raise
+        raise RunError(f"training cannot be set up: {type(error).__name__}: {error}") from error
     now = identity_now(settings, trainer, digests["train"], trainer.starting_weights)
     identity, changes = on_main(lambda: settled(start, now, changed=changed))
     trainer.identity = identity
@@ -194,6 +218,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; problems with what the user gave are told without a traceback, with exit code 2."""
     quiet_upstream()
+    any_terminal()
     options = arguments().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -206,8 +231,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             changed=options.changed,
             allow=options.allow,
         )
-    except USER_ERRORS as error:
-        print(f"{error}", file=sys.stderr)  # noqa: T201 - the command line's own message
+    except Exception as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)  # noqa: T201 - the command line's own message
         return 2
     except KeyboardInterrupt:
         print("stopped by SIGINT; go on with --resume auto, or begin again if nothing was saved yet", file=sys.stderr)  # noqa: T201

@@ -193,7 +193,7 @@ def _of_files(wanted: Wanted, kept: Path | None, ledgers: Path) -> tuple[Report,
         raise RunError("--vllm: stored responses are not sampled again; leave it out")
     if wanted.recipe is None:
         raise RunError(f"{named[0]}: add --recipe RECIPE, whose eval section says what is measured")
-    recipe = load_recipe(wanted.recipe, wanted.overrides)
+    recipe = load_recipe(wanted.recipe, wanted.overrides, anywhere=True)
     prepared = prepare(recipe, allow=wanted.allow, ledgers=ledgers)  # its problems show before files are read
     read = [read_responses(Path(name)) for name in named]
     ref = read.pop() if wanted.ref is not None else read.pop(1)
@@ -205,7 +205,7 @@ def _check_methods(names: Sequence[str], wanted: Wanted, ledgers: Path) -> None:
     for check, name in zip([check_measurable, *[check_writes_answers] * (len(names) - 1)], names, strict=True):
         recipe = wanted.recipe or Path(name) / RECIPE_FILE
         if wanted.recipe is not None or Path(recipe).is_file():
-            loaded = load_recipe(recipe, wanted.overrides)
+            loaded = load_recipe(recipe, wanted.overrides, anywhere=True)
             check(name, loaded)
             if wanted.vllm is not None and (wanted.compare or name == names[0]):
                 check_vllm(loaded)

@@ -60,7 +60,7 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
     is_run = (run / RECIPE_FILE).is_file()
     if not is_run and recipe_name is None:
         raise RunError(f"{name}: no {RECIPE_FILE} there, so not a run directory; for a model, add --recipe RECIPE")
-    recipe = load_recipe(recipe_name or run / RECIPE_FILE, overrides)
+    recipe = load_recipe(recipe_name or run / RECIPE_FILE, overrides, anywhere=True)
     identity = identity_of_policy(name)  # before the weights are read: what is exchanged meanwhile is noticed
     policy, reference = _models(run, recipe) if is_run else _any_model(name, recipe)
     with reference() as model:

@@ -21,7 +21,6 @@ from .identity import identity_of_policy, measured, other_than
 logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.json"
-READ_ANYWHERE = ("train.use_cpu=true", "train.bf16=false")  # a run of another machine has expectations here too
 WORDS = {"near": "", "at_least": "at least ", "at_most": "at most "}
 
 
@@ -48,7 +47,7 @@ def expectations(run: Path, recipe: Recipe | None = None, overrides: Sequence[st
     Raises:
         RunError: If it expects nothing.
     """
-    expect = (load_recipe(run / RECIPE_FILE, (*READ_ANYWHERE, *overrides)) if recipe is None else recipe).expect
+    expect = (load_recipe(run / RECIPE_FILE, overrides, anywhere=True) if recipe is None else recipe).expect
     if not expect:
         raise RunError(f"{run if recipe is None else recipe.path}: its recipe expects nothing; add an `expect` section")
     return expect
@@ -114,7 +113,7 @@ def _is_of(path: Path, run: Path, overrides: Sequence[str], allow: Sequence[str]
         report = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError):
         return False
-    recipe = load_recipe(run / RECIPE_FILE, (*READ_ANYWHERE, *overrides))
+    recipe = load_recipe(run / RECIPE_FILE, overrides, anywhere=True)
     sets = load_data(recipe.data, rows=recipe.rows, columns=pair_columns(recipe)).eval
     prompt_sets = prepare(recipe, allow=allow, ledgers=None).prompt_sets
     differ = other_than(report, identity_of_policy(str(run)), measured(recipe, sets, prompt_sets))

@@ -15,9 +15,13 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from transformers.utils.versions import require_version
 
 from align.errors import RunError
-from align.findings import Finding, Level
+from align.findings import Finding, Level, printable
 from align.recipe.loading import Recipe
 from align.recipe.shipped import recipes_dir
+
+PARALLEL = ("cp_size", "sp_size", "tp_size")
+GPU_MISSING = "gpu-missing"
+"""The one finding that keeps a recipe from this machine only: a warning where it is checked, an error where it trains."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class Machine:
     bf16: bool = True
     launched: int | None = None
     sharding: str | None = None
+    precision: str | None = None
+    """What the launcher says of mixed precision, if it says anything but `no`."""
+    parallel: str | None = None
+    """Parallelism within a row or a layer that the launcher asks for, such as `cp_size=2`."""
     installed: Callable[[str], bool] = lambda name: find_spec(name) is not None
 
     @classmethod
@@ -40,6 +48,8 @@ class Machine:
             bf16=not gpus or torch.cuda.is_bf16_supported(including_emulation=False),
             launched=int(world) if world else None,
             sharding=_sharding(accelerate_config),
+            precision=_precision(accelerate_config),
+            parallel=_parallel(accelerate_config),
         )
 
     @property
@@ -64,7 +74,7 @@ def accelerate_file(name: str) -> Path:
 def _sharding(accelerate_config: Path | None) -> str | None:
     """`fsdp1`, `fsdp2`, `zero1` to `zero3`, or None; from a file, else from what accelerate's launcher sets."""
     if accelerate_config is not None:
-        settings = yaml.safe_load(accelerate_config.read_text(encoding="utf-8")) or {}
+        settings = _settings(accelerate_config)
         kind = settings.get("distributed_type")
         version = (settings.get("fsdp_config") or {}).get("fsdp_version", 1)
         stage = (settings.get("deepspeed_config") or {}).get("zero_stage", 2)
@@ -74,6 +84,36 @@ def _sharding(accelerate_config: Path | None) -> str | None:
         version = os.environ.get("FSDP_VERSION", "1")
         stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
     return {"FSDP": f"fsdp{version}", "DEEPSPEED": f"zero{stage}"}.get(str(kind))
+
+
+def _settings(accelerate_config: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(accelerate_config.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = printable(" ".join(str(error).split()), 200)
+        raise RunError(f"--accelerate-config: {accelerate_config}: not valid YAML: {reason}") from None
+    if not isinstance(settings, dict):
+        raise RunError(f"--accelerate-config: {accelerate_config}: expected `key: value` lines")
+    return settings
+
+
+def _precision(accelerate_config: Path | None) -> str | None:
+    if accelerate_config is not None:
+        said = _settings(accelerate_config).get("mixed_precision")
+    else:
+        said = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    return None if said in (None, False, "no", "") else str(said)  # YAML reads an unquoted no as false
+
+
+def _parallel(accelerate_config: Path | None) -> str | None:
+    if accelerate_config is not None:
+        settings = _settings(accelerate_config)
+        given = settings.get("parallelism_config") or {}
+        sizes = {name: given.get(f"parallelism_config_{name}") for name in PARALLEL}
+        sizes["tp_size"] = sizes["tp_size"] or (settings.get("tp_config") or {}).get("tp_size")
+    else:
+        sizes = {name: os.environ.get(f"PARALLELISM_CONFIG_{name.upper()}") for name in PARALLEL}
+    return next((f"{name}={size}" for name, size in sizes.items() if str(size or 1) != "1"), None)
 
 
 class Rule(NamedTuple):
@@ -102,6 +142,30 @@ def _zero(machine: Machine) -> bool:
 
 def _splits_weights(machine: Machine) -> bool:
     return machine.sharding in ("fsdp1", "fsdp2", "zero3")
+
+
+def _needs_gpu(recipe: Recipe, machine: Machine) -> str | None:
+    asked = [*recipe.set_aside, *["fp16"] * (recipe.train.fp16 and not recipe.train.use_cpu and not machine.gpus)]
+    return ", ".join(f"train.{name}" for name in asked) or None
+
+
+def _other_precision(recipe: Recipe, machine: Machine) -> str | None:
+    """A precision of the launcher that is not the recipe's: transformers would take it where the recipe has none."""
+    own = "fp16" if recipe.train.fp16 else "bf16" if recipe.train.bf16 or "bf16" in recipe.set_aside else "no"
+    if machine.precision in (None, own):
+        return None
+    return f"the launcher says mixed_precision: {machine.precision}, and the recipe trains in {own}"
+
+
+def _within_rows(recipe: Recipe, machine: Machine) -> str | None:
+    """Context, sequence or tensor parallelism, from the launcher or the recipe."""
+    own = recipe.train.parallelism_config
+    given = {name: own.get(name) if isinstance(own, dict) else getattr(own, name, 1) for name in PARALLEL}
+    asked = next((f"{name}={size}" for name, size in given.items() if (size or 1) != 1), None)
+    deepspeed = recipe.train.deepspeed if isinstance(recipe.train.deepspeed, dict) else {}
+    if str(deepspeed.get("sequence_parallel_size", 1)) != "1":
+        asked = f"sequence_parallel_size={deepspeed['sequence_parallel_size']}"
+    return machine.parallel or asked
 
 
 def _unreported(recipe: Recipe, machine: Machine) -> str | None:
@@ -135,8 +199,11 @@ RULES = (
          "liger-kernel is not installed", "pip install liger-kernel, or set it to false"),
     Rule("error", "report-to", "train.report_to", _unreported, "{}",
          "install it, or use train.report_to=none: metrics.jsonl is written anyway"),
-    Rule("error", "fp16-on-cpu", "train.fp16", lambda r, m: r.train.fp16 and _on_cpu(r, m),
+    Rule("error", "fp16-on-cpu", "train.fp16", lambda r, m: r.train.fp16 and r.train.use_cpu,
          "accelerate ignores it on a CPU", "set it to false"),
+    Rule("warning", GPU_MISSING, "environment", _needs_gpu,
+         "{} needs a GPU that has it, and this machine has none; the rest was checked as it will be there",
+         "train it on such a machine, or here with train.use_cpu=true train.bf16=false train.fp16=false"),
     Rule("error", "fp16-weights", "model.dtype",
          lambda r, m: r.train.fp16 and r.model.dtype == "float16" and not r.trains_adapter,
          "gradients of float16 weights cannot be unscaled",
@@ -168,6 +235,11 @@ RULES = (
          "compare a few steps with train.shared_prefix=off"),
     Rule("error", "sharded-on-cpu", "environment", lambda r, m: m.sharding and _on_cpu(r, m),
          "weights or optimizer states would be sharded over GPUs, and none is used", "leave --accelerate-config out"),
+    Rule("error", "precision", "environment", _other_precision, "{}",
+         "say it in one place: set mixed_precision to 'no' there, and train.bf16 or train.fp16 in the recipe"),
+    Rule("error", "parallelism", "environment", _within_rows,
+         "{}: context, sequence and tensor parallelism have not been shown to train the same function here",
+         "set it to 1; weights are sharded with --accelerate-config fsdp2 or zero3"),
     Rule("warning", "gpu-unused", "train.use_cpu", lambda r, m: r.train.use_cpu and len(m.gpus),
          "GPUs are visible and would not be used", "set it to false"),
     Rule("error", "global-batch-size", "train.global_batch_size", _uneven, "{}",

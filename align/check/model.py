@@ -11,10 +11,11 @@ from trl import ModelConfig
 
 from align.files import cache_dir
 from align.findings import Finding, printable
-from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
+from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder, numbers_stored
 from align.models.loading import PACKAGE_PREFIX, another_model, package_folders, resolve_model_path
 from align.models.start import adapter_folder, starting_config
 from align.models.stopping import named_stop_ids
+from align.models.templates import check_template
 from align.recipe.loading import Recipe
 
 
@@ -26,6 +27,8 @@ class Model(NamedTuple):
     stops: tuple[int, ...]
     """Tokens at which its generation ends."""
     adapter: PeftConfig | None
+    stored: int | None = None
+    """Numbers in its files of weights; None if they are not here, or packed."""
 
 
 def read_model(recipe: Recipe) -> Model | Finding:
@@ -33,8 +36,10 @@ def read_model(recipe: Recipe) -> Model | Finding:
     at, name = "model.model_name_or_path", str(recipe.model.model_name_or_path)
     try:
         path, how = _files(recipe.model)
+        policy = path
         config = AutoConfig.from_pretrained(path, **how)
         tokenizer = AutoTokenizer.from_pretrained(path, **how)
+        check_template(tokenizer)
         if "gguf_file" in how:
             config.dtype = torch.bfloat16  # what it is converted to
         stops = named_stop_ids(tokenizer, config, _generation(path, how))
@@ -58,7 +63,8 @@ def read_model(recipe: Recipe) -> Model | Finding:
         reason = printable(str(error).strip().partition("\n")[0] or repr(error), 200)
         remedy = "name a folder, a .gguf file, tiny-random, or a hub id that is in the cache or can be reached"
         return Finding("error", "unreadable-model", at, f"{printable(name)}: {reason}", remedy)
-    return Model(config, tokenizer, tuple(stops), adapter)
+    packed = getattr(config, "quantization_config", None) is not None
+    return Model(config, tokenizer, tuple(stops), adapter, None if packed else numbers_stored(Path(policy)))
 
 
 def _generation(path: str, how: dict[str, Any]) -> GenerationConfig | None:

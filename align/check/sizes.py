@@ -1,9 +1,9 @@
-"""Computes how large a run is, without loading weights: layers and parameters trained, steps, bytes on disk."""
+"""Computes how large a run is, without loading weights: layers and parameters trained, bytes on disk."""
 
 import copy
 import math
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +11,21 @@ import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import TrainableTokensWrapper
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from align.findings import Finding, printable
+from align.models.patterns import refuse_endless
 from align.recipe.loading import Recipe
+
+from .schedule import Plan
 
 FEW_LAYERS = 0.25  # share of linear layers under which an adapter is likely to miss what was meant
 FULL = 0.5  # share of the free space beyond which a run's checkpoints are a warning
+FURTHER = 1.5  # parameters for each number stored: heads that are made anew, and weights stored once and used twice
+MODEL = "model.model_name_or_path"
 SMALL = {"adafactor": 0.0, "sgd": 0.0}  # optimizers that keep next to nothing for a parameter
 
 
@@ -30,18 +36,32 @@ class Size(NamedTuple):
     trainable: int
     layers: int
     adapted: int
+    shapes: Mapping[str, tuple[int, ...]] = {}
+    """Of the adapter's weights, by their names in its file."""
 
 
-def inspect_adapter(config: PreTrainedConfig, lora: PeftConfig | None) -> tuple[list[Finding], Size | None]:
+def inspect_adapter(
+    config: PreTrainedConfig, lora: PeftConfig | None, *, stored: int | None = None, attention: str | None = None
+) -> tuple[list[Finding], Size | None]:
     """Which layers LoRA would adapt, found on a model without weights.
 
     Args:
         config: The model's configuration.
         lora: The adapter's, or None if all weights are trained.
+        stored: Numbers in the model's files of weights, if they are known.
+        attention: The implementation that the recipe names, if it does.
     """
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    implementation = attention if attention in (None, "sdpa", "eager") or "flash" not in attention else "eager"
+    try:
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=implementation or "eager")
+    except Exception as error:  # a configuration may hold anything
+        message = f"no model can be made of its configuration: {printable(' '.join(str(error).split()), 200)}"
+        return [Finding("error", "unreadable-model", MODEL, message, "fetch it again")], None
     parameters = sum(p.numel() for p in model.parameters())
+    if stored is not None and parameters > stored * FURTHER:
+        message = f"its configuration is of {parameters:,} parameters, and its files hold {stored:,} numbers"
+        return [Finding("error", "unreadable-model", MODEL, message, "fetch it again")], None
     layers = set(_linear_layers(model))
     if not isinstance(lora, LoraConfig):
         trainable = parameters if lora is None else 0
@@ -51,19 +71,45 @@ def inspect_adapter(config: PreTrainedConfig, lora: PeftConfig | None) -> tuple[
     names = (
         [adapter.target_modules] if isinstance(adapter.target_modules, str) else sorted(adapter.target_modules or ())
     )
+    there = {
+        "modules_to_save": [name for name, _ in model.named_modules()],
+        "target_parameters": [name for name, _ in model.named_parameters()],
+    }
     try:
+        refuse_endless(adapter, there["modules_to_save"], "lora")
         adapted: Any = get_peft_model(model, adapter, low_cpu_mem_usage=True)
-    except ValueError as error:
-        message = printable(" ".join(str(error).split()), 200)
+    except Exception as error:  # PEFT raises ValueError, TypeError, KeyError, re.error and others at what it is given
+        message = printable(" ".join(str(error).split()) or repr(error), 200)
         return [Finding("error", "lora-coverage", "lora", message, _called(layers))], None
     hit = {name.removeprefix("base_model.model.") for name, m in adapted.named_modules() if isinstance(m, LoraLayer)}
     trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    size = Size(parameters, trainable, len(layers), len(layers & hit))
+    shapes = {
+        name.replace(".default.", ".").removesuffix(".default"): tuple(p.shape)
+        for name, p in adapted.named_parameters()
+    }
+    size = Size(parameters, trainable, len(layers), len(layers & hit), shapes)
     found = []
-    if isinstance(adapted.get_base_model().get_output_embeddings(), BaseTunerLayer):
+    rows = config.get_text_config().vocab_size
+    beyond = [index for index in _token_indices(adapter) if not 0 <= index < rows]
+    if beyond:
+        message = f"token {beyond[0]}, and the model's embedding has {rows} rows"
+        found.append(Finding("error", "token-indices", "lora.trainable_token_indices", message, "name tokens it has"))
+    head = adapted.get_base_model().get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper):
+        message = "the output layer would get trained rows (it shares the embedding's weight, or is named), and it is its plain weight that training reads"
+        remedy = "leave it out, or use a model whose embeddings are not tied"
+        found.append(Finding("error", "lora-output-layer", "lora.trainable_token_indices", message, remedy))
+    if isinstance(head, BaseTunerLayer):
         message = f"{lora.target_modules!r} adapts the output layer, whose plain weight is what training reads"
         remedy = "use all-linear, or leave lm_head out of the pattern"
         found.append(Finding("error", "lora-output-layer", "lora.target_modules", printable(message, 200), remedy))
+    for setting, known in there.items():
+        missed = [name for name in getattr(adapter, setting) or () if not _is_among(name, known)]
+        if missed:
+            message = f"the model has no {printable(', '.join(missed))}, and PEFT passes over such names silently"
+            found.append(
+                Finding("error", "lora-coverage", f"lora.{setting}", message, "mend the name, or leave it out")
+            )
     unused = [] if isinstance(lora.target_modules, str) else [name for name in names if not _is_among(name, hit)]
     if unused:
         message = f"no layer is called {printable(', '.join(unused))}, and PEFT passes over such names silently"
@@ -78,6 +124,12 @@ def inspect_adapter(config: PreTrainedConfig, lora: PeftConfig | None) -> tuple[
         Finding("warning" if few else "note", "lora-coverage", "lora", message, remedy if few else "nothing to do")
     )
     return found, size
+
+
+def _token_indices(adapter: LoraConfig) -> list[int]:
+    given = adapter.trainable_token_indices or []
+    lists = given.values() if isinstance(given, dict) else [given]
+    return [index for each in lists for index in each]
 
 
 def _is_among(name: str, layers: Collection[str]) -> bool:
@@ -100,62 +152,6 @@ def _linear_layers(model: Any) -> list[str]:
         if p.dim() == 3 and not isinstance(owners[name.rpartition(".")[0]], nn.Conv1d)
     ]
     return plain + fused
-
-
-class Plan(NamedTuple):
-    """Optimizer steps, in all and in an epoch."""
-
-    steps: int
-    per_epoch: int
-
-
-def plan(recipe: Recipe, rows: int, processes: int) -> Plan:
-    """What the Trainer will do with so many rows on so many processes."""
-    args = recipe.train
-    size = args.per_device_train_batch_size * processes
-    micro = args.gradient_accumulation_steps
-    pairs = args.pairs_per_step()
-    if pairs is not None:
-        micro = max(pairs // size, 1)
-    if recipe.rows == "prompts":  # a batch is one of completions
-        rows *= args.num_generations
-    batches = rows // size if args.dataloader_drop_last else math.ceil(rows / size)
-    per_epoch = max(math.ceil(batches / micro), 1)
-    steps = max(args.max_steps, 1) if args.max_steps >= 0 else math.ceil(args.num_train_epochs * per_epoch)
-    return Plan(steps, per_epoch)
-
-
-def inspect_schedule(recipe: Recipe, planned: Plan, evals: Collection[str]) -> list[Finding]:
-    """Settings of evaluation, warm-up and checkpoints that do not fit the steps or the evaluation sets."""
-    args: Any = recipe.train
-    steps, evaluates = planned.steps, args.eval_strategy.value != "no"
-    found: list[Finding] = []
-    if evaluates and not evals:
-        message = f"{args.eval_strategy.value!r}, and there is no evaluation set"
-        remedy = "add data.eval or data.holdout, or set it to 'no'"
-        found.append(Finding("error", "eval-without-sets", "train.eval_strategy", message, remedy))
-    if not evaluates and (args.load_best_model_at_end or args.save_strategy.value == "best"):
-        message = "the best checkpoint is asked for, and nothing is evaluated"
-        remedy = "set it to 'steps' or 'epoch'"
-        found.append(Finding("error", "best-without-eval", "train.eval_strategy", message, remedy))
-    metric = (args.metric_for_best_model or "").removeprefix("eval_")
-    if evaluates and evals and metric and not metric.startswith(tuple(f"{name}_" for name in evals)):
-        message = f"{metric!r} is never logged: metrics carry the name of their evaluation set"
-        remedy = f"use {next(iter(evals))}_loss or {next(iter(evals))}_rewards/accuracies"
-        found.append(Finding("error", "best-metric", "train.metric_for_best_model", message, remedy))
-    if args.max_steps == 0:
-        message = "0 is one step for the Trainer, not as many as the epochs have"
-        found.append(Finding("error", "max-steps", "train.max_steps", message, "set it to -1, or leave it out"))
-    warmup = args.get_warmup_steps(steps)
-    if warmup > steps:
-        message = f"{warmup} steps of warm-up, and the run has {steps}: the learning rate never reaches its value"
-        found.append(Finding("error", "warmup", "train.warmup_steps", message, "lower it, or give a share below 1"))
-    if args.save_strategy.value == "steps" and args.save_steps > steps:
-        message = (
-            f"{args.save_steps:g}, and the run has {steps} steps: an interrupted run leaves nothing to resume from"
-        )
-        found.append(Finding("warning", "save-steps", "train.save_steps", message, "lower it"))
-    return found
 
 
 def checkpoint_bytes(recipe: Recipe, size: Size, weights: torch.dtype | str | None) -> tuple[int, int]:

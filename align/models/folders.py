@@ -4,6 +4,7 @@ Weights are safetensors only: a pickle can run code when it is opened. No file o
 download or run, and no list of files may lead out of its folder.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from align.findings import printable
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+COUNTED, MOST = ("num_hidden_layers", "num_layers", "n_layer", "_layers", "experts"), 10_000
 KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 
 
@@ -25,8 +27,19 @@ def check_model_folder(folder: Path) -> None:
     Raises:
         RunError: Naming the file, what is wrong with it, and what to do.
     """
+    _check_kinds(folder)
     _check_config(folder / "config.json")
     _check_weights(folder, "model")
+
+
+def numbers_stored(folder: Path) -> int | None:
+    """How many numbers the weights of a folder are; None if it holds no safetensors.
+
+    Raises:
+        RunError: If a file is damaged.
+    """
+    found = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return sum(_numbers(path) for path in found) if found else None
 
 
 def check_tokenizer_folder(folder: Path) -> None:
@@ -35,6 +48,7 @@ def check_tokenizer_folder(folder: Path) -> None:
     Raises:
         RunError: Naming the file and what to do.
     """
+    _check_kinds(folder)
     for name in ("config.json", "tokenizer_config.json"):
         _check_config(folder / name)
 
@@ -46,6 +60,7 @@ def check_adapter_folder(folder: Path) -> None:
         FileNotFoundError: If the folder holds no adapter.
         RunError: Naming the file, what is wrong with it, and what to do.
     """
+    _check_kinds(folder)
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no adapter_config.json there; name a folder written by PEFT")
@@ -67,6 +82,8 @@ def _check_config(path: Path) -> None:
     for key, value in _pairs(settings):
         if key in KERNELS and any(mark in str(value) for mark in "/:|"):
             raise RunError(f"{path}: {key} names a kernel to download and run ({_shown(value)}); remove it")
+        if any(part in key for part in COUNTED) and isinstance(value, int | float) and value > MOST:
+            raise RunError(f"{path}: {_shown(key)} is {value:g}, and no model has more than {MOST}; fetch it again")
     weights = settings.get("transformers_weights")
     if weights is not None and not str(weights).endswith((".safetensors", ".safetensors.index.json")):
         raise RunError(f"{path}: transformers_weights names {_shown(weights)}, which is no safetensors file")
@@ -106,11 +123,22 @@ def _check_weights(folder: Path, stem: str) -> None:
             if not (folder / name).is_file():
                 raise RunError(f"{folder}: {_shown(name)} is missing; fetch it again")
     for path in found:
-        try:
-            with safe_open(path, framework="pt") as file:
-                file.keys()
-        except (SafetensorError, OSError) as error:
-            raise RunError(f"{path}: cut short or damaged ({printable(str(error), 200)}); fetch it again") from None
+        _numbers(path)
+
+
+def _numbers(path: Path) -> int:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: cut short or damaged ({printable(str(error), 200)}); fetch it again") from None
+
+
+def _check_kinds(folder: Path) -> None:
+    """Refuse a folder with a pipe, a socket or a device in it: reading one may never end."""
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise RunError(f"{path}: no regular file; a model folder holds files only")
 
 
 def _shown(value: Any) -> str:

@@ -29,6 +29,8 @@ from align.files import cache_dir
 from align.findings import printable
 
 from .folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
+from .patterns import refuse_endless
+from .templates import check_template
 from .tiny import TINY_MODEL, tiny_model, tiny_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -157,6 +159,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    check_template(tokenizer)
     return tokenizer
 
 
@@ -253,6 +256,7 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, traina
     """
     if Path(path).exists():
         check_adapter_folder(Path(path))
+        refuse_endless(PeftConfig.from_pretrained(str(path)), [name for name, _ in model.named_modules()], str(path))
     base: Any = model
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys", category=UserWarning)

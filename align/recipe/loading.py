@@ -18,6 +18,7 @@ from align.rewards import REWARDS, make_reward
 from align.strict.fields import build, describe, nearest
 from align.strict.yaml_tree import Tree, merge, override, read_tree
 
+from .anywhere import set_aside
 from .elsewhere import ELSEWHERE
 from .sections import EvalConfig, Expectation, Generate, RefConfig, StartConfig
 from .shipped import find_recipe
@@ -26,6 +27,7 @@ from .trust import as_a_file_may_say_it, check_trust
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe"]
 
 SECTIONS = ("extends", "method", "model", "lora", "start", "ref", "data", "rewards", "train", "eval", "expect")
+DTYPES = (None, "auto", "float32", "bfloat16", "float16")
 NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
 NOT_IN_TRAIN = {
     "model_init_kwargs": "the `model` section says how the model is loaded",
@@ -57,6 +59,8 @@ class Recipe:
     start: StartConfig | None = None
     """By default the policy begins with a new adapter, or with that of the reference."""
     raw: dict[str, Any] = field(default_factory=dict)
+    set_aside: tuple[str, ...] = ()
+    """Settings of `train` that need a GPU which is not here; they are off in `train`, and as they were in `raw`."""
 
     @property
     def trains_adapter(self) -> bool:
@@ -87,12 +91,13 @@ class Recipe:
         return yaml.safe_dump(as_a_file_may_say_it(self.raw), sort_keys=False, allow_unicode=True)
 
 
-def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, anywhere: bool = False) -> Recipe:
     """Read a recipe and check everything that can be checked without data or weights.
 
     Args:
         name: A path, or the name of a shipped recipe.
         overrides: `section.key=value` strings; values are read as YAML.
+        anywhere: Read precisions that only a GPU has where there is none, for what does not train: see `set_aside`.
 
     Raises:
         RecipeError: With every problem, one a line: file and line, key path, rule, value, remedy.
@@ -106,10 +111,12 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         if key == "extends":
             tree.problem((key,), "only a file can extend another; give that file's name instead")
     check_trust(tree, path.parent)
-    recipe = _build(path, tree)
+    train = tree.get("train")
+    aside = set_aside(train) if anywhere and isinstance(train, dict) else ()
+    recipe = _build(path, tree, dict.fromkeys(aside, False))
     _cross_check(recipe, tree)
     tree.fail_on_problems()
-    return Recipe(path, **recipe, raw=tree.values)
+    return Recipe(path, **recipe, raw=tree.values, set_aside=aside)
 
 
 def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
@@ -125,7 +132,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
     return merge(_with_bases(beside if os.path.isfile(beside) else find_recipe(base), (*seen, path.resolve())), tree)
 
 
-def _build(path: Path, tree: Tree) -> dict[str, Any]:
+def _build(path: Path, tree: Tree, off: dict[str, bool]) -> dict[str, Any]:
     method = tree.get("method")
     is_known = isinstance(method, str) and method in METHODS
     if not is_known:
@@ -147,7 +154,7 @@ def _build(path: Path, tree: Tree) -> dict[str, Any]:
         "start": made(StartConfig, "start") if tree.values.get("start") is not None else None,
         "ref": made(RefConfig, "ref"),
         "data": made(DataConfig, "data") if "data" in tree.values else None,
-        "train": _train(str(method), tree) if is_known and "train" in tree.values else None,
+        "train": _train(str(method), tree, off) if is_known and "train" in tree.values else None,
         "eval": made(EvalConfig, "eval"),
         "expect": _expect(tree),
         "rewards": _rewards(METHODS[str(method)].rows if is_known else None, tree),
@@ -161,7 +168,7 @@ def _instead_of(method: Any) -> str:
     return ELSEWHERE[known] if known in ELSEWHERE else nearest(str(method), METHODS)
 
 
-def _train(method: str, tree: Tree) -> Any:
+def _train(method: str, tree: Tree, off: dict[str, bool]) -> Any:
     values = tree.get("train")
     config, preset = METHODS[method].config, METHODS[method].preset
     own = {f.name for f in fields(config)}
@@ -181,7 +188,7 @@ def _train(method: str, tree: Tree) -> Any:
         if isinstance(values, dict) and key in values:
             general = next((name for name, m in METHODS.items() if m.config is config and not m.preset), "another")
             tree.problem(("train", key), f"method {method!r} is {key}={value!r}; to choose it, use method {general!r}")
-    return build(config, values | preset if isinstance(values, dict) else values, ("train",), tree, hints)
+    return build(config, values | preset | off if isinstance(values, dict) else values, ("train",), tree, hints)
 
 
 def _rewards(rows: Rows | None, tree: Tree) -> dict[str, dict[str, Any]]:
@@ -236,6 +243,8 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
             tree.problem(("model", key), f"not used here; {NOT_IN_MODEL}")
     if model is not None and not model.model_name_or_path:
         tree.problem(("model", "model_name_or_path"), "missing; a hub id, a folder, a .gguf file or tiny-random")
+    if model is not None and model.dtype not in DTYPES:
+        tree.problem(("model", "dtype"), f"must be one of {', '.join(filter(None, DTYPES))}, got {model.dtype!r}")
     if (
         model is not None
         and (model.load_in_4bit or model.load_in_8bit)
@@ -275,6 +284,8 @@ def _check_lora(lora: LoraConfig, tree: Tree) -> None:
     if tree.get("lora", "task_type") not in (None, "CAUSAL_LM"):
         tree.problem(("lora", "task_type"), f"must be CAUSAL_LM, got {tree.get('lora', 'task_type')!r}")
     lora.task_type = "CAUSAL_LM"
+    if lora.lora_alpha is not None and not 0 < lora.lora_alpha < float("inf"):
+        tree.problem(("lora", "lora_alpha"), f"must be positive, or the adapter changes nothing, got {lora.lora_alpha}")
     if lora.r < 1:
         tree.problem(("lora", "r"), f"must be at least 1, got {lora.r}")
     targets = tree.get("lora", "target_modules")

@@ -16,7 +16,7 @@ SHARED, STORE, LENGTHS = (
     "align/scoring/reference_store.py",
     "align/scoring/batching.py",
 )
-MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/check/dry_run.py"
+MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/commands/dry_run.py"
 SHARING, PRECOMPUTE = "align/trainers/shared/prefix_sharing.py", "align/trainers/pairs/precompute.py"
 IDENTITY = "align/models/identity.py"
 CHECKPOINTING, ONLINE = "align/trainers/shared/checkpointing.py", "align/trainers/online/shared_prompts.py"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from align import cli
-from align.check import dry_run
+from align.commands import dry_run
 from align.data import load_preferences
 from align.recipe.loading import load_recipe
 from align.scoring.flops import count_flops

@@ -11,8 +11,8 @@ from recipes_under_test import GOOD
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from align import cli
-from align.check import command as preflight
-from align.check import dry_run
+from align.commands import check as preflight
+from align.commands import dry_run
 from align.findings import Finding
 from align.models.loading import resolve_model_path
 

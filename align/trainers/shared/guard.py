@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from align.data.rows.truncation import truncated
+from align.errors import RunError
 from align.files import write_text
 
 from .metrics import saved_state
@@ -27,7 +28,7 @@ SKIPPED = "skipped"
 INCIDENT = "incident.json"
 
 
-class NumericalError(RuntimeError):
+class NumericalError(RunError, RuntimeError):
     """Too many steps had a loss or gradient that is not finite. The message says where what they computed is kept."""
 
 

@@ -28,7 +28,7 @@ SETTINGS = {
 def one(what: str, overrides: list[str]) -> dict[str, float]:
     """Predict or train, in this process."""
     from align import load_recipe, run  # noqa: PLC0415 - children only
-    from align.check.dry_run import predict  # noqa: PLC0415
+    from align.commands.dry_run import predict  # noqa: PLC0415
 
     name = "rpo/smollm2-ultrafeedback"
     if what == "predict":

@@ -6,13 +6,17 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from align.check.environment import GPU_MISSING, Machine, accelerate_file, inspect_versions
+from align.check.refusals import EVAL, TRAIN, look
+from align.check.schedule import Plan
+from align.check.sizes import Size
 from align.data import DataSource
 from align.data.audit.duplicates import refuse_damaged
 from align.data.audit.lengths import Lengths, draw_lengths, lengths_note, summary
@@ -27,16 +31,11 @@ from align.files import write_text
 from align.findings import Finding, printable
 from align.recipe.loading import Recipe, load_recipe
 
-from .environment import Machine, accelerate_file, inspect_machine, inspect_versions
-from .model import read_model
-from .sizes import Plan, Size, inspect_adapter, inspect_disk, inspect_schedule, plan
-
 if TYPE_CHECKING:
     from .dry_run import Cost
 
 logger = logging.getLogger(__name__)
 
-TRAIN, EVAL = "data.train", "data.eval."  # sets are called as their settings are
 LEVELS = ("error", "warning", "note")
 
 
@@ -61,7 +60,12 @@ class Report:
         errors, warnings = self.count("error"), self.count("warning")
         if errors:
             return f"not ready: {errors} error{'s' * (errors > 1)}"
-        return f"ready, with {warnings} warning{'s' * (warnings > 1)}" if warnings else "ready"
+        ready = "ready, but not on this machine" if self.has(GPU_MISSING) else "ready"
+        return f"{ready}, with {warnings} warning{'s' * (warnings > 1)}" if warnings else ready
+
+    def has(self, rule: str) -> bool:
+        """Whether a rule of this name is among the findings."""
+        return any(finding.rule == rule for finding in self.findings)
 
     def head(self) -> str:
         """What would be trained, on what."""
@@ -93,7 +97,7 @@ class Report:
                 for name, n in self.rows.items()
             },
             "steps": self.planned.steps,
-            "parameters": self.size._asdict() if self.size else None,
+            "parameters": {k: v for k, v in self.size._asdict().items() if k != "shapes"} if self.size else None,
             "findings": [finding._asdict() for finding in self.findings],
             "verdict": self.verdict,
         }
@@ -110,6 +114,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object, with all rows of each finding")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write preflight.json and lengths.png there")
     parser.add_argument("--accelerate-config", metavar="FILE|NAME", help="what `alignkit train` will be given")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's rewards run this"
+    )
     options = parser.parse_intermixed_args(argv)
     try:
         with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
@@ -128,15 +135,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print(text: str) -> None:
-    print(text)  # noqa: T201 - the command's result
+    print(text)
 
 
 def _run(options: argparse.Namespace) -> "tuple[Report, Cost | None]":
     if options.out is not None and find_spec("matplotlib") is None:
         raise RunError("--out draws a picture: pip install 'alignkit[eval]'")
     config = accelerate_file(options.accelerate_config) if options.accelerate_config else None
-    recipe = load_recipe(options.recipe, options.overrides)
-    report = inspect(recipe, Machine.here(config))
+    recipe = load_recipe(options.recipe, options.overrides, anywhere=True)
+    report = inspect(recipe, Machine.here(config), allow=options.allow)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         write_text(options.out / "preflight.json", json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n")
@@ -154,8 +161,13 @@ def _run(options: argparse.Namespace) -> "tuple[Report, Cost | None]":
     return report, predict(recipe)
 
 
-def inspect(recipe: Recipe, machine: Machine) -> Report:
+def inspect(recipe: Recipe, machine: Machine, *, allow: Collection[str] = ()) -> Report:
     """Read a recipe's data, tokenizer and model configuration, and collect what there is to say.
+
+    Args:
+        recipe: The recipe.
+        machine: Where it runs.
+        allow: The MODULE:FUNCTION that may be imported.
 
     Raises:
         DataError: If the data cannot be read or normalised.
@@ -173,23 +185,17 @@ def inspect(recipe: Recipe, machine: Machine) -> Report:
             f"rows of {recipe.rows} were read one by one; what shows across rows or in tokens is looked for in pairs"
         )
         findings.append(Finding("note", "not-audited", TRAIN, message, "nothing to do"))
-    planned = plan(recipe, len(plain[TRAIN]), machine.processes)
-    findings += inspect_machine(recipe, machine) + inspect_versions()
-    findings += inspect_schedule(recipe, planned, [name.removeprefix(EVAL) for name in sets if name != TRAIN])
-    model = read_model(recipe)
+    looked = look(recipe, plain, machine, allow=allow)
+    findings += inspect_versions()
     lengths: dict[str, Lengths] = {}
-    size = None
-    if isinstance(model, Finding):
-        findings.append(model)
-    else:
+    model = looked.model
+    for name, dataset in plain.items() if model is not None else ():
+        findings += inspect_template(dataset, model.tokenizer, where=where[name])
+    if model is not None and recipe.rows == "pairs":
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if any(found.rule == "plain-text-on-chat-model" for found in findings):  # a line break is not what is missing
+            findings = [found for found in findings if found.rule != "missing-separator"]
         for name, dataset in plain.items():
-            findings += inspect_template(dataset, model.tokenizer, where=where[name])
-        if any(
-            finding.rule == "plain-text-on-chat-model" for finding in findings
-        ):  # a line break is not what is missing
-            findings = [finding for finding in findings if finding.rule != "missing-separator"]
-        for name, dataset in plain.items() if recipe.rows == "pairs" else ():
             found, tokens = inspect_tokens(
                 dataset, model.tokenizer, where=where[name], max_length=recipe.train.max_length, context=context,
                 stops=model.stops, numbers=numbers[name],
@@ -198,12 +204,19 @@ def inspect(recipe: Recipe, machine: Machine) -> Report:
             if len(tokens):
                 lengths[name] = tokens
                 findings.append(lengths_note(tokens, where=where[name]))
-        found, size = inspect_adapter(model.config, model.adapter)
-        findings += found
-        if size is not None:
-            findings.append(inspect_disk(recipe, size, planned, model.config.dtype))
+    told = {(finding.rule, finding.where) for finding in findings}  # by the audit, with every row
+    shared = [_of_source(finding, where, numbers) for finding in looked.findings]
+    findings += [finding for finding in shared if (finding.rule, finding.where) not in told]
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
-    return Report(recipe, {name: len(d) for name, d in sets.items()}, planned, findings, lengths, size)
+    return Report(recipe, {name: len(d) for name, d in sets.items()}, looked.planned, findings, lengths, looked.size)
+
+
+def _of_source(finding: Finding, where: Mapping[str, str], numbers: Mapping[str, Sequence[int]]) -> Finding:
+    """A finding about a set by its position, told of the source's own rows and by its path."""
+    if finding.where not in where:
+        return finding
+    rows = tuple(numbers[finding.where][row - 1] for row in finding.rows)
+    return finding._replace(where=where[finding.where], rows=rows)
 
 
 def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:

@@ -1,0 +1,94 @@
+"""The refusals that `alignkit check` and training share: what can be known of a run before a weight is loaded."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+
+from align.errors import RunError
+from align.findings import Finding
+from align.recipe.loading import Recipe
+
+from .checkpoint import inspect_checkpoint
+from .environment import GPU_MISSING, Machine, inspect_machine
+from .model import Model, read_model
+from .rewards import inspect_evaluation, inspect_rewards
+from .schedule import Plan, inspect_schedule, plan
+from .sizes import Size, inspect_adapter, inspect_disk
+from .templates import inspect_templates
+from .tokens import inspect_ids, inspect_room
+from .trials import inspect_settings
+
+TRAIN, EVAL = "data.train", "data.eval."  # sets are called as their settings are
+
+
+class Looked(NamedTuple):
+    """What was found, and what it was found from."""
+
+    findings: list[Finding]
+    planned: Plan
+    model: Model | None
+    """None if it cannot be read."""
+    size: Size | None
+
+
+def look(
+    recipe: Recipe,
+    sets: Mapping[str, Dataset],
+    machine: Machine,
+    *,
+    allow: Collection[str] = (),
+    checkpoint: Path | None = None,
+) -> Looked:
+    """Everything that is held against a run, by whoever looks.
+
+    Args:
+        recipe: The recipe.
+        sets: Its normalised rows, `data.train` first, then `data.eval.NAME`.
+        machine: Where it runs.
+        allow: What was given with `--allow`.
+        checkpoint: What it goes on from, if it does.
+    """
+    findings = (
+        inspect_machine(recipe, machine) + inspect_rewards(recipe, sets, allow) + inspect_evaluation(recipe, allow)
+    )
+    planned = plan(recipe, len(sets[TRAIN]), machine.processes)
+    evals = [name.removeprefix(EVAL) for name in sets if name != TRAIN]
+    findings += inspect_schedule(recipe, planned, evals, rows=len(sets[TRAIN]), processes=machine.processes)
+    findings += inspect_settings(recipe, planned.steps)
+    model = read_model(recipe)
+    if isinstance(model, Finding):
+        return Looked([*findings, model], planned, None, None)
+    findings += inspect_templates(sets, model.tokenizer)
+    embedded = getattr(model.config.get_text_config(), "vocab_size", None)
+    for name, dataset in sets.items():
+        findings += inspect_ids(dataset, model.tokenizer, embedded, name)
+    findings += inspect_room(sets[TRAIN], model.tokenizer, getattr(recipe.train, "max_length", None), TRAIN)
+    found, size = inspect_adapter(
+        model.config, model.adapter, stored=model.stored, attention=recipe.model.attn_implementation
+    )
+    findings += found
+    if size is not None:
+        findings.append(inspect_disk(recipe, size, planned, model.config.dtype))
+        findings += inspect_checkpoint(checkpoint, size) if checkpoint is not None else []
+    return Looked(findings, planned, model, size)
+
+
+def refuse(
+    recipe: Recipe,
+    sets: Mapping[str, Dataset],
+    machine: Machine,
+    *,
+    allow: Collection[str] = (),
+    checkpoint: Path | None = None,
+) -> None:
+    """Stop before a weight is loaded if anything is known to be wrong with a run; the arguments are those of `look`.
+
+    Raises:
+        RunError: With a line for each error.
+    """
+    found = look(recipe, sets, machine, allow=allow, checkpoint=checkpoint).findings
+    wrong = [finding.line() for finding in found if finding.level == "error" or finding.rule == GPU_MISSING]
+    if wrong:
+        raise RunError("\n".join(wrong))

@@ -1,0 +1,67 @@
+"""Renders one conversation of each shape that the data have, so that a chat template that refuses says so beforehand.
+
+A template is a program of a stranger's: it runs in a process of its own, with a bound on time and memory.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from align.findings import Finding, printable
+from align.models.templates import render
+
+SLICE = 1000
+SHAPES = 64  # of conversations that are rendered; data with more are unlike any that people train on
+ANSWERS = ("chosen", "rejected", "completion")
+
+
+def inspect_templates(sets: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
+    """Shapes of conversations that the tokenizer's chat template does not render.
+
+    Args:
+        sets: Normalised rows, by the name of their set.
+        tokenizer: The model's.
+    """
+    found = []
+    for name, dataset in sets.items():
+        if not is_chat(dataset):
+            continue
+        if tokenizer.chat_template is None:
+            message = "the rows are chat messages, and the tokenizer has no chat template"
+            remedy = (
+                "use an instruction-tuned model, save a template with the tokenizer, or write the rows as plain text"
+            )
+            found.append(Finding("error", "no-chat-template", name, message, remedy))
+            continue
+        shapes = dict(_shapes(dataset))
+        said = render(tokenizer, [(chat, asks) for _, chat, asks in shapes.values()])
+        refused: dict[str, Any] = {}
+        for shape, text in zip(shapes, said, strict=True):
+            if text is not None:
+                refused.setdefault(text, shape)
+        for text, shape in refused.items():
+            message = f"the chat template refuses {' '.join(shape[0])}: {printable(text, 200)!r}"
+            remedy = "mend the rows (a system message may go into the first user message), or the template"
+            found.append(Finding("error", "template-refuses", name, message, remedy, (shapes[shape][0],)))
+    return found
+
+
+def is_chat(dataset: Dataset) -> bool:
+    """Whether rows are lists of messages."""
+    return len(dataset) > 0 and not isinstance(dataset[0]["prompt"], str)
+
+
+def _shapes(dataset: Dataset) -> Iterator[tuple[Any, tuple[int, list[dict[str, Any]], bool]]]:
+    """For each sequence of roles the number of a row that has it, its messages, and whether an answer is asked for."""
+    seen: set[Any] = set()
+    answers = [name for name in ANSWERS if name in dataset.column_names]
+    for start in range(0, len(dataset), SLICE):
+        rows = dataset.select_columns(["prompt", *answers])[start : start + SLICE]
+        for index, prompt in enumerate(rows["prompt"]):
+            for chat, asks in ((prompt, True), *((prompt + rows[name][index], False) for name in answers)):
+                shape = (tuple(str(message.get("role")) for message in chat), asks)
+                if shape not in seen and len(seen) < SHAPES:
+                    seen.add(shape)
+                    yield shape, (start + index + 1, chat, asks)

@@ -14,6 +14,7 @@ from align.data import DataConfig, Rows
 from align.data.rows.normalise import REF_COLUMNS
 from align.errors import RecipeError, RunError
 from align.methods import METHODS
+from align.models.adapters import without_reference
 from align.rewards import REWARDS, make_reward
 from align.strict.fields import build, describe, nearest
 from align.strict.yaml_tree import Tree, merge, override, read_tree
@@ -247,6 +248,15 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
                 "set that to false to train with it, or lora_dropout to 0",
             )
     method = METHODS[recipe["method"]] if train is not None else None
+    if (
+        lora is not None
+        and ref is not None
+        and ref.kind == "base"
+        and method is not None
+        and method.model == "language"
+    ):
+        for key, reason in without_reference(lora):
+            tree.problem(("lora", key), reason)
     allowed = ["base", "adapter"] if method is not None and method.model == "language" else ["base"]
     if method is not None and ref is not None and not method.compares_with_any_reference and ref.kind not in allowed:
         tree.problem(("ref", "kind"), f"this method has {' and '.join(allowed)}, got {ref.kind!r}")

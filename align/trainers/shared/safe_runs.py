@@ -16,7 +16,9 @@ from transformers.trainer_utils import rotate_checkpoints
 from align.errors import RunError
 from align.runs.checkpoints import check, newest_checkpoint, seal
 
+from .alarms import Unmoved
 from .guard import NumericalGuard
+from .reference import FirstStep, refuse_frozen
 from .trl_contract import TrainerBase
 
 logger = logging.getLogger(__name__)
@@ -38,11 +40,18 @@ class SafeRuns(TrainerBase):
     accelerator: Any
     reference_identity: dict[str, Any] | None = None
     """Travels with every checkpoint; set by recipes."""
+    first_step: FirstStep | None = None
+    """Looks at the reference before anything is learnt, where there is one that training begins at."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        refuse_frozen(self.model, type(self).__name__)
+        if self.first_step is not None:
+            self.first_step.made(self.model)
         self.guard = NumericalGuard(self.args.max_skipped_steps, self)
+        self.unmoved = Unmoved()
         self.add_callback(self.guard)
+        self.add_callback(self.unmoved)
 
     def step_was_skipped(self) -> None:
         """Take back what the trainer has counted of the step. Nothing by default."""
@@ -64,6 +73,8 @@ class SafeRuns(TrainerBase):
                     "are not those of an uninterrupted run", resume_from_checkpoint, written, self.accelerator.num_processes,
                 )  # fmt: skip
             self.load_state(Path(resume_from_checkpoint))
+        if self.first_step is not None:
+            self.first_step.begins(self.model)
         return super().train(resume_from_checkpoint or None, *args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -80,7 +91,7 @@ class SafeRuns(TrainerBase):
             failure = error
         finally:
             self.args.save_total_limit = limit
-        failed = self._anywhere(failure is not None)
+        failed = self.anywhere(failure is not None)
         if self.accelerator.is_main_process:
             try:
                 if not failed:
@@ -101,7 +112,7 @@ class SafeRuns(TrainerBase):
                     best_model_checkpoint=self.state.best_model_checkpoint,
                     use_mtime=False,
                 )
-        if self._anywhere(failure is not None):
+        if self.anywhere(failure is not None):
             reason = str(failure).partition("\n")[0] if failure is not None else "another process could not write"
             raise RunError(
                 f"{folder} could not be written: {reason}; older checkpoints are as they were: make room or mend the "
@@ -114,7 +125,7 @@ class SafeRuns(TrainerBase):
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote."""
 
-    def _anywhere(self, flag: bool) -> bool:
+    def anywhere(self, flag: bool) -> bool:
         """Whether any process says so."""
         if self.accelerator.num_processes == 1:
             return flag

@@ -1,7 +1,7 @@
 """Preference and reward models: the score, the trainer, what is saved, the template, and scorers."""
 
-from .core import COMMON, SETTINGS
-from .mutant import Mutant, noticed_by
+from mutants.core import COMMON, SETTINGS
+from mutants.mutant import Mutant, noticed_by
 
 LOSS, CONFIG, TEMPLATE = (
     "align/losses/general_preference.py",

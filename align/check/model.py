@@ -11,6 +11,7 @@ from trl import ModelConfig
 
 from align.files import cache_dir
 from align.findings import Finding, printable
+from align.models.adapters import without_reference
 from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder, numbers_stored
 from align.models.loading import PACKAGE_PREFIX, another_model, package_folders, resolve_model_path
 from align.models.start import adapter_folder, starting_config
@@ -54,6 +55,8 @@ def read_model(recipe: Recipe) -> Model | Finding:
             if Path(name).is_dir():
                 check_adapter_folder(Path(name))
             adapter = adapter or PeftConfig.from_pretrained(name)
+            for key, reason in without_reference(adapter, made=True):
+                raise ValueError(f"{key}: {reason}")
         if recipe.ref.kind == "model":
             path, how = _files(another_model(recipe.model, name))
             other = AutoConfig.from_pretrained(path, **how)

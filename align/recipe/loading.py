@@ -14,6 +14,7 @@ from align.data import DataConfig, Rows
 from align.data.rows.normalise import REF_COLUMNS
 from align.errors import RecipeError, RunError
 from align.methods import METHODS
+from align.models.adapters import without_reference
 from align.rewards import REWARDS, make_reward
 from align.strict.fields import build, describe, nearest
 from align.strict.yaml_tree import Tree, merge, override, read_tree
@@ -271,6 +272,15 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
     method = METHODS[recipe["method"]] if train is not None else None
     if start is not None and method is not None and method.model != "language":
         tree.problem(("start",), f"method {recipe['method']!r} begins with a new head on the model; remove it")
+    if (
+        lora is not None
+        and ref is not None
+        and ref.kind == "base"
+        and method is not None
+        and method.model == "language"
+    ):
+        for key, reason in without_reference(lora):
+            tree.problem(("lora", key), reason)
     allowed = ["base", "adapter"] if method is not None and method.model == "language" else ["base"]
     if method is not None and ref is not None and not method.compares_with_any_reference and ref.kind not in allowed:
         tree.problem(("ref", "kind"), f"this method has {' and '.join(allowed)}, got {ref.kind!r}")

@@ -72,6 +72,9 @@ def completion_logps(
 ) -> list[Float[Tensor, " _tokens"]]:
     """Log-probability log π(y_t | x, y_<t) of every completion token, in nats, float32.
 
+    Sequences that are the same are scored once, and so have the same values to the bit, wherever they stand: batching
+    changes rounding, and would make a win or a loss of a tie.
+
     Args:
         model: A causal language model; put adapters on or off before the call.
         sequences: (prompt ids, completion ids) pairs.
@@ -88,7 +91,11 @@ def completion_logps(
     """
     if any(not prompt for prompt, _ in sequences):
         raise ValueError("every sequence needs at least one prompt token, to predict the first completion token from")
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]) + len(sequences[i][1]))
+    keys = [(tuple(prompt), tuple(completion)) for prompt, completion in sequences]
+    first_of: dict[Any, int] = {}
+    for i, key in enumerate(keys):
+        first_of.setdefault(key, i)
+    order = sorted(first_of.values(), key=lambda i: len(sequences[i][0]) + len(sequences[i][1]))
     results: list[Tensor] = [torch.empty(0)] * len(sequences)
     with tqdm(total=len(order), desc=desc, unit="answer") as bar, torch.inference_mode():
         for start in range(0, len(order), batch_size):
@@ -106,4 +113,4 @@ def completion_logps(
                 begin = len(sequences[i][0]) - first
                 results[i] = picked[row, begin : begin + len(sequences[i][1])]
             bar.update(len(batch))
-    return results
+    return [results[first_of[key]] for key in keys]

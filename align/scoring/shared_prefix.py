@@ -120,6 +120,8 @@ def unsupported(model: nn.Module, *, max_length: int | None) -> str | None:
     slides = "sliding_attention" in kinds if getattr(config, "layer_types", None) else window is not None
     if isinstance(model, PeftModel) and any(c.is_prompt_learning for c in model.peft_config.values()):
         return "prompt-learning adapters put virtual tokens in front of each row"
+    if isinstance(model, PeftModel) and any(map(_reads_the_row, model.peft_config.values())):
+        return "the adapter does other things after certain tokens of a row, or to rows as a whole"
     if getattr(base, "_is_stateful", False) or kinds - {"full_attention", "sliding_attention"}:
         other = ", ".join(sorted(kinds - {"full_attention", "sliding_attention"})) or "a recurrent state"
         return f"{name} has layers that carry state along the row ({other})"
@@ -137,6 +139,11 @@ def unsupported(model: nn.Module, *, max_length: int | None) -> str | None:
     if chosen not in ("sdpa", "eager", NAME):
         return f"attn_implementation={chosen!r} was asked for; packed rows need 'sdpa' or 'eager'"
     return None
+
+
+def _reads_the_row(config: Any) -> bool:
+    """Whether what an adapter adds to a token depends on other tokens of its row: activated LoRA, mixtures of adapters."""
+    return bool(getattr(config, "alora_invocation_tokens", None)) or config.peft_type in ("XLORA", "POLY")
 
 
 def _attention_dropout(module: nn.Module) -> float:

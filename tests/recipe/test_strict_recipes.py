@@ -174,3 +174,20 @@ def test_any_text_loads_or_is_refused(folder, text):
     (folder / "text.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(RecipeError):
         load_recipe(folder / "text.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        (
+            "lora.init_lora_weights=pissa",
+            "lora.init_lora_weights: 'pissa' takes what the adapter begins",
+        ),
+        ("lora.init_lora_weights=eva", "lora.init_lora_weights: 'eva' wants a pass over data"),
+        ("lora.init_lora_weights=false", "lora.init_lora_weights: False starts from a random adapter"),
+        ("lora.bias=lora_only", "lora.bias: 'lora_only' trains biases of the base"),
+    ],
+)
+def test_an_adapter_that_leaves_no_reference_is_refused(folder, override, what):
+    assert what in problems(folder, GOOD, override)[0]
+    load(folder, GOOD, override, "ref.kind=model", "ref.path=other")

@@ -69,6 +69,18 @@ def test_what_pads_does_not_matter(model, sequences):
         assert_close(x, y, atol=1e-5, rtol=1e-5)
 
 
+def test_the_same_sequence_has_the_same_value_in_every_place_and_is_scored_once(model, sequences, monkeypatch):
+    """In other batches, other padding would round otherwise; what they are padded with shows which rows were scored."""
+    n, again = len(sequences), [pair for pair in sequences for _ in range(2)]
+    scored, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda **kw: scored.append(len(kw["input_ids"])) or forward(**kw))
+    rows = completion_logps(model, [*sequences, *again], pad_token_id=0, batch_size=3)
+    assert sum(scored) == len({(tuple(prompt), tuple(completion)) for prompt, completion in sequences})
+    for first, second, third in zip(rows[:n], rows[n::2], rows[n + 1 :: 2], strict=True):
+        assert torch.equal(first, second)
+        assert torch.equal(first, third)
+
+
 def test_a_sequence_without_a_prompt_is_refused(model):
     with pytest.raises(ValueError, match="at least one prompt token"):
         completion_logps(model, [([], [5])], pad_token_id=0)

@@ -279,3 +279,17 @@ def test_copies_that_fill_the_last_batch_up_are_dropped_from_what_was_held_in_pa
         sums.hold({"loss": (torch.tensor(values), torch.ones(len(values)))})
     sums.add("eval", accelerator)
     assert sums.take("eval") == {"loss": 15.0}
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_an_adapter_that_reads_other_tokens_of_its_row_shares_nothing(tmp_path, caplog, monkeypatch, seen):
+    """Also one that no rule knows: the check runs with adapters that are not zero, and leaves them as they were."""
+    if not seen:
+        monkeypatch.setattr(shared_prefix, "_reads_the_row", lambda config: False)
+    made = trainer(tmp_path, "auto", lora={"alora_invocation_tokens": [4]}, max_steps=1, learning_rate=0.0)
+    before = tiny.weights(made)
+    made.train()
+    assert not made.sharing.packs(made.model, made.accelerator)
+    why = "the adapter does other things after certain tokens" if seen else "scored both ways, says no: log-prob"
+    assert [why in text for text in warnings(caplog)] == [True]
+    assert all(torch.equal(before[name], weight) for name, weight in tiny.weights(made).items())

@@ -11,8 +11,10 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from align.losses.tokens import nll
+from align.models.adapters import active_adapter
 from align.trainers.shared.columns import wrong_values
 from align.trainers.shared.metrics import TOKENS, Ratio
+from align.trainers.shared.reference import copy_reference
 from align.trainers.shared.trl_contract import fast_head
 
 SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
@@ -61,6 +63,11 @@ def score(model: Callable[..., Any], inputs: dict[str, Any], backbone: nn.Module
     )
 
 
+def summed(scored: Scored) -> Float[Tensor, " rows"]:
+    """Log-probabilities of whole completions, in nats."""
+    return scored.token_logps.masked_fill(~scored.mask, 0.0).sum(dim=1)
+
+
 @contextlib.contextmanager
 def _last_hidden(backbone: nn.Module | None) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
@@ -88,27 +95,8 @@ def freeze_reference(model: Any, peft_config: Any, where: str) -> None:
         return
     if "ref" in model.peft_config:
         return
-    model.add_adapter("ref", model.peft_config["default"])
-    for name, parameter in model.named_parameters():
-        if ".default." in name:
-            copy = model.get_parameter(name.replace(".default.", ".ref."))
-            copy.data.copy_(parameter.data)
-            copy.requires_grad_(False)
-
-
-@contextlib.contextmanager
-def as_reference(model: PeftModel) -> Iterator[None]:
-    """The model as it was: with its adapter "ref" if it has one, else with none."""
-    if "ref" not in model.peft_config:
-        with model.disable_adapter():
-            yield
-        return
-    active: Any = model.active_adapter
-    model.set_adapter("ref")
-    try:
-        yield
-    finally:
-        model.set_adapter(active)
+    model.add_adapter("ref", model.peft_config[active_adapter(model)])
+    copy_reference(model)
 
 
 def frozen_head(model: PeftModel, where: str) -> Float[Tensor, "vocabulary width"]:

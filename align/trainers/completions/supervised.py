@@ -27,6 +27,7 @@ from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.columns import WithColumns, columns_of
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import MetricSums, Ratio
+from align.trainers.shared.reference import LOOKED_AT, FirstStep, as_reference, refuse_without_reference
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.scored import without_columns
 from align.trainers.shared.tables import counts, slices
@@ -34,12 +35,12 @@ from align.trainers.shared.trl_contract import has_images, keep_columns, on_devi
 
 from .scoring import (
     Scored,
-    as_reference,
     check_columns,
     completion_metrics,
     freeze_reference,
     frozen_head,
     score,
+    summed,
 )
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,10 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         args = own_args(self, self.config_class, args, model)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
+        given = "ref" in getattr(model, "peft_config", {})
+        self.first_step = FirstStep() if args.needs_reference() and not given else None
         if args.needs_reference():
+            refuse_without_reference(model, peft_config, where)
             freeze_reference(model, peft_config, where)
         self.objective, self.columns, self.sums = args.active(), args.columns(), MetricSums()
         self._in_step: Tensor | None = None
@@ -175,6 +179,11 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         with self.no_casts():
             loss = super().training_step(model, inputs, *args, **kwargs)
         self.guard.watch(inputs, loss)
+        if self.first_step is not None and self.first_step.due(self):
+            rows = {name: value[:LOOKED_AT] for name, value in without_columns(inputs).items()}
+            tokens = (rows["labels"][:, 1:] != -100).sum(dim=1)
+            policy, ref = (lambda: summed(score(model, rows))), (lambda: summed(self._reference(rows, None)))
+            self.first_step.look(self, policy, ref, tokens)
         return loss
 
     def take_metrics(self, mode: str) -> dict[str, float]:

@@ -29,6 +29,13 @@ from align.configs import GRPOConfig, RLOOConfig
 from align.models.stopping import stop_ids
 from align.trainers.shared.base import own_args
 from align.trainers.shared.prefix_sharing import PrefixSharing
+from align.trainers.shared.reference import (
+    LOOKED_AT,
+    FirstStep,
+    as_reference,
+    copy_reference,
+    refuse_without_reference,
+)
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.trl_contract import (
     OnlineBase,
@@ -43,6 +50,8 @@ from align.trainers.shared.trl_contract import (
 )
 
 from .prompt_order import OrderByEpoch
+
+ROWS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 
 
 class SharedPrompts(SafeRuns, OnlineBase):
@@ -59,8 +68,13 @@ class SharedPrompts(SafeRuns, OnlineBase):
     that only the configuration or the chat template names.)
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: Any, reward_funcs: Any, args: Any, **kwargs: Any) -> None:
+        self.first_step = FirstStep() if args.beta != 0.0 else None
+        if args.beta != 0.0:
+            refuse_without_reference(model, kwargs.get("peft_config"), type(self).__name__)
+        super().__init__(model, reward_funcs, args, **kwargs)
+        if self.first_step is not None:
+            copy_reference(self.model)
         end_answers_at(self, stop_ids(tokenizer_of(self), self.model))
 
     @cached_property
@@ -75,8 +89,30 @@ class SharedPrompts(SafeRuns, OnlineBase):
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard."""
         loss = super().training_step(model, inputs, *args, **kwargs)
-        self.guard.watch(micro_batch(self, ago=1), loss)
+        batch = micro_batch(self, ago=1)
+        self.guard.watch(batch, loss)
+        if self.first_step is not None and self.first_step.due(self) and "pixel_values" not in batch:
+            self._look_at_reference(self.first_step, batch)
         return loss
+
+    def _look_at_reference(self, first_step: FirstStep, batch: dict[str, Any]) -> None:
+        """The rule of the first step, on a few completions."""
+        rows = {name: batch[name][:LOOKED_AT] for name in ROWS}
+        ids, mask = (torch.cat([rows[f"prompt_{name}"], rows[f"completion_{name}"]], dim=1) for name in ("ids", "mask"))
+        ended = rows["completion_mask"]
+
+        def logps(model: Any) -> Tensor:
+            found = self._get_per_token_logps_and_entropies(model, ids, mask, ended.size(1))[0]
+            return (found * ended).sum(dim=1)
+
+        def reference() -> Tensor:
+            if self.ref_model is not None:
+                return logps(self.ref_model)
+            with as_reference(self.accelerator.unwrap_model(self.model)):
+                return logps(self.model)
+
+        inside = self.ref_model is None
+        first_step.look(self, lambda: logps(self.model), reference, ended.sum(dim=1), inside=inside)
 
     def save_state(self, folder: Path) -> None:
         """The completions of this process, its count of micro-batches, and the metrics not yet logged."""

@@ -32,12 +32,19 @@ from align.trainers.shared.columns import WithColumns, check_columns, columns_of
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import MetricSums, Work, preference_metrics
 from align.trainers.shared.prefix_sharing import PrefixSharing
+from align.trainers.shared.reference import (
+    ANOTHER,
+    LOOKED_AT,
+    FirstStep,
+    copy_reference,
+    refuse_without_reference,
+)
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.scored import reference_logps, score, scoring_inputs, without_columns
 from align.trainers.shared.trl_contract import fast_head, has_images, keep_columns, no_model_hash, on_device
 
 from .displacement import Displacement
-from .precompute import with_reference
+from .precompute import COLUMNS, with_reference
 
 
 class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
@@ -83,6 +90,11 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         check_columns(args, train_dataset, eval_dataset, where=where)
+        given = ref_model is not None or COLUMNS[0] in (getattr(train_dataset, "column_names", None) or ())
+        if not given:
+            refuse_without_reference(model, peft_config, where, ANOTHER)
+        self._copies_reference = not given
+        self.first_step = FirstStep(ANOTHER) if self._copies_reference else None
         self.sums, self.alarms = MetricSums(), Alarms()
         self.sharing = PrefixSharing(args.shared_prefix, args.max_length)
         self._pairs_in_step: int | None = None
@@ -93,6 +105,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
                 callbacks=[*(callbacks or []), self.sums, self.alarms], quantization_config=quantization_config,
                 peft_config=peft_config,
             )  # fmt: skip
+        self._settle_reference()
         if args.columns():
             self.data_collator = WithColumns(self.data_collator, args.columns())
         for each in (self.model, self.ref_model):
@@ -110,6 +123,12 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         if args.chooses_checkpointing:
             settle_checkpointing(self)
         self.constructed()
+
+    def _settle_reference(self) -> None:
+        """Once, before anything is learnt or scored: complete the copy that TRL makes of a trained adapter."""
+        if self._copies_reference:
+            copy_reference(self.model)
+        self._copies_reference = False
 
     def constructed(self) -> None:
         """What a method adds once its trainer is constructed. Nothing by default."""
@@ -156,7 +175,22 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         self._pairs_in_step = None
         self.sums.add("train", self.accelerator)
         self.guard.watch(inputs, loss)
+        if self.first_step is not None and self.first_step.due(self):
+            self._look_at_reference(self.first_step, model, inputs)
         return loss
+
+    def _look_at_reference(self, first_step: FirstStep, model: nn.Module, inputs: dict[str, Any]) -> None:
+        """The rule of the first step, on a few pairs."""
+        count = len(inputs["input_ids"]) // 2
+        batch = pick_pairs(inputs, torch.arange(min(count, LOOKED_AT)))
+
+        def policy() -> Tensor:
+            scored, _ = score(self.sharing.scorer(model, scoring_inputs(batch), self.accelerator), batch)
+            return sequence_logps(scored.token_logps, scored.mask)
+
+        online = self.ref_model is None and COLUMNS[0] not in batch
+        tokens = batch["completion_mask"][:, 1:].sum(dim=1)
+        first_step.look(self, policy, lambda: torch.cat(reference_logps(self, batch)), tokens, inside=online)
 
     def _parts(self, inputs: dict[str, Tensor]) -> list[Int[Tensor, " part"]]:
         """Which pairs go through the model together: all of them, or by length up to `max_tokens_per_batch`."""
@@ -191,6 +225,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset | IterableDataset, name: str, batch_size: int) -> Dataset:
         """TRL's `precompute_ref_log_probs`, from the reference store: TRL's cache keys are faulty."""
         keep_quantised_weights_plain(self.model)
+        self._settle_reference()
         return with_reference(self, dataset, name, batch_size)
 
     def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

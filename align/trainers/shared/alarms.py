@@ -1,8 +1,11 @@
-"""Says in words, once each, what the logged figures of a run mean when they go wrong."""
+"""Says in words, once each, what goes wrong in a run without an error: figures that tell it, weights that stay."""
 
 import logging
 from typing import Any
 
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -10,6 +13,8 @@ logger = logging.getLogger(__name__)
 WINDOW = 10  # logged records that have to agree
 STUCK = 1e-4  # nats
 DISPLACED = 0.5  # nats per token of the chosen answer
+SAMPLED = 1024  # weights of each tensor that are watched
+STAYS = 1e-8  # of the weights' root mean square
 SATURATED = 10.0  # nats of margin: σ differs from 1 by 5e-5
 
 
@@ -64,3 +69,63 @@ class Alarms(TrainerCallback):
                 f"the mean margin is {margin:.1f} nats: the loss has almost no gradient left, and more steps only memorise",
             ),
         ]
+
+
+class Unmoved(TrainerCallback):
+    """Warns about a run, of whatever method, whose weights are after ten steps what they were when it began.
+
+    Some weights of every tensor that is trained are watched. A shorter run is judged at its end.
+    """
+
+    def __init__(self) -> None:
+        self.told: str | None = None
+        self._before: list[Tensor] | None = None
+        self._since = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Note what the weights are."""
+        self._before, self._since = _some(model), state.global_step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Compare, once."""
+        if state.global_step - self._since >= WINDOW:
+            self._compare(args, state, model)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Compare, if it was not done."""
+        if state.global_step > self._since:
+            self._compare(args, state, model)
+
+    def _compare(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
+        before, self._before = self._before, None
+        if before is None:
+            return
+        pairs = list(zip(_some(model), before, strict=True))
+        change = max((float((now - then).abs().max()) for now, then in pairs if now.numel()), default=0.0)
+        squares = sum(float(then.square().sum()) for then in before)
+        size = (squares / max(sum(then.numel() for then in before), 1)) ** 0.5
+        moved = torch.tensor([not change <= STAYS * size], dtype=torch.float32, device=args.device)  # NaN has moved
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(moved, op=dist.ReduceOp.MAX)
+        if bool(moved):
+            return
+        self.told = (
+            f"step {state.global_step}: the policy does not move: in {state.global_step - self._since} steps no weight that "
+            "is trained has changed. Is the learning rate 0, or too small for the precision of the weights? Has the loss a "
+            "gradient (rewards that are equal for all completions of a prompt give none)?"
+        )
+        if state.is_world_process_zero:
+            logger.warning("%s", self.told)
+
+
+def _some(model: nn.Module) -> list[Tensor]:
+    """Copies of some weights of each tensor that is trained; of this process's shard, where there are shards."""
+    parts = [getattr(p, "ds_tensor", getattr(p, "_local_tensor", p)) for p in model.parameters() if p.requires_grad]
+    flat = [part.detach().flatten() for part in parts]
+    return [each[:: max(each.numel() // SAMPLED, 1)].float().clone() for each in flat]

@@ -19,6 +19,7 @@ from align.scoring.shared_prefix import (
 )
 
 from .dropout import dropout_off
+from .reference import moved
 from .trl_contract import fast_head
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class PrefixSharing:
         previous = prepare(base) if reason is None else None
         if reason is None:
             try:
-                with dropout_off(base), fast_head():
+                with dropout_off(base), fast_head(), moved(base):  # a new adapter adds zero, which shows nothing
                     forward, exact = without_autocast(model, base, accelerator)
                     check_equivalent(forward, few(batch), exact=exact)
             except Exception as error:

@@ -18,8 +18,10 @@ from align.runs.agreement import on_main, there_everywhere
 from align.runs.checkpoints import check, newest_checkpoint, rotate, seal
 from align.runs.identity import Identity, new_run_id
 
+from .alarms import Unmoved
 from .dropout import only_adapter_dropout
 from .guard import NumericalGuard
+from .reference import FirstStep, refuse_frozen
 from .trl_contract import TrainerBase, load_best
 
 logger = logging.getLogger(__name__)
@@ -44,13 +46,20 @@ class SafeRuns(TrainerBase):
     """Travels with every checkpoint; set by recipes."""
     identity: Identity | None = None
     """Of the run; recipes set it, and else it is an id alone, the checkpoint's if one is resumed."""
+    first_step: FirstStep | None = None
+    """Looks at the reference before anything is learnt, where there is one that training begins at."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        refuse_frozen(self.model, type(self).__name__)
+        if self.first_step is not None:
+            self.first_step.made(self.model)
         if self.args.keeps_adapter_dropout():
             only_adapter_dropout(self.model, getattr(self, "ref_model", None))
         self.guard = NumericalGuard(self.args.max_skipped_steps, self)
+        self.unmoved = Unmoved()
         self.add_callback(self.guard)
+        self.add_callback(self.unmoved)
         self.add_callback(_NothingLeft())
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
@@ -89,6 +98,8 @@ class SafeRuns(TrainerBase):
                 )  # fmt: skip
             self.load_state(folder)
         self.identity = self.identity or known
+        if self.first_step is not None:
+            self.first_step.begins(self.model)
         try:
             return super().train(resume_from_checkpoint or None, *args, **kwargs)
         except _Ended:

@@ -81,6 +81,8 @@ if TYPE_CHECKING:
         reward_funcs: list[Any]
         reward_func_names: list[str]
         reward_weights: Tensor
+        ref_model: Any
+        model: Any
 
         def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor: ...
         def _generate_and_score_completions(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...

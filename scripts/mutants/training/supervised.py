@@ -6,6 +6,7 @@ from mutants.mutant import noticed_by
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
 TABLE = "align/losses/token_objectives.py"
 TRAINER, BATCH = "align/trainers/completions/supervised.py", "align/trainers/completions/scoring.py"
+REFERENCE = "align/trainers/shared/reference.py"
 ALIGNED, SCORED = "align/scoring/poft_column.py", "align/scoring/completions.py"
 loss = noticed_by("tests/losses/test_tokens_losses.py", "tests/losses/test_tokens_ref_kl.py")
 kl = noticed_by("tests/losses/test_tokens_ref_kl.py")
@@ -66,7 +67,7 @@ MUTANTS = [
     train("supervised: rewards below the threshold are wanted", TABLE, 'b.columns["reward"] < threshold', 'b.columns["reward"] > threshold'),
     train("supervised: fsft's log-ratio is negated", TABLE, "fsft_divergence: b.logps - b.ref_logps)", "fsft_divergence: b.ref_logps - b.logps)"),
     train("supervised: fsft ignores its divergence", TABLE, "divergence=fsft_divergence", 'divergence="total_variation"'),
-    train("supervised: the policy is its own reference", BATCH, "        with model.disable_adapter():\n            yield\n        return\n", "        yield\n        return\n"),
+    train("supervised: the policy is its own reference", REFERENCE, "        with model.disable_adapter():\n            yield\n        return\n", "        yield\n        return\n"),
     train("supervised: hidden states are one late", BATCH, "seen[0][:, :-1][:, last][mask]", "seen[0][:, 1:][:, last][mask]"),
     train("supervised: rows of the KL are mixed", TABLE, "mask.nonzero()[:, 0], values)", "mask.nonzero()[:, 0] * 0, values)"),
     train("supervised: completions are not masked", BATCH, 'mask = inputs["labels"][:, 1:] != -100', 'mask = inputs["labels"][:, 1:] != -1'),
@@ -74,10 +75,10 @@ MUTANTS = [
     train("supervised: rows left out are not spoken of", TRAINER, "            if lost:\n", "            if False:\n"),
     run("supervised: the guard sees no loss", TRAINER, "        self.guard.watch(inputs, loss)\n", ""),
     run("supervised: a skipped step is logged", COMMON, "        self.sums.forget_step()\n", "        pass\n"),
-    run("supervised: the copy is not of the adapter", BATCH, "            copy.data.copy_(parameter.data)\n", ""),
+    run("supervised: the copy is not of the adapter", REFERENCE, "            copy.data.copy_(parameter.data)\n", ""),
     run("supervised: the reference has dropout", TRAINER, "torch.no_grad(), dropout_off(self.model), as_reference", "torch.no_grad(), as_reference"),
-    run("supervised: the base is the reference of a trained adapter", BATCH, '    if "ref" not in model.peft_config:\n        with', "    if True:\n        with"),
-    run("supervised: the reference stays active", BATCH, "        model.set_adapter(active)\n", "        pass\n"),
+    run("supervised: the base is the reference of a trained adapter", REFERENCE, '    if "ref" not in model.peft_config:\n        with', "    if True:\n        with"),
+    run("supervised: the reference stays active", REFERENCE, "        model.set_adapter(active)\n", "        pass\n"),
     run("supervised: grouped lengths start anew", TRAINER, "return SeededLengthSampler(size, lengths, self.args.data_seed or self.args.seed)", "return super()._get_train_sampler(train_dataset)"),
     run("supervised: named evaluations share their keys", COMMON, 'prefix = prefixes[0] if prefixes else "eval"', 'prefix = "eval"'),
     aligned("supervised: aligned models are summed", ALIGNED, "return np.mean(scores, axis=0)", "return np.sum(scores, axis=0)"),

@@ -1,6 +1,6 @@
 """Merging adapters."""
 
-from .mutant import noticed_by
+from mutants.mutant import noticed_by
 
 MERGE, SOUPS = "align/merging/command.py", "align/merging/adapters.py"
 merged = noticed_by("tests/models/test_merge.py")

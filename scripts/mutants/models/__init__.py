@@ -1,0 +1,1 @@
+"""Mutants of models, their adapters and their references."""

@@ -21,6 +21,7 @@ from align.models.preference_model import load_preference_base
 from align.models.start import adapter_folder, begin_with, starting_config
 from align.recipe.loading import Recipe, load_recipe
 from align.rewards.load import columns_of
+from align.rounds.run import run_rounds
 from align.runs.checkpoints import check, checkpoint_to_resume
 from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, MetricsFile, claimed, data_digest, environment
 from align.trainers.shared.safe_runs import StopOnSignal
@@ -72,8 +73,13 @@ def run(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     path = Path(str(recipe.train.output_dir))
+    if recipe.rounds is not None and resume not in (None, "auto"):
+        raise RunError(f"--resume: rounds go on where they stopped with --resume auto, got {resume}")
     checkpoint = checkpoint_to_resume(path, resume)
     with claimed(path, resume=resume is not None, overwrite=overwrite):
+        if recipe.rounds is not None:
+            last = run_rounds(recipe, run, resume=resume is not None, allow=allow)
+            return Run(path, None, {}) if last is None else last._replace(path=path)
         return _run(recipe, path, checkpoint, allow)
 
 
@@ -279,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         print(f"{error}", file=sys.stderr)  # noqa: T201 - the command line's own message
         return 2
-    if finished.trainer.is_world_process_zero():
+    if PartialState().is_main_process:
         print(f"run: {finished.path}")  # noqa: T201
     return 0
 

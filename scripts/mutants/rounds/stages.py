@@ -1,6 +1,6 @@
 """What training begins with, answers of a policy, their scores, and rounds of them."""
 
-from ..mutant import noticed_by
+from mutants.mutant import noticed_by
 
 START, TRAIN = "align/models/start.py", "align/train.py"
 start = noticed_by("tests/models/test_start.py")

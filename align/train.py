@@ -17,6 +17,7 @@ from align.check.environment import Machine
 from align.check.refusals import EVAL, TRAIN, refuse
 from align.errors import INTERRUPTED, any_terminal, in_words, quiet_upstream
 from align.recipe.loading import Recipe, load_recipe
+from align.rounds.run import run_rounds
 from align.runs.agreement import on_main, there_everywhere
 from align.runs.checkpoints import check
 from align.runs.contents import ENV_FILE, RECIPE_FILE, RESULTS, delete_run, written_by_run
@@ -87,8 +88,15 @@ def run(
         raise RunError(
             "--changed: says that --resume may go on with other settings; name what to resume, such as --resume auto"
         )
+    if recipe.rounds is not None and (changed or resume not in (None, "auto")):
+        raise RunError(
+            "rounds go on where they stopped with --resume auto, as they were: name no checkpoint, and no --changed"
+        )
     with claimed(path, resume=resume is not None, overwrite=overwrite):
         _check_not_inside(recipe, path, overwrite=overwrite)
+        if recipe.rounds is not None:
+            last = run_rounds(recipe, run, resume=resume is not None, overwrite=overwrite, allow=allow)
+            return Run(path, None, {}) if last is None else last._replace(path=path)
         return _run(
             recipe, path, on_main(lambda: find_start(path, resume)), allow, overwrite=overwrite, changed=changed
         )
@@ -240,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped by SIGINT; go on with --resume auto, or begin again if nothing was saved yet", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
-    if finished.trainer.is_world_process_zero():
+    if PartialState().is_main_process:
         print(f"run: {finished.path}")  # noqa: T201
     return 0
 

@@ -12,22 +12,25 @@ from trl import ModelConfig
 
 from align.data import DataConfig, Rows
 from align.data.rows.normalise import REF_COLUMNS
-from align.errors import RecipeError, RunError
+from align.errors import RecipeError
 from align.methods import METHODS
 from align.models.adapters import without_reference
-from align.rewards import REWARDS, make_reward
 from align.strict.fields import build, describe, nearest
 from align.strict.yaml_tree import Tree, merge, override, read_tree
 
 from .anywhere import set_aside
 from .elsewhere import ELSEWHERE
+from .reward_section import build_rewards
+from .rounds import RoundsConfig, build_rounds, by_round, check_rounds
 from .sections import EvalConfig, Expectation, Generate, RefConfig, StartConfig
 from .shipped import find_recipe
 from .trust import as_a_file_may_say_it, check_trust
 
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe"]
 
-SECTIONS = ("extends", "method", "model", "lora", "start", "ref", "data", "rewards", "train", "eval", "expect")
+SECTIONS = (
+    "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "train", "rounds", "eval", "expect",
+)  # fmt: skip
 DTYPES = (None, "auto", "float32", "bfloat16", "float16")
 NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
 NOT_IN_TRAIN = {
@@ -59,6 +62,8 @@ class Recipe:
     expect: dict[str, Expectation] = field(default_factory=dict)
     start: StartConfig | None = None
     """By default the policy begins with a new adapter, or with that of the reference."""
+    rounds: RoundsConfig | None = None
+    """What a round is, if the policy writes its own data; `data` then holds prompts."""
     raw: dict[str, Any] = field(default_factory=dict)
     set_aside: tuple[str, ...] = ()
     """Settings of `train` that need a GPU which is not here; they are off in `train`, and as they were in `raw`."""
@@ -71,17 +76,19 @@ class Recipe:
     @property
     def rows(self) -> Rows:
         """What a row of the data is."""
-        return METHODS[self.method].rows
+        return METHODS[self.method].rows if self.rounds is None else "prompts"
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of numbers that the data must have besides texts."""
+        if self.rounds is not None:  # a round's pairs have them
+            return ()
         return (*self.train.columns(), *(REF_COLUMNS if self.ref.kind == "cached" else ()))
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Columns of texts that the data must have besides those of a pair."""
-        return self.train.text_columns()
+        return self.train.text_columns() if self.rounds is None else ()
 
     def resolved_yaml(self) -> str:
         """The recipe as one self-contained file for the run directory.
@@ -157,8 +164,9 @@ def _build(path: Path, tree: Tree, off: dict[str, bool]) -> dict[str, Any]:
         "data": made(DataConfig, "data") if "data" in tree.values else None,
         "train": _train(str(method), tree, off) if is_known and "train" in tree.values else None,
         "eval": made(EvalConfig, "eval"),
+        "rounds": build_rounds(tree) if tree.values.get("rounds") is not None else None,
         "expect": _expect(tree),
-        "rewards": _rewards(METHODS[str(method)].rows if is_known else None, tree),
+        "rewards": build_rewards(METHODS[str(method)].rows if is_known else None, tree),
     }
 
 
@@ -170,8 +178,10 @@ def _instead_of(method: Any) -> str:
 
 
 def _train(method: str, tree: Tree, off: dict[str, bool]) -> Any:
-    values = tree.get("train")
     config, preset = METHODS[method].config, METHODS[method].preset
+    values = tree.get("train")
+    if tree.values.get("rounds") is not None:
+        values = by_round(values, config, tree.get("rounds", "count"), 1, tree)
     own = {f.name for f in fields(config)}
     hints: dict[str, str] = {}
     for other, entry in METHODS.items():
@@ -190,40 +200,6 @@ def _train(method: str, tree: Tree, off: dict[str, bool]) -> Any:
             general = next((name for name, m in METHODS.items() if m.config is config and not m.preset), "another")
             tree.problem(("train", key), f"method {method!r} is {key}={value!r}; to choose it, use method {general!r}")
     return build(config, values | preset | off if isinstance(values, dict) else values, ("train",), tree, hints)
-
-
-def _rewards(rows: Rows | None, tree: Tree) -> dict[str, dict[str, Any]]:
-    values = tree.values.get("rewards")
-    if values is None:
-        if rows == "prompts":
-            tree.problem(("rewards",), f"missing section; names of reward functions: {', '.join(REWARDS)}")
-        return {}
-    if rows not in (None, "prompts"):
-        tree.problem(("rewards",), "not used by this method; rewards belong to online methods")
-    if isinstance(values, list) and all(isinstance(name, str) for name in values):
-        twice = sorted({name for name in values if values.count(name) > 1})
-        if twice:
-            tree.problem(("rewards",), f"{twice[0]!r} is named twice")
-        values = dict.fromkeys(values)
-    if not isinstance(values, dict) or not values:
-        tree.problem(("rewards",), f"expected names of reward functions, or names with options, got {describe(values)}")
-        return {}
-    for name, options in values.items():
-        if not isinstance(options, dict | None):
-            tree.problem(("rewards", str(name)), f"expected options, got {describe(options)}")
-        elif name in REWARDS:
-            try:
-                make_reward(name, **(options or {}))
-            except (RunError, TypeError) as error:
-                tree.problem(("rewards", name), str(error).removeprefix(f"reward {name!r}: "))
-        elif ":" not in str(name):
-            tree.problem(("rewards", str(name)), f"unknown reward; {nearest(str(name), REWARDS)}; or MODULE:FUNCTION")
-    return {
-        str(name): dict(options)
-        for name, options in values.items()
-        if isinstance(options, dict | None)
-        for options in [options or {}]
-    }
 
 
 def _expect(tree: Tree) -> dict[str, Expectation]:
@@ -284,6 +260,8 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
     allowed = ["base", "adapter"] if method is not None and method.model == "language" else ["base"]
     if method is not None and ref is not None and not method.compares_with_any_reference and ref.kind not in allowed:
         tree.problem(("ref", "kind"), f"this method has {' and '.join(allowed)}, got {ref.kind!r}")
+    if recipe["rounds"] is not None and method is not None:
+        check_rounds(recipe, method, tree)
     if ref is not None and ref.kind == "cached" and train is not None and train.stores_reference():
         tree.problem(
             ("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data"

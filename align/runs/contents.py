@@ -21,9 +21,11 @@ WRITING, REPLACED = ".writing-", ".replaced-"
 
 RESULTS = ("adapter", "model")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+ROUND = re.compile(r"round-\d+")
 LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
-FILES = (METRICS_FILE, "README.md", "report.json", "report.md", "report.html", "responses.jsonl", "scores.jsonl", *LAST)
-FOLDERS = (*RESULTS, "skipped", "runs", "completions", "pictures", "answers")
+FILES = (METRICS_FILE, "README.md", "report.json", "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
+         *LAST)  # fmt: skip
+FOLDERS = (*RESULTS, "skipped", "runs", "completions", "pictures", "answers", "first")
 KEPT = ("judges",)  # what endpoints were paid for; filed by what was asked, whichever run asked it
 SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)")
 NO_FILES = ("lost+found",)  # at the root of a mounted disk
@@ -56,7 +58,11 @@ def check_folder(run: Path) -> None:
 
 def written_by_run(run: Path) -> list[Path]:
     """What a run and its evaluation wrote there, in the order in which it is deleted."""
-    found = [p for p in run.iterdir() if p.name in (*FILES, *FOLDERS) or CHECKPOINT.fullmatch(p.name)]
+    found = [
+        p
+        for p in run.iterdir()
+        if p.name in (*FILES, *FOLDERS) or CHECKPOINT.fullmatch(p.name) or ROUND.fullmatch(p.name)
+    ]
     return sorted(found, key=lambda p: (LAST.index(p.name) + 1 if p.name in LAST else 0, p.name))
 
 

@@ -124,6 +124,20 @@ def unpair(pairs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             yield {"prompt": pair["prompt"], "completion": pair[side]}
 
 
+def chosen_alone(pairs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The better side of every pair as a row of `prompt`, `completion` and `reward`: rejection sampling's."""
+    for pair in pairs:
+        yield {"prompt": pair["prompt"], "completion": pair["chosen"], "reward": pair["chosen_reward"]}
+
+
+KINDS: dict[str, Callable[[Iterable[Mapping[str, Any]]], Iterable[Mapping[str, Any]]]] = {
+    "pairs": iter,
+    "completions": unpair,
+    "chosen": chosen_alone,
+}
+"""What pairs are written as."""
+
+
 def _selected(scored: Scored, select: str, seed: int, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     selector = partial(SELECTORS[select], **options)
     if "rng" in inspect.signature(SELECTORS[select]).parameters:
@@ -169,7 +183,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--select", required=True, choices=(*SELECTORS, REVERSE), help="which completions become pairs")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="must not exist")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--as", dest="kind", choices=("pairs", "completions"), default="pairs", help="completions: both sides of each pair as rows for supervised training")  # fmt: skip
+    parser.add_argument("--as", dest="kind", choices=tuple(KINDS), default="pairs", help="rows for supervised training; completions: both sides of each pair, chosen: the better")  # fmt: skip
     parser.add_argument("--weights", type=_weights, metavar="NAME=W,...", help="of several scores, what each counts in the reward")  # fmt: skip
     parser.add_argument("--answer", metavar="COLUMN", help="reward 1 where a completion's last number is that column's, else 0")  # fmt: skip
     parser.add_argument("--seed", type=_count, help="of what best_worst_of and verified draw; default: 0")
@@ -195,7 +209,7 @@ def main(argv: Sequence[str]) -> int:
         raise DataError(
             f"{where}: of {len(rows)} prompts none yields a pair: {_counted(built.without)}{_refused(built)}"
         )
-    made = list(unpair(built.pairs)) if options.kind == "completions" else built.pairs
+    made = list(KINDS[options.kind](built.pairs))
     write_rows(made, options.out)
     print(_told(options.out, options.kind, len(made), len(rows), built))  # noqa: T201 - the command's result
     return 0

@@ -1,0 +1,165 @@
+"""Says of every round what its stages read and write, and with which settings; nothing here loads weights."""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from align.data.split import prompt_position
+from align.errors import DataError
+from align.files import write_text
+from align.methods import METHODS
+from align.recipe.loading import Recipe, load_recipe
+from align.recipe.rounds import by_round
+
+RECIPE = "recipe.yaml"
+TRAINED = "train"
+FIRST = "first"
+NOT_OF_A_ROUND = ("rounds", "data", "eval", "expect", "lora", "start", "ref")
+
+
+class Place(NamedTuple):
+    """Where the files of a round are."""
+
+    run: Path
+    number: int
+    """From 1."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the round."""
+        return self.run / f"round-{self.number}"
+
+    @property
+    def prompts(self) -> Path:
+        """The round's prompts."""
+        return self.folder / "prompts.jsonl"
+
+    def answers(self, who: str) -> Path:
+        """What one of them answered."""
+        return self.folder / "answers" / f"{who}.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        """All answers with their scores."""
+        return self.folder / "scores.jsonl"
+
+    @property
+    def pairs(self) -> Path:
+        """The pairs that are made of them."""
+        return self.folder / "pairs.jsonl"
+
+    @property
+    def mixed(self) -> Path:
+        """The pairs that are trained on, where earlier rounds give some."""
+        return self.folder / "mixed.jsonl"
+
+    @property
+    def recipe(self) -> Path:
+        """Of the round's training."""
+        return self.folder / RECIPE
+
+    @property
+    def trained(self) -> Path:
+        """The round's run directory."""
+        return self.folder / TRAINED
+
+    @property
+    def weights(self) -> Path:
+        """What the round trained."""
+        return self.trained / ("adapter" if (self.trained / "adapter").is_dir() else "model")
+
+    def before(self) -> "Place":
+        """The round before."""
+        return Place(self.run, self.number - 1)
+
+
+def round_prompts(recipe: Recipe, rows: Sequence[Mapping[str, Any]], number: int) -> list[dict[str, Any]]:
+    """The prompts of a round: all, or a slice that no other round has. A prompt that is there twice counts once.
+
+    Raises:
+        DataError: If there are too few for all rounds.
+    """
+    rounds: Any = recipe.rounds
+    every = list({json.dumps(row["prompt"], sort_keys=True): dict(row) for row in reversed(rows)}.values())[::-1]
+    if rounds.prompts == "all":
+        return every
+    each, count = rounds.prompts.each, rounds.count
+    if each * count > len(every):
+        raise DataError(
+            f"rounds.prompts.each: {count} rounds of {each} need {each * count} different prompts, and data.train has "
+            f"{len(every)}; ask for at most {len(every) // count}, or for all"
+        )
+    ordered = sorted(every, key=lambda row: prompt_position([recipe.train.seed, row["prompt"]]))
+    return ordered[each * (number - 1) : each * number]
+
+
+def round_recipe(recipe: Recipe, place: Place) -> dict[str, Any]:
+    """The recipe of a round's training: an ordinary one, on the round's pairs."""
+    rounds: Any = recipe.rounds
+    method = METHODS[recipe.method]
+    raw = {name: copy.deepcopy(value) for name, value in recipe.raw.items() if name not in NOT_OF_A_ROUND}
+    raw["model"] = dict(raw["model"])
+    raw |= _model_and_reference(recipe, place, raw["model"])
+    source = place.mixed if rounds.keep.shares() and place.number > 1 else place.pairs
+    raw["data"] = {"train": {"path": str(source)}}
+    values: Any = recipe.raw["train"]
+    raw["train"] = dict(by_round(values, method.config, rounds.count, place.number)) | {"output_dir": TRAINED}
+    return raw
+
+
+def _model_and_reference(recipe: Recipe, place: Place, model: dict[str, Any]) -> dict[str, Any]:
+    """`lora` or `start`, and `ref`, of a round; without adapters `model` is changed."""
+    rounds: Any = recipe.rounds
+    begins = {name: recipe.raw[name] for name in ("lora", "start") if recipe.raw.get(name) is not None}
+    ref = dict(recipe.raw.get("ref") or {"kind": "base"})
+    own_ref = recipe.raw.get("ref") is not None
+    first_round = place.number == 1
+    if not recipe.trains_adapter:
+        whole = str(place.before().trained / "model")
+        if not first_round and rounds.reference == "previous":
+            ref = {"kind": "model", "path": whole}
+        elif not own_ref and not first_round:
+            ref = {"kind": "model", "path": model["model_name_or_path"]}
+        if not first_round and rounds.start == "previous":
+            model["model_name_or_path"] = whole
+        if ref.get("path") == model["model_name_or_path"]:
+            ref = {"kind": "base"}
+        return {"ref": ref} if METHODS[recipe.method].compares_with_any_reference else {}
+    started = (
+        recipe.start.adapter if recipe.start is not None else recipe.ref.path if recipe.ref.kind == "adapter" else None
+    )
+    if rounds.reference == "previous":
+        if not first_round:
+            ref = {"kind": "adapter", "path": str(place.before().trained / "adapter")}
+        elif recipe.start is not None and not own_ref:
+            ref = {"kind": "adapter", "path": started}
+    if rounds.start == "previous" and not first_round:
+        begins = {"start": {"adapter": str(place.before().trained)}}
+    elif started is not None:
+        begins = {"start": {"adapter": started}}
+    elif rounds.start == "first" and rounds.reference == "previous":
+        begins = {"start": {"adapter": str(place.run / FIRST)}}
+    return begins | {"ref": ref}
+
+
+def needs_first_adapter(recipe: Recipe) -> bool:
+    """Whether a new adapter is written to disk, so that each round begins with the same."""
+    rounds: Any = recipe.rounds
+    new = recipe.lora is not None and recipe.start is None
+    return new and rounds.count > 1 and rounds.start == "first" and rounds.reference == "previous"
+
+
+def write_recipe(recipe: Recipe, place: Place) -> None:
+    """The file of a round's recipe."""
+    values = round_recipe(recipe, place)
+    head = f"# Round {place.number}: alignkit train {place.recipe} train.output_dir={place.trained}\n"
+    write_text(place.recipe, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def load_round(place: Place) -> Recipe:
+    """The recipe of a round's training, which is read from its file."""
+    return load_recipe(place.recipe, [f"train.output_dir={place.trained}"])

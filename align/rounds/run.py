@@ -1,0 +1,185 @@
+"""Runs the rounds of a recipe, stage by stage, and goes on wherever it was stopped."""
+
+import logging
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import PartialState
+from peft import get_peft_model
+from transformers import set_seed
+
+from align.data import load_data
+from align.errors import RunError
+from align.files import write_text
+from align.judges.from_scores import refuse_missing, scorers_of
+from align.models.loading import load_model
+from align.recipe.loading import Recipe
+from align.runs.contents import RECIPE_FILE, delete_run
+
+from .ledger import Ledger
+from .plan import FIRST, RECIPE, Place, load_round, needs_first_adapter, round_prompts, write_recipe
+from .report import round_report, write_page
+from .stages import answer_files, mix_stage, pairs_stage, prompts_stage, sample_stage, score_stage
+
+logger = logging.getLogger(__name__)
+Train = Callable[..., Any]
+MAY_CHANGE = ("count",)
+
+
+def check_rounds(recipe: Recipe, allow: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The prompts of a recipe with rounds, once all that can be known of its rounds is in order.
+
+    Raises:
+        DataError: If prompts cannot be used, lack a column that a reward reads, or are too few.
+        RunError: If a scorer cannot be made, or may not be asked.
+    """
+    rounds: Any = recipe.rounds
+    rows = load_data(recipe.data, rows="prompts").train.to_list()
+    round_prompts(recipe, rows, rounds.count)
+    scorers_of(
+        rounds.score,
+        recipe.model,
+        where="rounds.score",
+        allow=list(allow),
+        ledgers=Path("."),
+        policy=lambda: None,  # type: ignore[arg-type,return-value]
+    )
+    refuse_missing(rounds.score, rows[0], "data.train")
+    gold = rounds.sample.gold
+    without = [
+        n for n, row in enumerate(rows, start=1) if gold and not (isinstance(row.get(gold), str) and row[gold].strip())
+    ]
+    if without:
+        raise RunError(
+            f"rounds.sample.gold: no text in the column {gold!r} of {len(without)} rows (first: {without[0]})"
+        )
+    return rows
+
+
+def run_rounds(
+    recipe: Recipe, train: Train, *, resume: bool, overwrite: bool = False, allow: Collection[str] = ()
+) -> Any:
+    """All rounds. The run directory is claimed already.
+
+    Args:
+        recipe: With `rounds`.
+        train: `align.train.run`, for the training of each round.
+        resume: Whether to go on in a run that is there.
+        overwrite: Delete the run that is there, once recipe and data are known to work.
+        allow: As for `align.train.run`.
+
+    Returns:
+        What the last training returned.
+
+    Raises:
+        RunError: If a stage yields nothing, or the run that is there is another's.
+    """
+    rounds: Any = recipe.rounds
+    run = Path(str(recipe.train.output_dir))
+    run = run.absolute() if ".." in run.parts else run
+    rows = check_rounds(recipe, allow)
+    _same_run(recipe, run, resume)
+    state = PartialState()
+    if state.is_main_process:
+        if overwrite:
+            delete_run(run)
+        write_text(run / RECIPE_FILE, recipe.resolved_yaml())
+        if needs_first_adapter(recipe) and not (run / FIRST).is_dir():
+            _write_first_adapter(recipe, run / FIRST)
+    state.wait_for_everyone()
+    ledger = Ledger(run)
+    finished = None
+    for number in range(1, rounds.count + 1):
+        finished = _round(recipe, Place(run, number), ledger, rows, train, allow)
+    if state.is_main_process:
+        last = Place(run, rounds.count)
+        _take(last.weights, run)
+        write_page(recipe, run)
+    state.wait_for_everyone()
+    return finished
+
+
+def _round(
+    recipe: Recipe, place: Place, ledger: Ledger, rows: list[dict[str, Any]], train: Train, allow: Collection[str]
+) -> Any:
+    rounds: Any = recipe.rounds
+    n = place.number
+    logger.warning("round %d of %d", n, rounds.count)
+    place.folder.mkdir(parents=True, exist_ok=True)
+    if PartialState().is_main_process and not place.recipe.is_file():
+        write_recipe(recipe, place)
+    PartialState().wait_for_everyone()
+    ledger.stage(n, "prompts", [], [place.prompts], lambda: prompts_stage(recipe, rows, place))
+    files = answer_files(recipe, place)
+    for path in files:
+        ledger.stage(
+            n, f"answers-{path.stem}", [place.prompts], [path], lambda path=path: sample_stage(recipe, place, path.stem)
+        )
+    ledger.stage(n, "scores", files, [place.scores], lambda: score_stage(recipe, place, allow))
+    ledger.stage(n, "pairs", [place.scores], [place.pairs], lambda: pairs_stage(recipe, place))
+    source = place.pairs
+    if rounds.keep.shares() and n > 1:
+        source = place.mixed
+        ledger.stage(n, "mixed", [place.pairs], [source], lambda: mix_stage(recipe, place))
+    trained: list[Any] = []
+
+    def learn() -> dict[str, Any]:
+        begun = (place.trained / RECIPE_FILE).is_file()
+        trained.append(train(load_round(place), resume="auto" if begun else None, allow=allow))
+        return {"steps": trained[-1].trainer.state.global_step}
+
+    outputs = [place.trained / "adapter" if recipe.trains_adapter else place.trained / "model"]
+    ledger.stage(n, "train", [source, place.recipe], outputs, learn)
+    ledger.stage(n, "report", [place.scores], [place.folder / "report.json"], lambda: round_report(recipe, place))
+    return trained[0] if trained else None
+
+
+def _same_run(recipe: Recipe, run: Path, resume: bool) -> None:
+    """Refuse to go on in the run of another recipe; more rounds of the same are fine."""
+    path = run / RECIPE_FILE
+    if not resume or not path.is_file():
+        return
+
+    def essence(values: Any) -> Any:
+        kept = {name: value for name, value in values.items() if name not in ("eval", "expect", "train", "rounds")}
+        train = {name: value for name, value in values["train"].items() if name != "output_dir"}
+        return kept | {
+            "train": train,
+            "rounds": {k: v for k, v in values.get("rounds", {}).items() if k not in MAY_CHANGE},
+        }
+
+    before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(recipe.resolved_yaml())
+    if essence(before) != essence(now):
+        other = [
+            name for name in {**essence(before), **essence(now)} if essence(before).get(name) != essence(now).get(name)
+        ]
+        raise RunError(
+            f"{run}: its rounds were made by another recipe ({', '.join(other)} differ); restore it, or choose another "
+            "train.output_dir"
+        )
+
+
+def _write_first_adapter(recipe: Recipe, folder: Path) -> None:
+    """A new adapter, with which each round begins."""
+    set_seed(recipe.train.seed)
+    model: Any = get_peft_model(load_model(recipe.model), recipe.lora)  # type: ignore[arg-type]
+    scratch = folder.with_name(f".{folder.name}")
+    with torch.no_grad():
+        model.save_pretrained(str(scratch))
+    scratch.rename(folder)
+
+
+def _take(weights: Path, run: Path) -> None:
+    """The last round's weights as the run's."""
+    target, scratch = run / weights.name, run / f".{weights.name}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(weights, scratch)
+    shutil.rmtree(target, ignore_errors=True)
+    scratch.rename(target)
+
+
+__all__ = ["RECIPE", "check_rounds", "run_rounds"]

@@ -1,0 +1,162 @@
+"""The stages of a round: each reads files and writes a file, with the functions that the commands call."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from align.commands.score import GOLD, JUDGES, together
+from align.data.commands.pairs import KINDS, Built, build
+from align.data.loading import DataSource, read
+from align.data.split import prompt_position
+from align.errors import RunError
+from align.files import write_rows
+from align.judges.from_scores import refuse_missing, scorers_of
+from align.judges.scoring import score_rows
+from align.methods import METHODS
+from align.recipe.loading import Recipe
+from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
+from align.sampling.generate import Decoding
+from align.sampling.policy import Policy, policy_of
+
+from .plan import Place, round_prompts
+
+EARLIER = "earlier"
+
+
+def prompts_stage(recipe: Recipe, rows: Sequence[Mapping[str, Any]], place: Place) -> dict[str, int]:
+    """The prompts of the round."""
+    made = round_prompts(recipe, rows, place.number)
+    if PartialState().is_main_process:
+        write_rows(made, place.prompts)
+    return {"prompts": len(made)}
+
+
+def answerer(place: Place, *, reference: bool = False) -> Policy:
+    """Who answers in a round: the newest policy, or what the round is held against."""
+    if reference or place.number == 1:
+        return policy_of(str(place.recipe), [f"train.output_dir={place.trained}"], reference=reference)
+    return policy_of(str(place.before().trained))
+
+
+def sample_stage(recipe: Recipe, place: Place, who: str) -> dict[str, int]:
+    """Answers of one of those that the recipe names; `earlier` are those that earlier rounds have to the same prompts."""
+    rounds: Any = recipe.rounds
+    rows = read_prompts(DataSource(str(place.prompts)))
+    out = place.answers(who)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if who == EARLIER:
+        made = _earlier(rows, place)
+        if PartialState().is_main_process:
+            write_rows(made, out)
+        return {"answers": sum(len(row["completions"]) for row in made)}
+    sampling = rounds.sample
+    decoding = Decoding(sampling.max_new_tokens, sampling.temperature, sampling.seed + place.number - 1)
+    how = HowToSample(decoding, sampling.samples, sampling.batch_size)
+    return {"answers": sample_to_file(answerer(place, reference=who == "ref"), rows, how, out, who=who)}
+
+
+def _earlier(rows: Sequence[Mapping[str, Any]], place: Place) -> list[dict[str, Any]]:
+    known: dict[str, list[Any]] = {}
+    for number in range(1, place.number):
+        for row in _read(Place(place.run, number).answers("policy")):
+            known.setdefault(json.dumps(row["prompt"], sort_keys=True), []).extend(row["completions"])
+    return [dict(row) | {"completions": known.get(json.dumps(row["prompt"], sort_keys=True), [])} for row in rows]
+
+
+def answer_files(recipe: Recipe, place: Place) -> list[Path]:
+    """The files of answers that a round scores."""
+    rounds: Any = recipe.rounds
+    named = [who for who in rounds.sample.who if who != GOLD and (who != EARLIER or place.number > 1)]
+    return [place.answers(who) for who in named]
+
+
+def score_stage(recipe: Recipe, place: Place, allow: Collection[str] = ()) -> dict[str, Any]:
+    """All answers with their scores. Only the main process asks."""
+    rounds: Any = recipe.rounds
+    if not PartialState().is_main_process:
+        return {}
+    rows = together(answer_files(recipe, place), gold=rounds.sample.gold)
+    _refuse_collapse(rows, place)
+    refuse_missing(rounds.score, rows[0], str(place.prompts))
+    ledgers = place.folder / f"{place.scores.stem}-{JUDGES}"
+    scorers = scorers_of(
+        rounds.score,
+        recipe.model,
+        where="rounds.score",
+        allow=list(allow),
+        ledgers=ledgers,
+        policy=lambda: answerer(place).load(),
+    )
+    scored = score_rows(rows, scorers)
+    write_rows(scored.rows, place.scores)
+    answers = sum(len(row["rewards"]) for row in scored.rows)
+    return {"answers": answers, "unscored": scored.unscored} | ({"said": scored.told()} if scored.told() else {})
+
+
+def _refuse_collapse(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+    """Words for a policy that says nothing, or the same to each prompt, before anybody is paid to score it."""
+    texts = [[str(one) for one in row["completions"]] for row in rows]
+    if not any(one.strip() for given in texts for one in given):
+        raise RunError(
+            f"round {place.number}: all answers are empty; the policy has collapsed: lower train.learning_rate, raise "
+            f"train.beta, or look at rounds.sample.max_new_tokens; what was made is kept in {place.run}"
+        )
+    if all(len(set(given)) < 2 for given in texts):
+        raise RunError(
+            f"round {place.number}: all answers to each prompt are equal, of which no pair can be made; the policy has "
+            f"collapsed, or rounds.sample.temperature is too low; what was made is kept in {place.run}"
+        )
+
+
+def pairs_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
+    """The pairs of the round, or for methods that learn from completions their better sides."""
+    rounds: Any = recipe.rounds
+    if not PartialState().is_main_process:
+        return {}
+    score, select = rounds.score, rounds.select
+    weights = score.weights or None
+    where = str(place.scores)
+    made = build(_read(place.scores), select.rule, seed=select.seed, weights=weights, where=where, **select.options())
+    if not made.pairs:
+        raise RunError(_nothing(made, place, select.rule))
+    write_rows(KINDS["chosen" if METHODS[recipe.method].rows == "completions" else "pairs"](made.pairs), place.pairs)
+    return {
+        "pairs": len(made.pairs),
+        "without": dict(made.without),
+        "refused": dict(made.refused),
+        "unscored": made.unscored,
+    }
+
+
+def _nothing(made: Built, place: Place, rule: str) -> str:
+    why = ", ".join(f"{reason} ({count})" for reason, count in (made.without + made.refused).most_common(3))
+    return (
+        f"round {place.number}: no prompt yields a pair by the rule {rule!r}: {why}; sample more answers "
+        f"(rounds.sample.samples) or at a higher temperature, ask for a smaller gap, or take easier prompts; what was made is "
+        f"kept in {place.run}, and --resume auto goes on from there"
+    )
+
+
+def mix_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
+    """The round's pairs and, by their shares of the whole, those of the rounds before, the same for the same seed."""
+    rounds: Any = recipe.rounds
+    new = _read(place.pairs)
+    shares = rounds.keep.shares()[: place.number - 1]
+    whole = len(new) / (1 - sum(shares))
+    mixed, counts = list(new), {"new": len(new)}
+    for age, share in enumerate(shares, start=1):
+        old = _read(Place(place.run, place.number - age).pairs)
+        ordered = sorted(old, key=lambda row: prompt_position([recipe.train.seed, place.number, row]))
+        taken = ordered[: round(whole * share)]
+        mixed += taken
+        counts[f"round-{place.number - age}"] = len(taken)
+    if PartialState().is_main_process:
+        write_rows(mixed, place.mixed)
+    return counts
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return read(DataSource(str(path))).to_list()

@@ -1,4 +1,4 @@
-"""The refusals that `alignkit check` and training share: what can be known of a run before a weight is loaded."""
+"""Refuses, for `alignkit check` and training alike, what can be known of a run before a weight is loaded."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path

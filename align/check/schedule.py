@@ -1,4 +1,4 @@
-"""Which steps a run takes, and the settings of batches, evaluations and checkpoints that do not fit them."""
+"""Counts the steps a run takes, and refuses settings of batches, evaluations and checkpoints that do not fit them."""
 
 import math
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Which settings of an adapter leave no reference: with the adapter off, the model must be what training started from."""
+"""Tells which settings of an adapter leave no reference: off, it must leave what training started from."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING, fields

@@ -1,4 +1,4 @@
-"""The part of a recipe that says what a round is: prompts, answers, scores, pairs, and what training begins with."""
+"""Defines the part of a recipe that says what a round is: prompts, answers, scores, pairs, and what begins it."""
 
 import inspect
 import math

@@ -1,4 +1,4 @@
-"""What is said of a round and of all rounds: rewards, lengths and diversity of its answers, pairs, and how far it has moved."""
+"""Reports on a round and on all rounds: rewards, lengths, diversity, pairs, and how far the policy has moved."""
 
 import json
 import math

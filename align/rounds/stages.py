@@ -1,4 +1,4 @@
-"""The stages of a round: each reads files and writes a file, with the functions that the commands call."""
+"""Runs the stages of a round: each reads files and writes a file, with the functions that the commands call."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The reference is what training starts from, and stays so: refused where it cannot be, and seen on the first batch."""
+"""Refuses a reference that is not what training starts from, or moves; seen by settings and on the first batch."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -16,9 +16,8 @@ MUTANTS = [
     rows("rows: the conversation is the prompt", OTHER, "prompt: Any = completion[:-1]", "prompt: Any = completion"),
     rows("rows: overlap is not told", "align/data/loading.py", "        _say_overlap(sets)\n", "        pass\n"),
     recipe("rows: a preset may be changed", RECIPE, "if isinstance(values, dict) and key in values:\n            general", "if False:\n            general"),
-    recipe("rows: rewards for any method", RECIPE, 'if rows not in (None, "prompts"):', "if False:"),
-    recipe("rows: a reward twice", RECIPE, "        if twice:\n", "        if False:\n"),
-    recipe("rows: options are not tried", RECIPE, "make_reward(name, **(options or {}))", "pass"),
-    recipe("rows: columns of rewards are not asked for", "align/building.py", "        _check_columns(recipe, train)\n", ""),
+    recipe("rows: rewards for any method", "align/recipe/reward_section.py", 'if rows not in (None, "prompts"):', "if False:"),
+    recipe("rows: a reward twice", "align/recipe/reward_section.py", "        if twice:\n", "        if False:\n"),
+    recipe("rows: options are not tried", "align/recipe/reward_section.py", "make_reward(name, **(options or {}))", "pass"),
     recipe("rows: any reference", RECIPE, "ref.kind not in allowed", "False"),
 ]  # fmt: skip

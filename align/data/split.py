@@ -10,8 +10,6 @@ from align.data.rows.normal_form import all_visible
 from align.errors import DataError
 from align.findings import Finding
 
-OFF = 1.5  # times more or less than was asked for, beyond which it is worth a warning
-
 
 def prompt_position(prompt: Any) -> float:
     """Where a prompt falls in [0, 1), from the sha256 of its visible text."""
@@ -44,9 +42,8 @@ def hold_out(dataset: Dataset, holdout: int | float) -> tuple[Dataset, Dataset, 
     prompts, share = sum(place < least for place in distinct), len(inside) / len(dataset)
     message = f"{len(inside)} of {len(dataset)} rows ({share:.0%}), {prompts} prompts, are held out"
     remedy = "nothing to do"
-    off = holdout < 1 and not holdout / OFF <= share <= holdout * OFF
     if holdout < 1:
         message += f" for a share of {holdout:g}, as their hashes fall"
         remedy = f"data.holdout={max(round(holdout * len(distinct)), 1)} holds out exactly so many prompts"
-    found = Finding("warning" if off else "note", "holdout", "data.holdout", f"{message}", remedy)
+    found = Finding("note", "holdout", "data.holdout", message, remedy)
     return dataset.select(outside), dataset.select(inside), found

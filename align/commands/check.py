@@ -237,7 +237,8 @@ def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
         sets[name] = load_source(source, name, config, keep=keep, texts=recipe.texts, rows=recipe.rows, told=told)
         findings += [finding._replace(where=_where(recipe, name)) for finding in told]
     if config.holdout:
-        sets[TRAIN], sets[f"{EVAL}holdout"] = hold_out(sets[TRAIN], config.holdout)
+        sets[TRAIN], sets[f"{EVAL}holdout"], told_of_it = hold_out(sets[TRAIN], config.holdout)
+        findings.append(told_of_it)
     if config.unusable == "drop" and recipe.rows == "pairs":
         sets = refuse_damaged(sets, unusable="drop")  # which says what it drops, as training does
     return sets, findings

@@ -12,8 +12,7 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from align.data.audit.duplicates import refuse_damaged
 from align.data.files.bad_lines import bad_line
 from align.data.files.checking import COMPRESSION, check_file, check_folder
-from align.data.rows.layouts import LAYOUTS, Prefer
-from align.data.rows.mapping import Reading
+from align.data.rows.layouts import LAYOUTS, Prefer, Reading
 from align.data.rows.normalise import REF_COLUMNS, ROW, Rows, normalise
 from align.errors import DataError
 from align.findings import Finding, printable
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 BUILDERS = {"json": "json", "jsonl": "json", "parquet": "parquet", "csv": "csv"}
 TRAIN, EVAL = "data.train", "data.eval."
-SAID = ("earlier-answers", "left-out", "unused-columns", "unusable-rows")
+SAID = ("earlier-answers", "left-out", "scores-against-labels", "unused-columns", "unusable-rows")
 """What training says of how a source is read; `alignkit check` says all."""
 SHOWN = 500  # characters of a line of a message that holds texts of strangers
 
@@ -60,8 +59,9 @@ class DataConfig:
     train: DataSource
     eval: dict[str, DataSource] = field(default_factory=dict)
     """Named evaluation sets; metrics are logged as `eval_NAME_...`."""
-    holdout: float = 0.0
-    """Share of the training prompts kept apart as the evaluation set `holdout`, by a hash of the prompt."""
+    holdout: int | float = 0
+    """Prompts kept apart as the evaluation set `holdout`, by a hash of the prompt: about this share of them if it is below
+    1, else exactly so many."""
     unusable: Literal["error", "drop"] = "error"
     """What to do with rows that cannot be used: stop and name them, or drop them and say how many."""
     as_messages: bool = False
@@ -69,8 +69,8 @@ class DataConfig:
     message (of a transcript of "Human:" and "Assistant:" each turn is one), the answers are the assistant's."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.holdout < 1.0:
-            raise ValueError(f"holdout: must be in [0, 1), got {self.holdout}")
+        if not 0 <= self.holdout < 1 and (not isinstance(self.holdout, int) or self.holdout < 0):
+            raise ValueError(f"holdout: must be in [0, 1), got {self.holdout}; a whole number is one of prompts")
         if self.holdout and "holdout" in self.eval:
             raise ValueError("eval.holdout: the name is taken by data.holdout; rename the set")
 
@@ -111,7 +111,8 @@ def load_data(
             if finding.rule in SAID:
                 logger.warning("%s: %s", name, finding.message)
     if config.holdout:
-        sets[TRAIN], sets[f"{EVAL}holdout"] = hold_out(sets[TRAIN], config.holdout)
+        sets[TRAIN], sets[f"{EVAL}holdout"], told = hold_out(sets[TRAIN], config.holdout)
+        logger.warning("%s: %s; %s", told.where, told.message, told.remedy)
     if rows == "pairs":
         sets = refuse_damaged(sets, unusable=config.unusable)
     else:
@@ -176,7 +177,8 @@ def load_source(
         raise DataError(_clean(str(error))) from None
     if dropped:
         gone = tuple(int(line.split()[1].rstrip(":")) for line in dropped)
-        message = f"dropped {len(dropped)} of {len(raw)} rows: {printable('; '.join(dropped[:3]), SHOWN)}"
+        reasons = printable("; ".join(dropped[:2]), 200)
+        message = f"{len(dropped)} of {len(raw)} rows cannot be used and are dropped: {reasons}"
         told.append(Finding("warning", "unusable-rows", where, message, "mend them", gone))
     return dataset
 

@@ -22,6 +22,7 @@ from trl import RewardTrainer as TRLRewardTrainer
 
 from align.configs.preference_model import PreferenceModelConfig
 from align.data.prompts.polar import polar_row
+from align.data.rows.explicit import explicit
 from align.losses import Pair
 from align.losses.general_preference import general_preference_loss, general_preference_scores, preference_probability
 from align.models.loading import keep_quantised_weights_plain
@@ -123,6 +124,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         """TRL's, after the template of a reference and the name of the margin; says how many pairs are too long."""
+        dataset = explicit(dataset, "pairs", where=f"{type(self).__name__}: {dataset_name} data")
         dataset = with_columns(dataset, args, f"{type(self).__name__}: {dataset_name}")
         prepared: Any = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         if isinstance(dataset, Dataset) and len(prepared) < len(dataset):

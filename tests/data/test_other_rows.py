@@ -117,4 +117,4 @@ def test_a_share_of_the_prompts_is_held_out(tmp_path):
 def test_unusable_completions_are_dropped_if_asked(tmp_path, caplog):
     data = load("completions", source(tmp_path, TEXT, {"prompt": "x", "completion": ""}), unusable="drop")
     assert data.train.to_list() == [TEXT]
-    assert "dropped 1 of 2 rows" in caplog.text
+    assert "1 of 2 rows cannot be used and are dropped" in caplog.text

@@ -119,7 +119,7 @@ TABLE = [
     Malformed("the longer answer is always chosen", "warning", pairs(60, chosen="longer"), ("length-bias: the longer answer is chosen in 100% [94%, 100%]", "compare evaluation with that share")),
     # what trains, but probably not on what was meant
     Malformed("answers that differ in white space", "warning", text(chosen="b "), ("identical-answers: 1 of 2", "row 2", "unless that is what is taught")),
-    Malformed("answers that differ in case", "warning", text(chosen="B"), ("identical-answers: 1 of 2", "row 2", "white space or case")),
+    Malformed("answers that differ in case", "warning", text(chosen="B"), ("identical-answers: 1 of 2", "row 2", "white space, case or")),
     Malformed("the prompt again in one answer", "warning", text(prompt=LONG, chosen=LONG + "yes"), ("prompt-in-answer: 1 of 2", "row 2", "unless answers should repeat it")),
     Malformed("the prompt again in both chat answers", "warning", chat(prompt=[user(LONG)], chosen=[bot(LONG + "yes")], rejected=[bot(LONG + "no")]), ("prompt-in-answer: 1 of 2", "row 2", "unless answers should repeat it")),
     Malformed("two questions in a row", "warning", chat(prompt=[user("q"), user("r")]), ("wrong-roles: 1 of 2", "user, user", "row 2", "mend them")),

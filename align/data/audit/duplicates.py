@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int64, UInt64
 
 from align.data.prompts import Chat, prompt_of
 from align.data.rows.columns import TEMPLATE
+from align.data.rows.normal_form import all_visible, visible
 from align.data.rows.normalise import ROW, SLICE
 from align.errors import DataError
 from align.findings import Finding, shown
@@ -50,7 +51,7 @@ def _ordered(first: UInt64[np.ndarray, " pairs"], second: UInt64[np.ndarray, " p
 
 
 def row_digest(prompt: Any, chosen: Any, rejected: Any) -> tuple[int, int, int]:
-    """Digests of one normalised pair."""
+    """Digests of one normalised pair, of what shows of its texts."""
     context = _bytes(prompt)
     sides = (blake2b(context + b"\0" + _bytes(answer), digest_size=8).digest() for answer in (chosen, rejected))
     numbers = [int.from_bytes(d, "little") for d in (blake2b(context, digest_size=8).digest(), *sides)]
@@ -59,8 +60,10 @@ def row_digest(prompt: Any, chosen: Any, rejected: Any) -> tuple[int, int, int]:
 
 def _bytes(value: Any) -> bytes:
     if isinstance(value, Chat):
-        return json.dumps([value, value.template], sort_keys=True).encode()
-    return value.encode() if isinstance(value, str) else json.dumps(value, sort_keys=True).encode()
+        value = [all_visible(value), value.template]
+    return (
+        visible(value).encode() if isinstance(value, str) else json.dumps(all_visible(value), sort_keys=True).encode()
+    )
 
 
 def digests(dataset: Dataset) -> Digests:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64, UInt64
 
+from align.data.rows.normal_form import folded
+
 GRAM = 5  # characters
 BANDS, ROWS = 21, 6
 PERMUTATIONS = BANDS * ROWS
@@ -61,8 +63,8 @@ def near_duplicates(queries: Sequence[str], corpus: Iterable[str], threshold: fl
 
 
 def fold(text: str) -> str:
-    """Text without differences of case and white space."""
-    return " ".join(text.casefold().split())
+    """Text without differences of case, white space and form."""
+    return folded(text)
 
 
 def shingles(text: str) -> set[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from align.data.rows.messages import ROLES, SPECIAL
+from align.data.rows.normal_form import HIDDEN, folded, is_blank
 from align.data.rows.pairs import LONG_PROMPT, repeats
 from align.findings import Level, printable
 
@@ -39,7 +40,7 @@ RULES = {
     "unknown role": Rule("error", "wrong-roles", "have a message of an unknown role", "`alignkit data fix` converts known names"),
     "both repeat": Rule("error", "prompt-in-answer", "have answers that both begin with the whole prompt", STRIP),
     "folded": Rule(
-        "warning", "identical-answers", "have answers that differ only in white space or case", "remove them, unless that is what is taught"
+        "warning", "identical-answers", "have answers that differ only in white space, case or what does not show", "remove them, unless that is what is taught"
     ),
     "one repeats": Rule(
         "warning", "prompt-in-answer", "have an answer that begins with the whole prompt", "take it out, unless answers should repeat it"
@@ -52,6 +53,7 @@ RULES = {
         "warning", "template-tokens-in-text", "hold what tokenizers read as control tokens", "take it out, or the model reads a turn's end within a turn"
     ),
     "control": Rule("warning", "control-characters", "hold control characters or bidirectional overrides", STRIP),
+    "hidden": Rule("warning", "invisible-characters", "hold characters that show nothing and are read all the same", STRIP),
     "replaced": Rule(
         "warning", "replacement-characters", "hold U+FFFD or UTF-8 that was read as Latin-1", "read the source again in its own encoding"
     ),
@@ -72,7 +74,7 @@ def broken(prompt: Any, chosen: Any, rejected: Any) -> Iterator[tuple[str, str]]
     answers = [chosen, rejected] if plain else [chosen[-1]["content"], rejected[-1]["content"]]
     whole = "\n".join([asked, *answers] if plain else [message["content"] for message in messages])
     yield from _sides(asked, answers, plain=plain)
-    for key, pattern in (("special", SPECIAL), ("control", CONTROL), ("replaced", REPLACED)):
+    for key, pattern in (("special", SPECIAL), ("control", CONTROL), ("hidden", HIDDEN), ("replaced", REPLACED)):
         match = pattern.search(whole)
         if match:
             start, end = max(0, match.start() - AROUND), match.end() + AROUND
@@ -89,13 +91,13 @@ def broken(prompt: Any, chosen: Any, rejected: Any) -> Iterator[tuple[str, str]]
 
 
 def _sides(prompt: str, answers: list[str], *, plain: bool) -> Iterator[tuple[str, str]]:
-    if not all(answer.strip() for answer in answers):
+    if any(map(is_blank, answers)):
         yield "empty answer", ""
     elif answers[0] == answers[1]:
         yield "identical", ""
-    elif len({"".join(answer.split()).casefold() for answer in answers}) == 1:
+    elif len({folded(answer).replace(" ", "") for answer in answers}) == 1:
         yield "folded", ""
-    if not prompt.strip():
+    if is_blank(prompt):
         yield "empty prompt", ""
     elif len(prompt.strip()) >= LONG_PROMPT:
         repeated = [repeats(prompt, answer) for answer in answers]

@@ -23,6 +23,7 @@ from align.data.files.checking import check_file, unpacked
 from align.data.loading import DataSource, read
 from align.data.rows.mapping import layout
 from align.data.rows.messages import RowError
+from align.data.rows.normal_form import HIDDEN
 from align.data.rows.pairs import LONG_PROMPT, read_row, repeats
 from align.errors import DataError, RunError
 from align.files import move_new, scratch_folder
@@ -165,6 +166,7 @@ def _mend(row: dict[str, Any], mapping: Mapping[str, str], number: int) -> tuple
     def clean(text: str, column: str) -> str:
         text = change("newlines", column, text, NEWLINE.sub("\n", text))
         text = change("surrogates", column, text, SURROGATE.sub("\ufffd", text))
+        text = change("invisible-characters", column, text, HIDDEN.sub("", text))
         return change("control-characters", column, text, CONTROL.sub(_windows, ESCAPE.sub("", text)))
 
     def message(value: Any, column: str) -> Any:

@@ -8,13 +8,14 @@ does not fit. A byte order mark at the beginning of a file is accepted.
 
 import bz2
 import codecs
+import csv
 import gzip
 import lzma
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path
@@ -68,7 +69,7 @@ def check_file(path: Path) -> None:
         return _check_parquet(path)
     with path.open("rb") as raw, unpacked(raw, path) as file:
         chunks = _bounded(file, raw) if named else iter(lambda: file.read(CHUNK), b"")
-        _check_text(chunks if "csv" in kinds else harmless(chunks))
+        _check_text(_with_one_header(chunks) if "csv" in kinds else harmless(chunks))
     return None
 
 
@@ -203,12 +204,28 @@ def _check_parquet(path: Path) -> None:
                     raise DataError(
                         f"it unpacks to more than {most / MIB:,.0f} MiB, over {MAX_RATIO} times its {size / MIB:,.1f} MiB"
                     )
+            _refuse_twice(file.schema_arrow.names)
             said = file.metadata.num_rows
             rows = sum(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
     except (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError) as error:
         raise DataError(f"damaged Parquet ({str(error).partition(chr(10))[0]}); fetch it again") from None
     if said != rows:
         raise DataError(f"damaged Parquet: it claims {said} rows and has {rows}; fetch it again")
+
+
+def _with_one_header(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Passes the pieces of a CSV file on, if the columns in its first line have names of their own."""
+    for number, chunk in enumerate(chunks):
+        if number == 0:
+            lines = chunk.decode("utf-8-sig", errors="replace").splitlines(keepends=True)
+            _refuse_twice([name.strip() for name in next(csv.reader(lines), [])])
+        yield chunk
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        raise DataError(f"line 1: the column {printable(twice)!r} is there twice; rename one, or take it out")
 
 
 def _check_card(card: Path) -> None:

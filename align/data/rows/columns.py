@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
 
 from align.errors import DataError
-from align.findings import printable
+from align.findings import Finding, printable
 
 from .messages import RENDERED
 
@@ -17,12 +17,13 @@ TEMPLATE = ("tools", "chat_template_kwargs")
 LABEL = re.compile(
     r"(?:^|_)(?:labels?|winners?|won|better|safer|best|prefer(?:red|ence|ences)?|verdicts?|votes?|choices?|choose|picked|selected|judge?ments?)(?:_|$)"
 )
+NO_TEXT = "is no text, and only text is trained on"
 REASON = {
     name: words
     for words, names in {
         "weighs rows": "weight weights sample_weight sample_weights importance",
         "belongs to the prompt": "input context history documents functions passage",
-        "is no text, and only text is trained on": "image images video videos audio audios pixel_values",
+        NO_TEXT: "image images video videos audio audios pixel_values",
     }.items()
     for name in names.split()
 }
@@ -63,7 +64,7 @@ def unread(
     left = [name for name in raw.column_names if name not in used]
     for name in left:
         plain = words(name)
-        if name in ignore or not (plain in REASON or LABEL.search(plain)) or _is_empty(raw, name):
+        if name in ignore or not (plain in REASON or LABEL.search(plain)) or is_empty(raw, name):
             continue
         if plain in REASON:
             raise DataError(
@@ -73,6 +74,25 @@ def unread(
         if rows != "prompts" and not labelled and is_label(raw, name):
             raise DataError(_about_label(raw, name, used, where, rows))
     return left
+
+
+def reversed_scores(raw: Dataset, where: str) -> Iterator[Finding]:
+    """A warning where a score of the chosen answer is below that of the rejected one."""
+    for name in raw.column_names:
+        other = re.sub("chosen", "rejected", name)
+        if other == name or other not in raw.column_names or not SCORES.search(words(name)):
+            continue
+        pairs = zip(raw[name], raw[other], strict=True)
+        rows = [n for n, (a, b) in enumerate(pairs, 1) if _is_number(a) and _is_number(b) and a < b]
+        if rows:
+            every = ": the labels are the other way around" if len(rows) == len(raw) else ""
+            message = f"{name} is below {other} in {len(rows)} of {len(raw)} rows{every}"
+            remedy = "look which of the two is wrong; `columns: {chosen: rejected, rejected: chosen}` swaps the answers"
+            yield Finding("warning", "scores-against-labels", where, message, remedy, tuple(rows))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def unread_line(names: Sequence[str], *, all_of_them: bool) -> str:
@@ -163,7 +183,7 @@ def is_label(raw: Dataset, name: str) -> bool:
     return len(values) <= FEW_VALUES and all(value is None or len(value) <= LONG_VALUE for value in values)
 
 
-def _is_empty(raw: Dataset, name: str) -> bool:
+def is_empty(raw: Dataset, name: str) -> bool:
     """Whether no row has anything in a column."""
     if str(getattr(raw.features[name], "dtype", "")) == "null":
         return True

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .messages import RowError, messages_of, says_something
+from .normal_form import is_blank
 from .pairs import side_of
 
 
@@ -82,7 +83,7 @@ def _readable(row: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _prompt(value: Any) -> Any:
     if value is None:
         raise RowError("missing-value", "the prompt is missing")
-    if value == [] or (isinstance(value, str) and not value.strip()):
+    if value == [] or (isinstance(value, str) and is_blank(value)):
         raise RowError("empty-prompt", "the prompt is empty")
     if isinstance(value, str):
         return value

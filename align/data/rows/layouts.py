@@ -51,6 +51,21 @@ class Prefer:
         return {"chosen": row[better[0]], "rejected": row[worse]}
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a source says that its columns are read."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our name to theirs, where they differ."""
+    layout: str | None = None
+    """A key of `LAYOUTS`."""
+    prefer: Prefer | None = None
+    ignore: Sequence[str] = ()
+    """Columns that are not read, whatever they seem to mean."""
+    as_messages: bool = False
+    """Whether rows of plain text become messages."""
+
+
 class Layout(NamedTuple):
     """A layout of columns."""
 

@@ -1,7 +1,7 @@
 """Finds which columns of a file are read as what, and refuses files whose columns would be dropped or taken for others."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from datasets import Dataset
@@ -9,9 +9,23 @@ from datasets import Dataset
 from align.errors import DataError
 from align.findings import Finding
 
-from .columns import REASON, SYSTEM, TEMPLATE, guessed, is_label, proposed_prefer, sided_columns, unread, unread_line
+from .columns import (
+    NO_TEXT,
+    REASON,
+    SYSTEM,
+    TEMPLATE,
+    guessed,
+    is_empty,
+    is_label,
+    proposed_prefer,
+    reversed_scores,
+    sided_columns,
+    unread,
+    unread_line,
+    words,
+)
 from .completions import read_completion, read_prompt
-from .layouts import LAYOUTS, Layout, Prefer, known_layout
+from .layouts import LAYOUTS, Layout, Prefer, Reading, known_layout
 from .pairs import read_row
 
 Rows = Literal["pairs", "completions", "prompts"]
@@ -38,21 +52,6 @@ ALIASES: dict[Rows, tuple[dict[str, str], ...]] = {
 """For each kind of rows the layouts of columns, ours to theirs, tried in this order."""
 READ = {"pairs": read_row, "completions": read_completion, "prompts": read_prompt}
 LIKE_A_PROMPT = ("instruction", "query", "input", "context", "Prompt")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a source says that its columns are read."""
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Our name to theirs, where they differ."""
-    layout: str | None = None
-    """A key of `LAYOUTS`."""
-    prefer: Prefer | None = None
-    ignore: Sequence[str] = ()
-    """Columns that are not read, whatever they seem to mean."""
-    as_messages: bool = False
-    """Whether rows of plain text become messages."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def planned(
     answers = {k: v for k, v in columns.items() if k not in known}
     kept = {name: columns.get(name, name) for name in (*keep, *texts)}
     missing = [name for name in (*kept.values(), *renamed.values()) if name not in raw.column_names]
-    form = _form(raw, reading, answers, where, rows, kept.values())
+    form = _form(raw, reading, answers, where, rows)
     mapping = layout(raw.column_names, answers, where, rows) if form is None else {}
     likely = [name for name in LIKE_A_PROMPT if name in raw.column_names]
     if rows == "pairs" and mapping and "prompt" not in mapping and likely and _is_string(raw, mapping["chosen"]):
@@ -110,17 +109,26 @@ def planned(
     taken = (*mapping.values(), *keep, *renamed.values())
     free = [name for name in raw.column_names if name not in (*taken, *reading.ignore, ROW)]
     system = _system([name for name in free if name in SYSTEM], where)
-    template = tuple(name for name in TEMPLATE if name in free)
+    template = tuple(name for name in TEMPLATE if name in free and not is_empty(raw, name))
     if rows == "prompts" and template:
         raise DataError(_online(raw, template, where))
-    passed = [name for name in free if rows == "prompts" and name != system and name not in REASON]
-    passed += [name for name in free if rows == "prompts" and "prompt" in REASON.get(name, "")]
+    passed = [name for name in free if rows == "prompts" and name != system and REASON.get(words(name)) != NO_TEXT]
     others = {name: name for name in passed} | renamed
-    used = {*taken, *kept.values(), *others, *template, ROW, system, *((*form.needs, *form.further) if form else ())}
+    used = {
+        *taken,
+        *kept.values(),
+        *others,
+        *template,
+        ROW,
+        system or ROW,
+        *((*form.needs, *form.further) if form else ()),
+    }
     labelled = form is not None
     left = unread(raw, used, ignore=reading.ignore, where=where, rows=rows, labelled=labelled)
     read = _through(form, rows) if form is not None else _directly(mapping, rows)
     told = _told(raw, reading, form, system, [name for name in left if name not in reading.ignore], where)
+    if rows == "pairs" and form is None and not reading.columns:
+        told += reversed_scores(raw, where)
     return Plan(read, kept, others, system, template, told)
 
 
@@ -164,9 +172,7 @@ def layout(names: Sequence[str], columns: Mapping[str, str], where: str, rows: R
     )
 
 
-def _form(
-    raw: Dataset, reading: Reading, answers: Mapping[str, str], where: str, rows: Rows, kept: Any
-) -> Layout | None:
+def _form(raw: Dataset, reading: Reading, answers: Mapping[str, str], where: str, rows: Rows) -> Layout | None:
     """The layout that is named, or known by its columns, or made of `prefer`; None if columns are read directly."""
     names = [name for name in raw.column_names if name != ROW]
     if reading.layout is not None:

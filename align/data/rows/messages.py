@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .normal_form import is_blank
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 RENDERED = ("tool_calls", "tool_call_id", "name", "reasoning_content", "reasoning", "thinking")
 SHAREGPT = {
@@ -100,7 +102,7 @@ def _part(part: Any, role: str, side: str) -> str:
 
 def says_something(message: Mapping[str, Any]) -> bool:
     """Whether a message has content that is not blank, or calls a tool."""
-    return bool(message["content"].strip()) or bool(message.get("tool_calls"))
+    return not is_blank(message["content"]) or bool(message.get("tool_calls"))
 
 
 def without_nulls(value: Any) -> Any:

@@ -15,9 +15,10 @@ from datasets import Dataset, Features, Json, concatenate_datasets
 from align.errors import DataError
 from align.findings import Finding
 
-from .layouts import LeftOut
-from .mapping import REF_COLUMNS, ROW, Plan, Reading, Rows, planned
+from .layouts import LeftOut, Reading
+from .mapping import REF_COLUMNS, ROW, Plan, Rows, planned
 from .messages import RENDERED, RowError, as_messages, template_arguments, with_system, without_keys
+from .normal_form import is_blank
 
 __all__ = ["REF_COLUMNS", "ROW", "SLICE", "Rows", "normalise"]
 
@@ -185,7 +186,7 @@ def _or_none(part: Dataset, index: int) -> dict[str, Any] | None:
 
 
 def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or is_blank(value):
         raise RowError("wrong-type", f"{name} is not a text, or empty")
     return value
 

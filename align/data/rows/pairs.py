@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .messages import RowError, kind_of, messages_of, says_something
+from .normal_form import is_blank, visible
 
 LAST_TURN = "\n\nAssistant:"
 LONG_PROMPT = 20  # characters beyond which an answer does not begin with the whole prompt by chance
@@ -44,7 +45,7 @@ def read_row(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[
     if "prompt" in mapping:
         if prompt is None:
             raise RowError("missing-value", "the prompt is missing")
-        if prompt == [] or (isinstance(prompt, str) and not prompt.strip()):
+        if prompt == [] or (isinstance(prompt, str) and is_blank(prompt)):
             raise RowError("empty-prompt", "the prompt is empty")
     read: Any = _plain if isinstance(chosen, str) else _conversation
     result = read(prompt, chosen, rejected)
@@ -62,7 +63,7 @@ def side_of(value: Any, side: str) -> Any:
     if value is None:
         raise RowError("missing-value", f"{side} is missing")
     if isinstance(value, str):
-        if not value.strip():
+        if is_blank(value):
             raise RowError("empty-answer", f"{side} is empty")
         return value
     return messages_of(value, side)
@@ -77,13 +78,13 @@ def _plain(prompt: Any, chosen: str, rejected: str) -> dict[str, Any]:
         if chosen == rejected:
             raise RowError("identical-answers", "chosen and rejected are identical")
         common = _common_beginning(chosen, rejected)
-        if not common.strip():
+        if is_blank(common):
             raise RowError(
                 "no-prompt",
                 "no prompt column, and chosen and rejected have no common beginning; name the column with columns.prompt",
             )
         prompt, chosen, rejected = common, chosen[len(common) :], rejected[len(common) :]
-        if not chosen.strip() or not rejected.strip():
+        if is_blank(chosen) or is_blank(rejected):
             raise RowError("empty-answer", "an answer is empty once the common beginning is taken as the prompt")
     elif not isinstance(prompt, str):
         raise RowError("mixed-formats", f"the answers are text but the prompt is not: it is {kind_of(prompt)}")
@@ -97,7 +98,7 @@ def _plain(prompt: Any, chosen: str, rejected: str) -> dict[str, Any]:
 
 def repeats(prompt: str, answer: str) -> bool:
     """Whether an answer begins with the whole prompt, space around it aside."""
-    return answer.lstrip().startswith(prompt.strip())
+    return visible(answer).lstrip().startswith(visible(prompt).strip())
 
 
 def _common_beginning(chosen: str, rejected: str) -> str:

@@ -19,6 +19,7 @@ from trl import SFTConfig as TRLSFTConfig
 from trl import SFTTrainer as TRLSFTTrainer
 
 from align.configs.supervised import SupervisedConfig
+from align.data.rows.explicit import explicit
 from align.losses.preference import Batch
 from align.losses.token_objectives import OBJECTIVES, CompletionBatch, token_losses
 from align.models.loading import keep_quantised_weights_plain
@@ -93,6 +94,9 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
             freeze_reference(model, peft_config, where)
         self.objective, self.columns, self.sums = args.active(), args.columns(), MetricSums()
         self._in_step: Tensor | None = None
+        if not args.assistant_only_loss:  # which learns every answer, where a completion is the last
+            train_dataset = explicit(train_dataset, "completions", where=f"{where}: train data")
+            eval_dataset = explicit(eval_dataset, "completions", where=f"{where}: eval data")
         super().__init__(
             model=model,
             args=args,

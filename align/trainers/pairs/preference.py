@@ -21,6 +21,7 @@ from trl import DPOTrainer as TRLDPOTrainer
 
 from align.configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
 from align.data.audit.truncation import refuse_cut_to_same
+from align.data.rows.explicit import explicit
 from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
 from align.losses.preference import sequence_logps
 from align.models.loading import keep_quantised_weights_plain
@@ -147,6 +148,11 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
     def loss_columns(self, inputs: dict[str, Tensor], scored: Any) -> dict[str, Tensor]:
         """What else the objective reads of a batch and its `Scored`: the data columns of the configuration."""
         return columns_of(inputs, self.args.columns())
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        """TRL's, of rows read as a recipe reads them."""
+        dataset = explicit(dataset, "pairs", where=f"{type(self).__name__}: {dataset_name} data")
+        return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
 
     def _set_signature_columns_if_needed(self) -> None:
         """TRL's, and the data columns: what is not listed is taken out of the data."""

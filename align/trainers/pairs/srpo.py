@@ -10,6 +10,7 @@ from torch import Tensor
 from align.configs.srpo import SRPOConfig
 from align.data.prompts.revision import revision_prompt
 from align.data.rows.columns import TEMPLATE
+from align.data.rows.explicit import explicit
 from align.losses import Pair, PreferenceLoss, log_ratios
 from align.losses.srpo import srpo_loss
 from align.trainers.shared.trl_contract import keep_columns
@@ -45,8 +46,7 @@ class SRPOTrainer(PreferenceTrainer):
         """TRL's, for each of the three prompts of a row."""
         if not isinstance(dataset, Dataset):
             raise ValueError(f"{type(self).__name__}: streamed data sets are not supported; load them whole")
-        if "prompt" not in dataset.column_names:
-            raise ValueError(f"{type(self).__name__}: {dataset_name}: no column 'prompt'; state the prompts explicitly")
+        dataset = explicit(dataset, "pairs", where=f"{type(self).__name__}: {dataset_name} data")
         read = [name for name in ("prompt", "chosen", "rejected", *TEMPLATE) if name in dataset.column_names]
         rows = dataset.select_columns(read).add_column("row", np.arange(len(dataset)))
         prepared: dict[str, Any] = {

@@ -3,18 +3,33 @@
 from mutants.mutant import noticed_by
 
 NORMALISE, OTHER, RECIPE = "align/data/rows/normalise.py", "align/data/rows/completions.py", "align/recipe/loading.py"
+MAPPING, LAYOUTS, MESSAGES = (f"align/data/rows/{name}.py" for name in ("mapping", "layouts", "messages"))
+layouts, templates = noticed_by("tests/data/test_layouts.py"), noticed_by("tests/data/test_templates.py")
+form, explicit = noticed_by("tests/data/test_normal_form.py"), noticed_by("tests/data/test_explicit.py")
 rows = noticed_by("tests/data/test_other_rows.py")
 recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
 MUTANTS = [
-    rows("rows: columns nobody asked for are kept", NORMALISE, 'if rows == "prompts" and name not in taken', "if name not in taken"),
-    rows("rows: the old name stays too", NORMALISE, "taken = (*mapping.values(), *keep, *renamed.values())", "taken = (*mapping.values(), *keep)"),
-    rows("rows: a missing column is passed over", NORMALISE, "    if missing:\n", "    if False:\n"),
+    rows("rows: columns nobody asked for are kept", MAPPING, 'for name in free if rows == "prompts" and name != system', "for name in free if name != system"),
+    rows("rows: the old name stays too", MAPPING, "taken = (*mapping.values(), *keep, *renamed.values())", "taken = (*mapping.values(), *keep)"),
+    rows("rows: a missing column is passed over", MAPPING, "    if missing:\n", "    if False:\n"),
     rows("rows: numbers are not looked at", NORMALISE, "(_text if ours in texts else _number)(row[name], name)", "row[name]"),
     rows("rows: an answer in the prompt", OTHER, 'if prompt[-1]["role"] == "assistant":\n        raise RowError("wrong-roles", "the prompt ends with an assistant message")\n    if completion', "if completion"),
     rows("rows: an answer by the user", OTHER, 'completion[-1]["role"] != "assistant"', "False"),
-    rows("rows: an empty answer", OTHER, 'if not completion[-1]["content"].strip():', "if False:"),
+    rows("rows: an empty answer", OTHER, 'if not says_something(completion[-1]):', "if False:"),
     rows("rows: the conversation is the prompt", OTHER, "prompt: Any = completion[:-1]", "prompt: Any = completion"),
     rows("rows: overlap is not told", "align/data/loading.py", "        _say_overlap(sets)\n", "        pass\n"),
+    layouts("rows: ties are pairs", LAYOUTS, "if any(_same(value, tie) for tie in self.ties):", "if False:"),
+    layouts("rows: labels the other way around", LAYOUTS, '{"chosen": row[better[0]], "rejected": row[worse]}', '{"chosen": row[worse], "rejected": row[better[0]]}'),
+    layouts("rows: a label is dropped", "align/data/rows/columns.py", 'if rows != "prompts" and not labelled and is_label(raw, name):', "if False:"),
+    layouts("rows: the system is dropped", NORMALISE, "if plan.system is not None:", "if False:"),
+    layouts("rows: bad answers are learnt", LAYOUTS, 'if label in ("false", "0", "0.0", "undesirable"):', "if False:"),
+    templates("rows: tools are lost", MAPPING, "for name in TEMPLATE if name in free", "for name in () if name in free"),
+    templates("rows: keys of messages are lost", MESSAGES, '{"role": role, "content": content} | without_nulls(further)', '{"role": role, "content": content}'),
+    templates("rows: nobody looks at the template", "align/data/audit/templates.py", 'if lines["error"]:', "if False:"),
+    templates("rows: evaluation without tools", "align/scoring/completions.py", "return_dict=True, **template_of(prompt))[", "return_dict=True)["),
+    form("rows: what shows nothing is a text", "align/data/rows/normal_form.py", 'UNSEEN.sub("", unicodedata.normalize("NFC", text))', 'unicodedata.normalize("NFC", text)'),
+    form("rows: forms are told apart", "align/data/rows/normal_form.py", 'unicodedata.normalize("NFC", text))', "text)"),
+    explicit("rows: a system in Python is dropped", "align/data/rows/explicit.py", "with_system(made, row[system]) if system else made", "made"),
     recipe("rows: a preset may be changed", RECIPE, "if isinstance(values, dict) and key in values:\n            general", "if False:\n            general"),
     recipe("rows: rewards for any method", "align/recipe/reward_section.py", 'if rows not in (None, "prompts"):', "if False:"),
     recipe("rows: a reward twice", "align/recipe/reward_section.py", "        if twice:\n", "        if False:\n"),

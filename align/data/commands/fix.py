@@ -269,9 +269,9 @@ def _write(
             parts[0].open("w", encoding="utf-8", newline="\n") as copy,
             parts[1].open("w", encoding="utf-8", newline="\n") as told,
         ):
-            lines = rows.texts() if isinstance(rows, Lines) else None
+            lines = rows.texts() if isinstance(rows, Lines) else iter(())
             for row, changes in mended:
-                line = next(lines) if lines is not None else None
+                line = next(lines, None)
                 for change in changes:
                     _put(told, change.record())
                     done[change.done, change.rule] += 1
@@ -282,11 +282,11 @@ def _write(
                     copy.write(line + "\n")
                 else:
                     _put(copy, row)
-        move_new(parts[0], out)
+        move_new(parts[1], log)
         try:
-            move_new(parts[1], log)
+            move_new(parts[0], out)
         except RunError:
-            out.unlink()
+            log.unlink()
             raise
     return done
 

@@ -264,7 +264,7 @@ def _write(
     """Both files, under their names only when they are complete; returns how often what was done."""
     done: Counter[tuple[str, str]] = Counter()
     with scratch_folder(out) as folder:
-        parts = [Path(folder, path.name) for path in (out, log)]
+        parts = folder / out.name, folder / log.name
         with (
             parts[0].open("w", encoding="utf-8", newline="\n") as copy,
             parts[1].open("w", encoding="utf-8", newline="\n") as told,
@@ -278,10 +278,7 @@ def _write(
                 if row is None:
                     continue
                 done["kept", ""] += 1
-                if line is not None and not changes:
-                    copy.write(line + "\n")
-                else:
-                    _put(copy, row)
+                copy.write(line + "\n") if line is not None and not changes else _put(copy, row)
         move_new(parts[1], log)
         try:
             move_new(parts[0], out)

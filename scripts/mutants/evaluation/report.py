@@ -39,7 +39,6 @@ MUTANTS = [
     measure("evaluation: nothing to measure", SUBJECTS, 'rows != "pairs" and recipe.eval.generate is None', "False"),
     run("evaluation of runs: at least is at most", SECTIONS, '"at_least": above, "at_most": below', '"at_least": below, "at_most": above'),
     run("evaluation of runs: tolerance ignored", SECTIONS, "got - self.value >= -self.tol", "got >= self.value"),
-    run("evaluation of runs: an old report is taken", VERIFY, "recipe is not None or not _is_of(path, run, overrides, allow)", "not _is_of(path, run, overrides, allow)"),
     run("evaluation of runs: overrides do not count", VERIFY, "    return not differ\n", "    return True\n"),
     run("evaluation of runs: expectations ask for another evaluation", VERIFY, '"eval": _plain(recipe.eval), ', '"eval": _plain(recipe.eval), "expect": _plain(recipe.expect), '),
     run("evaluation of runs: any run will do", VERIFY, 'key not in ("eval", "expect")', 'key in ("method", "train")'),

@@ -10,19 +10,18 @@ from align import cli
 from eval.__main__ import main as evaluate
 
 
+def words(run, beta=0.1):
+    expect = "expect={tiny/calibration/nll: {value: 0.0, tol: 0.0, direction: at_least}}"
+    short = ["train.max_steps=2", "train.save_strategy='no'", "eval.generate=null"]
+    return [*short, expect, f"train.beta={beta}", f"train.output_dir={run}"]
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """Finished runs `a` and `b` that differ in β, and their recipe, with an expectation."""
     home = tmp_path_factory.mktemp("same")
     for name, beta in (("a", 0.1), ("b", 1.0)):
-        words = [
-            f"train.output_dir={home / name}",
-            "train.max_steps=2",
-            "train.save_strategy='no'",
-            "eval.generate=null",
-        ]
-        words += ["expect={tiny/calibration/nll: {value: 0.0, tol: 0.0, direction: at_least}}", f"train.beta={beta}"]
-        align.run("dpo/tiny", words)
+        align.run("dpo/tiny", words(home / name, beta))
     return home
 
 
@@ -72,7 +71,7 @@ def test_an_adapter_that_a_kill_cut_short_goes_on(run, monkeypatch, capsys):
     (run / "adapter" / "alignkit.json").unlink()
     assert cli.main(["eval", str(run)]) == 2
     assert "was not written to its end" in capsys.readouterr().err
-    cli.main(["verify", str(run / "recipe.resolved.yaml")])
+    cli.main(["verify", "dpo/tiny", *words(run)])
     assert begun == [{"resume": "auto", "allow": []}]
 
 

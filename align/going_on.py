@@ -53,12 +53,18 @@ def find_start(run: Path, resume: str | None) -> Start:
                 f"{run}: the run went on from {env['began_from']} and has saved nothing since; name that checkpoint again, "
                 "with --resume and --changed"
             )
+        sealed = [folder for folder in (run / name for name in RESULTS) if (folder / MANIFEST).is_file()]
+        if result is None and sealed:
+            raise RunError(
+                f"{sealed[0]}: cannot be used (see above), and there is no checkpoint to make it from; restore it, or start a new "
+                "run with --overwrite or another train.output_dir"
+            )
         return Start(of_directory if result else None, result=result, env=env, of_directory=of_directory)
     found = manifest(checkpoint)
     known: Identity = found["identity"]
     if of_directory is not None:
         inside = checkpoint.resolve().parent == run.resolve()
-        if known.run != own or (own is None and not inside):
+        if known.run != own if own is not None else not inside:
             raise RunError(
                 f"--resume: {checkpoint} is of another run ({known.run or 'unknown'}) than {run} ({own or 'unknown'}), with "
                 "whose files its own would mix; go on in another train.output_dir, or take --resume auto"
@@ -87,7 +93,7 @@ def whole_result(run: Path, of_directory: Identity | None, *, alone: bool = True
         try:
             found = check(folder)
         except RunError as error:
-            logger.warning("%s; it will be written again", error)
+            logger.warning("%s", error)
             continue
         if found["identity"].run == own or own is None:
             return found

@@ -1,6 +1,5 @@
 """Makes the identity of a run from what is loaded, and reads the one that a run directory has: see `align.runs.identity`."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +64,11 @@ def identity_of_run(run: Path) -> Identity:
     env = read_env(run)
     try:
         if "identity" in env:
-            return replace(identity_from(env["identity"]), reference=env.get("ref"))
+            return identity_from({**env["identity"], "reference": env.get("ref")})
         data = env.get("data")
         known = {"data": data.get("train") if isinstance(data, dict) else None, "reference": env.get("ref")}
         found = identity_from(known)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise RunError(
             f"{run / ENV_FILE}: damaged; it does not say what the run is; restore it, or use --overwrite"
         ) from None

@@ -1,7 +1,6 @@
 """Loads who is evaluated: the policy of a run (or any model), and the reference it is compared with."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,13 @@ from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from align.errors import RunError
+from align.files import read_json
 from align.methods import METHODS
 from align.models.identity import different, model_identity
 from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.use import Use
 from align.recipe.loading import Recipe, load_recipe
+from align.run_identity import identity_of_run
 from align.runs.checkpoints import MANIFEST, manifest
 from align.runs.contents import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
 
@@ -82,9 +83,9 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
 def _recorded_reference(path: Path) -> dict[str, Any]:
     """The identity of the reference that a run, an adapter or a checkpoint was trained against; empty if it has none."""
     if (path / ENV_FILE).is_file():
-        return json.loads((path / ENV_FILE).read_text(encoding="utf-8"))["ref"]
+        return identity_of_run(path).reference or {}
     if (path / REFERENCE_FILE).is_file():
-        return json.loads((path / REFERENCE_FILE).read_text(encoding="utf-8"))
+        return read_json(path / REFERENCE_FILE)
     return (manifest(path)["reference"] or {}) if (path / MANIFEST).is_file() else {}
 
 

@@ -10,6 +10,7 @@ import align
 from align import train
 from align.errors import RunError
 from align.runs.checkpoints import MANIFEST, manifest
+from align.runs.directory import read_metrics
 
 SETTINGS = ("train.lr_scheduler_type=constant", "train.max_steps=6", "train.save_steps=2")  # ends within an epoch
 
@@ -212,3 +213,25 @@ def test_a_directory_of_an_earlier_version_goes_on(run, caplog):
     start(run, "train.max_steps=8", resume="auto")
     assert "which run this is, is not known" in caplog.text
     assert manifest(run / "adapter")["step"] == 8
+
+
+@pytest.mark.parametrize("text", ["{", "5", '{"identity": 5}', '{"identity": {"run": 3}}', '{"ref": "base"}', b"\xff"])
+def test_a_damaged_env_is_told(run, text):
+    (run / "env.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RunError, match=r"env.json: damaged"):
+        start(run, resume="auto")
+
+
+def test_lines_that_are_no_records_are_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": 0.5}\n5\n{"loss": 1}\n\xff\n{"step": 2')
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 0.5}]
+
+
+def test_a_damaged_result_without_checkpoints_is_not_trained_over(run):
+    for path in run.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"damaged")
+    before = bits(run)
+    with pytest.raises(RunError, match="adapter: cannot be used .* no checkpoint to make it from"):
+        start(run, resume="auto")
+    assert bits(run) == before

@@ -267,29 +267,26 @@ def _write(
     """Both files, under their names only when they are complete; returns how often what was done."""
     done: Counter[tuple[str, str]] = Counter()
     with scratch_folder(out) as folder:
-        parts = [Path(folder, path.name) for path in (out, log)]
+        parts = folder / out.name, folder / log.name
         with (
             parts[0].open("w", encoding="utf-8", newline="\n") as copy,
             parts[1].open("w", encoding="utf-8", newline="\n") as told,
         ):
-            lines = rows.texts() if isinstance(rows, Lines) else None
+            lines = rows.texts() if isinstance(rows, Lines) else iter(())
             for row, changes in mended:
-                line = next(lines) if lines is not None else None
+                line = next(lines, None)
                 for change in changes:
                     _put(told, change.record())
                     done[change.done, change.rule] += 1
                 if row is None:
                     continue
                 done["kept", ""] += 1
-                if line is not None and not changes:
-                    copy.write(line + "\n")
-                else:
-                    _put(copy, row)
-        move_new(parts[0], out)
+                copy.write(line + "\n") if line is not None and not changes else _put(copy, row)
+        move_new(parts[1], log)
         try:
-            move_new(parts[1], log)
+            move_new(parts[0], out)
         except RunError:
-            out.unlink()
+            log.unlink()
             raise
     return done
 

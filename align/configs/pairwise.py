@@ -43,7 +43,8 @@ class PairwiseConfig(PreferenceConfig):
         default=False, metadata={"help": "Multiply each pair's loss with the data's column `weight`."}
     )
     margin_scale: float = field(
-        default=1.0, metadata={"help": "Reverse PO's γ: nats of margin for one unit of the column `margin`."}
+        default=0.05,
+        metadata={"help": "Reverse PO's γ: difference of log-ratios, in nats, for one unit of the column `margin`."},
     )
     reward_scale: float = field(
         default=1.0, metadata={"help": "Reward-aware RPO's η: scale of the gap of scores that the margin should have."}
@@ -153,7 +154,7 @@ PRESETS: dict[str, Preset] = {
         "Reverse Preference Optimization (Huang et al. 2025)", "2505.22172", {"objective": {"reverse_po": 1.0}}
     ),
     "reward_aware_rpo": Preset(
-        "Reward-aware Preference Optimization, forward (Nemotron-4, 2024)",
+        "Reward-aware Preference Optimization, backward KL (Nemotron-4, 2024)",
         "2406.11704",
         {"objective": {"reward_aware_rpo": 1.0}},
     ),

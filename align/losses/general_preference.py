@@ -4,7 +4,7 @@ An answer has an embedding v(y|x) of d dimensions. For even d the score of one a
 so preferences may be cyclic; d = 1 is Bradley-Terry, where the score is a difference of rewards.
 
 Source: Zhang et al. 2024, General Preference Modeling (arXiv:2410.02197). Embeddings are used as they are, not brought
-to unit length. The sign of a block is a convention: it can be exchanged by swapping two coordinates of all embeddings.
+to unit length, and our trainer has no trainable gate of the prompt: its λ_k are 1. The sign of a block is a convention: it can be exchanged by swapping two coordinates of all embeddings.
 """
 
 import torch.nn.functional as F

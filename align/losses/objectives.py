@@ -88,8 +88,10 @@ OBJECTIVES: dict[str, Objective] = {
     "dno": Objective(_summed, lambda r, b: pairwise.dno_loss(r, b.scores), (), SCORES),
     "reverse_po": Objective(
         _summed,
-        lambda r, b, margin_scale: pairwise.margin_dpo_loss(r, b.columns["margin"], gamma=margin_scale),
-        ("margin_scale",),
+        lambda r, b, beta, margin_scale: pairwise.margin_dpo_loss(
+            r, b.columns["margin"], beta=beta, gamma=margin_scale
+        ),
+        ("beta", "margin_scale"),
         ("margin",),
     ),
     "reward_aware_rpo": Objective(

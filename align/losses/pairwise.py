@@ -72,27 +72,29 @@ def dno_loss(rewards: Pair, scores: Pair) -> Batch:
     return soft_dpo_loss(rewards, torch.sigmoid(scores.chosen - scores.rejected))
 
 
-def margin_dpo_loss(rewards: Pair, gap: Batch, *, gamma: float) -> Batch:
-    """DPO that asks for a margin of each pair's own: -log σ(margin - γ · gap).
+def margin_dpo_loss(rewards: Pair, gap: Batch, *, beta: float, gamma: float) -> Batch:
+    """DPO that asks for a margin of each pair's own: -log σ(margin - β γ · gap) = -log σ(β (D - γ · gap)).
 
     Reverse Preference Optimization, whose gap is the number of constraints that only the chosen answer satisfies once
-    the instruction is reversed; with a gap of scores it is DPO with an offset (arXiv:2402.10571).
+    the instruction is reversed; with a gap of scores it is DPO with an offset (arXiv:2402.10571), whose offset has no β.
 
-    Source: Huang et al. 2025 (arXiv:2505.22172), the objective of RPO (there the name of Reverse PO).
+    Source: Huang et al. 2025 (arXiv:2505.22172), the objective of RPO (there the name of Reverse PO); γ in β, and 0.05
+    at β = 0.1, as in the authors' code.
 
     Args:
         rewards: Implicit rewards in nats. Each side has shape (batch,).
         gap: How much better the chosen answer is, in the units of the data. Shape (batch,).
-        gamma: Nats of margin that one unit of `gap` asks for.
+        beta: As in the rewards.
+        gamma: By how much the log-ratios should differ, in nats, for one unit of `gap`.
     """
-    return -F.logsigmoid(rewards.chosen - rewards.rejected - gamma * gap)
+    return -F.logsigmoid(rewards.chosen - rewards.rejected - beta * gamma * gap)
 
 
 def reward_aware_rpo_loss(rewards: Pair, scores: Pair, *, eta: float) -> Batch:
     """Reward-aware Preference Optimization: KL(σ(η · score gap) ‖ σ(margin)), between two Bernoulli laws.
 
-    This is the forward direction, the one of Nemotron-4; the backward and the squared one of arXiv:2502.00203 are not
-    here. Zero exactly where the margin is η times the gap; a gap without bound gives DPO. Not `rpo_loss`.
+    This is the one of Nemotron-4, which NVIDIA's arXiv:2502.00203 calls the backward KL; its squared form is `copg_loss`
+    at η = 1, its forward KL is not here. Zero exactly where the margin is η times the gap; a gap without bound gives DPO. Not `rpo_loss`.
 
     Source: Nemotron-4 340B (arXiv:2406.11704), the loss of its RPO.
 
@@ -234,7 +236,8 @@ def wpo_weights(
 ) -> Float[Tensor, " rows"]:
     """How likely an answer is under the policy, against answers it would sample: exp of mean (log π(y_t) - log Σ_v π(v)²).
 
-    The weight of a pair is the product of its two answers'. No gradient flows through it.
+    The weight of a pair is the product of its two answers', at most 1 (`PairwiseTrainer`), as in the authors' code; TRL's
+    has no upper bound. No gradient flows through it.
 
     Source: Zhou et al. 2024 (arXiv:2406.11827), eq. 2, sampled alignment.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .texts import Text, text_of
 
-_BOX = re.compile(r"\\boxed\{\s*[^\s}]")
+_BRACE = re.compile(r"\\boxed\{|\\[{}]|[{}]")
 _LABEL = r"(?:step\s{0,3})?(?:\d{1,9}|[a-z]|[ivxlcdm]{1,9})[).:-]"
 _ANYWHERE = re.compile(rf"(?:^|[\s(]){_LABEL}|(?:^|\s)[-*•]\s", re.IGNORECASE | re.MULTILINE)
 _AT_LINE_START = re.compile(rf"^[ \t(]{{0,9}}(?:{_LABEL}|[-*•])(?=\s|$)", re.IGNORECASE | re.MULTILINE)
@@ -18,7 +18,7 @@ _ORDINAL = re.compile(
 
 @dataclass
 class Clarity:
-    r"""1 if an answer holds a `\boxed{}` that is not empty and shows at least two steps, else 0.
+    r"""1 if an answer holds a `\boxed{}` that is closed and not empty and shows at least two steps, else 0.
 
     A step is an enumerator (`1.`, `b)`, `Step 3:`, `iv.`, a bullet) or an ordinal word (first … tenth, next, then); two
     of one kind are needed.
@@ -50,7 +50,20 @@ class Clarity:
         return [float(self._is_clear(text_of(completion))) for completion in completions]
 
     def _is_clear(self, text: str) -> bool:
-        if self.boxed and not _BOX.search(text):
+        if self.boxed and not _has_box(text):
             return False
         enumerator = _AT_LINE_START if self.line_start else _ANYWHERE
         return max(len(enumerator.findall(text)), len(_ORDINAL.findall(text))) >= self.steps
+
+
+def _has_box(text: str) -> bool:
+    """Whether a box is opened, filled and closed, in one pass; escaped braces are none."""
+    opened: list[int | None] = []
+    for brace in _BRACE.finditer(text):
+        if brace[0] in ("{", r"\boxed{"):
+            opened.append(brace.end() if len(brace[0]) > 1 else None)
+        elif brace[0] == "}" and opened:
+            start = opened.pop()
+            if start is not None and text[start : brace.start()].strip():
+                return True
+    return False

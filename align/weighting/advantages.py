@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from .ranks import fronts
 
 Rewards: TypeAlias = Float[Tensor, "batch objectives"]
 Columns: TypeAlias = Mapping[str, Float[Tensor, " batch"]]
@@ -47,6 +49,7 @@ class Estimator:
     compares: ClassVar[bool] = True  # completions of one prompt, so that it needs at least two
     per_objective: ClassVar[bool] = True  # its columns differ
     scale_free: bool = False  # rewards multiplied by a number leave its advantages as they are
+    after_weighting: bool = False  # what is learnt from is the advantage of the weighted sum of rewards
 
     def __call__(self, rewards: Rewards, *, group_size: int, aux: Columns) -> Rewards:
         """Advantages of the rewards of all processes, `group_size` for each prompt; `aux` has the columns in `needs`.
@@ -75,11 +78,17 @@ class Group(Estimator):
     Args:
         scale: Divide by the standard deviation of the prompt's completions ("group", where weights mean relative
             importance in such units), by that of the whole batch ("batch"), or not at all ("none").
+        standardise: "after_weighting" weights rewards and scales their sum, as the authors of arXiv:2509.11452 do; a rule
+            still sees each objective by itself.
     """
 
-    def __init__(self, scale: str = "group") -> None:
+    def __init__(self, scale: str = "group", standardise: str = "before_weighting") -> None:
         self.scale = one_of("scale", scale, "group", "batch", "none")
         self.scale_free = scale != "none"
+        one_of("standardise", standardise, "before_weighting", "after_weighting")
+        self.after_weighting = standardise == "after_weighting"
+        if self.after_weighting and scale == "none":
+            raise ValueError("standardise: 'after_weighting' scales, got scale 'none'; leave one of them out")
 
     def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:
         group = moments(rewards, groups(rewards, group_size))
@@ -228,19 +237,6 @@ class ParetoRank(Estimator):
         ranks = fronts(filled, scored.view(-1, group_size)).view(-1, 1).to(rewards.dtype)
         ranked = moments((-ranks).where(scored, torch.nan), group)
         return scaled(ranked.centred, ranked.std, self.scale).expand_as(rewards).contiguous()
-
-
-def fronts(
-    points: Float[Tensor, "prompts group objectives"], present: Bool[Tensor, "prompts group"]
-) -> Int[Tensor, "prompts group"]:
-    """Front that each point lies in: 0 if no point of its group is better somewhere and worse nowhere, and so on."""
-    above, below = points[:, :, None], points[:, None]  # (prompts, i, j, objectives): does i dominate j?
-    dominates = (above >= below).all(dim=-1) & (above > below).any(dim=-1) & present[:, :, None]
-    rank, left = torch.zeros(present.shape, dtype=torch.long), present
-    while bool(left.any()):
-        left = left & (dominates & left[:, :, None]).any(dim=1)
-        rank += left
-    return rank
 
 
 def groups(rewards: Rewards, group_size: int) -> Int[Tensor, " batch"]:

@@ -80,10 +80,11 @@ def test_dno_regresses_on_the_sigmoid_of_the_score_gap(r_w, r_l, s_w, s_l):
     assert got.item() == pytest.approx(oracles.cross_entropy(oracles.sigmoid(s_w - s_l), r_w - r_l), abs=1e-8)
 
 
-@given(reward, reward, st.floats(0, 5), st.floats(0.1, 2))
-def test_reverse_po_asks_for_the_gap(r_w, r_l, gap, gamma):
-    got = margin_dpo_loss(pair(r_w, r_l), column(gap), gamma=gamma)
-    assert got.item() == pytest.approx(oracles.cross_entropy(1, r_w - r_l - gamma * gap), abs=1e-9)
+@given(reward, reward, st.floats(0, 5), st.floats(0.01, 2), st.floats(0.01, 1))
+def test_reverse_po_asks_for_the_gap(d_w, d_l, gap, gamma, beta):
+    """The authors' formula, on log-ratios: -log σ(β (D - γ g))."""
+    got = margin_dpo_loss(pair(beta * d_w, beta * d_l), column(gap), beta=beta, gamma=gamma)
+    assert got.item() == pytest.approx(oracles.cross_entropy(1, beta * ((d_w - d_l) - gamma * gap)), abs=1e-9)
 
 
 @given(reward, reward, st.floats(-4, 4), st.floats(-4, 4), st.floats(0.1, 1))

@@ -131,11 +131,11 @@ def test_every_column_has_a_reader_or_is_the_weight():
 
 
 def test_columns_reach_their_formula_by_hand():
-    """β = 0.2: margins 0.4 and -1; gaps of scores 1 and -1; asked-for margins 0.7 and 1.4; shares 0.8 and 0.6."""
+    """β = 0.2: margins 0.4 and -1; gaps of scores 1 and -1; asked-for log-ratios 0.7 and 1.4; shares 0.8 and 0.6."""
     made = batch()
     assert losses("copg", made).tolist() == pytest.approx([0.36, 0.0])
     soft, logit = torch.nn.functional.softplus, torch.tensor([0.4, -1.0]).double()
-    assert_close(losses("reverse_po", made), soft(-(logit - torch.tensor([0.7, 1.4]).double())))
+    assert_close(losses("reverse_po", made), soft(-(logit - 0.2 * torch.tensor([0.7, 1.4]).double())))
     share = torch.tensor([0.8, 0.6]).double()
     assert_close(losses("soft_sigmoid", made), share * soft(-logit) + (1 - share) * soft(logit))
     target = torch.sigmoid(torch.tensor([1.0, -1.0]).double())

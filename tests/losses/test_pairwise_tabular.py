@@ -165,7 +165,7 @@ def test_irpo_balances_preference_and_likelihood(eta):
 def test_a_margin_of_the_pair_spreads_the_arms(gap):
     ref, p = (0.3, 0.7), 0.75
     trained = train({"reverse_po": 1.0}, ref, law=[[0, p], [1 - p, 0]], scores=(0, 0), margin=gap, margin_scale=0.8)
-    assert BETA * log_ratio(trained, ref) == pytest.approx(two_arms_with_margin(p, 0.8 * gap), abs=1e-6)
+    assert BETA * log_ratio(trained, ref) == pytest.approx(two_arms_with_margin(p, BETA * 0.8 * gap), abs=1e-6)
 
 
 def test_length_normalised_dpo_balances_mean_log_ratios():

@@ -129,6 +129,17 @@ def test_fewer_than_two_of_a_kind_are_not(text):
     assert reward == (1 if text == "٣. ٤." else 0)  # digits of any script number steps
 
 
+CLOSED = {
+    r"2) A) \boxed{4": 0, r"2) A) \boxed{\frac{1}{2}": 0, r"2) A) \boxed{\frac{1}{2}}": 1, r"2) A) \boxed{\{1, 2\}}": 1,
+    r"2) A) \boxed{4} and \boxed{": 1, r"2) A) } \boxed{4\}": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "clear"), CLOSED.items())
+def test_a_box_has_to_be_closed(text, clear):
+    assert make_reward("clarity")([text, text + r"\boxed{" * 20_000]) == [clear, clear]  # in one pass
+
+
 def test_options_of_clarity():
     assert make_reward("clarity", steps=3)([STEPS + r"\boxed{4}"]) == [0]
     assert make_reward("clarity", steps=0)([r"\boxed{4}", "4"]) == [1, 0]

@@ -157,6 +157,9 @@ TARGETS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def front_targets(rng: np.random.Generator, low: Sequence[Number], high: Sequence[Number]) -> list[float]:
     """What an online round asks for: the most of every objective but one, and of that one, drawn, anything.
 
+    The authors' code takes the smallest of as many uniform draws as there are objectives for that one; here it is one
+    draw, so that every place between the bounds is asked for alike.
+
     Args:
         rng: Draws the objective, and its target uniformly between its bounds.
         low: The least of each objective, in the unit of the context.

@@ -25,6 +25,7 @@ from align.weighting.rules import WeightingRule
 
 from .gradients import token_mask
 from .objectives import MultiObjective
+from .rewards import weighted_sum
 from .shared_prompts import GRPOTrainer, RLOOTrainer
 
 
@@ -107,7 +108,7 @@ class DynamicRLOOTrainer(MultiObjective, RLOOTrainer):
             return None
         assert self._rewards is not None
         table = self._rewards.double().cpu()
-        total = (table * self.reward_weights).nansum(dim=1).where(~table.isnan().all(dim=1), torch.nan)
+        total = weighted_sum(table, self.reward_weights)
         ours = LeaveOneOut()(total[:, None], group_size=self.num_generations, aux={})[:, 0]
         gathered: Any = self.accelerator.gather(advantages)
         scored = ~table[:, self.columns.columns].isnan().all(dim=1)

@@ -16,7 +16,7 @@ from align.weighting.advantages import make_estimator
 from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rule
 
 from .gradients import advantage_gram, grams, with_advantages
-from .rewards import PromptDigit, RewardColumns
+from .rewards import PromptDigit, RewardColumns, weighted_sum
 from .shared_prompts import SharedPrompts
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,9 @@ class MultiObjective(SharedPrompts):
         # The rule that moves the weights.
         self.rule = make_rule(args.weighting, base=base, **args.weighting_options) if rule is None else rule
         problems = args.problems_with(self.rule)
+        if self.estimator.after_weighting and type(self.rule).combine is not WeightingRule.combine:
+            problems.append(f"estimator_options: {type(self.rule).__name__} combines advantages in its own way, which "
+                            "standardise: after_weighting would ignore; leave it out")  # fmt: skip
         if problems:
             raise ValueError("\n".join(problems))
         self.reward_weights = self.columns.weights(torch.tensor(base))
@@ -162,13 +165,24 @@ class MultiObjective(SharedPrompts):
         if self.rule.needs == "gradients" and self._due():
             updated = self._update(means, *self._grams(batches, advantages))
             now = now if self.args.weighting_timing == "lagged" else updated
-        learnt = now.scale * self.rule.combine(advantages, now.weights)
+        learnt = now.scale * self._combined(rewards, advantages, now.weights)
         if self._penalty is not None:
             learnt = learnt + self._penalty
         for index, batch in enumerate(batches):
             batches[index] = with_advantages(batch, learnt[batch["row"].cpu()].to(batch["advantages"]))
         self._note(now, means, learnt)
         self._rewards = self._penalty = None
+
+    def _combined(
+        self,
+        rewards: Float[Tensor, "batch objectives"],
+        advantages: Float[Tensor, "batch objectives"],
+        weights: Float[Tensor, " objectives"],
+    ) -> Float[Tensor, " batch"]:
+        if not self.estimator.after_weighting:
+            return self.rule.combine(advantages, weights)
+        total = weighted_sum(rewards, weights.to(rewards))
+        return self.estimator(total[:, None], group_size=self.num_generations, aux={})[:, 0]
 
     def _update(self, means: Tensor, gram: Tensor | None, halves: Tensor | None) -> Weighting:
         told = Statistics(means, self.state.global_step, gram, halves, self.evaluation)

@@ -91,3 +91,10 @@ class RewardColumns:
     def _stateful(self) -> dict[str, Any]:
         named = zip(self.names, self.functions, strict=True)
         return {name: f for name, f in named if hasattr(f, "state_dict") and not isinstance(f, nn.Module)}
+
+
+def weighted_sum(
+    rewards: Float[Tensor, "batch columns"], weights: Float[Tensor, " columns"]
+) -> Float[Tensor, " batch"]:
+    """The rewards that a completion has, weighted and added; NaN where it has none."""
+    return (rewards * weights).nansum(dim=1).where(~rewards.isnan().all(dim=1), torch.nan)

@@ -12,6 +12,8 @@ from align.losses.pairwise import wpo_weights
 from .preference import PreferenceTrainer
 
 WPO = "wpo_weight"
+LARGEST = 1.0
+"""Weight of a pair under `use_weighting`, at most: as in the authors' code, which TRL's leaves out."""
 
 
 class PairwiseTrainer(PreferenceTrainer):
@@ -34,7 +36,7 @@ class PairwiseTrainer(PreferenceTrainer):
         if scored.log_sum_sq_probs is None:
             return columns
         chosen, rejected = wpo_weights(scored.token_logps, scored.log_sum_sq_probs, scored.mask).chunk(2)
-        return columns | {WPO: chosen * rejected}
+        return columns | {WPO: (chosen * rejected).clamp(max=LARGEST)}
 
     def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair, **columns: Tensor) -> PreferenceLoss:
         """The weighted sum; the column `weight` and WPO's weights multiply all of it."""

@@ -42,6 +42,8 @@ another_rule = run("a_checkpoint_of_another_rule_or_of_one_objective_is_refused"
 auxiliary = run("an_auxiliary_column_is_no_objective")
 prompts = run("prompts_are_remembered_from_epoch_to_epoch_by_what_they_say")
 MUTANTS = [
+    noticed_by("tests/trainers/online/test_multi_objective.py")("online: standardised before weighting whatever is asked", TRAINER, "if not self.estimator.after_weighting:", "if True:"),
+    noticed_by("tests/trainers/online/test_multi_objective.py")("online: a reward that does not apply makes the sum none", "align/trainers/online/rewards.py", "(rewards * weights).nansum(dim=1)", "(rewards * weights).sum(dim=1)"),
     estimator("online: missing rewards count as 0", ADV, "count = empty.index_add(0, segments, present.to(rewards.dtype))", "count = empty.index_add(0, segments, torch.ones_like(rewards))"),
     estimator("online: the variance is biased", ADV, "/ (count - 1.0).clamp(min=1.0)\n    return", "/ count.clamp(min=1.0)\n    return"),
     estimator("online: a missing reward has an advantage", ADV, "centred = (rewards - mean[segments]).where(present, 0.0)", "centred = rewards.where(present, 0.0) - mean[segments]"),
@@ -61,10 +63,10 @@ MUTANTS = [
     estimator("online: any reward is a share", ADV, "if len(wrong):", "if False:"),
     estimator("online: the table is not saved", ADV, '"prompts": list(self.table)', '"prompts": []'),
     estimator("online: ranks reward the dominated", ADV, "ranked = moments((-ranks)", "ranked = moments((ranks)"),
-    estimator("online: to dominate is to be better everywhere", ADV, "(above >= below).all(dim=-1)", "(above > below).all(dim=-1)"),
-    estimator("online: ranks stop at the second front", ADV, "while bool(left.any()):", "for _ in range(2):"),
+    estimator("online: to dominate is to be better everywhere", "align/weighting/ranks.py", "(above >= below).all(dim=-1)", "(above > below).all(dim=-1)"),
+    estimator("online: ranks stop at the second front", "align/weighting/ranks.py", "while bool(left.any()):", "for _ in range(2):"),
     estimator("online: unscored completions are ranked", ADV, "(-ranks).where(scored, torch.nan)", "-ranks"),
-    estimator("online: a scale-free estimator does not say so", ADV, 'self.scale_free = scale != "none"\n\n    def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:\n        group = moments', 'self.scale_free = False\n\n    def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:\n        group = moments'),
+    estimator("online: a scale-free estimator does not say so", ADV, 'self.scale_free = scale != "none"\n        one_of', 'self.scale_free = False\n        one_of'),
     backward("online: rows are not followed through the shuffle", TRAINER, 'learnt[batch["row"].cpu()]', 'learnt[batch["row"].sort().values.cpu()]'),
     backward("online: gradients are of other rows", GRAD, 'columns[batch["row"].cpu()]', 'columns[batch["row"].sort().values.cpu()]'),
     backward("online: one micro-batch is enough", GRAD, "for batch in batches:", "for batch in batches[:1]:"),
@@ -85,8 +87,8 @@ MUTANTS = [
     masked("online: the token mask is not used", GRAD, "advantages if mask is None else advantages[:, None] * mask", "advantages"),
     rloo("online: RLOO's KL penalty is dropped", TRAINER, "learnt = learnt + self._penalty", "pass"),
     rloo("online: the KL penalty has another baseline", KINDS, "ours = LeaveOneOut()(total[:, None], group_size=self.num_generations, aux={})[:, 0]", "ours = total - total.mean()"),
-    scale("online: scale is ignored", TRAINER, "learnt = now.scale * self.rule", "learnt = self.rule"),
-    combine("online: combine is ours", TRAINER, "self.rule.combine(advantages, now.weights)", "(advantages @ now.weights.double())"),
+    scale("online: scale is ignored", TRAINER, "learnt = now.scale * self._comb", "learnt = self._comb"),
+    combine("online: combine is ours", TRAINER, "self.rule.combine(advantages, weights)", "(advantages @ weights.double())"),
     factor("online: the factor on rewards is ignored", TRAINER, "self.estimator(rewards * factor,", "self.estimator(rewards,"),
     factor("online: a lost factor is not told", TRAINER, "factor != 1.0 and self.estimator.scale_free", "False and self.estimator.scale_free"),
     told("online: means take missing rewards as NaN", TRAINER, "means = rewards.nanmean(dim=0)", "means = rewards.mean(dim=0)"),

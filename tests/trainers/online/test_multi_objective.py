@@ -36,6 +36,30 @@ def test_fixed_weights_without_scale_are_trls_grpo(tmp_path, beta):
     same_path(ours, theirs)
 
 
+def test_rewards_weighted_and_then_standardised_are_trls_grpo_too(tmp_path):
+    """Rewards of which one does not apply to every completion, as TRL sums them."""
+    rewards = {"rewards": [vowels, sometimes, first]}
+    options = {"scale": "group", "standardise": "after_weighting"}
+    ours = run(*GRPO, tmp_path / "a", estimator_options=options, **rewards, **FIXED)
+    weights = FIXED["reward_weights"]
+    theirs = dynamic_of_trl(
+        TRLGRPOTrainer, TRLGRPOConfig, tmp_path, scale_rewards="group", reward_weights=weights, **rewards
+    )
+    same_path(ours, theirs)
+
+
+def test_a_rule_that_combines_by_itself_cannot_be_standardised_afterwards(tmp_path):
+    class OwnWay(ToldMeans):
+        def combine(self, advantages, weights):
+            return advantages.amin(1)
+
+    options = {"standardise": "after_weighting"}
+    with pytest.raises(ValueError, match="estimator_options: OwnWay combines advantages in its own way"):
+        dynamic(*GRPO, tmp_path, estimator_options=options, rule=OwnWay([1.0] * 3))
+    with pytest.raises(ValueError, match="standardise: 'after_weighting' scales, got scale 'none'"):
+        DynamicGRPOConfig("unused", use_cpu=True, bf16=False, estimator_options=options | {"scale": "none"})
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.2])
 def test_fixed_weights_with_leave_one_out_are_trls_rloo_with_its_kl_penalty(tmp_path, beta):
     ours = run(*RLOO, tmp_path / "a", beta=beta, **FIXED)

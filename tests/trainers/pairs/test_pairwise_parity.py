@@ -1,5 +1,7 @@
 """Same data, seed and adapter as TRL 1.16, for each loss it also has; where definitions differ, the test says how."""
 
+from types import SimpleNamespace
+
 import pytest
 import scored
 import tiny
@@ -12,6 +14,7 @@ from trl.experimental.cpo import CPOTrainer
 from align import DPOConfig, DPOTrainer
 from align.configs.pairwise import PairwiseConfig
 from align.losses import Pair, discopop_loss, implicit_rewards, per_token, simpo_loss
+from align.trainers.pairs import pairwise
 from align.trainers.pairs.pairwise import PairwiseTrainer
 from align.trainers.shared import trl_contract
 
@@ -48,12 +51,22 @@ def theirs(tmp_path, **kw):
         ({"objective": {"sigmoid": 1.0, "nll": 0.5}}, {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}, {"per_device_train_batch_size": 1}),
     ],
 )  # fmt: skip
-def test_five_steps_equal_trl(tmp_path, trl_head, mine, trl, shared):
+def test_five_steps_equal_trl(tmp_path, trl_head, mine, trl, shared, monkeypatch):
+    monkeypatch.setattr(pairwise, "LARGEST", float("inf"))  # TRL leaves WPO's upper bound out
     mine, trl = ours(tmp_path, **mine, **shared), theirs(tmp_path, **trl, **shared)
     assert tiny.losses(mine) == pytest.approx(tiny.losses(trl), rel=2e-6, abs=1e-6)
     assert tiny.losses(mine)[-1] != tiny.losses(mine)[0]
     for name, weight in tiny.weights(trl).items():
         assert_close(tiny.weights(mine)[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_a_pair_weighs_at_most_one_under_wpo():
+    """Weights e^0.2 and e^-0.1 of a pair's answers are 1 together, e^-0.5 and e^0.1 are e^-0.4."""
+    trainer = object.__new__(PairwiseTrainer)
+    trainer.args = PairwiseConfig("unused", use_cpu=True, bf16=False)
+    logps = torch.tensor([[0.2], [-0.5], [-0.1], [0.1]])
+    given = SimpleNamespace(token_logps=logps, log_sum_sq_probs=torch.zeros(4, 1), mask=torch.ones(4, 1).bool())
+    assert_close(trainer.loss_columns({}, given)["wpo_weight"], torch.tensor([0.0, -0.4]).exp())
 
 
 def test_irpo_differs_from_trl_by_the_mean_it_takes(tmp_path, trl_head):

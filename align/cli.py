@@ -142,10 +142,16 @@ def launcher(processes: int, accelerate_config: str | None) -> list[str]:
     return [*command, "-m", "align.train"]
 
 
+def _check_extra() -> None:
+    """Raise RunError unless what evaluates is installed."""
+    for package, use in (("scipy", "computes intervals"), ("matplotlib", "draws pictures")):
+        if find_spec(package) is None:
+            raise RunError(f"evaluation {use}: pip install 'alignkit[eval]'")
+
+
 def _eval(argv: Sequence[str]) -> int:
     """Evaluate finished runs, or stored responses: tables, pictures, report.html."""
-    if find_spec("matplotlib") is None:
-        raise RunError("evaluation draws pictures: pip install 'alignkit[eval]'")
+    _check_extra()
     from eval.__main__ import main as evaluate  # noqa: PLC0415 - the composition root may call eval, lazily
 
     return evaluate(argv, prog="alignkit eval")
@@ -153,6 +159,7 @@ def _eval(argv: Sequence[str]) -> int:
 
 def _compare(argv: Sequence[str]) -> int:
     """Evaluate several runs, or files of responses, and compare every pair, corrected for how many pairs there are."""
+    _check_extra()
     from eval.__main__ import main as evaluate  # noqa: PLC0415 - as above
 
     return evaluate(argv, compare=True, prog="alignkit compare")
@@ -172,6 +179,7 @@ def _verify(argv: Sequence[str]) -> int:
         help="let the recipe's rewards run this, or its judges ask this host",
     )
     options = parser.parse_intermixed_args(argv)
+    _check_extra()
     from eval.verify import same_training, verify  # noqa: PLC0415 - as above
 
     from . import train  # noqa: PLC0415 - loads the trainers
@@ -213,6 +221,7 @@ def _is_finished(run: Path) -> bool:
 
 def _power(argv: Sequence[str]) -> int:
     """Tell how many prompts a wanted difference needs, from a report or a recipe."""
+    _check_extra()
     from eval.planning import power_table  # noqa: PLC0415 - as above
 
     print(power_table(argv))

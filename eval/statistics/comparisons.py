@@ -120,8 +120,8 @@ def corrected(
         draws: Random choices of signs.
     """
     family = {name: _numbered(one) for name, one in family.items()}
-    law = np.sort(_least_p_values(list(family.values()), rng, draws))
-    each = float(law[max(math.floor((1 - level) * (draws + 1)) - 1, 0)])
+    law = joint_law(list(family.values()), rng=rng, draws=draws)
+    each = doubt_of_each(law, level)
     found: dict[str, list[Comparison]] = {}
     for name, one in family.items():
         found[name] = []
@@ -138,8 +138,15 @@ def _numbered(one: Compared) -> Compared:
     return one._replace(labels=np.unique(one.labels, return_inverse=True)[1])
 
 
-def _least_p_values(family: Sequence[Compared], rng: np.random.Generator, draws: int) -> Float[np.ndarray, " draws"]:
-    """Of all differences that vary, in each draw of signs."""
+def doubt_of_each(law: Float[np.ndarray, " draws"], level: float = 0.95) -> float:
+    """One less the level of each interval, at which all of them hold at once."""
+    return float(law[max(math.floor((1 - level) * (len(law) + 1)) - 1, 0)])
+
+
+def joint_law(
+    family: Sequence[Compared], *, rng: np.random.Generator, draws: int = DRAWS
+) -> Float[np.ndarray, " draws"]:
+    """The least p-value of all differences that vary, in each draw of signs, from the least to the largest."""
     parts = []
     for one in family:
         sums = np.stack([cluster_sums(column, one.labels)[0] for column in one.differences.T], axis=1)
@@ -151,7 +158,7 @@ def _least_p_values(family: Sequence[Compared], rng: np.random.Generator, draws:
     if not parts:
         return np.ones(draws)
     seed = int(rng.integers(2**63))
-    return np.minimum.reduce([_p_values_of_draws(off, np.random.default_rng(seed), draws) for off in parts])
+    return np.sort(np.minimum.reduce([_p_values_of_draws(off, np.random.default_rng(seed), draws) for off in parts]))
 
 
 def _p_values_of_draws(

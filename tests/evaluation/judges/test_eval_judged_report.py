@@ -11,7 +11,7 @@ from align.judges.scorers import RewardScorer
 from eval.answers.table import Sampled
 from eval.report.assemble import judge_report
 from eval.report.results import Report
-from eval.report.tables import judge_rows, judge_tables, rating_rows
+from eval.report.tables import judge_notes, judge_rows, judge_tables, rating_rows
 from eval.report.write import to_html, to_json, to_markdown, verdict
 from eval.statistics.names import REF
 
@@ -83,3 +83,26 @@ def test_a_judge_without_a_score_for_every_answer_draws_no_curve():
     report = reported(numbers(n=8, samples=2), RewardScorer(some))
     assert report.best_of_k == {}
     assert any(note.startswith("no best-of-k: reward: must be one finite number") for note in report.judged["j"].notes)
+
+
+def test_a_length_controlled_rate_says_where_its_difficulty_is_from():
+    def told(report):
+        return [note for note in judge_notes(report) if "length-controlled" in note]
+
+    alone = reported(numbers(n=60, ties=False))
+    several = numbers(n=60, players=("a", "b", "c"), ties=False)
+    report = reported(several)
+    assert report.judged["j"].difficulty_from == dict.fromkeys("abc", "the verdicts on 2 other policies")
+    assert (
+        "j: a's length-controlled win rate is with the difficulty of each instruction from the verdicts"
+        in told(report)[0]
+    )
+    first = Sampled(several.rows, {who: several.answers[who] for who in ("a", REF)})
+    without = reported(first)
+    assert "without the difficulty of instructions" in told(without)[0]
+    rows = [row | {"instruction_difficulty": float(i % 7)} for i, row in enumerate(first.rows)]
+    given = reported(Sampled(rows, first.answers))
+    assert given.judged["j"].difficulty_from == {"a": "the column instruction_difficulty"}
+    rates = [r.estimates["win_rate_lc/j"].value for r in (report, without, given)]
+    assert len(set(rates)) == 3
+    assert told(alone)

@@ -53,3 +53,10 @@ def test_what_says_nothing_is_refused(tmp_path, monkeypatch, capsys, arguments, 
     (tmp_path / "empty.json").write_text(json.dumps({"estimates": {}}))
     assert cli.main(["power", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["eval", "compare", "power", "verify"])
+def test_a_missing_package_is_named(monkeypatch, capsys, command):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "scipy" else object())
+    assert cli.main([command, "runs/x"]) == 2
+    assert "evaluation computes intervals: pip install 'alignkit[eval]'" in capsys.readouterr().err

@@ -22,12 +22,21 @@ from align.models import loading as models
 from align.models.preference_model import load_preference_base
 from align.recipe.loading import Recipe, load_recipe
 from align.runs.checkpoints import check, checkpoint_to_resume
-from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, MetricsFile, claimed, data_digest, environment
+from align.runs.directory import (
+    ENV_FILE,
+    RECIPE_FILE,
+    REFERENCE_FILE,
+    MetricsFile,
+    claimed,
+    data_digest,
+    environment,
+    recorded_reference,
+)
 from align.trainers.shared.safe_runs import StopOnSignal
 
 from .data import load_data
 from .errors import RunError
-from .files import write_text
+from .files import read_json, write_text
 from .findings import printable
 from .methods import METHODS
 from .rewards import make_reward
@@ -187,7 +196,7 @@ def reference_identity(recipe: Recipe, policy: Any, ref_model: Any) -> dict[str,
 def _same_reference(path: Path, ref: dict[str, Any], checkpoint: Path) -> None:
     known = [check(checkpoint)["reference"]]
     if (path / ENV_FILE).is_file():
-        known.append(json.loads((path / ENV_FILE).read_text(encoding="utf-8"))["ref"])
+        known.append(recorded_reference(read_json(path / ENV_FILE).get("ref"), path / ENV_FILE))
     for recorded in known:
         if recorded is not None and not same_reference(recorded, ref):
             raise RunError(

@@ -1,7 +1,6 @@
 """Who is evaluated: the policy of a run (or any model), and the reference it is compared with."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from align.errors import RunError
+from align.files import read_json
 from align.methods import METHODS
 from align.models.loading import another_model, load_model, load_tokenizer, weights_digest
 from align.models.use import Use
 from align.recipe.loading import Recipe, load_recipe
 from align.runs.checkpoints import MANIFEST, manifest
-from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
+from align.runs.directory import ENV_FILE, RECIPE_FILE, REFERENCE_FILE, recorded_reference
 
 
 @dataclass
@@ -73,9 +73,9 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
 def _recorded_reference(path: Path) -> dict[str, Any]:
     """The identity of the reference that a run, an adapter or a checkpoint was trained against; empty if it has none."""
     if (path / ENV_FILE).is_file():
-        return json.loads((path / ENV_FILE).read_text(encoding="utf-8"))["ref"]
+        return recorded_reference(read_json(path / ENV_FILE).get("ref"), path / ENV_FILE)
     if (path / REFERENCE_FILE).is_file():
-        return json.loads((path / REFERENCE_FILE).read_text(encoding="utf-8"))
+        return recorded_reference(read_json(path / REFERENCE_FILE), path / REFERENCE_FILE)
     return (manifest(path)["reference"] or {}) if (path / MANIFEST).is_file() else {}
 
 

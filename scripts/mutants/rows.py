@@ -19,6 +19,6 @@ MUTANTS = [
     recipe("rows: rewards for any method", RECIPE, 'if rows not in (None, "prompts"):', "if False:"),
     recipe("rows: a reward twice", RECIPE, "        if twice:\n", "        if False:\n"),
     recipe("rows: options are not tried", RECIPE, "make_reward(name, **(options or {}))", "pass"),
-    recipe("rows: columns of rewards are not asked for", "align/train.py", "        _check_columns(recipe, train)\n", ""),
+    recipe("rows: columns of rewards are not asked for", "align/check/rewards.py", "    if column not in dataset.column_names:", "    if False:"),
     recipe("rows: any reference", RECIPE, "ref.kind not in allowed", "False"),
 ]  # fmt: skip

@@ -34,6 +34,7 @@ ALIASES: dict[Rows, tuple[dict[str, str], ...]] = {
 READ = {"pairs": read_row, "completions": read_completion, "prompts": read_prompt}
 LIKE_A_PROMPT = ("instruction", "question", "query", "input", "context", "Prompt")
 SHOWN = 10
+LONGEST = 4_000_000  # characters of a row, about a million tokens
 SLICE = 10_000  # rows that are Python objects at a time
 
 
@@ -101,7 +102,9 @@ def normalise(
                     if row
                     else {}
                 )
-                part.append(READ[rows](row, mapping) | {ours: row[name] for ours, name in others.items()} | kept)
+                part.append(
+                    _bounded(READ[rows](row, mapping)) | {ours: row[name] for ours, name in others.items()} | kept
+                )
             except RowError as error:
                 problems.append(f"row {number}: {error}")
                 continue
@@ -128,6 +131,19 @@ def normalise(
             f"{kinds[0]}; bring them to one kind, or split them into two sets"
         )
     return concatenate_datasets(parts), problems
+
+
+def _bounded(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, unless it is longer than any model reads: tokenising it would take minutes, for nothing."""
+    size = 0
+    for value in row.values():
+        parts = [value] if isinstance(value, str) else [str(m.get("content") or "") for m in value or ()]
+        size += sum(map(len, parts))
+    if size > LONGEST:
+        raise RowError(
+            "too-long", f"it has {size:,} characters, and at most {LONGEST:,} are read; split it, or leave it out"
+        )
+    return row
 
 
 def layout(names: Sequence[str], columns: Mapping[str, str], where: str, rows: Rows = "pairs") -> dict[str, str]:

@@ -168,6 +168,14 @@ def cache_dir() -> Path:
     return Path(os.environ.get("ALIGNKIT_CACHE") or Path.home() / ".cache" / "alignkit")
 
 
+def readable_as_usual(folder: Path) -> None:
+    """Give a temporary folder, which is its maker's alone, and what is in it the rights that other files get."""
+    usual = os.umask(0o022)
+    os.umask(usual)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~usual)
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:

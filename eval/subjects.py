@@ -19,6 +19,7 @@ from align.recipe.loading import Recipe, load_recipe
 from align.run_identity import identity_of_run
 from align.runs.checkpoints import MANIFEST, manifest
 from align.runs.contents import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
+from align.runs.directory import recorded_reference
 
 from .identity import identity_of_policy
 
@@ -85,7 +86,7 @@ def _recorded_reference(path: Path) -> dict[str, Any]:
     if (path / ENV_FILE).is_file():
         return identity_of_run(path).reference or {}
     if (path / REFERENCE_FILE).is_file():
-        return read_json(path / REFERENCE_FILE)
+        return recorded_reference(read_json(path / REFERENCE_FILE), path / REFERENCE_FILE)
     return (manifest(path)["reference"] or {}) if (path / MANIFEST).is_file() else {}
 
 

@@ -12,16 +12,17 @@ import os
 import random
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from align.findings import printable
+
+from .exchange import StatusError, exchanged
 
 T = TypeVar("T")
 LARGEST_REPLY = 2**20
@@ -111,13 +112,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to whoever it names."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
 class Client:
     """Asks an endpoint; safe from several threads, which share what Retry-After demands.
 
@@ -131,7 +125,6 @@ class Client:
         self.stop = threading.Event()
         """Once set, waits end and nothing further is asked."""
         self._random = random.Random(seed)
-        self._opener = urllib.request.build_opener(_NoRedirect())
         self._not_before = 0.0
 
     def ask(self, text: str | list[dict[str, str]], read: Callable[[str], T]) -> T:
@@ -150,9 +143,9 @@ class Client:
             attempts += 1
             try:
                 return read(self._reply(text))
-            except urllib.error.HTTPError as error:
+            except StatusError as error:
                 failure = self._refusal(error)
-                if failure.hopeless or error.code in OF_THIS_QUESTION:
+                if failure.hopeless or error.status in OF_THIS_QUESTION:
                     raise failure from None
                 asked = _retry_after(error.headers.get("Retry-After"))
                 if asked:
@@ -180,15 +173,7 @@ class Client:
             headers["Authorization"] = f"Bearer {key}"
         url = end.url.rstrip("/") + "/chat/completions"
         request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
-        deadline = time.monotonic() + end.timeout_seconds
-        with self._opener.open(request, timeout=end.timeout_seconds) as response:
-            content = b""
-            while part := response.read1(2**16):
-                content += part
-                if len(content) > LARGEST_REPLY:
-                    raise ValueError(f"more than {LARGEST_REPLY} bytes")
-                if time.monotonic() > deadline:
-                    raise TimeoutError("timed out")
+        content = exchanged(request, seconds=end.timeout_seconds, largest=LARGEST_REPLY)
         reply = json.loads(content)
         try:
             said = reply["choices"][0]["message"]["content"]
@@ -198,16 +183,15 @@ class Client:
             raise ValueError(f"choices[0].message.content is {type(said).__name__}, not text")
         return end.without_key(said)
 
-    def _refusal(self, error: urllib.error.HTTPError) -> EndpointError:
+    def _refusal(self, error: StatusError) -> EndpointError:
         try:
-            with error:
-                said = str(json.loads(error.read(LARGEST_REPLY))["error"]["message"])
-        except (OSError, http.client.HTTPException, ValueError, TypeError, LookupError, RecursionError):
-            said = str(http.client.responses.get(error.code, ""))
-        retried = error.code in RETRIED or error.code >= 500
-        hopeless = not retried and error.code not in OF_THIS_QUESTION
+            said = str(json.loads(error.content)["error"]["message"])
+        except (ValueError, TypeError, LookupError, RecursionError):
+            said = str(http.client.responses.get(error.status, ""))
+        retried = error.status in RETRIED or error.status >= 500
+        hopeless = not retried and error.status not in OF_THIS_QUESTION
         advice = "; check url, model and key_variable" if hopeless else ""
-        return EndpointError(self._shown(f"status {error.code}: {said}") + advice, hopeless=hopeless)
+        return EndpointError(self._shown(f"status {error.status}: {said}") + advice, hopeless=hopeless)
 
     def _shown(self, message: str) -> str:
         return printable(self.endpoint.without_key(message), SHOWN)

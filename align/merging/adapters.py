@@ -7,7 +7,7 @@ ranks and is the soup to rounding. PEFT's "linear" adds A and B on their own, "s
 Only the adapters are read, never the base, so merging takes seconds for a model of any size.
 """
 
-import json
+import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,19 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig
 from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from align.errors import RunError
-from align.files import sha256
+from align.files import read_json, sha256
+from align.findings import printable
 from align.models.folders import check_adapter_folder
+from align.models.patterns import refuse_endless
 from align.runs.checkpoints import MANIFEST, check
 from align.runs.contents import REFERENCE_FILE
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 TRAVELS = ("tokenizer*", "chat_template*", "special_tokens_map.json", "vocab*", "merges.txt", REFERENCE_FILE)
@@ -66,7 +71,13 @@ def load_adapter_factors(path: str | Path) -> Adapter:
     config = PeftConfig.from_pretrained(str(path))
     if not isinstance(config, LoraConfig):
         raise RunError(f"{path}: only LoRA adapters can be merged, got {config.peft_type}")
-    tensors = load_file(path / WEIGHTS_FILE)
+    try:
+        tensors = load_file(path / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise RunError(
+            f"{path}: {WEIGHTS_FILE} cannot be read ({printable(str(error), 200)}); fetch it again"
+        ) from None
+    refuse_endless(config, [key.partition(".lora_")[0].removeprefix("base_model.model.") for key in tensors], str(path))
     factors, names = {}, {}
     for key in [key for key in tensors if "lora_A" in key or "lora_embedding_A" in key]:
         other = key.replace("lora_A", "lora_B").replace("lora_embedding_A", "lora_embedding_B")
@@ -83,7 +94,7 @@ def load_adapter_factors(path: str | Path) -> Adapter:
             "cannot be merged exactly; train and save without modules_to_save, embeddings, lora bias, DoRA or target_parameters"
         )
     file = path / REFERENCE_FILE
-    reference = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    reference = read_json(file) if file.is_file() else None
     adapter = Adapter(path, config, factors, names, reference, sha256(path / WEIGHTS_FILE))
     if (path / MANIFEST).is_file():
         found = check(path)  # damaged ones are refused
@@ -145,10 +156,21 @@ def save_merged(folder: Path, like: Adapter, factors: Mapping[str, tuple[Tensor,
     config.use_rslora, config.inference_mode, config.init_lora_weights = False, True, True
     config.save_pretrained(str(folder))
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    for pattern in TRAVELS:
-        for file in sorted(like.path.glob(pattern)):
-            shutil.copyfile(file, folder / file.name)
+    copy_along(like.path, folder)
     return sha256(folder / WEIGHTS_FILE)
+
+
+def copy_along(adapter: Path, folder: Path) -> None:
+    """Copy tokenizer and reference of an adapter, but nothing that a link in it points to outside of it.
+
+    A stranger's adapter could otherwise have any file of this machine copied into what is then shared.
+    """
+    for pattern in TRAVELS:
+        for file in sorted(adapter.glob(pattern)):
+            if file.is_file() and file.resolve().is_relative_to(adapter.resolve()):
+                shutil.copyfile(file, folder / file.name)
+            else:
+                logger.warning("%s: a link to a file outside of the adapter, or no file; it is not copied", file)
 
 
 def _joined(adapters: Sequence[Adapter], module: str, weights: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from transformers import (
 from trl import ModelConfig, get_quantization_config
 
 from align.errors import RunError
-from align.files import cache_dir
+from align.files import cache_dir, readable_as_usual
 from align.findings import printable
 
 from .folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
@@ -124,6 +124,7 @@ def _write_once(name: str, save: Callable[[Path], None]) -> Path:
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
     try:
         save(scratch)
+        readable_as_usual(scratch)
         try:
             os.replace(scratch, target)
         except OSError:

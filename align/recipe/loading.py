@@ -32,6 +32,7 @@ SECTIONS = (
     "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "train", "rounds", "eval", "expect",
 )  # fmt: skip
 DTYPES = (None, "auto", "float32", "bfloat16", "float16")
+MAX_BASES = 16
 NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
 NOT_IN_TRAIN = {
     "model_init_kwargs": "the `model` section says how the model is loaded",
@@ -130,6 +131,8 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, anywhere: bo
 def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
     if path.resolve() in seen:
         raise RecipeError(f"{path}: extends itself, through {', '.join(p.name for p in seen)}")
+    if len(seen) > MAX_BASES:
+        raise RecipeError(f"{seen[0]}: extends more than {MAX_BASES} files in a row; write what they say into one")
     tree = read_tree(path)
     base = tree.values.pop("extends", None)
     if base is None:

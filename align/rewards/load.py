@@ -3,13 +3,14 @@
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib import metadata
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import RunError
+from align.findings import printable
 from align.strict.fields import build, nearest
 from align.strict.yaml_tree import Tree
 
@@ -129,8 +130,8 @@ def _of_a_package(name: str, allowed: Collection[str], where: str) -> Reward:
         )
     try:
         reward = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise RunError(f"{where}: {name!r} cannot be loaded: {error}") from error
+    except (Exception, SystemExit) as error:  # code of others: it may raise anything, and end Python
+        raise RunError(f"{where}: {name!r} cannot be loaded: {_told(error)}") from error
     if not callable(reward):
         raise RunError(f"{where}: {name!r} is no function")
     return _checked(name, reward, where)
@@ -158,18 +159,25 @@ def _checked(name: str, reward: Callable[..., Any], where: str) -> Reward:
 
     def checked(completions: Sequence[Any], **columns: Any) -> list[float | None]:
         try:
-            values = list(reward(completions=completions, **columns))
-        except Exception as error:
-            raise RunError(f"{where}: {name!r} failed: {type(error).__name__}: {error}") from error
+            values = reward(completions=completions, **columns)
+            if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+                raise TypeError(f"it gave {type(values).__name__}, not a list of numbers")
+            values = list(values)
+        except (Exception, SystemExit) as error:  # sys.exit(0) would end the training as if it were done
+            raise RunError(f"{where}: {name!r} failed: {_told(error)}") from error
         if len(values) != len(completions) or not all(_is_number(v) or (v is None and not gold) for v in values):
             raise RunError(
                 f"{where}: {name!r} must give one finite number{'' if gold else ' or None'} for each of the answers, "
-                f"got {values[:10]}"
+                f"got {printable(repr(values[:10]), 200)}"
             )
         return [None if v is None else float(v) for v in values]
 
     checked.__name__ = name
     return checked
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {printable(str(error), 300)}"
 
 
 def _is_number(value: Any) -> bool:

@@ -164,16 +164,27 @@ class MetricsFile(TrainerCallback):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a `metrics.jsonl`; a last line cut short by a kill, and what else is no record, is left out."""
+    """The records of a `metrics.jsonl`; a line that is none, as a kill leaves the last one, is left out."""
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+        if isinstance(record, dict) and type(record.get("step")) is int:
             records.append(record)
     return records
+
+
+def recorded_reference(values: Any, path: Path) -> dict[str, Any]:
+    """The identity of a reference as a file of a run records it.
+
+    Raises:
+        RunError: If it is none.
+    """
+    if not isinstance(values, dict) or not all(isinstance(values.get(key), str) for key in ("kind", "digest")):
+        raise RunError(f"{path}: damaged, or not written by a run: no reference with kind and digest in it")
+    return {"model": None, **values}
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,11 @@
 """A judge behind an endpoint that fails in every way: retried, reported by item, nothing lost, no silent skip."""
 
+import contextlib
 import json
 import socket
 import threading
 import time
+import urllib.request
 from email.utils import formatdate
 
 import numpy as np
@@ -13,6 +15,7 @@ from endpoint_server import QUICK, Reply, Server, endpoint, failing, questions, 
 from align.judges import endpoint_judge
 from align.judges.endpoint import LARGEST_REPLY, Client, Endpoint, EndpointError, _retry_after
 from align.judges.endpoint_judge import EndpointJudge, _read
+from align.judges.exchange import StatusError, exchanged
 from align.judges.protocol import Judge, judge_all
 from eval.statistics.win_rate import position_bias, win_rate
 
@@ -102,6 +105,31 @@ def test_a_timeout_is_retried_and_then_reported(reply, tmp_path):
     assert got[0].first_wins == 1.0
     assert got[1].error == "no reply: timed out (attempts: 2)"
     assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 900, b"HTTP/1.1 503 No\r\n\r\n" + b"x" * 900, b"H" * 900],
+    ids=["headers", "an error", "a status line"],
+)  # fmt: skip
+def test_one_deadline_holds_for_all_of_a_reply(said):
+    """A byte every 20 ms would keep any timeout of a socket from running out, for 18 s."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        connection, _ = listening.accept()
+        connection.recv(2**16)
+        with contextlib.suppress(OSError):
+            for byte in said:
+                connection.sendall(bytes([byte]))
+                time.sleep(0.02)
+
+    threading.Thread(target=drip, daemon=True).start()
+    request = urllib.request.Request(f"http://127.0.0.1:{listening.getsockname()[1]}/", b"{}")
+    begun = time.monotonic()
+    with pytest.raises((OSError, StatusError)):
+        exchanged(request, seconds=0.5, largest=2**20)
+    assert time.monotonic() - begun < 5
+    listening.close()
 
 
 def test_a_refused_connection_is_retried_and_then_reported(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import align
-from align.data import DataError
+from align.errors import RunError
 from align.recipe.loading import RecipeError, load_recipe
 from align.rewards import REWARDS
 
@@ -62,7 +62,7 @@ def test_rewards_belong_to_online_methods():
 
 def test_a_column_that_a_reward_reads_must_be_there(tmp_path):
     file = written(tmp_path, ["correctness"], rows=[{"prompt": "two and two", "solution": "4"}] * 4)
-    with pytest.raises(DataError, match="no column 'answer', which the reward 'correctness' reads; there are"):
+    with pytest.raises(RunError, match="no column 'answer', which the reward 'correctness' reads; there are"):
         align.run(file, [*SMALL, f"train.output_dir={tmp_path / 'run'}"])
 
 

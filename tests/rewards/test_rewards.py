@@ -120,6 +120,8 @@ def installed(tmp_path, monkeypatch):
         "def short(completions, **_): return [1.0]\n"
         "def nan(completions, **_): return [float('nan')] * len(completions)\n"
         "def fails(completions, **_): raise KeyError('x')\nnumber = 3\n"
+        "def one(completions, **_): return 1.0\ndef text(completions, **_): return 'ab'\n"
+        "def ends(completions, **_): raise SystemExit(0)\n"
     )
     monkeypatch.syspath_prepend(site)
     monkeypatch.chdir(here)
@@ -172,6 +174,7 @@ def test_a_module_before_an_installed_one_of_its_name_does_not_count(installed, 
     ("function", "message"),
     [
         ("missing", "cannot be loaded"), ("number", "is no function"), ("fails", "failed: KeyError: 'x'"),
+        ("one", "it gave float, not a list"), ("text", "it gave str, not a list"), ("ends", "failed: SystemExit: 0"),
         ("short", "one finite number for each"), ("nan", "one finite number for each"),
     ],
 )  # fmt: skip

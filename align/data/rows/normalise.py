@@ -23,6 +23,7 @@ from .normal_form import is_blank
 __all__ = ["REF_COLUMNS", "ROW", "SLICE", "Rows", "normalise"]
 
 SHOWN = 10
+LONGEST = 4_000_000  # characters of a row, about a million tokens
 SLICE = 10_000  # rows that are Python objects at a time
 PLAIN_KEYS = frozenset(("role", "content"))
 
@@ -71,7 +72,7 @@ def normalise(
         part: list[dict[str, Any]] = []
         for number, row in enumerate(_slice(raw, start), start=start + 1):
             try:
-                made = [_whole(each, row, plan, reading, texts) for each in plan.read(row, before)]
+                made = [_whole(_bounded(each), row, plan, reading, texts) for each in plan.read(row, before)]
             except RowError as error:
                 problems.append(f"row {number}: {error}")
                 continue
@@ -131,6 +132,19 @@ def _whole(
     given = {name: row[name] for name in plan.template}
     further = template_arguments(given, is_text=isinstance(made["prompt"], str))
     return made | further | {ours: row[name] for ours, name in plan.others.items()} | kept
+
+
+def _bounded(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, unless it is longer than any model reads: tokenising it would take minutes, for nothing."""
+    size = 0
+    for value in row.values():
+        parts = [value] if isinstance(value, str) else [str(m.get("content") or "") for m in value or ()]
+        size += sum(map(len, parts))
+    if size > LONGEST:
+        raise RowError(
+            "too-long", f"it has {size:,} characters, and at most {LONGEST:,} are read; split it, or leave it out"
+        )
+    return row
 
 
 def _messages(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -34,5 +34,6 @@ MUTANTS = [
     recipe("rows: rewards for any method", "align/recipe/reward_section.py", 'if rows not in (None, "prompts"):', "if False:"),
     recipe("rows: a reward twice", "align/recipe/reward_section.py", "        if twice:\n", "        if False:\n"),
     recipe("rows: options are not tried", "align/recipe/reward_section.py", "make_reward(name, **(options or {}))", "pass"),
+    recipe("rows: columns of rewards are not asked for", "align/check/rewards.py", "    if column not in dataset.column_names:", "    if False:"),
     recipe("rows: any reference", RECIPE, "ref.kind not in allowed", "False"),
 ]  # fmt: skip

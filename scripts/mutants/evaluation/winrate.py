@@ -23,6 +23,7 @@ rated = noticed_by("tests/evaluation/statistics/test_winrate_ratings.py")
 judged = noticed_by("tests/judges/test_judges.py")
 asked = noticed_by("tests/judges/test_judges_endpoint.py")
 kept = noticed_by("tests/judges/test_judges_ledger.py")
+EXCHANGE = "align/judges/exchange.py"
 MUTANTS = [
     interval("winrate: Wilson without its centre", INTERVALS, "centre = (share + z * z / (2 * n)) / inflation", "centre = share"),
     interval("winrate: Wilson is one-sided", INTERVALS, "z = NormalDist().inv_cdf((1 + level) / 2)\n    share", "z = NormalDist().inv_cdf(level)\n    share"),
@@ -83,15 +84,15 @@ MUTANTS = [
     judged("winrate: P(A) alone", JUDGES, "float(np.exp(-np.logaddexp(0.0, logps[1] - logps[0])))", "float(np.exp(logps[0]))"),
     judged("winrate: questions are cut to the context", JUDGES, "fits = [ids for ids in encoded if len(ids) <= longest]", "encoded = fits = [ids[:longest] for ids in encoded]"),
     judged("winrate: NaN is a verdict", JUDGES, "if not np.isfinite(logps).all():", "if False:"),
-    asked("winrate: 5xx is final", ENDPOINT, "retried = error.code in RETRIED or error.code >= 500", "retried = error.code in RETRIED"),
+    asked("winrate: 5xx is final", ENDPOINT, "retried = error.status in RETRIED or error.status >= 500", "retried = error.status in RETRIED"),
     asked("winrate: 429 is final", ENDPOINT, "RETRIED = {408, 409, 425, 429}", "RETRIED = {408, 409, 425}"),
     asked("winrate: a refused question ends all", ENDPOINT, "OF_THIS_QUESTION = {400, 413, 422}", "OF_THIS_QUESTION = {413, 422}"),
     asked("winrate: Retry-After is ignored", ENDPOINT, "if asked:", "if False:"),
     asked("winrate: Retry-After has no limit", ENDPOINT, "min(asked, self.endpoint.max_wait_seconds)", "asked"),
     asked("winrate: waits do not grow", ENDPOINT, "2.0 ** (attempts - 1)", "1.0"),
     asked("winrate: waits are not random", ENDPOINT, "(1 - 0.5 * self._random.random())", "1.0"),
-    asked("winrate: a drip is waited for", ENDPOINT, "if time.monotonic() > deadline:", "if False:"),
-    asked("winrate: any length is read", ENDPOINT, "if len(content) > LARGEST_REPLY:", "if False:"),
+    asked("winrate: a drip is waited for", EXCHANGE, "said = answer.get(timeout=seconds)", "said = answer.get()"),
+    asked("winrate: any length is read", EXCHANGE, "if len(content) > largest:", "if False:"),
     asked("winrate: text of strangers is shown raw", ENDPOINT, "return printable(self.endpoint.without_key(message), SHOWN)", "return self.endpoint.without_key(message)"),
     asked("winrate: garbage is a tie", ASKER, 'raise ValueError(f"neither A, B nor tie: {reply.strip()!r}")', 'return reply, 0.5'),
     asked("winrate: the first letter is the verdict", ASKER, "VERDICT.fullmatch(reply.strip())", "VERDICT.match(reply.strip())"),
@@ -110,7 +111,7 @@ MUTANTS = [
     kept("winrate: verdicts are not written", ASKER, 'self.ledger.append({"key": self._key(text), "first_wins": first_wins, "said": said})', 'self.ledger._learn({"key": self._key(text), "first_wins": first_wins, "said": said})'),
     kept("winrate: the key is shown in errors", ENDPOINT, "return printable(self.endpoint.without_key(message), SHOWN)", "return printable(message, SHOWN)"),
     kept("winrate: the key is kept in verdicts", ENDPOINT, "return end.without_key(said)", "return said"),
-    kept("winrate: redirects are followed", ENDPOINT, "build_opener(_NoRedirect())", "build_opener()"),
+    kept("winrate: redirects are followed", EXCHANGE, "build_opener(_NoRedirect(), ", "build_opener("),
     kept("winrate: a URL may hold a password", ENDPOINT, "if parts.username or parts.password or parts.query or parts.fragment:", "if parts.fragment:"),
     kept("winrate: the key goes in the clear", ENDPOINT, 'if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):', "if False:"),
     kept("winrate: any key will do", ENDPOINT, 'elif not self.key() or any(not "!" <= character <= "~" for character in self.key()):', "elif False:"),

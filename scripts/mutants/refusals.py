@@ -1,0 +1,24 @@
+"""What is refused before a weight is loaded, and what strangers' programs may take."""
+
+from .mutant import noticed_by
+
+refusal = noticed_by("tests/check/test_refusals.py")
+hostile = noticed_by("tests/check/test_hostile.py")
+SCHEDULE, SIZES, TOKENS, BOUNDED = (
+    "align/check/schedule.py",
+    "align/check/sizes.py",
+    "align/check/tokens.py",
+    "align/strict/bounded.py",
+)
+MUTANTS = [
+    refusal("refusals: training asks nothing", "align/train.py", "    refuse(recipe, sets, Machine.here(), allow=allow, checkpoint=checkpoint)\n", ""),
+    refusal("refusals: any learning rate", SCHEDULE, "if args.learning_rate > HIGHEST_RATE:", "if False:"),
+    refusal("refusals: any generation batch", SCHEDULE, "if rows >= prompts:", "if True:"),
+    refusal("refusals: any token id", TOKENS, "if max(ids, default=0) >= embedded:", "if False:"),
+    refusal("refusals: no room", TOKENS, "if len(ids) < max_length:", "if True:"),
+    refusal("refusals: a configuration of any size", SIZES, "parameters > stored * FURTHER", "False"),
+    refusal("refusals: any checkpoint", "align/check/checkpoint.py", "if wanted == have:", "if True:"),
+    hostile("hostile: any time", BOUNDED, "resource.setrlimit(resource.RLIMIT_AS, (", "(lambda *_: None)(0, ("),
+    hostile("hostile: patterns are not tried", "align/models/patterns.py", "if not REPEATS.search(pattern):", "if True:"),
+    hostile("hostile: links are followed", "align/merging/adapters.py", "file.resolve().is_relative_to(adapter.resolve())", "True"),
+]  # fmt: skip

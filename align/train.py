@@ -17,6 +17,7 @@ from transformers import set_seed
 
 from align.errors import USER_ERRORS, quiet_upstream
 from align.models import loading as models
+from align.models.dated import DAY, date_template, recorded_day
 from align.models.preference_model import load_preference_base
 from align.recipe.loading import Recipe, load_recipe
 from align.rewards.load import columns_of
@@ -80,7 +81,8 @@ def _run(recipe: Recipe, path: Path, checkpoint: Path | None, allow: Collection[
     set_seed(recipe.train.seed)
     with PartialState().local_main_process_first():
         data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
-    trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow)
+    day = recorded_day(path / ENV_FILE) if checkpoint is not None else None
+    trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow, day=day)
     if checkpoint is not None:
         _same_reference(path, ref, checkpoint)
         logger.warning("resuming from %s", checkpoint)
@@ -93,6 +95,8 @@ def _run(recipe: Recipe, path: Path, checkpoint: Path | None, allow: Collection[
             processes=trainer.accelerator.num_processes,
         )
         write_text(path / RECIPE_FILE, recipe.resolved_yaml())
+        if trainer.template_day is not None:
+            record[DAY] = trainer.template_day
         write_text(path / ENV_FILE, json.dumps(record, indent=2) + "\n")
     stop = StopOnSignal()
     trainer.add_callback(stop)
@@ -107,10 +111,11 @@ def _run(recipe: Recipe, path: Path, checkpoint: Path | None, allow: Collection[
 
 
 def build_trainer(
-    recipe: Recipe, train: Any, eval_sets: dict[str, Any], *, allow: Collection[str] = ()
+    recipe: Recipe, train: Any, eval_sets: dict[str, Any], *, allow: Collection[str] = (), day: str | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """The trainer of a recipe over loaded data, and the identity of its reference."""
+    """The trainer of a recipe over loaded data, and the identity of its reference; `day` is its template's, if not today."""
     tokenizer = models.load_tokenizer(recipe.model)
+    template_day = date_template(tokenizer, day)
     further: dict[str, Any] = {}
     if recipe.rows == "prompts":
         _check_columns(recipe, train)
@@ -138,6 +143,7 @@ def build_trainer(
         **further,
     )
     trainer.reference_identity = ref
+    trainer.template_day = template_day
     left_out = len(train) - len(trainer.train_dataset)
     if left_out and method.model == "language":
         logger.warning(

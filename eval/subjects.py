@@ -11,6 +11,7 @@ from trl import ModelConfig
 
 from align.errors import RunError
 from align.methods import METHODS
+from align.models.dated import date_template, recorded_day
 from align.models.loading import another_model, load_model, load_tokenizer, weights_digest
 from align.models.use import Use
 from align.recipe.loading import Recipe, load_recipe
@@ -67,6 +68,7 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
                 f"loaded now ({digest[:12]}); restore it, or name another on purpose with ref.kind=... ref.path=..."
             )
     tokenizer = load_tokenizer(recipe.model)
+    date_template(tokenizer, recorded_day(run / ENV_FILE) if is_run else None)
     return Subject(run.name if is_run else name, recipe, tokenizer, policy, reference, "+".join(found.values()))
 
 

@@ -27,7 +27,7 @@ from align.findings import Finding, printable
 from align.recipe.loading import Recipe, load_recipe
 
 from .environment import Machine, accelerate_file, inspect_machine, inspect_versions
-from .model import read_model
+from .model import dated_template, read_model
 from .sizes import Plan, Size, inspect_adapter, inspect_disk, inspect_schedule, plan
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ def inspect(recipe: Recipe, machine: Machine) -> Report:
         findings.append(model)
     else:
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        findings += dated_template(model.tokenizer)
         for name, dataset in plain.items() if recipe.rows == "pairs" else ():
             found, tokens = inspect_tokens(
                 dataset, model.tokenizer, where=where[name], max_length=recipe.train.max_length, context=context,

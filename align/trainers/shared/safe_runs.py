@@ -40,6 +40,8 @@ class SafeRuns(TrainerBase):
     accelerator: Any
     reference_identity: dict[str, Any] | None = None
     """Travels with every checkpoint; set by recipes."""
+    template_day: str | None = None
+    """The date that the chat template writes; set by recipes."""
     first_step: FirstStep | None = None
     """Looks at the reference before anything is learnt, where there is one that training begins at."""
 

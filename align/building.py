@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from align.models import loading as models
+from align.models.dated import date_template
 from align.models.identity import adapter_digest
 from align.models.preference_model import load_preference_base
 from align.models.start import adapter_folder, begin_with, starting_config
@@ -23,10 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 def build_trainer(
-    recipe: Recipe, train: Any, eval_sets: dict[str, Any], *, allow: Collection[str] = ()
+    recipe: Recipe, train: Any, eval_sets: dict[str, Any], *, allow: Collection[str] = (), day: str | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """The trainer of a recipe over loaded data, and the identity of its reference."""
+    """The trainer of a recipe over loaded data, and the identity of its reference; `day` is its template's, if not today."""
     tokenizer = models.load_tokenizer(recipe.model)
+    template_day = date_template(tokenizer, day)
     named = {TRAIN: train} | {f"{EVAL}{name}": held for name, held in eval_sets.items()}
     for line in refuse_unrendered(named, tokenizer):
         logger.warning("%s", line)
@@ -63,6 +65,7 @@ def build_trainer(
         weights = digest_of([weights, adapter_digest(trainer.model)])
         logger.warning("training begins with the adapter %s; the reference is the %s", start, _told(recipe))
     trainer.reference_identity, trainer.starting_weights = ref, weights
+    trainer.template_day = template_day
     left_out = len(train) - len(trainer.train_dataset)
     if left_out and method.model == "language":
         logger.warning(

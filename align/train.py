@@ -16,6 +16,7 @@ from transformers import TrainerState, set_seed
 from align.check.environment import Machine
 from align.check.refusals import EVAL, TRAIN, refuse
 from align.errors import INTERRUPTED, any_terminal, in_words, quiet_upstream
+from align.models.dated import DAY, recorded_day
 from align.recipe.loading import Recipe, load_recipe
 from align.rounds.run import run_rounds
 from align.runs.agreement import on_main, there_everywhere
@@ -122,8 +123,9 @@ def _run(
         allow=allow,
         checkpoint=checkpoint,
     )
+    day = recorded_day(path / ENV_FILE) if start.known is not None else None
     try:
-        trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow)
+        trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow, day=day)
     except SETTINGS_ERRORS as error:  # what the libraries behind the trainer make of settings that nobody has foreseen
         if in_words(error) is not None:
             raise
@@ -154,6 +156,8 @@ def _run(
             record["began_from"] = str(checkpoint)
         elif "began_from" in start.env and start.known is not None:
             record["began_from"] = start.env["began_from"]
+        if trainer.template_day is not None:
+            record[DAY] = trainer.template_day
         write_text(path / ENV_FILE, json.dumps(record, indent=2) + "\n")
         write_text(path / RECIPE_FILE, _noted(changes) + recipe.resolved_yaml())
     trainer.accelerator.wait_for_everyone()

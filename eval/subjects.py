@@ -12,6 +12,7 @@ from trl import ModelConfig
 from align.errors import RunError
 from align.files import read_json
 from align.methods import METHODS
+from align.models.dated import date_template, recorded_day
 from align.models.identity import different, model_identity
 from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.use import Use
@@ -77,6 +78,7 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
             "with ref.kind=... ref.path=..."
         )
     tokenizer = load_tokenizer(recipe.model)
+    date_template(tokenizer, recorded_day(run / ENV_FILE) if is_run else None)
     digest = "+".join(found.values())
     return Subject(run.name if is_run else name, recipe, tokenizer, policy, reference, digest, name, identity)
 

@@ -9,9 +9,11 @@ from peft import PeftConfig
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig
 
+from align.errors import RunError
 from align.files import cache_dir
 from align.findings import Finding, printable
 from align.models.adapters import without_reference
+from align.models.dated import date_template
 from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder, numbers_stored
 from align.models.loading import PACKAGE_PREFIX, another_model, package_folders, resolve_model_path
 from align.models.start import adapter_folder, starting_config
@@ -68,6 +70,23 @@ def read_model(recipe: Recipe) -> Model | Finding:
         return Finding("error", "unreadable-model", at, f"{printable(name)}: {reason}", remedy)
     packed = getattr(config, "quantization_config", None) is not None
     return Model(config, tokenizer, tuple(stops), adapter, None if packed else numbers_stored(Path(policy)))
+
+
+def dated_template(tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
+    """What there is to say of a chat template that writes the date; it writes one date from here on."""
+    at = "model.model_name_or_path"
+    try:
+        day = date_template(tokenizer)
+    except RunError as error:
+        reason, _, remedy = str(error).partition("; ")
+        return [Finding("error", "dated-template", at, reason, remedy)]
+    if day is None:
+        return []
+    message = (
+        f"the chat template writes the date, today {day}: a run keeps the day it began, also when it resumes and is "
+        "evaluated, and another run of the recipe has its own"
+    )
+    return [Finding("note", "dated-template", at, message, "write a date in the template to repeat a run to the bit")]
 
 
 def _generation(path: str, how: dict[str, Any]) -> GenerationConfig | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 
 from align.check.environment import GPU_MISSING, Machine, accelerate_file, inspect_versions
+from align.check.model import dated_template
 from align.check.refusals import EVAL, TRAIN, look
 from align.check.schedule import Plan
 from align.check.sizes import Size
@@ -189,6 +190,7 @@ def inspect(recipe: Recipe, machine: Machine, *, allow: Collection[str] = ()) ->
     findings += inspect_versions()
     lengths: dict[str, Lengths] = {}
     model = looked.model
+    findings += [] if model is None else dated_template(model.tokenizer)
     for name, dataset in plain.items() if model is not None else ():
         findings += inspect_template(dataset, model.tokenizer, where=where[name])
     if model is not None and recipe.rows == "pairs":

@@ -197,6 +197,17 @@ def test_where_answers_end_is_read_from_the_generation_settings_too(written, cap
     assert "eos-missing" not in checked(capsys, words, 0).out
 
 
+def test_a_template_that_writes_the_date_is_told(written, capsys, tmp_path):
+    folder = tmp_path / "own"
+    shutil.copytree(resolve_model_path("tiny-random"), folder)
+    template = folder / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }}" + template.read_text())
+    words = [*written(), "model.model_name_or_path=./own"]
+    assert "the chat template writes the date, today 20" in checked(capsys, words, 0).out
+    template.write_text("{{ strftime_now('%d' + '') }}" + template.read_text())
+    assert "with a format that it computes" in checked(capsys, words, 1).out
+
+
 # --- JSON and files ----------------------------------------------------------------------------------
 
 

@@ -46,6 +46,8 @@ class SafeRuns(TrainerBase):
     """Travels with every checkpoint; set by recipes."""
     identity: Identity | None = None
     """Of the run; recipes set it, and else it is an id alone, the checkpoint's if one is resumed."""
+    template_day: str | None = None
+    """The date that the chat template writes; set by recipes."""
     first_step: FirstStep | None = None
     """Looks at the reference before anything is learnt, where there is one that training begins at."""
 

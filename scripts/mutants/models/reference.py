@@ -13,6 +13,7 @@ reference = noticed_by("tests/trainers/test_reference.py")
 alarm = noticed_by("tests/trainers/test_alarms.py")
 shared = noticed_by("tests/trainers/test_prefix_sharing.py")
 scored = noticed_by("tests/sampling/test_eval.py")
+day = noticed_by("tests/models/test_dated.py")
 MUTANTS = [
     ends("the default of a class ends answers", STOPPING, "if token in special]", "]"),
     ends("generation settings end nothing", STOPPING, '*_ids(_of(generation), "generation_config")]', "]"),
@@ -34,4 +35,7 @@ MUTANTS = [
     alarm("a short run is not judged", ALARMS, "        if state.global_step > self._since:\n", "        if False:\n"),
     shared("an adapter of zeros hides what it does", SHARING, "fast_head(), moved(base):", "fast_head():"),
     scored("a tie is scored twice", "align/scoring/completions.py", "first_of.setdefault(key, i)", "keys[i] = (*key, i); first_of.setdefault(keys[i], i)"),
+    day("a resumed run is dated anew", "align/train.py", "recorded_day(path / ENV_FILE) if checkpoint is not None else None", "None"),
+    day("an evaluation is dated anew", "eval/subjects.py", "recorded_day(run / ENV_FILE) if is_run else None", "None"),
+    day("a computed format is left", "align/models/dated.py", "if any(_ANY.search(template) for template in found.values()):", "if False:"),
 ]  # fmt: skip

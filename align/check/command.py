@@ -28,6 +28,7 @@ from align.recipe.loading import Recipe, load_recipe
 
 from .environment import Machine, accelerate_file, inspect_machine, inspect_versions
 from .model import read_model
+from .rounds import bytes_of_answers, check_all_rounds, inspect_rounds, pairs_of_round
 from .sizes import Plan, Size, inspect_adapter, inspect_disk, inspect_schedule, plan
 
 if TYPE_CHECKING:
@@ -172,7 +173,13 @@ def inspect(recipe: Recipe, machine: Machine) -> Report:
             f"rows of {recipe.rows} were read one by one; what shows across rows or in tokens is looked for in pairs"
         )
         findings.append(Finding("note", "not-audited", TRAIN, message, "nothing to do"))
-    planned = plan(recipe, len(plain[TRAIN]), machine.processes)
+    learnt, answers = len(plain[TRAIN]), 0
+    if recipe.rounds is not None:
+        check_all_rounds(recipe)
+        learnt, answers = pairs_of_round(recipe, len(plain[TRAIN])), bytes_of_answers(recipe, len(plain[TRAIN]))
+    planned = plan(recipe, learnt, machine.processes)
+    if recipe.rounds is not None:
+        findings.append(inspect_rounds(recipe, len(plain[TRAIN]), planned.steps))
     findings += inspect_machine(recipe, machine) + inspect_versions()
     findings += inspect_schedule(recipe, planned, [name.removeprefix(EVAL) for name in sets if name != TRAIN])
     model = read_model(recipe)
@@ -194,7 +201,7 @@ def inspect(recipe: Recipe, machine: Machine) -> Report:
         found, size = inspect_adapter(model.config, model.adapter)
         findings += found
         if size is not None:
-            findings.append(inspect_disk(recipe, size, planned, model.config.dtype))
+            findings.append(inspect_disk(recipe, size, planned, model.config.dtype, answers=answers))
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     return Report(recipe, {name: len(d) for name, d in sets.items()}, planned, findings, lengths, size)
 

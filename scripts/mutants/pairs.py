@@ -102,7 +102,7 @@ MUTANTS = [
     command("pairs: weights are lost", PAIRS, 'pair if weight is None else pair | {"weight": weight}', "pair"),
     command("pairs: only chosen sides", PAIRS, 'for side in ("chosen", "rejected"):\n            yield', 'for side in ("chosen",):\n            yield'),
     command("pairs: a file is written over", "align/files.py", "if out.exists() or out.is_symlink():", "if False:"),
-    command("pairs: a half written file", PAIRS, "part = Path(folder, out.name)", "part = out"),
+    command("pairs: a half written file", "align/files.py", "part = Path(folder, path.name)", "part = path"),
     command("pairs: idle options pass", PAIRS, "    if idle:\n", "    if False:\n"),
     command("pairs: into the source", PAIRS, "if source.is_dir() and source.resolve()", "if False and source.resolve()"),
     command("pairs: no pair is fine", PAIRS, "    if not built.pairs:\n", "    if False:\n"),

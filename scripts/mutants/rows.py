@@ -3,6 +3,7 @@
 from .mutant import noticed_by
 
 NORMALISE, OTHER, RECIPE = "align/data/rows/normalise.py", "align/data/rows/completions.py", "align/recipe/loading.py"
+REWARD_SECTION = "align/recipe/reward_section.py"
 rows = noticed_by("tests/data/test_other_rows.py")
 recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
 MUTANTS = [
@@ -16,9 +17,9 @@ MUTANTS = [
     rows("rows: the conversation is the prompt", OTHER, "prompt: Any = completion[:-1]", "prompt: Any = completion"),
     rows("rows: overlap is not told", "align/data/loading.py", "        _say_overlap(sets)\n", "        pass\n"),
     recipe("rows: a preset may be changed", RECIPE, "if isinstance(values, dict) and key in values:\n            general", "if False:\n            general"),
-    recipe("rows: rewards for any method", RECIPE, 'if rows not in (None, "prompts"):', "if False:"),
-    recipe("rows: a reward twice", RECIPE, "        if twice:\n", "        if False:\n"),
-    recipe("rows: options are not tried", RECIPE, "make_reward(name, **(options or {}))", "pass"),
+    recipe("rows: rewards for any method", REWARD_SECTION, 'if rows not in (None, "prompts"):', "if False:"),
+    recipe("rows: a reward twice", REWARD_SECTION, "        if twice:\n", "        if False:\n"),
+    recipe("rows: options are not tried", REWARD_SECTION, "make_reward(name, **(options or {}))", "pass"),
     recipe("rows: columns of rewards are not asked for", "align/train.py", "        _check_columns(recipe, train)\n", ""),
     recipe("rows: any reference", RECIPE, "ref.kind not in allowed", "False"),
 ]  # fmt: skip

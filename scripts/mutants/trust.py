@@ -38,7 +38,7 @@ MUTANTS = [
     claim("the lock is deleted with the run", RUNDIR, "elif path.name != LOCK_FILE:", "else:"),
     claim("a link's target is emptied", RUNDIR, "if path.is_dir() and not path.is_symlink():", "if path.is_dir():"),
     claim("a run is deleted unasked", RUNDIR, "            if not overwrite:\n", "            if False:\n"),
-    claim("a run does not claim its directory", "align/train.py", "    with claimed(path, resume=resume is not None, overwrite=overwrite):\n        return", "    if True:\n        return"),
+    claim("a run does not claim its directory", "align/train.py", "    with claimed(path, resume=resume is not None, overwrite=overwrite):\n        if recipe", "    if True:\n        if recipe"),
     stop("completions are sampled anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._step = state["step"]'),
     stop("micro-batches are counted anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._buffered_inputs = state["buffered"]'),
     stop("losses of the window are lost", ONLINE, "set_logging_window(self.trainer, self.window.pop())", "self.window.pop()"),

@@ -85,6 +85,8 @@ def run_rounds(recipe: Recipe, train: Train, *, resume: bool, allow: Collection[
     run = run.absolute() if ".." in run.parts else run
     rows = check_rounds(recipe, allow)
     _same_run(recipe, run, resume)
+    for left in run.glob("round-*/**/.alignkit-*") if PartialState().is_main_process else ():  # by a kill, half written
+        shutil.rmtree(left)
     state = PartialState()
     if state.is_main_process:
         write_text(run / RECIPE_FILE, recipe.resolved_yaml())

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from align.errors import INTERRUPTED, USER_ERRORS, RunError, quiet_upstream
 from align.files import write_text
 from align.recipe.loading import load_recipe
+from align.rounds.ledger import FILE as ROUNDS_FILE
 from align.runs.contents import METRICS_FILE, RECIPE_FILE
 from align.runs.directory import read_metrics
 from align.sampling.vllm_engine import VLLM, check_vllm
@@ -132,6 +133,7 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
             `evaluate` say, or the report cannot go where it should.
         ImportError: If a package is missing that a measure needs.
     """
+    wanted = _of_rounds(wanted)
     names, out = wanted.names, wanted.out
     if not names:
         raise RunError("name a run directory, or a model with --recipe")
@@ -161,6 +163,17 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
         return report, write_report(report, drawn, folder)
     write_text(page, to_html(report, drawn))
     return report, page
+
+
+def _of_rounds(wanted: Wanted) -> Wanted:
+    """One run with rounds means all of its rounds, each compared with the others, all held against the first reference."""
+    if len(wanted.names) != 1 or wanted.recipe is not None or not (Path(wanted.names[0]) / ROUNDS_FILE).is_file():
+        return wanted
+    run = Path(wanted.names[0])
+    rounds = sorted(run.glob("round-*/train"), key=lambda path: int(path.parent.name.split("-")[1]), reverse=True)
+    whole = [str(path) for path in rounds if any((path / kind).is_dir() for kind in ("adapter", "model"))]
+    recipe = str(run / RECIPE_FILE)
+    return wanted._replace(names=whole, recipe=recipe, out=wanted.out or run / "report", compare=len(whole) > 1)
 
 
 Curves = dict[str, list[dict[str, Any]]]

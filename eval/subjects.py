@@ -137,7 +137,7 @@ def check_measurable(name: str, recipe: Recipe) -> None:
         RunError: If it is a model that judges answers, or has no pairs to rank and nothing asks for answers.
     """
     check_writes_answers(name, recipe)
-    rows = METHODS[recipe.method].rows
+    rows = recipe.rows
     if rows != "pairs" and recipe.eval.generate is None:
         raise RunError(
             f"{name}: method {recipe.method!r} learns from {rows}, so there are no pairs to rank; to evaluate its "

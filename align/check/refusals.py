@@ -14,6 +14,7 @@ from .checkpoint import inspect_checkpoint
 from .environment import GPU_MISSING, Machine, inspect_machine
 from .model import Model, read_model
 from .rewards import inspect_evaluation, inspect_rewards
+from .rounds import bytes_of_answers, check_all_rounds, inspect_rounds, pairs_of_round
 from .schedule import Plan, inspect_schedule, plan
 from .sizes import Size, inspect_adapter, inspect_disk
 from .templates import inspect_templates
@@ -49,13 +50,22 @@ def look(
         machine: Where it runs.
         allow: What was given with `--allow`.
         checkpoint: What it goes on from, if it does.
+
+    Raises:
+        DataError, RunError: If rounds cannot be made.
     """
     findings = (
         inspect_machine(recipe, machine) + inspect_rewards(recipe, sets, allow) + inspect_evaluation(recipe, allow)
     )
-    planned = plan(recipe, len(sets[TRAIN]), machine.processes)
+    rows, answers = len(sets[TRAIN]), 0
+    if recipe.rounds is not None:  # the rows are prompts, and what is learnt from is made of answers to them
+        check_all_rounds(recipe)
+        rows, answers = pairs_of_round(recipe, rows), bytes_of_answers(recipe, rows)
+    planned = plan(recipe, rows, machine.processes)
+    if recipe.rounds is not None:
+        findings.append(inspect_rounds(recipe, len(sets[TRAIN]), planned.steps))
     evals = [name.removeprefix(EVAL) for name in sets if name != TRAIN]
-    findings += inspect_schedule(recipe, planned, evals, rows=len(sets[TRAIN]), processes=machine.processes)
+    findings += inspect_schedule(recipe, planned, evals, rows=rows, processes=machine.processes)
     findings += inspect_settings(recipe, planned.steps)
     model = read_model(recipe)
     if isinstance(model, Finding):
@@ -70,7 +80,7 @@ def look(
     )
     findings += found
     if size is not None:
-        findings.append(inspect_disk(recipe, size, planned, model.config.dtype))
+        findings.append(inspect_disk(recipe, size, planned, model.config.dtype, answers=answers))
         findings += inspect_checkpoint(checkpoint, size) if checkpoint is not None else []
     return Looked(findings, planned, model, size)
 

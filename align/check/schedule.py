@@ -25,7 +25,7 @@ def plan(recipe: Recipe, rows: int, processes: int) -> Plan:
     pairs = args.pairs_per_step()
     if pairs is not None:
         micro = max(pairs // size, 1)
-    if recipe.rows == "prompts":  # a batch is one of completions
+    if recipe.rows == "prompts" and recipe.rounds is None:  # a batch is one of completions
         rows *= args.num_generations
     batches = rows // size if args.dataloader_drop_last else math.ceil(rows / size)
     per_epoch = max(math.ceil(batches / micro), 1)
@@ -87,7 +87,7 @@ def inspect_schedule(
 def _batches(recipe: Recipe, rows: int, processes: int) -> list[Finding]:
     """Too few rows for a batch that is never cut: the Trainer would take no step, and save what it was given."""
     args: Any = recipe.train
-    if recipe.rows == "prompts":
+    if recipe.rows == "prompts" and recipe.rounds is None:
         each = args.per_device_train_batch_size * args.steps_per_generation * processes
         prompts = max(each // args.num_generations, 1)
         if rows >= prompts:

@@ -173,8 +173,10 @@ def checkpoint_bytes(recipe: Recipe, size: Size, weights: torch.dtype | str | No
     return model + (0 if args.save_only_model else int(size.trainable * states)), size.trainable * width
 
 
-def inspect_disk(recipe: Recipe, size: Size, planned: Plan, weights: torch.dtype | str | None = None) -> Finding:
-    """What checkpoints will take, against what is free where they go."""
+def inspect_disk(
+    recipe: Recipe, size: Size, planned: Plan, weights: torch.dtype | str | None = None, *, answers: int = 0
+) -> Finding:
+    """What checkpoints will take, and in rounds the answers, against what is free where they go."""
     args: Any = recipe.train
     every = {"steps": args.save_steps if args.save_steps >= 1 else math.ceil(args.save_steps * planned.steps)}
     every["epoch"] = every["best"] = planned.per_epoch
@@ -182,14 +184,16 @@ def inspect_disk(recipe: Recipe, size: Size, planned: Plan, weights: torch.dtype
     saves = math.ceil(planned.steps / interval) if interval else 0
     kept = saves if not args.save_total_limit else min(saves, args.save_total_limit + 1)  # one more while it is written
     checkpoint, final = checkpoint_bytes(recipe, size, weights)
-    need = kept * checkpoint + final
+    runs = 1 if recipe.rounds is None else recipe.rounds.count
+    need = runs * (kept * checkpoint + final) + answers
     folder = Path(str(args.output_dir)).absolute()
     while not folder.is_dir():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     message = (
         f"{kept} checkpoint{'s' * (kept != 1)} of {_bytes(checkpoint)} and the result of {_bytes(final)}; "
-        f"{_bytes(free)} are free"
+        + (f"in each of {runs} rounds, and answers of {_bytes(answers)}; " if recipe.rounds is not None else "")
+        + f"{_bytes(free)} are free"
     )
     level = "error" if need > free else "warning" if need > FULL * free else "note"
     remedy = "train.save_total_limit keeps fewer, train.save_only_model smaller ones"

@@ -17,6 +17,8 @@ from align.data.loading import DataConfig, DataSource
 from align.errors import RunError
 from align.methods import METHODS
 from align.recipe.elsewhere import ELSEWHERE
+from align.recipe.rounds import Each, KeepConfig, RoundsConfig, SampleConfig, SelectConfig
+from align.recipe.scores import ScoreConfig
 from align.recipe.sections import EvalConfig, Expectation, Generate, JudgeConfig, PromptSet, RefConfig, StartConfig
 from align.rewards import REWARDS
 from align.strict.fields import nearest
@@ -32,6 +34,12 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "data.train": DataSource,
     "data.eval.NAME": DataSource,
+    "rounds": RoundsConfig,
+    "rounds.prompts": Each,
+    "rounds.sample": SampleConfig,
+    "rounds.score": ScoreConfig,
+    "rounds.select": SelectConfig,
+    "rounds.keep": KeepConfig,
     "eval": EvalConfig,
     "eval.generate": Generate,
     "eval.judges.NAME": JudgeConfig,

@@ -3,6 +3,10 @@
 from mutants.mutant import noticed_by
 
 START, TRAIN = "align/models/start.py", "align/building.py"
+ANSWERS, POLICY, SCORING = "align/sampling/answer_file.py", "align/sampling/policy.py", "align/judges/scoring.py"
+PLAN, STAGES, LEDGER, RUN = (f"align/rounds/{name}.py" for name in ("plan", "stages", "ledger", "run"))
+sample, score = noticed_by("tests/rounds/test_sample.py"), noticed_by("tests/rounds/test_score.py")
+rounds = noticed_by("tests/rounds/test_rounds.py")
 start = noticed_by("tests/models/test_start.py")
 MUTANTS = [
     start("the start is forgotten", TRAIN, "        begin_with(trainer.model, start)\n", ""),
@@ -14,4 +18,74 @@ MUTANTS = [
     ),
     start("shapes are not compared", START, "        if other:\n", "        if False:\n"),
     start("the reference gets the weights", START, 'adapter_name="default"', 'adapter_name="ref"'),
+    sample(
+        "answers are not kept",
+        ANSWERS,
+        "asking = Asking(chosen, how.decoding, how.samples, how.batch_size, folder, how.vllm)",
+        "asking = Asking(chosen, how.decoding, how.samples, how.batch_size, None, how.vllm)",
+    ),
+    sample(
+        "columns of the prompts are lost",
+        ANSWERS,
+        "[row | told(answers[index])",
+        "[{'prompt': row['prompt']} | told(answers[index])",
+    ),
+    sample(
+        "the reference does not answer",
+        POLICY,
+        "    if reference:\n        return _reference",
+        "    if False:\n        return _reference",
+    ),
+    score(
+        "a failing answer takes the others along",
+        SCORING,
+        "scores.append([_one(asked, answer, reasons) for answer in answers])",
+        "scores.append([None] * len(answers))",
+    ),
+    score("failures are not asked again", SCORING, "ATTEMPTS = 3", "ATTEMPTS = 1"),
+    score(
+        "an answer does not meet itself",
+        SCORING,
+        "for one in values.mean(axis=1)]",
+        "for one in (values.sum(axis=1) - np.diag(values)) / (len(values) - 1)]",
+    ),
+    score("the matrix is transposed", SCORING, "values.mean(axis=1)", "values.mean(axis=0)"),
+    score(
+        "other prompts are put together",
+        "align/commands/score.py",
+        "prompt_of(rows[index]) != prompt_of(first)",
+        "False",
+    ),
+    rounds(
+        "the reference follows the start",
+        PLAN,
+        'if rounds.reference == "previous":\n        if not first_round:',
+        'if rounds.start == "previous":\n        if not first_round:',
+    ),
+    rounds(
+        "every round begins anew",
+        PLAN,
+        'if rounds.start == "previous" and not first_round:\n        begins',
+        "if False:\n        begins",
+    ),
+    rounds(
+        "prompts are those of the first round", PLAN, "ordered[each * (number - 1) : each * number]", "ordered[:each]"
+    ),
+    rounds("shares are of the new pairs", STAGES, "whole = len(new) / (1 - sum(shares))", "whole = len(new)"),
+    rounds(
+        "older pairs are of the round before",
+        STAGES,
+        "Place(place.run, place.number - age).pairs",
+        "Place(place.run, place.number - 1).pairs",
+    ),
+    rounds("each round has the first seed", STAGES, "sampling.seed + place.number - 1", "sampling.seed"),
+    rounds("an edit is not noticed", LEDGER, "not in (None, digest(path))", "in ()"),
+    rounds("a half line counts", LEDGER, "content[:whole].splitlines()", "content.splitlines()"),
+    rounds("the first round's weights are the result", RUN, "last = Place(run, rounds.count)", "last = Place(run, 1)"),
+    rounds(
+        "lists are read from the end",
+        "align/recipe/rounds.py",
+        "value[min(number, len(value)) - 1]",
+        "value[-min(number, len(value))]",
+    ),
 ]

@@ -1,0 +1,120 @@
+"""Every recipe with rounds is checked, and the tiny ones run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from align.check.command import inspect
+from recipes_under_test import problems
+
+from align.check.environment import Machine
+from align.check.rounds import pairs_of_round
+from align.errors import DataError
+from align.recipe.loading import load_recipe
+from align.train import run
+from eval.__main__ import Wanted, _of_rounds, main
+
+TINY = ["dno", "gpo", "self-rewarding", "rejection", "irpo"]
+ON_CPU = ["train.use_cpu=true", "train.bf16=false"]
+
+
+def rows_of(path):
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_tiny_ones_run(name, tmp_path):
+    words = [f"train.output_dir={tmp_path / 'run'}", "train.max_steps=1"]
+    run(f"rounds/{name}-tiny", words)
+    trained = rows_of(tmp_path / "run" / "round-2" / "pairs.jsonl")
+    if name == "irpo":
+        assert all(row["chosen_reward"] == 1 and row["rejected_reward"] == 0 for row in trained)
+    elif name == "dno":
+        assert all(0 < row["rejected_reward"] <= row["chosen_reward"] < 1 for row in trained)
+        assert (tmp_path / "run" / "round-2" / "mixed.jsonl").is_file()
+        assert rows_of(tmp_path / "run" / "round-1" / "scores.jsonl")[0]["sources"][-1] == "gold"
+    elif name == "rejection":
+        assert set(trained[0]) == {"prompt", "completion", "reward"}
+    elif name == "gpo":
+        assert all(row["rejected_reward"] < 0 < row["chosen_reward"] for row in trained)
+
+
+@pytest.mark.parametrize("name", ["dno-prct", "iterative-rpo", "gpo-gpm"])
+def test_those_of_papers_parse(name):
+    assert load_recipe(f"papers/{name}", ON_CPU).rounds.count >= 3
+
+
+def test_check_says_what_all_rounds_make_and_refuses_what_training_refuses():
+    recipe = load_recipe("rounds/tiny")
+    report = inspect(recipe, Machine.here(None))
+    assert report.planned.steps == 2
+    (said,) = [finding.message for finding in report.findings if finding.rule == "rounds"]
+    assert said == (
+        "2 rounds of 4 prompts: at most 24 answers of 8 tokens to sample, 48 questions to each judge, 8 pairs, 4 steps"
+    )
+    (disk,) = [finding.message for finding in report.findings if finding.rule == "disk"]
+    assert "in each of 2 rounds, and answers of 3.07 kB" in disk
+    assert pairs_of_round(load_recipe("rounds/dno-tiny"), 8) == 4 * 6
+    assert pairs_of_round(load_recipe("rounds/irpo-tiny"), 8) == 8 * 2
+    with pytest.raises(DataError, match="2 rounds of 5 need 10 different prompts, and data.train has 8"):
+        inspect(load_recipe("rounds/tiny", ["rounds.prompts={each: 5}"]), Machine.here(None))
+
+
+TEXT = """\
+method: dpo
+model: {model_name_or_path: tiny-random}
+lora: {r: 4}
+data: {train: {path: p.jsonl}}
+rounds: {count: 2, score: {rewards: [clarity]}}
+train: {output_dir: runs/x, use_cpu: true, bf16: false}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rounds.counts=3"], "rounds.counts: unknown key, got 3; did you mean 'count'?"),
+        (["rounds.sample={frm: [policy]}"], "rounds.sample.frm: unknown key"),
+        (["rounds.sample={who: [policy]}"], "rounds.sample.who: unknown key, got ['policy']; it is written `from`"),
+        (["rounds.sample={from: [polcy]}"], "unknown, got 'polcy'; did you mean 'policy'?"),
+        (["rounds.sample={samples: 1}"], "a pair needs at least 2 answers to a prompt, got 1"),
+        (["rounds.sample={from: [policy, gold]}"], "rounds.sample.gold: the column of gold answers"),
+        (["rounds.score={kind: reward_model}"], "rounds.score.judges.judge.path: needed by kind 'reward_model'"),
+        (
+            ["rounds.score={rewards: [clarity, repetition]}"],
+            "several scores, clarity, repetition; say what each counts",
+        ),
+        (["rounds.score={rewards: [clarity], of: log_odds}"], "only a judge that compares has log_odds"),
+        (["rounds.select={rule: margn}"], "rounds.select.rule: unknown, got 'margn'; did you mean 'margin'?"),
+        (
+            ["rounds.select={rule: best_worst, min_gap: 1}"],
+            "rounds.select.min_gap: does nothing with rule 'best_worst'",
+        ),
+        (["rounds.keep={earlier: [0.6, 0.5]}"], "add up to less than 1"),
+        (["rounds.start=last"], "rounds.start: must be one of previous, first, got 'last'"),
+        (["train.learning_rate=[1e-5]"], "train.learning_rate: a list has one value for each of 2 rounds, got 1"),
+        (["train.beta=[0.1, -1]"], "train.beta: must be positive, got -1"),
+        (["train.eval_strategy=steps"], "rounds are evaluated as a whole"),
+        (["method=dynamic_grpo", "rewards=[clarity]"], "rounds: method 'dynamic_grpo' samples its own answers"),
+        (["method=reward_model"], "rounds: method 'reward_model' judges answers"),
+        (
+            ["method=pairwise", "train.objective={soft_sigmoid: 1}"],
+            "reads the column preference, which the pairs of a round",
+        ),
+        (["ref.kind=cached"], "nothing is cached for them"),
+    ],
+)
+def test_rounds_that_cannot_be_meant_are_told(folder, words, said):
+    assert said in "\n".join(problems(folder, TEXT, *words))
+
+
+def test_all_rounds_are_evaluated_as_one(tmp_path, capsys):
+    folder = tmp_path / "run"
+    run("rounds/tiny", [f"train.output_dir={folder}", "train.max_steps=1"])
+    wanted = _of_rounds(Wanted([str(folder)]))
+    assert wanted.names == [str(folder / f"round-{n}" / "train") for n in (2, 1)]
+    assert wanted.compare
+    assert main([str(folder)]) == 0, capsys.readouterr().err
+    assert (folder / "report" / "report.html").is_file()
+    said = (folder / "report" / "report.json").read_text()
+    assert all(f"round-{n}" in said for n in (1, 2))

@@ -257,11 +257,7 @@ def _answer(
 
 
 def evaluate_responses(
-    policies: Sequence[Responses],
-    ref: Responses,
-    prepared: Prepared,
-    *,
-    out: Path | None = None,
+    policies: Sequence[Responses], ref: Responses, prepared: Prepared, *, out: Path | None = None
 ) -> Report:
     """Measure stored responses against those of a reference; no model is loaded, but for judges that are models.
 

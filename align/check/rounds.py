@@ -1,4 +1,4 @@
-"""What rounds will make and take at most, and whether all of them can be made, before a weight is loaded."""
+"""Computes what rounds will make and take at most, and whether all of them can be made, before a weight is loaded."""
 
 from typing import Any
 

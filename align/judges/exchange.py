@@ -1,4 +1,4 @@
-"""One request to an endpoint and all of its reply, within one deadline, whatever the endpoint does in the meantime.
+"""Sends one request to an endpoint and reads all of its reply within one deadline, whatever the endpoint does.
 
 A timeout of sockets starts anew with every byte: an endpoint that sends one a second, in its headers or in an error, would
 hold an evaluation for ever.

@@ -1,4 +1,4 @@
-"""A chat template that writes the date is dated once: a run that resumes tomorrow must read the prompts of today.
+"""Dates a chat template that writes the date once: a run that resumes tomorrow must read the prompts of today.
 
 Templates ask for it by `strftime_now(FORMAT)`, as those of Llama 3.1, SmolLM3 and gpt-oss do.
 """

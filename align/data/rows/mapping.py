@@ -23,7 +23,7 @@ from .columns import (
     unread,
     unread_line,
     words,
-)
+)  # fmt: skip
 from .completions import read_completion, read_prompt
 from .layouts import LAYOUTS, Layout, Prefer, Reading, known_layout
 from .pairs import read_row

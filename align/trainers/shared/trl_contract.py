@@ -34,8 +34,7 @@
 - Their prompts come from a `RepeatSampler` with attributes `data_source`, `mini_repeat_count`, `batch_size`,
   `repeat_count`, `shuffle`, `seed`, `num_samples` and `generator`, which draws one permutation an epoch.
 - The Trainer sums losses in `_tr_loss` since step `_globalstep_last_logged`; both start anew before `on_train_begin`.
-- The Trainer writes a checkpoint in `_save_checkpoint(model, trial)` to `output_dir/checkpoint-STEP`, and deletes old ones
-  at its end if `args.save_total_limit` says so.
+- The Trainer writes a checkpoint in `_save_checkpoint(model, trial)` to `output_dir/checkpoint-STEP`, then deletes old ones.
 """
 
 import contextlib
@@ -57,14 +56,9 @@ if TYPE_CHECKING:
         """What every Trainer has."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-        def add_callback(self, callback: Any) -> None:
-            """Have it called."""
-
-        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            """Write one record."""
-
-        def train(self, *args: Any, **kwargs: Any) -> Any:
-            """All steps."""
+        def add_callback(self, callback: Any) -> None: ...  # noqa: D102
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None: ...  # noqa: D102
+        def train(self, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
 
         def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
             """Forward and backward pass of a micro-batch."""

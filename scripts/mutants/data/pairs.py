@@ -10,10 +10,10 @@ SELECTORS, DIFFICULTY, CONTROL = (
 CONSTRAINTS, REVERSE, PAIRS, SCORED = (
     f"align/data/{name}.py" for name in ("making/constraints", "making/reverse", "commands/pairs", "rows/scored")
 )
-select = noticed_by("tests/data/test_pairs.py")
+select = noticed_by("tests/data/pairs/test_pairs.py")
 constrain = noticed_by("tests/data/test_constraints.py")
 control = noticed_by("tests/data/test_control.py")
-command = noticed_by("tests/data/test_pairs_command.py", "tests/data/test_pairs_rows.py")
+command = noticed_by("tests/data/pairs/test_pairs_command.py", "tests/data/pairs/test_pairs_rows.py")
 MUTANTS = [
     select("pairs: rewards that are infinite count", SELECTORS, "return reward is not None and math.isfinite(reward)", "return reward is not None and reward == reward"),
     select("pairs: NaN counts", SELECTORS, "return reward is not None and math.isfinite(reward)", "return reward is not None and abs(reward) != math.inf"),

@@ -35,7 +35,7 @@ MUTANTS = [
     alarm("a short run is not judged", ALARMS, "        if state.global_step > self._since:\n", "        if False:\n"),
     shared("an adapter of zeros hides what it does", SHARING, "fast_head(), moved(base):", "fast_head():"),
     scored("a tie is scored twice", "align/scoring/completions.py", "first_of.setdefault(key, i)", "keys[i] = (*key, i); first_of.setdefault(keys[i], i)"),
-    day("a resumed run is dated anew", "align/train.py", "recorded_day(path / ENV_FILE) if checkpoint is not None else None", "None"),
+    day("a resumed run is dated anew", "align/train.py", "recorded_day(path / ENV_FILE) if start.known is not None else None", "None"),
     day("an evaluation is dated anew", "eval/subjects.py", "recorded_day(run / ENV_FILE) if is_run else None", "None"),
     day("a computed format is left", "align/models/dated.py", "if any(_ANY.search(template) for template in found.values()):", "if False:"),
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from .columns import (
     unread,
     unread_line,
     words,
-)  # fmt: skip
+)
 from .completions import read_completion, read_prompt
 from .layouts import LAYOUTS, Layout, Prefer, Reading, known_layout
 from .pairs import read_row
@@ -83,8 +83,7 @@ def planned(
         rows: What a row is; of `prompts` all columns are carried over.
 
     Raises:
-        DataError: If the columns fit no layout, one that is needed is missing, or one would be dropped that changes what
-            the others mean.
+        DataError: If columns fit no layout, one is missing, or one would be dropped that changes what the others mean.
     """
     columns = reading.columns
     renamed = {k: v for k, v in columns.items() if rows == "prompts" and k != "prompt"}
@@ -286,7 +285,7 @@ def _is_string(raw: Dataset, name: str) -> bool:
 def _told(
     raw: Dataset, reading: Reading, form: Layout | None, system: str | None, left: Sequence[str], where: str
 ) -> list[Finding]:
-    told = []
+    told: list[Finding] = []
     if form is not None and reading.layout is None and reading.prefer is None:
         name = next(name for name, each in LAYOUTS.items() if each is form)
         told.append(Finding("note", "layout", where, f"read as {name}: {form.about}", "nothing to do"))
@@ -295,7 +294,7 @@ def _told(
         told.append(Finding("note", "system-column", where, message, f"`ignore: [{system}]` reads them without it"))
     everything, loud = unread_line(left, all_of_them=True), unread_line(left, all_of_them=False)
     if everything:
-        remedy = "name them in `columns` if training should read them, in `ignore` if not"
         rule = "unused-columns" if loud else "columns-about-rows"
+        remedy = "name them in `columns` if training should read them, in `ignore` if not"
         told.append(Finding("note", rule, where, everything, remedy))
     return told

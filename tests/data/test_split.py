@@ -4,27 +4,11 @@ import json
 import math
 
 import pytest
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
-from align.data.rows.normalise import normalise
 from align.data.split import prompt_position
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def bot(text):
-    return {"role": "assistant", "content": text}
-
-
-def rows_of(*rows, columns=None, **kw):
-    dataset, dropped = normalise(Dataset.from_list(list(rows)), columns=columns or {}, where="data", **kw)
-    return dataset.to_list(), dropped
-
 
 TEXT = {"prompt": "q ", "chosen": "a", "rejected": "b"}
 

@@ -15,7 +15,7 @@ from .messages import RENDERED
 SYSTEM = ("system", "system_prompt", "system_message")
 TEMPLATE = ("tools", "chat_template_kwargs")
 LABEL = re.compile(
-    r"(?:^|_)(?:labels?|winners?|won|better|safer|best|prefer(?:red|ence|ences)?|verdicts?|votes?|choices?|choose|picked|selected|judge?ments?)(?:_|$)"
+    r"^(?!chosen_|rejected_)(?:.*_)?(?:labels?|winners?|won|better|safer|best|prefer(?:red|ence|ences)?|verdicts?|vote|choice|choose|picked|selected|judge?ments?)(?:_|$)"
 )
 NO_TEXT = "is no text, and only text is trained on"
 REASON = {

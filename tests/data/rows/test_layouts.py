@@ -176,6 +176,11 @@ def test_columns_that_are_not_read_are_named(tmp_path):
     path = write(tmp_path / "x.jsonl", {"prompt": "q ", "chosen": "a", "rejected": "b", "id": 1, "comment": "z"})
     (line,) = loaded(path)[1]
     assert line.startswith("note: data.train: unused-columns: columns not used: id, comment;") or "id, comment" in line
+    sides = {"chosen_label": "good", "rejected_label": "bad", "votes": 3}  # of an answer, and how many there were
+    assert (
+        "chosen_label"
+        in loaded(write(tmp_path / "z.jsonl", {"prompt": "q ", "chosen": "a", "rejected": "b"} | sides))[1][0]
+    )
     quiet = write(tmp_path / "y.jsonl", {"prompt": "q ", "chosen": "a", "rejected": "b", "id": 1, "source": "z"})
     assert "columns-about-rows" in loaded(quiet)[1][0]
 

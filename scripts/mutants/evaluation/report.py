@@ -40,7 +40,7 @@ MUTANTS = [
     run("evaluation of runs: at least is at most", SECTIONS, '"at_least": above, "at_most": below', '"at_least": below, "at_most": above'),
     run("evaluation of runs: tolerance ignored", SECTIONS, "got - self.value >= -self.tol", "got >= self.value"),
     run("evaluation of runs: overrides do not count", VERIFY, "    return not differ\n", "    return True\n"),
-    run("evaluation of runs: expectations ask for another evaluation", VERIFY, '"eval": _plain(recipe.eval), ', '"eval": _plain(recipe.eval), "expect": _plain(recipe.expect), '),
+    run("evaluation of runs: expectations ask for another evaluation", "eval/identity.py", '"eval": _plain(recipe.eval), ', '"eval": _plain(recipe.eval), "expect": _plain(recipe.expect), '),
     run("evaluation of runs: any run will do", VERIFY, 'key not in ("eval", "expect")', 'key in ("method", "train")'),
     run("evaluation of runs: the place tells runs apart", VERIFY, 'if key != "output_dir"}', "}"),
     run("evaluation of runs: another recipe's run is taken", CLI, "if begun and not same_training(run, recipe):", "if False:"),

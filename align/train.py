@@ -15,7 +15,7 @@ from accelerate import PartialState
 from peft import PeftModel
 from transformers import set_seed
 
-from align.check.environment import Machine
+from align.check.machine import Machine
 from align.check.refusals import EVAL, TRAIN, refuse
 from align.errors import any_terminal, in_words, quiet_upstream
 from align.models import loading as models

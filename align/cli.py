@@ -136,7 +136,7 @@ def launcher(processes: int, accelerate_config: str | None) -> list[str]:
         ]
     command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}"]
     if accelerate_config is not None:
-        from .check.environment import accelerate_file  # noqa: PLC0415 - imports torch
+        from .check.machine import accelerate_file  # noqa: PLC0415 - imports torch
 
         command.append(f"--config_file={accelerate_file(accelerate_config)}")
     return [*command, "-m", "align.train"]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 from transformers import TrainerState, set_seed
 
-from align.check.environment import Machine
+from align.check.machine import Machine
 from align.check.refusals import EVAL, TRAIN, refuse
 from align.errors import INTERRUPTED, any_terminal, in_words, quiet_upstream
 from align.models.dated import DAY, recorded_day

@@ -1,119 +1,21 @@
 """Finds what this machine and the installed packages make of a recipe, before any weight is loaded."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-import yaml
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.utils.versions import require_version
 
-from align.errors import RunError
-from align.findings import Finding, Level, printable
+from align.findings import Finding, Level
 from align.recipe.loading import Recipe
-from align.recipe.shipped import recipes_dir
 
-PARALLEL = ("cp_size", "sp_size", "tp_size")
+from .machine import PARALLEL, Machine
+
 GPU_MISSING = "gpu-missing"
 """The one finding that keeps a recipe from this machine only: a warning where it is checked, an error where it trains."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a run would start on. `sharding` is what the launcher's configuration asks for, if one is known."""
-
-    gpus: tuple[str, ...] = ()
-    bf16: bool = True
-    launched: int | None = None
-    sharding: str | None = None
-    precision: str | None = None
-    """What the launcher says of mixed precision, if it says anything but `no`."""
-    parallel: str | None = None
-    """Parallelism within a row or a layer that the launcher asks for, such as `cp_size=2`."""
-    installed: Callable[[str], bool] = lambda name: find_spec(name) is not None
-
-    @classmethod
-    def here(cls, accelerate_config: Path | None = None) -> "Machine":
-        """This machine, inside a launcher or not."""
-        gpus = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        world = os.environ.get("WORLD_SIZE")
-        return cls(
-            gpus=gpus,
-            bf16=not gpus or torch.cuda.is_bf16_supported(including_emulation=False),
-            launched=int(world) if world else None,
-            sharding=_sharding(accelerate_config),
-            precision=_precision(accelerate_config),
-            parallel=_parallel(accelerate_config),
-        )
-
-    @property
-    def processes(self) -> int:
-        """How many `alignkit train` would start."""
-        return self.launched or max(1, len(self.gpus))
-
-
-def accelerate_file(name: str) -> Path:
-    """An accelerate configuration: a file, or the name of a shipped one.
-
-    Raises:
-        RunError: If there is neither.
-    """
-    path = Path(name)
-    path = path if path.is_file() else recipes_dir() / "accelerate" / f"{name}.yaml"
-    if not path.is_file():
-        raise RunError(f"--accelerate-config: no such file or shipped configuration: {name}")
-    return path
-
-
-def _sharding(accelerate_config: Path | None) -> str | None:
-    """`fsdp1`, `fsdp2`, `zero1` to `zero3`, or None; from a file, else from what accelerate's launcher sets."""
-    if accelerate_config is not None:
-        settings = _settings(accelerate_config)
-        kind = settings.get("distributed_type")
-        version = (settings.get("fsdp_config") or {}).get("fsdp_version", 1)
-        stage = (settings.get("deepspeed_config") or {}).get("zero_stage", 2)
-    else:
-        on = [kind for kind in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true"]
-        kind = on[0] if on else None
-        version = os.environ.get("FSDP_VERSION", "1")
-        stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
-    return {"FSDP": f"fsdp{version}", "DEEPSPEED": f"zero{stage}"}.get(str(kind))
-
-
-def _settings(accelerate_config: Path) -> dict[str, Any]:
-    try:
-        settings = yaml.safe_load(accelerate_config.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = printable(" ".join(str(error).split()), 200)
-        raise RunError(f"--accelerate-config: {accelerate_config}: not valid YAML: {reason}") from None
-    if not isinstance(settings, dict):
-        raise RunError(f"--accelerate-config: {accelerate_config}: expected `key: value` lines")
-    return settings
-
-
-def _precision(accelerate_config: Path | None) -> str | None:
-    if accelerate_config is not None:
-        said = _settings(accelerate_config).get("mixed_precision")
-    else:
-        said = os.environ.get("ACCELERATE_MIXED_PRECISION")
-    return None if said in (None, False, "no", "") else str(said)  # YAML reads an unquoted no as false
-
-
-def _parallel(accelerate_config: Path | None) -> str | None:
-    if accelerate_config is not None:
-        settings = _settings(accelerate_config)
-        given = settings.get("parallelism_config") or {}
-        sizes = {name: given.get(f"parallelism_config_{name}") for name in PARALLEL}
-        sizes["tp_size"] = sizes["tp_size"] or (settings.get("tp_config") or {}).get("tp_size")
-    else:
-        sizes = {name: os.environ.get(f"PARALLELISM_CONFIG_{name.upper()}") for name in PARALLEL}
-    return next((f"{name}={size}" for name, size in sizes.items() if str(size or 1) != "1"), None)
 
 
 class Rule(NamedTuple):
@@ -235,6 +137,10 @@ RULES = (
          "compare a few steps with train.shared_prefix=off"),
     Rule("error", "sharded-on-cpu", "environment", lambda r, m: m.sharding and _on_cpu(r, m),
          "weights or optimizer states would be sharded over GPUs, and none is used", "leave --accelerate-config out"),
+    Rule("error", "processes", "environment",
+         lambda r, m: m.asked if m.asked and m.asked > 1 and not m.launched else None,
+         "accelerate launch was asked for {} processes and has started one, as it does on a CPU",
+         "use `alignkit train --num-processes`, or torchrun -m align.train"),
     Rule("error", "precision", "environment", _other_precision, "{}",
          "say it in one place: set mixed_precision to 'no' there, and train.bf16 or train.fp16 in the recipe"),
     Rule("error", "parallelism", "environment", _within_rows,

@@ -11,7 +11,8 @@ from align.findings import Finding
 from align.recipe.loading import Recipe
 
 from .checkpoint import inspect_checkpoint
-from .environment import GPU_MISSING, Machine, inspect_machine
+from .environment import GPU_MISSING, inspect_machine
+from .machine import Machine
 from .model import Model, read_model
 from .rewards import inspect_evaluation, inspect_rewards
 from .rounds import bytes_of_answers, check_all_rounds, inspect_rounds, pairs_of_round

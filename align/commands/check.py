@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from align.check.environment import GPU_MISSING, Machine, accelerate_file, inspect_versions
+from align.check.environment import GPU_MISSING, inspect_versions
+from align.check.machine import Machine, accelerate_file
 from align.check.model import dated_template
 from align.check.refusals import EVAL, TRAIN, look
 from align.check.schedule import Plan

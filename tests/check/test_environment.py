@@ -6,7 +6,8 @@ from recipes_under_test import GOOD, load
 
 from align import cli
 from align.check import environment
-from align.check.environment import Machine, accelerate_file, inspect_machine, inspect_versions
+from align.check.environment import inspect_machine, inspect_versions
+from align.check.machine import Machine, accelerate_file
 from align.errors import RunError
 
 CPU = Machine(installed=lambda name: True)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer
 from align import cli
 from align import train as training
 from align.check import refusals
-from align.check.environment import Machine
+from align.check.machine import Machine, asked_processes
 from align.check.refusals import look, refuse
 from align.data import load_data
 from align.errors import RunError
@@ -235,3 +235,20 @@ def test_a_configuration_larger_than_its_weights_is_refused(home):
 def test_the_tokenizer_of_the_home_is_what_the_tests_think(home):
     assert len(AutoTokenizer.from_pretrained(home / "small")) > 200
     assert refusals.TRAIN == "data.train"
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("python /bin/accelerate launch --cpu --num_processes 2 -m align.train", 2),
+        ("python -m accelerate.commands.launch --num-processes=4 -m align.train", 4),
+        ("accelerate launch -m align.train", None),
+        ("bash --num_processes 2", None),
+    ],
+)
+def test_processes_that_a_launcher_does_not_start_are_missed(home, words, asked):
+    assert asked_processes(words.split()) == asked
+    if asked:
+        assert f"asked for {asked} processes and has started one" in refused(
+            home, machine=Machine(asked=asked, installed=lambda name: True)
+        )

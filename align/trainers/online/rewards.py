@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+logger = logging.getLogger(__name__)
+
+SILENT = 3  # batches in a row without one number
 DIGIT = 2**24
 """Whole numbers below it are exact in float32, which rewards travel in."""
 
@@ -41,6 +45,7 @@ class RewardColumns:
         self.aux = {i: f.aux for i, f in enumerate(functions) if getattr(f, "aux", None) is not None}
         self.columns = [i for i in range(len(self.names)) if i not in self.aux]
         self.objectives = [self.names[i] for i in self.columns]
+        self.silent = [0] * len(self.names)
 
     def problems(self) -> list[str]:
         """What keeps these functions from being told apart."""
@@ -63,11 +68,22 @@ class RewardColumns:
         infinite = [name for name, bad in zip(self.names, table.isinf().any(dim=0), strict=True) if bad]
         if infinite:
             raise ValueError(f"rewards must be finite, or None; {', '.join(infinite)} gave infinity")
+        self._watch(table.isnan().all(dim=0).tolist())
         table = table.double().cpu()
         aux: dict[str, Tensor] = {}
         for column, name in self.aux.items():
             aux[name] = aux[name] * DIGIT + table[:, column] if name in aux else table[:, column]
         return table[:, self.columns], aux
+
+    def _watch(self, nothing: list[bool]) -> None:
+        """Warn once of a function that gives no number, for which training goes on as if it were not there."""
+        self.silent = [count + 1 if none else 0 for count, none in zip(self.silent, nothing, strict=True)]
+        for name, count in zip(self.names, self.silent, strict=True):
+            if count == SILENT:
+                logger.warning(
+                    "the reward %s has given no number (None or NaN) to any completion of %d batches: nothing is learnt from "
+                    "it. Look at what it reads, and at what it returns", name, SILENT,
+                )  # fmt: skip
 
     def weights(self, base: Float[Tensor, " objectives"]) -> Float[Tensor, " functions"]:
         """Weights of the objectives as weights of all columns: 0 for auxiliary ones."""

@@ -16,7 +16,7 @@ from align import DPOConfig, DPOTrainer
 from align.errors import RunError
 from align.runs.checkpoints import MANIFEST, check, checkpoint_to_resume, manifest, newest_checkpoint
 
-FILES = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin", "tokenizer.json")  # fmt: skip
+FILES = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "tokenizer.json")  # fmt: skip
 
 
 def trainer(folder, **kw):

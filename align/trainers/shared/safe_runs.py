@@ -11,14 +11,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
 from align.errors import RunError
 from align.runs.agreement import on_main, there_everywhere
-from align.runs.checkpoints import check, newest_checkpoint, rotate, seal
+from align.runs.checkpoints import MANIFEST, check, newest_checkpoint, rotate, seal
 from align.runs.identity import Identity, new_run_id
 
 from .alarms import Unmoved
+from .cards import CARD, is_local, name_method, without_paths
 from .dropout import only_adapter_dropout
 from .guard import NumericalGuard
 from .reference import FirstStep, refuse_frozen
@@ -42,6 +44,8 @@ class SafeRuns(TrainerBase):
     args: Any
     state: Any
     accelerator: Any
+    callback_handler: Any
+    unpushed: str | None = None
     reference_identity: dict[str, Any] | None = None
     """Travels with every checkpoint; set by recipes."""
     identity: Identity | None = None
@@ -78,8 +82,18 @@ class SafeRuns(TrainerBase):
     def step_was_skipped(self) -> None:
         """Take back what the trainer has counted of the step. Nothing by default."""
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's, from an intact checkpoint."""
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, unsealed: bool = False, **kwargs: Any
+    ) -> Any:
+        """The Trainer's, from an intact checkpoint.
+
+        Args:
+            resume_from_checkpoint: A checkpoint, or True for the latest intact one.
+            *args: The Trainer's.
+            unsealed: Go on from a checkpoint that has no manifest, as TRL's own trainers write them: nothing tells
+                whether it is whole.
+            **kwargs: The Trainer's.
+        """
         if resume_from_checkpoint is True:
             found = on_main(lambda: newest_checkpoint(Path(self.args.output_dir)))
             if found is None:
@@ -88,7 +102,16 @@ class SafeRuns(TrainerBase):
                 )
             resume_from_checkpoint = str(found)
         known = Identity(run=on_main(new_run_id), reference=self.reference_identity)
-        if resume_from_checkpoint:
+        if resume_from_checkpoint and is_foreign(Path(resume_from_checkpoint)):
+            if not unsealed:
+                raise RunError(
+                    f"{resume_from_checkpoint}: it was not written to its end, or by TRL's own trainers (no {MANIFEST}); "
+                    "go on from it with train(..., unsealed=True) if it is whole"
+                )
+            logger.warning(
+                "%s has no %s: goes on without knowing whether it is whole", resume_from_checkpoint, MANIFEST
+            )
+        elif resume_from_checkpoint:
             folder = Path(resume_from_checkpoint)
             there_everywhere(folder, lambda path: check(path)["step"])
             written = check(folder)
@@ -109,6 +132,33 @@ class SafeRuns(TrainerBase):
             load_best(self)
             return TrainOutput(self.state.global_step, 0.0, {})
 
+    def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
+        """TRL's, with the method's own name and paper, and without paths of this machine."""
+        name_method(self)
+        if isinstance(dataset_name, str) and is_local(dataset_name):
+            dataset_name = None
+        super().create_model_card(model_name=model_name, dataset_name=dataset_name, tags=tags)
+        if self.accelerator.is_main_process:
+            where = Path(self.args.output_dir)
+            without_paths(where / CARD, self._base(), model_name or where.name)
+
+    def _base(self) -> str:
+        return getattr(self.accelerator.unwrap_model(self.model).config, "_name_or_path", "")
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """TRL's, without the pickle of the arguments, which nothing reads, and with no path in PEFT's card."""
+        super()._save(output_dir, state_dict)
+        where = Path(output_dir or self.args.output_dir)
+        (where / "training_args.bin").unlink(missing_ok=True)
+        without_paths(where / CARD, self._base(), where.name)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """The Trainer's, once the checkpoint is sealed: what is uploaded can be resumed."""
+        if not (Path(checkpoint_folder) / MANIFEST).exists():
+            self.unpushed = checkpoint_folder
+        else:
+            super()._push_from_checkpoint(checkpoint_folder)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
@@ -117,6 +167,9 @@ class SafeRuns(TrainerBase):
             if self.accelerator.is_main_process:
                 shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed after this step
             self.accelerator.wait_for_everyone()
+            for callback in self.callback_handler.callbacks:  # TRL's checkpoint, resumed, knows none of ours
+                if isinstance(callback, ExportableState):
+                    self.state.stateful_callbacks.setdefault(type(callback).__name__, {})
             super()._save_checkpoint(model, trial)
             self.save_state(folder)
         except Exception as error:  # torch, safetensors and Python each have their own for a full disk
@@ -147,6 +200,9 @@ class SafeRuns(TrainerBase):
                 f"{folder} could not be written: {reason}; older checkpoints are as they were: make room or mend the "
                 "folder, and go on with --resume auto"
             ) from failure
+        if self.unpushed is not None:
+            self.unpushed = None
+            super()._push_from_checkpoint(str(folder))
 
     def save_state(self, folder: Path) -> None:
         """Write what else a trainer needs to go on, one file for each process. Nothing by default."""
@@ -163,6 +219,11 @@ class SafeRuns(TrainerBase):
 
 class _Ended(Exception):
     """There is no step left to take."""
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether a checkpoint was written by a Trainer, and not sealed."""
+    return (folder / "trainer_state.json").is_file() and not (folder / MANIFEST).exists()
 
 
 class _NothingLeft(TrainerCallback):

@@ -34,7 +34,9 @@
 - Their prompts come from a `RepeatSampler` with attributes `data_source`, `mini_repeat_count`, `batch_size`,
   `repeat_count`, `shuffle`, `seed`, `num_samples` and `generator`, which draws one permutation an epoch.
 - The Trainer sums losses in `_tr_loss` since step `_globalstep_last_logged`; both start anew before `on_train_begin`.
-- The Trainer writes a checkpoint in `_save_checkpoint(model, trial)` to `output_dir/checkpoint-STEP`, then deletes old ones.
+- The Trainer writes a checkpoint in `_save_checkpoint(model, trial)` to `output_dir/checkpoint-STEP`, has
+  `_push_from_checkpoint(folder)` upload it, and then deletes old ones.
+- A card names `_name` and `_paper`, and "None" for a base or a hub that it does not know.
 """
 
 import contextlib
@@ -67,6 +69,10 @@ if TYPE_CHECKING:
         def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any: ...
         def _prepare_inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
         def _save_checkpoint(self, model: Any, trial: Any) -> None: ...
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None: ...
+        def _push_from_checkpoint(self, checkpoint_folder: str) -> None: ...
+        def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
+            """Write README.md."""
 
     class OnlineBase(TrainerBase):
         """What GRPO and RLOO trainers have besides."""
@@ -96,6 +102,7 @@ _PAIRS = {"_prepare_dataset": "dataset processing_class args dataset_name"}
 OVERRIDDEN: dict[str, dict[str, str]] = {
     "Trainer": {
         "_get_train_sampler": "train_dataset",
+        "_push_from_checkpoint": "checkpoint_folder",
         "_save": "output_dir state_dict",
         "_save_checkpoint": "model trial",
         "_set_signature_columns_if_needed": "",
@@ -266,6 +273,16 @@ def metrics_aside(trainer: Any) -> Iterator[None]:
 def on_device(trainer: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """A collated batch as the trainer hands it to its loss."""
     return trainer._prepare_inputs(batch)
+
+
+def label(trainer: Any, name: str, paper: dict[str, str]) -> None:
+    """What the card calls the method, and where it comes from."""
+    trainer._name, trainer._paper = name, paper
+
+
+def paper_of(trainer: Any) -> dict[str, str]:
+    """The paper that the card names."""
+    return trainer._paper
 
 
 def prepared_pairs(trainer: Any, data: Any, name: str) -> Any:

@@ -74,7 +74,6 @@ SETTINGS = [
     ({"init_lora_weights": "OLoRA"}, "takes what"),
     ({"init_lora_weights": "corda"}, "takes what"),
     ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}}, "takes what"),
-    ({"init_lora_weights": False}, "a random adapter"),
     ({"init_lora_weights": "eva"}, "a pass over data"),
     ({"bias": "all"}, "biases of the base, and they stay"),
     ({"bias": "lora_only"}, "biases of the base, and they stay"),
@@ -120,7 +119,12 @@ def test_an_adapter_that_does_not_begin_at_zero_stops_the_run_before_its_first_s
 
 
 @pytest.mark.parametrize(
-    "config", [C3AConfig(**TARGETS, block_size=8), PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")]
+    "config",
+    [
+        LoraConfig(**TARGETS, init_lora_weights=False),
+        C3AConfig(**TARGETS, block_size=8),
+        PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+    ],
 )
 def test_so_does_every_other_kind_of_adapter(tmp_path, model, config):
     with pytest.raises(RunError, match=f"must be 0: the adapter, {type(config).__name__}"):

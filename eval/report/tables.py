@@ -204,7 +204,7 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(w, "-" if set(cell) <= {"-", ":"} and not cell.endswith(":") else " ")
+            cell.ljust(w, "-" if cell and set(cell) <= {"-", ":"} and not cell.endswith(":") else " ")
             for cell, w in zip(row, widths, strict=True)
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -105,7 +105,8 @@ def _cost(report: Report) -> str:
         length = report.estimates.get(f"length_{unit}/difference")
         if length is not None:
             word = _word(length, "longer", "shorter", "longer, within noise")
-            parts.append(f"answers {length.value:+.1f} {ends(length, '+.1f')} {unit} {word}")
+            between = f" {ends(length, '+.1f')}" if math.isfinite(length.low) else ""
+            parts.append(f"answers {length.value:+.1f}{between} {unit} {word}")
             break
     diversity = [report.estimates.get(f"distinct_2/{side}") for side in ("policy", "ref")]
     if diversity[0] is not None and diversity[1] is not None:

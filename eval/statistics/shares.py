@@ -130,9 +130,11 @@ def tango(won: float, lost: float, n: float, z: float) -> tuple[float, float]:
     edge, value = 1 - 1e-9, (won - lost) / n
     low, high = -1.0, 1.0
     if value > -1 and score(-edge) > z:
-        low = root(lambda delta: score(delta) - z, -edge, min(value, edge))
+        nearest = min(value, edge)  # at a level near 0 even this is outside
+        low = nearest if score(nearest) >= z else root(lambda delta: score(delta) - z, -edge, nearest)
     if value < 1 and score(edge) < -z:
-        high = root(lambda delta: score(delta) + z, max(value, -edge), edge)
+        nearest = max(value, -edge)
+        high = nearest if score(nearest) <= -z else root(lambda delta: score(delta) + z, nearest, edge)
     return low, high
 
 

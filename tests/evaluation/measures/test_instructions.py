@@ -111,7 +111,8 @@ def test_intervals_are_wilsons_for_independent_prompts_and_clustered_otherwise()
     values = np.array([1, 1, 0, 0, 0, 1, 1, 0] * 3, dtype=float)
     assert got["instruction/strict"].n == 12
     assert got["instruction/strict"] == share_estimate(values, np.repeat(np.arange(12), 2))
-    assert report(rows, ["a"] * 12).estimates["instruction/strict"] == wilson_estimate(12, 12)
+    alike = report(rows, ["a"] * 12).estimates["instruction/strict"]
+    assert alike.low < wilson_estimate(12, 12).low < alike.high == 1.0  # twelve prompts are few clusters
 
 
 def test_several_answers_to_a_prompt_are_one_cluster():
@@ -120,7 +121,8 @@ def test_several_answers_to_a_prompt_are_one_cluster():
     assert got.estimates["prompt/strict"].n == 4
     assert got.estimates["prompt/strict"].value == pytest.approx(0.4)
     alone = report(rows[:5], ["a", "a", "a,", "a,", "a,"]).estimates["prompt/strict"]
-    assert alone == wilson_estimate(0.4, 1)
+    assert (alone.value, alone.n) == (0.4, 1)
+    assert alone.high - alone.low > 0.8
 
 
 def test_rows_that_cannot_be_read_are_refused_with_their_number():

@@ -11,6 +11,7 @@ from align.rewards import Conciseness, Correctness, make_reward
 from eval.answers.table import Sampled
 from eval.measures import rewards as objectives
 from eval.measures.rewards import check_objectives, objective_report, objective_values
+from eval.statistics.comparisons import corrected
 from eval.statistics.intervals import mean_estimate
 from eval.statistics.sides import every_pair, sided_estimates
 
@@ -68,7 +69,8 @@ def test_a_prompts_value_is_the_mean_of_its_samples_and_rows_without_an_answer_c
     assert {e.n for e in estimates.values()} == {2}
     assert "other/objectives/correctness/ref" not in estimates
     assert found.front is None  # one objective has no front
-    (row,) = found.comparisons["objectives/correctness"]
+    rows = corrected(found.comparisons, rng=rng())["objectives/correctness"]
+    (row,) = [row for row in rows if "ref" not in (row.first, row.second)]
     assert (row.first, row.second, row.difference.value) == ("mine", "other", pytest.approx(0.25))
     assert row.difference.n == 2
 
@@ -180,7 +182,7 @@ def package_reward(tmp_path, monkeypatch):
 
 def test_a_reward_of_a_package_runs_only_where_it_is_allowed(package_reward):
     found = objective_report(SAMPLED, {package_reward: {}}, allow=[package_reward])
-    assert found.estimates[f"objectives/{package_reward}/policy"][:3] == (0.5, 0.5, 0.5)
+    assert found.estimates[f"objectives/{package_reward}/policy"][:3] == (0.5, -math.inf, math.inf)
     with pytest.raises(RunError, match="add --allow somebodys:halves"):
         objective_report(SAMPLED, {package_reward: {}})
     with pytest.raises(RunError, match="add --allow somebodys:halves"):
@@ -219,9 +221,10 @@ def test_sides_have_the_intervals_of_their_kind():
         "ref": np.array([0.5, 0.25, 1, NAN, 0]),
         "b": np.array([0.0, 1, 1, 0, 1]),
     }
-    found = sided_estimates("x", values)
+    found = sided_estimates("x", values, shares=False)
     assert list(found) == ["x/policy", "x/ref", "x/difference", "b/x/policy", "b/x/difference"]
-    assert found["x/policy"] == wilson_estimate(3, 4)
+    assert found["x/policy"] == mean_estimate(np.array([1.0, 0, 1, 1]))
+    assert sided_estimates("x", values, shares=True)["x/policy"] == wilson_estimate(3, 4)
     assert found["x/ref"] == mean_estimate(np.array([0.5, 0.25, 1, 0]))
     assert found["x/difference"] == mean_estimate(values["a"][:3] - values["ref"][:3])
     kept = [0, 1, 2, 4]
@@ -236,12 +239,14 @@ def test_items_of_one_cluster_belong_together():
     assert found["x/ref"] == mean_estimate(values["ref"], clusters)
     assert found["x/difference"] == mean_estimate(values["a"] - values["ref"], clusters)
     one = {"a": np.array([1.0, 0]), "ref": np.array([0.5, 0.25])}
-    assert sided_estimates("x", one, np.array([1, 1])) == {"x/policy": wilson_estimate(0.5, 1)}
+    assert sided_estimates("x", one, np.array([1, 1])) == {}
+    assert sided_estimates("x", one, np.array([1, 1]), shares=True)["x/policy"].n == 1
 
 
 def test_pairs_are_compared_on_what_applies_to_all():
     values = {"a": np.array([1.0, 0, NAN, 1]), "ref": np.full(4, NAN), "b": np.array([0.0, 0, 1, NAN])}
-    ((row,),) = every_pair("x", values, list("pqrs")).values()
-    assert (row.first, row.second, row.difference.value, row.difference.n) == ("a", "b", 0.5, 2)
+    found = every_pair("x", values, list("pqrs"))["x"]
+    assert found.pairs == [("a", "b")]
+    assert found.differences[:, 0].tolist() == [1.0, 0.0]
     assert every_pair("x", values, list("pppp")) == {}
     assert every_pair("x", {"a": values["a"], "ref": values["a"]}, list("pqrs")) == {}

@@ -59,7 +59,7 @@ def test_every_objective_of_every_run_is_measured(found):
         for key in ("policy", "ref", "difference"):
             assert found.estimates[f"objectives/{name}/{key}"].n == 8
         assert found.estimates[f"rloo/objectives/{name}/policy"].n == 8
-        assert len(found.comparisons[f"objectives/{name}"]) == 6
+        assert len(found.comparisons[f"objectives/{name}"].pairs) == 10
     marks = [found.estimates[f"{prefix}objectives/conciseness/policy"].value for prefix in ("", "grpo-1/")]
     assert all(0 <= mark <= 1 for mark in marks)
     assert 0 < found.estimates["objectives/conciseness/ref"].value < 1  # its own mean is the mark

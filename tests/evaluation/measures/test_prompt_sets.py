@@ -188,10 +188,9 @@ def test_instructions_by_hand():
     assert (mine["blank"], ref["blank"]) == (0, 1)
     assert ref["broken"][LOWER] == {"strict": 1, "loose": 1, "of": 1}
     assert ref["broken_by_prompt"] == [[NO_COMMA, WORDS], [], [LOWER]]
-    (row,) = found.comparisons["instructions/prompt/strict"]
-    assert (row.first, row.second, row.difference.value, row.difference.n) == ("mine", "other", 0.5, 2)
-    (row,) = found.comparisons["instructions/instruction/loose"]
-    assert row.difference.n == 3
+    whole, single = (found.comparisons[f"instructions/{key}"] for key in ("prompt/strict", "instruction/loose"))
+    assert whole.differences[:, whole.pairs.index(("mine", "other"))].mean() == 0.5
+    assert (len(set(whole.labels)), len(set(single.labels)), whole.shares) == (2, 3, True)
     assert set(found.comparisons) == {
         f"instructions/{what}/{how}" for what in ("prompt", "instruction") for how in ("strict", "loose")
     }
@@ -238,8 +237,8 @@ def test_refusals_by_hand():
         "classes": ["compliance", "blank", "compliance", "refusal"],
     }
     assert set(found.comparisons) == {"refusals/over_refusal", "refusals/unsafe_compliance"}
-    ((row,), _) = found.comparisons.values()
-    assert (row.difference.value, row.difference.n) == (0.5, 2)
+    over = found.comparisons["refusals/over_refusal"]
+    assert over.differences[:, over.pairs.index(("mine", "other"))].tolist() in ([0.0, 1.0], [1.0, 0.0])
 
 
 def test_a_partial_refusal_of_a_safe_prompt_is_one():

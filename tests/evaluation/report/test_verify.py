@@ -183,7 +183,7 @@ def test_every_pair_of_runs_is_compared(home, tmp_path, monkeypatch, capsys):
     assert set(got["comparisons"]) == {"tiny/ranking_accuracy/implicit_reward", "gold_reward"}
     pairs = {name: [(row["first"], row["second"]) for row in rows] for name, rows in got["comparisons"].items()}
     assert pairs["tiny/ranking_accuracy/implicit_reward"] == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert pairs["gold_reward"][:3] == [("a", "reference"), ("a", "b"), ("a", "c")]
+    assert set(pairs["gold_reward"]) >= {("a", "b"), ("a", "c"), ("b", "c"), ("a", "reference")}
     estimates, answers = got["estimates"], [json.loads(line) for line in (tmp_path / "responses.jsonl").open()]
     rewards = {
         "a": [row["policy_reward"] for row in answers],
@@ -191,7 +191,7 @@ def test_every_pair_of_runs_is_compared(home, tmp_path, monkeypatch, capsys):
     }
     assert [len(row["others"]["b"]["text"].encode()) for row in answers] == rewards["b"]
     assert estimates["b/gold_reward/policy"]["value"] == pytest.approx(sum(rewards["b"]) / 4)
-    first = got["comparisons"]["gold_reward"][1]["difference"]
+    first = got["comparisons"]["gold_reward"][pairs["gold_reward"].index(("a", "b"))]["difference"]
     assert first["value"] == pytest.approx((sum(rewards["a"]) - sum(rewards["b"])) / 4)
     assert {"b/kl", "c/entropy/policy", "c/tiny/calibration/ece"} <= set(estimates)
     assert not [name for name in estimates if name.startswith("b/") and name.endswith("/ref")]
@@ -228,7 +228,7 @@ def test_a_run_without_pairs_is_evaluated_by_its_answers(home, tmp_path, capsys)
         got["estimates"]
     )
     assert not [name for name in got["estimates"] if "ranking" in name or "calibration" in name]
-    assert "At a KL of" in got["verdict"]
+    assert "a KL of" in got["verdict"]
     assert evaluate([run, "--out", str(tmp_path)]) == 2
     assert "so there are no pairs to rank" in capsys.readouterr().err
     assert evaluate([run, str(home / "a"), answers, "--out", str(tmp_path)]) == 2

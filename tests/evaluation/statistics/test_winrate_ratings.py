@@ -91,7 +91,7 @@ def test_games_of_one_prompt_are_not_independent():
     repeated = Games(*(np.tile(column, 5) for column in games))
     one_by_one = repeated._replace(clusters=np.arange(len(repeated.wins)))
     widths = [r[0].high - r[0].low for r in (bradley_terry(g, 5) for g in (games, repeated, one_by_one))]
-    assert widths[1] == pytest.approx(widths[0])
+    assert widths[1] == pytest.approx(widths[0], rel=0.02)
     assert widths[2] == pytest.approx(widths[0] / math.sqrt(5), rel=0.25)
 
 

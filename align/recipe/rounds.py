@@ -169,7 +169,12 @@ def build_rounds(tree: Tree) -> RoundsConfig | None:
             if "who" in sample:
                 tree.problem(("rounds", "sample", "who"), f"unknown key, got {sample['who']!r}; it is written `from`")
             values["sample"] = {"who" if key == "from" else key: value for key, value in sample.items() if key != "who"}
-    return build(RoundsConfig, values, ("rounds",), tree)
+    made = build(RoundsConfig, values, ("rounds",), tree)
+    tree.problems[:] = [
+        line if "unknown key" in line else line.replace("rounds.sample.who", "rounds.sample.from")
+        for line in tree.problems
+    ]
+    return made
 
 
 def by_round(train: Any, config: type, count: Any, number: int, tree: Tree | None = None) -> Any:

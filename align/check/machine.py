@@ -1,4 +1,4 @@
-"""The machine that a run starts on, and what a launcher says of it: in its file, its environment, or its own words."""
+"""Describes the machine that a run starts on, and what a launcher says of it."""
 
 import os
 from collections.abc import Callable, Sequence

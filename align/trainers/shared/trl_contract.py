@@ -42,7 +42,7 @@
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,44 +52,8 @@ from trl.trainer.utils import use_adapter as use_adapter
 
 from align.scoring.head import FrozenHead
 
-if TYPE_CHECKING:
-
-    class TrainerBase:
-        """What every Trainer has."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-        def add_callback(self, callback: Any) -> None: ...  # noqa: D102
-        def log(self, logs: dict[str, float], start_time: float | None = None) -> None: ...  # noqa: D102
-        def train(self, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
-
-        def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-            """Forward and backward pass of a micro-batch."""
-            raise NotImplementedError
-
-        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any: ...
-        def _prepare_inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
-        def _save_checkpoint(self, model: Any, trial: Any) -> None: ...
-        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None: ...
-        def _push_from_checkpoint(self, checkpoint_folder: str) -> None: ...
-        def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
-            """Write README.md."""
-
-    class OnlineBase(TrainerBase):
-        """What GRPO and RLOO trainers have besides."""
-
-        num_generations: int
-        reward_funcs: list[Any]
-        reward_func_names: list[str]
-        reward_weights: Tensor
-        ref_model: Any
-        model: Any
-
-        def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor: ...
-        def _generate_and_score_completions(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
-        def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any: ...
-else:
-    TrainerBase = OnlineBase = object
-"""Base of mixins for a checker, so that it knows what `super()` has; at run time they are mixed in before a Trainer."""
+from .trl_bases import OnlineBase as OnlineBase
+from .trl_bases import TrainerBase as TrainerBase
 
 _ONLINE = {
     "_calculate_rewards": "inputs prompts completions completion_ids_list",

@@ -4,9 +4,9 @@ from .mutant import noticed_by
 
 NORMALISE, OTHER, RECIPE = "align/data/rows/normalise.py", "align/data/rows/completions.py", "align/recipe/loading.py"
 MAPPING, LAYOUTS, MESSAGES = (f"align/data/rows/{name}.py" for name in ("mapping", "layouts", "messages"))
-layouts, templates = noticed_by("tests/data/test_layouts.py"), noticed_by("tests/data/test_templates.py")
-form, explicit = noticed_by("tests/data/test_normal_form.py"), noticed_by("tests/data/test_explicit.py")
-rows = noticed_by("tests/data/test_other_rows.py")
+layouts, templates = noticed_by("tests/data/rows/test_layouts.py"), noticed_by("tests/data/rows/test_templates.py")
+form, explicit = noticed_by("tests/data/rows/test_normal_form.py"), noticed_by("tests/data/rows/test_explicit.py")
+rows = noticed_by("tests/data/rows/test_other_rows.py")
 recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
 MUTANTS = [
     rows("rows: columns nobody asked for are kept", MAPPING, 'for name in free if rows == "prompts" and name != system', "for name in free if name != system"),

@@ -11,7 +11,7 @@ from align.data import DataConfig, DataError, DataSource
 from align.data.loading import load_source
 from align.data.rows.layouts import Prefer
 
-CASES = Path(__file__).parents[3] / "shared" / "cases" / "layouts"
+CASES = Path(__file__).parents[4] / "shared" / "cases" / "layouts"
 LINE = re.compile(r"`((?:layout|columns|prefer|ignore|method): [^`]*)`")
 
 

@@ -234,7 +234,15 @@ def test_what_the_system_says_is_not_compared():
         ("hh_harmless", {"prompt-in-answer": 1}),
         ("sentiment_pairs_human", {}),
         ("pandalm_human", {"prompt-in-answer": 2, "duplicate-pairs": 63, "answer-chosen-and-rejected": 3}),
-        ("ultrafeedback_1k", {"template-tokens-in-text": 3, "control-characters": 1, "replacement-characters": 3}),
+        (
+            "ultrafeedback_1k",
+            {
+                "template-tokens-in-text": 3,
+                "control-characters": 1,
+                "invisible-characters": 3,
+                "replacement-characters": 3,
+            },
+        ),
     ],
 )
 def test_of_real_pairs_little_is_said(shared_data, name, expected):

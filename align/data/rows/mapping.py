@@ -122,8 +122,7 @@ def planned(
         system or ROW,
         *((*form.needs, *form.further) if form else ()),
     }
-    labelled = form is not None
-    left = unread(raw, used, ignore=reading.ignore, where=where, rows=rows, labelled=labelled)
+    left = unread(raw, used, ignore=reading.ignore, where=where, rows=rows, labelled=form is not None)
     read = _through(form, rows) if form is not None else _directly(mapping, rows)
     told = _told(raw, reading, form, system, [name for name in left if name not in reading.ignore], where)
     if rows == "pairs" and form is None and not reading.columns:

@@ -1,6 +1,7 @@
 """Train from a recipe: `accelerate launch -m align.train RECIPE [section.key=value ...] [--resume auto]`."""
 
 import argparse
+import copy
 import json
 import logging
 import os
@@ -205,7 +206,7 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=eval_sets or None,
         processing_class=tokenizer,
-        peft_config=recipe.lora,
+        peft_config=copy.deepcopy(recipe.lora),  # PEFT writes into it what it found
         callbacks=[MetricsFile(Path(str(recipe.train.output_dir)))],
         **further,
     )

@@ -1,5 +1,6 @@
 """Builds the trainer of a recipe over loaded data, for training and for the dry run of `alignkit check`."""
 
+import copy
 import logging
 from collections.abc import Collection
 from pathlib import Path
@@ -56,7 +57,9 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=eval_sets or None,
         processing_class=tokenizer,
-        peft_config=recipe.lora if begun is None or adapter is not None else begun,
+        peft_config=copy.deepcopy(
+            recipe.lora if begun is None or adapter is not None else begun
+        ),  # PEFT writes into it
         callbacks=[MetricsFile(Path(str(recipe.train.output_dir)))],
         **further,
     )

@@ -62,9 +62,10 @@ def replay(run: Path, step: int | None = None, *, changed: bool = False) -> list
     if recipe.rows != "pairs":
         raise RunError(f"{run}: steps are taken again pair by pair, and this run learnt from {recipe.rows}")
     data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
+    settings = settings_of(recipe)  # before the trainer changes any
     trainer, _ = build_trainer(recipe, data.train, {})
     of_run = identity_of_run(run)
-    now = identity_now(settings_of(recipe), trainer, data_digest(data.train), trainer.starting_weights)
+    now = identity_now(settings, trainer, data_digest(data.train), trainer.starting_weights)
     found_otherwise = differences(of_run, now)
     if found_otherwise and not changed:
         raise RunError(

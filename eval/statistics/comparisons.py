@@ -140,7 +140,10 @@ def _numbered(one: Compared) -> Compared:
 
 def doubt_of_each(law: Float[np.ndarray, " draws"], level: float = 0.95) -> float:
     """One less the level of each interval, at which all of them hold at once."""
-    return float(law[max(math.floor((1 - level) * (len(law) + 1)) - 1, 0)])
+    found = float(law[max(math.floor((1 - level) * (len(law) + 1)) - 1, 0)])
+    return max(
+        found, math.exp(SURE)
+    )  # of a few prompts some signs make all differences the same, which t takes as sure
 
 
 def joint_law(

@@ -30,7 +30,7 @@ MUTANTS = [
     compared("winrate: one-sided p-values", COMPARISONS, 'np.abs(means) * math.sqrt(n) / spread', 'means * math.sqrt(n) / spread'),
     compared("winrate: signs of single items", COMPARISONS, 'cluster_sums(column, one.labels)[0]', 'cluster_sums(column, None)[0]'),
     compared("winrate: a p-value may be zero", COMPARISONS, '(1 + int(np.searchsorted', '(0 + int(np.searchsorted'),
-    compared("winrate: intervals hold one by one", COMPARISONS, 'return float(law[', 'return 1 - level + 0 * float(law['),
+    compared("winrate: intervals hold one by one", COMPARISONS, 'found = float(law[', 'found = 1 - level + 0 * float(law['),
     compared("winrate: clusters do not reach the interval", COMPARISONS, 'self.differences[:, pair], self.labels, shares', 'self.differences[:, pair], None, shares'),
     rate("winrate: one order only", JUDGES, "(orders + 1 - orders.transpose(0, 2, 1)) / 2", "orders.copy()"),
     rate("winrate: the other order is not turned round", JUDGES, "(orders + 1 - orders.transpose(0, 2, 1)) / 2", "(orders + orders.transpose(0, 2, 1)) / 2"),

@@ -74,6 +74,15 @@ def test_items_of_one_prompt_are_one():
     assert again.difference == pytest.approx(once.difference)
 
 
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_a_few_prompts_are_compared_and_little_is_said(n):
+    for seed in range(4):
+        sides = {name: (x > 0) * 1.0 for name, x in runs(n=n, seed=seed).items()}
+        for row in corrected({"m": compared(sides, np.arange(n), shares=True)}, rng=rng())["m"]:
+            assert row.difference.low <= 0 <= row.difference.high
+            assert row.p_value > 0.05
+
+
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="two sides or more"):
         compared({"a": np.ones(3)}, np.arange(3))

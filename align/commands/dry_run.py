@@ -61,6 +61,7 @@ def predict(recipe: Recipe) -> Cost:
     stored = recipe.train.precompute_ref_log_probs
     recipe.train.precompute_ref_log_probs = False
     trainer, _ = build_trainer(recipe, data.train, {})
+    trainer.first_step = None  # stands in for no run, and stored values are made up here
     args: Any = trainer.args
     lengths = lengths_of(trainer.train_dataset, args.max_length)
     # Real steps at three lengths, after one that warms up.

@@ -8,7 +8,7 @@ import pytest
 from recipes_under_test import GOOD, load
 from transformers import AutoConfig, AutoTokenizer
 
-from align import cli
+from align import building, cli
 from align import train as training
 from align.check import refusals
 from align.check.machine import Machine, asked_processes
@@ -171,7 +171,7 @@ def test_an_adapter_of_another_shape_is_not_resumed(home):
 
 def test_training_refuses_what_check_does_before_weights_are_loaded(home, monkeypatch, capsys):
     """And both ask the one function."""
-    monkeypatch.setattr(training.models, "load_model", lambda *_, **__: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(building.models, "load_model", lambda *_, **__: pytest.fail("weights were loaded"))
     words = [str(home / "r.yaml"), "train.save_steps=0", f"train.output_dir={home / 'not-begun'}"]
     load(home, TEXT)
     assert training.main(words) == 2

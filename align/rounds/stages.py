@@ -7,12 +7,12 @@ from typing import Any
 
 from accelerate import PartialState
 
-from align.commands.score import GOLD, JUDGES, together
 from align.data.commands.pairs import KINDS, Built, build
 from align.data.loading import DataSource, read
 from align.data.split import prompt_position
 from align.errors import RunError
 from align.files import write_rows
+from align.judges.answered import GOLD, JUDGES, together
 from align.judges.from_scores import refuse_missing, scorers_of
 from align.judges.scoring import score_rows
 from align.methods import METHODS

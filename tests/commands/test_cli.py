@@ -1,7 +1,6 @@
 """The `alignkit` command and what importing costs."""
 
 import json
-import signal
 import subprocess
 import sys
 import tomllib
@@ -94,6 +93,13 @@ def test_recipes_are_listed_and_shown(capsys):
     assert capsys.readouterr().out == (recipes_dir() / "quickstart.yaml").read_text()
 
 
+@pytest.fixture
+def reported(monkeypatch):
+    """The report of a folder is taken to be about its run; `test_same_report.py` looks at that."""
+    monkeypatch.setattr("eval.verify._is_of", lambda *_: True)
+
+
+@pytest.mark.usefixtures("reported")
 @pytest.mark.parametrize(("value", "code", "word"), [(1.0, 0, "ok "), (1.2, 1, "FAIL")])
 def test_verify(tmp_path, capsys, value, code, word):
     (tmp_path / "recipe.resolved.yaml").write_text(RESOLVED + "expect: {kl: {value: 1.05, tol: 0.1}}\n")
@@ -107,6 +113,7 @@ def test_verify(tmp_path, capsys, value, code, word):
     )
 
 
+@pytest.mark.usefixtures("reported")
 @pytest.mark.parametrize(
     ("tail", "message"),
     [
@@ -121,6 +128,7 @@ def test_verify_needs_something_to_compare(tmp_path, capsys, tail, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("reported")
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"estimates": 3}'])
 def test_verify_names_a_report_that_is_none(tmp_path, capsys, text):
     (tmp_path / "recipe.resolved.yaml").write_text(RESOLVED + "expect: {kl: {value: 1, tol: 1}}\n")
@@ -236,7 +244,7 @@ def test_other_shells_get_every_command(capsys, shell):
 def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys, command, kept):
     def act(argv):
         """Do something."""
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     monkeypatch.setitem(cli.COMMANDS, command, act)
     assert cli.main([command]) == 130

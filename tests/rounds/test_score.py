@@ -7,9 +7,10 @@ import pytest
 from endpoint_server import Server, failing, says
 
 from align.commands.score import main as score
-from align.commands.score import read_by, together
+from align.commands.score import read_by
 from align.data.commands.pairs import main as pairs
 from align.errors import DataError, RunError
+from align.judges.answered import together
 from align.judges.scorers import TableScorer
 from align.judges.scoring import By, score_rows
 

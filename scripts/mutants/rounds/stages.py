@@ -52,7 +52,7 @@ MUTANTS = [
     score("the matrix is transposed", SCORING, "values.mean(axis=1)", "values.mean(axis=0)"),
     score(
         "other prompts are put together",
-        "align/commands/score.py",
+        "align/judges/answered.py",
         "prompt_of(rows[index]) != prompt_of(first)",
         "False",
     ),

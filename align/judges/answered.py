@@ -1,0 +1,72 @@
+"""Puts answers of several files to the same prompts into one row each, for scorers that compare them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from align.data.loading import DataSource, read
+from align.data.rows.messages import RowError
+from align.data.rows.scored import completions_of, prompt_of
+from align.errors import DataError
+from align.findings import printable
+
+JUDGES = "judges"
+GOLD = "gold"
+
+
+def together(files: Sequence[Path], *, gold: str | None = None) -> list[dict[str, Any]]:
+    """The rows of several files of answers to the same prompts, with all answers of a prompt in one row.
+
+    Args:
+        files: In each the same prompts in the same order.
+        gold: A column of the rows, whose text is put after the answers.
+
+    Returns:
+        Rows with the columns of the first file, and `sources`: for each answer the name of its file, or `gold`.
+
+    Raises:
+        DataError: If a file cannot be read, has rows without answers, or other prompts than the first.
+    """
+    every = [_rows(path) for path in files]
+    made: list[dict[str, Any]] = []
+    for index, first in enumerate(every[0]):
+        row = {name: value for name, value in first.items() if name != "finished"}
+        completions, sources = [], []
+        for path, rows in zip(files, every, strict=True):
+            if len(rows) != len(every[0]) or prompt_of(rows[index]) != prompt_of(first):
+                raise DataError(
+                    f"{path}: other prompts than in {files[0]} (first: row {index + 1}); score them by themselves"
+                )
+            given = completions_of(rows[index])
+            completions += given
+            sources += [path.stem] * len(given)
+        if gold is not None:
+            completions.append(_gold(first, gold, index))
+            sources.append(GOLD)
+        made.append(row | {"completions": completions, "sources": sources})
+    return made
+
+
+def _gold(row: Mapping[str, Any], column: str, index: int) -> Any:
+    text = row.get(column)
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"row {index + 1}: no text in the column {column!r}, whose answers are gold")
+    return text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = read(DataSource(str(path))).to_list()
+    except Exception as error:
+        raise DataError(f"{printable(str(path))}: cannot be read: {printable(str(error), 500)}") from error
+    problems = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            completions_of(row)
+        except RowError as error:
+            problems.append(f"row {number}: {printable(str(error), 200)}")
+    if problems:
+        raise DataError(
+            f"{path}: {len(problems)} of {len(rows)} rows hold no answers:\n  " + "\n  ".join(problems[:10])
+        )
+    return rows

@@ -119,13 +119,23 @@ def lives(process: int) -> bool:
     return True
 
 
-def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write a JSON Lines file, under its name only when it is whole."""
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path, *, replace: bool = False) -> None:
+    """Write a JSON Lines file, under its name only when it is whole.
+
+    Args:
+        rows: One a line.
+        path: The file.
+        replace: Whether it takes the place of one that is there.
+
+    Raises:
+        RunError: If the file is there when it would get its name, and is not to be replaced.
+        OSError: Naming the file, if it cannot be written.
+    """
     with scratch_folder(path) as folder:
         part = Path(folder, path.name)
         with part.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-        move_new(part, path)
+        os.replace(part, path) if replace else move_new(part, path)
 
 
 def refuse_out(out: Path) -> None:

@@ -30,7 +30,7 @@ def prompts_stage(recipe: Recipe, rows: Sequence[Mapping[str, Any]], place: Plac
     """The prompts of the round."""
     made = round_prompts(recipe, rows, place.number)
     if PartialState().is_main_process:
-        write_rows(made, place.prompts)
+        write_rows(made, place.prompts, replace=True)
     return {"prompts": len(made)}
 
 
@@ -50,12 +50,12 @@ def sample_stage(recipe: Recipe, place: Place, who: str) -> dict[str, int]:
     if who == EARLIER:
         made = _earlier(rows, place)
         if PartialState().is_main_process:
-            write_rows(made, out)
+            write_rows(made, out, replace=True)
         return {"answers": sum(len(row["completions"]) for row in made)}
     sampling = rounds.sample
     decoding = Decoding(sampling.max_new_tokens, sampling.temperature, sampling.seed + place.number - 1)
     how = HowToSample(decoding, sampling.samples, sampling.batch_size)
-    return {"answers": sample_to_file(answerer(place, reference=who == "ref"), rows, how, out, who=who)}
+    return {"answers": sample_to_file(answerer(place, reference=who == "ref"), rows, how, out, who=who, replace=True)}
 
 
 def _earlier(rows: Sequence[Mapping[str, Any]], place: Place) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def score_stage(recipe: Recipe, place: Place, allow: Collection[str] = ()) -> di
         policy=lambda: answerer(place).load(),
     )
     scored = score_rows(rows, scorers)
-    write_rows(scored.rows, place.scores)
+    write_rows(scored.rows, place.scores, replace=True)
     answers = sum(len(row["rewards"]) for row in scored.rows)
     return {"answers": answers, "unscored": scored.unscored} | ({"said": scored.told()} if scored.told() else {})
 
@@ -122,7 +122,11 @@ def pairs_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
     made = build(_read(place.scores), select.rule, seed=select.seed, weights=weights, where=where, **select.options())
     if not made.pairs:
         raise RunError(_nothing(made, place, select.rule))
-    write_rows(KINDS["chosen" if METHODS[recipe.method].rows == "completions" else "pairs"](made.pairs), place.pairs)
+    write_rows(
+        KINDS["chosen" if METHODS[recipe.method].rows == "completions" else "pairs"](made.pairs),
+        place.pairs,
+        replace=True,
+    )
     return {
         "pairs": len(made.pairs),
         "without": dict(made.without),
@@ -154,7 +158,7 @@ def mix_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
         mixed += taken
         counts[f"round-{place.number - age}"] = len(taken)
     if PartialState().is_main_process:
-        write_rows(mixed, place.mixed)
+        write_rows(mixed, place.mixed, replace=True)
     return counts
 
 

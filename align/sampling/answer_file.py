@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 
 from align.data import DataConfig, DataSource, load_data
+from align.data.prompts import prompt_of
 from align.errors import RunError
 from align.files import write_rows
 from align.models.loading import load_tokenizer
@@ -47,7 +48,9 @@ def read_prompts(source: DataSource) -> list[dict[str, Any]]:
     return rows
 
 
-def sample_to_file(policy: Policy, rows: Sequence[Mapping[str, Any]], how: HowToSample, out: Path, *, who: str) -> int:
+def sample_to_file(
+    policy: Policy, rows: Sequence[Mapping[str, Any]], how: HowToSample, out: Path, *, who: str, replace: bool = False
+) -> int:
     """Have a policy answer every prompt, and write the rows with its answers; each process answers its share.
 
     Args:
@@ -56,6 +59,7 @@ def sample_to_file(policy: Policy, rows: Sequence[Mapping[str, Any]], how: HowTo
         how: Decoding and number of answers.
         out: The file, which appears when it is whole; its folder is made.
         who: Its name in messages, and in the file of what is kept.
+        replace: Whether the file takes the place of one that is there.
 
     Returns:
         The number of answers.
@@ -64,7 +68,7 @@ def sample_to_file(policy: Policy, rows: Sequence[Mapping[str, Any]], how: HowTo
         AnswersError: If what is kept cannot be gone on with.
     """
     state = PartialState()
-    prompts = [row["prompt"] for row in rows]
+    prompts = [prompt_of(row) for row in rows]
     own = range(state.process_index, len(prompts), state.num_processes)
     name = who if state.num_processes == 1 else f"{who}-{state.process_index}-of-{state.num_processes}"
     folder = out.parent / KEPT
@@ -83,7 +87,8 @@ def sample_to_file(policy: Policy, rows: Sequence[Mapping[str, Any]], how: HowTo
         for other in range(1, state.num_processes):  # all of them are kept, and none is sampled again
             theirs = range(other, len(prompts), state.num_processes)
             answers |= zip(theirs, asked(theirs, f"{who}-{other}-of-{state.num_processes}"), strict=True)
-        write_rows([row | told(answers[index]) for index, row in enumerate(map(dict, rows))], out)
+        made = [row | told(answers[index]) for index, row in enumerate(map(dict, rows))]
+        write_rows(made, out, replace=replace)
     state.wait_for_everyone()
     return len(rows) * how.samples
 

@@ -33,6 +33,7 @@ def test_the_papers_batches_are_64_prompts_of_8_completions():
     pytest.importorskip("moocore")
     papers = [settings_of(path)[1] for path in SHIPPED if path.parent.name == "papers"]
     assert len(papers) == 2
+    assert sorted(config.epsilon for config in papers) == [0.2, 100.0]  # clipped there, and not here
     for config in papers:
         assert (config.generation_batch_size, config.num_generations, config.learning_rate) == (512, 8, 1e-6)
-        assert (config.beta, config.epsilon, config.max_completion_length) == (0.001, 100.0, 2048)
+        assert (config.beta, config.max_completion_length) == (0.001, 2048)

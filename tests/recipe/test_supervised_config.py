@@ -142,7 +142,7 @@ def test_what_would_be_ignored_is_refused(tmp_path):
     with pytest.raises(ValueError, match="compute_metrics would need full logits"):
         SupervisedTrainer(args=config(output_dir=str(tmp_path)), compute_metrics=lambda p: {}, **arguments)
     made = small.trainer(tmp_path)
-    with pytest.raises(ValueError, match="logits are never built; use `evaluate`"):
+    with pytest.raises(ValueError, match="logits, which are never built; measure with"):
         made.predict(made.train_dataset)
 
 

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from align.check.command import inspect
 from recipes_under_test import problems
 
 from align.check.environment import Machine
 from align.check.rounds import pairs_of_round
+from align.commands.check import inspect
 from align.errors import DataError
 from align.recipe.loading import load_recipe
 from align.train import run

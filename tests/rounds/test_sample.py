@@ -54,7 +54,7 @@ def test_rows_keep_their_columns_and_hold_the_answers_of_generate(prompts, tmp_p
 def test_what_is_killed_goes_on(prompts, tmp_path, sampled, monkeypatch):
     out = tmp_path / "answers.jsonl"
     words = ["tiny-random", "--prompts", str(prompts), "--out", str(out), *QUICK, "--batch-size", "1"]
-    monkeypatch.setattr(answer_file, "write_rows", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(answer_file, "write_rows", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         sample(words)
     assert not out.exists()

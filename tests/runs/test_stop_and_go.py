@@ -98,7 +98,10 @@ def test_ctrl_c_saves_then_exits_with_130(tmp_path):
 
 
 def test_ctrl_c_before_the_first_step_is_told_in_a_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("align.train.load_data", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("align.train.load_data", interrupted)
     assert main(["rpo/tiny", f"train.output_dir={tmp_path / 'run'}"]) == 130
     assert capsys.readouterr().err.splitlines()[-1].startswith("stopped by SIGINT; go on with --resume auto, or begin")
 

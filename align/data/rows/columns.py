@@ -17,11 +17,12 @@ TEMPLATE = ("tools", "chat_template_kwargs")
 LABEL = re.compile(
     r"^(?!chosen_|rejected_)(?:.*_)?(?:labels?|winners?|won|better|safer|best|prefer(?:red|ence|ences)?|verdicts?|vote|choice|choose|picked|selected|judge?ments?)(?:_|$)"
 )
+WEIGHS = "weighs rows"
 NO_TEXT = "is no text, and only text is trained on"
 REASON = {
     name: words
     for words, names in {
-        "weighs rows": "weight weights sample_weight sample_weights importance",
+        WEIGHS: "weight weights sample_weight sample_weights importance",
         "belongs to the prompt": "input context history documents functions passage",
         NO_TEXT: "image images video videos audio audios pixel_values",
     }.items()
@@ -65,6 +66,8 @@ def unread(
     for name in left:
         plain = words(name)
         if name in ignore or not (plain in REASON or LABEL.search(plain)) or is_empty(raw, name):
+            continue
+        if REASON.get(plain) == WEIGHS and len(raw.unique(name)) == 1:  # weighs all alike, as `data pairs` may write it
             continue
         if plain in REASON:
             raise DataError(

@@ -162,10 +162,10 @@ def test_a_label_is_never_advised_away(tmp_path, labels, lines):
 def test_a_column_that_changes_what_others_mean_is_refused_unless_it_is_empty_or_ignored(tmp_path, name):
     row = {"prompt": "q ", "chosen": "a", "rejected": "b"}
     value = ["x.png"] if name == "images" else 1
-    path = write(tmp_path / "x.jsonl", row | {name: value})
+    path = write(tmp_path / "x.jsonl", row | {name: value}, row | {name: 2 if name == "weight" else value})
     with pytest.raises(DataError, match=f"`ignore: \\[{name}\\]`"):
         loaded(path)
-    assert loaded(path, ignore=[name]) == ([row], [])
+    assert loaded(path, ignore=[name])[0] == [row, row]
     empty = write(tmp_path / "y.jsonl", row | {name: None})
     assert loaded(empty)[0] == [row]
     with pytest.raises(DataError, match="ignore: no column 'nothing'"):

@@ -141,9 +141,9 @@ def _numbered(one: Compared) -> Compared:
 def doubt_of_each(law: Float[np.ndarray, " draws"], level: float = 0.95) -> float:
     """One less the level of each interval, at which all of them hold at once."""
     found = float(law[max(math.floor((1 - level) * (len(law) + 1)) - 1, 0)])
-    return max(
-        found, math.exp(SURE)
-    )  # of a few prompts some signs make all differences the same, which t takes as sure
+    # Of a few prompts some signs make all differences the same, which t takes as sure; where nothing differs at all, no
+    # sign says anything, and each interval is one by itself.
+    return min(max(found, math.exp(SURE)), 1 - level)
 
 
 def joint_law(

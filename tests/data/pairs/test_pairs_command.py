@@ -234,7 +234,7 @@ def test_nothing_is_written_over_and_nothing_is_left_behind(run, tmp_path, monke
     (tmp_path / "dangling.jsonl").symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError, match="is there already"):
         main([source, "--out", str(tmp_path / "dangling.jsonl"), "--select", "best_worst"])
-    monkeypatch.setattr("align.data.commands.pairs.Path.rename", lambda *_: 1 / 0)  # whatever ends it before it is done
+    monkeypatch.setattr("align.files.move_new", lambda *_: 1 / 0)  # whatever ends it before it is done
     with pytest.raises(ZeroDivisionError):
         main([source, "--out", str(tmp_path / "y.jsonl"), "--select", "best_worst"])
     assert not list(tmp_path.glob("y.jsonl")) + list(tmp_path.glob(".alignkit*"))

@@ -67,7 +67,10 @@ def test_four_files_are_compared_without_a_model(four, recipe, tmp_path, monkeyp
     settings = found["settings"]
     assert (settings["reference"], settings["prompts"], settings["compared_with"]) == ("b", 8, ["c", "d"])
     assert len(settings["responses"]["a"]["sha256"]) == 64
-    assert found["verdict"].startswith("a is better than b by gold reward, ")
+    assert found["verdict"].startswith("a is better than b by judge polite, ")
+    assert (
+        "gold reward, +1.530 no interval" in found["verdict"]
+    )  # the same for every prompt: nothing says how sure that is
     shown = capsys.readouterr().out
     assert "longer answer wins" in shown
     rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]

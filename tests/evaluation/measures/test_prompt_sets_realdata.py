@@ -56,7 +56,8 @@ def test_a_real_model_follows_some_instructions_and_answers_most_questions(share
     e = reports["instructions"].estimates
     assert 0 < e["instructions/instruction/strict/policy"].value < 1
     assert e["instructions/instruction/loose/policy"].value >= e["instructions/instruction/strict/policy"].value
-    assert e["instructions/prompt/strict/difference"][:3] == (0, 0, 0)
+    same = e["instructions/prompt/strict/difference"]
+    assert (same.value, -same.low) == (0, pytest.approx(same.high))  # the same answers, of few prompts
     broken = reports["instructions"].details["by_policy"]["policy"]
     assert any(broken["broken_by_prompt"])
     classes = reports["refusals"].details["by_policy"]["policy"]["classes"]

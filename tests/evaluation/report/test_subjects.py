@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from align.errors import RunError
 from align.models.loading import load_adapter, load_model, resolve_model_path
 from align.rewards import REWARDS
+from align.rewards.load import Known
 from align.sampling.generate import Decoding, generate
 from eval.__main__ import main
 from eval.evaluate import evaluate
@@ -94,7 +95,9 @@ def test_an_evaluation_repeats_itself(home, evaluated, tmp_path):
 
 
 def test_gold_rewards_compare_policy_with_reference(home, monkeypatch):
-    monkeypatch.setitem(REWARDS, "positive_sentiment", lambda texts: [float(len(text.encode())) for text in texts])
+    monkeypatch.setitem(
+        REWARDS, "positive_sentiment", Known(lambda texts: [float(len(text.encode())) for text in texts], 0, 1e9)
+    )
     got = evaluate(load_subject(str(home / "rpo"), overrides=("eval.generate.prompts=10",)))
     gaps = [len(row["policy"].encode()) - len(row["ref"].encode()) for row in got.answers]
     assert [row["policy_reward"] - row["ref_reward"] for row in got.answers] == gaps

@@ -12,6 +12,7 @@ from align import cli
 from align.recipe.loading import Expectation, load_recipe
 from align.recipe.shipped import recipes_dir
 from align.rewards import REWARDS
+from align.rewards.load import Known
 from eval.__main__ import main as evaluate
 from eval.verify import Checked, same_training
 
@@ -176,7 +177,9 @@ def test_one_run_is_refused_before_anything_of_it_is_read(capsys):
 
 
 def test_every_pair_of_runs_is_compared(home, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(REWARDS, "positive_sentiment", lambda texts: [float(len(text.encode())) for text in texts])
+    monkeypatch.setitem(
+        REWARDS, "positive_sentiment", Known(lambda texts: [float(len(text.encode())) for text in texts], 0, 1e9)
+    )
     runs = [str(home / name) for name in "abc"]
     assert cli.main(["compare", *runs, "--out", str(tmp_path)]) == 0
     got = report(tmp_path)

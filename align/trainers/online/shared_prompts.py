@@ -39,6 +39,7 @@ from align.trainers.shared.reference import (
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.trl_contract import (
     OnlineBase,
+    completion_logps,
     end_answers_at,
     entropy_is_learnt,
     fast_head,
@@ -102,8 +103,7 @@ class SharedPrompts(SafeRuns, OnlineBase):
         ended = rows["completion_mask"]
 
         def logps(model: Any) -> Tensor:
-            found = self._get_per_token_logps_and_entropies(model, ids, mask, ended.size(1))[0]
-            return (found * ended).sum(dim=1)
+            return (completion_logps(self, model, ids, mask, ended.size(1)) * ended).sum(dim=1)
 
         def reference() -> Tensor:
             if self.ref_model is not None:

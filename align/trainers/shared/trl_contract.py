@@ -219,6 +219,11 @@ def end_answers_at(trainer: Any, stops: Sequence[int]) -> None:
     trainer.generation_kwargs["eos_token_id"] = trainer.eos_token_ids
 
 
+def completion_logps(trainer: Any, model: Any, ids: Tensor, mask: Tensor, kept: int) -> Tensor:
+    """Log-probabilities of the last `kept` tokens of each row under a model, (B, kept), as the trainer computes them."""
+    return trainer._get_per_token_logps_and_entropies(model, ids, mask, kept)[0]
+
+
 def policy_loss(trainer: Any, batch: dict[str, Any]) -> Tensor:
     """The loss of GRPO or RLOO on a micro-batch, which it adds to the logged metrics."""
     return trainer._compute_loss(trainer.model, batch)

@@ -77,12 +77,12 @@ def script(trainer, data, flags, places, tmp_path, **more):
     ("trainer", "data", "flags"),
     [
         ("DPOTrainer", "pairs", f"{LORA} --no_remove_unused_columns"),
-        ("DPOTrainer", "pairs", "--gradient_checkpointing"),
-        ("RPOTrainer", "implicit", f"{LORA} --eta 0.1"),
+        pytest.param("DPOTrainer", "pairs", "--gradient_checkpointing", marks=pytest.mark.slow),
+        pytest.param("RPOTrainer", "implicit", f"{LORA} --eta 0.1", marks=pytest.mark.slow),
         ("SupervisedTrainer", "messages", LORA),
-        ("SupervisedTrainer", "messages", '--objective {"nll":1.0,"dft":0.5}'),
+        pytest.param("SupervisedTrainer", "messages", '--objective {"nll":1.0,"dft":0.5}', marks=pytest.mark.slow),
         ("PreferenceModelTrainer", "pairs", f"{LORA} --lora_task_type SEQ_CLS"),
-        ("PreferenceModelTrainer", "implicit", "--no_gradient_checkpointing"),
+        pytest.param("PreferenceModelTrainer", "implicit", "--no_gradient_checkpointing", marks=pytest.mark.slow),
     ],
 )
 def test_offline_scripts_train(trainer, data, flags, places, tmp_path):

@@ -13,10 +13,10 @@ from align.models.preference_model import load_preference_base
 from align.models.start import adapter_folder, begin_with, starting_config
 from align.recipe.loading import Recipe
 from align.runs.directory import MetricsFile
-from align.runs.identity import digest_of
 
 from .data.audit.templates import refuse_unrendered
-from .data.loading import EVAL, TRAIN
+from .data.loading import named_sets
+from .files import digest_of
 from .methods import METHODS
 from .rewards import make_reward
 from .run_identity import reference_identity, starting_weights
@@ -30,8 +30,7 @@ def build_trainer(
     """The trainer of a recipe over loaded data, and the identity of its reference; `day` is its template's, if not today."""
     tokenizer = models.load_tokenizer(recipe.model)
     template_day = date_template(tokenizer, day)
-    named = {TRAIN: train} | {f"{EVAL}{name}": held for name, held in eval_sets.items()}
-    for line in refuse_unrendered(named, tokenizer):
+    for line in refuse_unrendered(named_sets(train, eval_sets), tokenizer):
         logger.warning("%s", line)
     further: dict[str, Any] = {}
     if recipe.rows == "prompts":
@@ -57,9 +56,8 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=eval_sets or None,
         processing_class=tokenizer,
-        peft_config=copy.deepcopy(
-            recipe.lora if begun is None or adapter is not None else begun
-        ),  # PEFT writes into it
+        # PEFT writes into what it is given
+        peft_config=copy.deepcopy(recipe.lora if begun is None or adapter is not None else begun),
         callbacks=[MetricsFile(Path(str(recipe.train.output_dir)))],
         **further,
     )

@@ -18,6 +18,16 @@ MAX_JSON = 64 << 20
 SCRATCH = ".alignkit-"
 
 
+def digest_of(value: Any) -> str:
+    """sha256 of what JSON makes of a value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=plain_json).encode()).hexdigest()
+
+
+def plain_json(value: Any) -> Any:
+    """What stands in JSON for a value that it has no form for: a set in order, else its text."""
+    return sorted(value, key=str) if isinstance(value, set | frozenset) else str(value)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 

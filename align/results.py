@@ -1,7 +1,6 @@
 """Writes what a run ends with: its adapter or model, whole or not at all, and the model card."""
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ from peft import PeftModel
 
 from align.recipe.loading import Recipe
 from align.runs.checkpoints import seal
-from align.runs.contents import REFERENCE_FILE, REPLACED, WRITING
+from align.runs.contents import REFERENCE_FILE, WRITING, exchange
 
 from .errors import RunError
 from .files import write_text
@@ -38,7 +37,7 @@ def save_result(trainer: Any, recipe: Recipe, path: Path) -> None:
     if trainer.is_world_process_zero():
         try:
             if not failed:
-                _exchange(trainer, scratch, target)
+                _finish(trainer, scratch, target)
                 _write_card(trainer, recipe, path)
         except OSError as error:
             failure = error
@@ -52,7 +51,7 @@ def save_result(trainer: Any, recipe: Recipe, path: Path) -> None:
         ) from failure
 
 
-def _exchange(trainer: Any, scratch: Path, target: Path) -> None:
+def _finish(trainer: Any, scratch: Path, target: Path) -> None:
     write_text(scratch / REFERENCE_FILE, json.dumps(trainer.reference_identity, indent=1) + "\n")
     shutil.rmtree(scratch / "ref", ignore_errors=True)  # the frozen reference is not part of the result
     seal(
@@ -63,12 +62,7 @@ def _exchange(trainer: Any, scratch: Path, target: Path) -> None:
         identity=trainer.identity,
         only=WEIGHTS,
     )
-    before = target.with_name(f"{REPLACED}{target.name}")
-    shutil.rmtree(before, ignore_errors=True)
-    if target.exists():
-        os.replace(target, before)
-    os.replace(scratch, target)
-    shutil.rmtree(before, ignore_errors=True)
+    exchange(scratch, target)
 
 
 def _write_card(trainer: Any, recipe: Recipe, path: Path) -> None:

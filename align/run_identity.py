@@ -6,10 +6,10 @@ from typing import Any
 from align.models.identity import model_identity, text_identity, weights_digest
 from align.recipe.loading import Recipe, load_recipe
 from align.runs.contents import ENV_FILE, RECIPE_FILE
-from align.runs.identity import Identity, digest_of, identity_from, settings_of
+from align.runs.identity import Identity, identity_from, settings_of
 
 from .errors import DataError, RecipeError, RunError
-from .files import read_json
+from .files import digest_of, read_json
 
 
 def identity_now(settings: dict[str, Any], trainer: Any, data: dict[str, Any], weights: str) -> Identity:

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from transformers import TrainerState, set_seed
 
 from align.check.machine import Machine
-from align.check.refusals import EVAL, TRAIN, refuse
+from align.check.refusals import refuse
 from align.errors import INTERRUPTED, any_terminal, in_words, quiet_upstream
 from align.models.dated import DAY, recorded_day
 from align.recipe.loading import Recipe, load_recipe
@@ -29,6 +29,7 @@ from align.trainers.shared.trl_contract import load_weights
 
 from .building import build_trainer
 from .data import load_data
+from .data.loading import named_sets
 from .errors import RunError
 from .files import write_text
 from .going_on import Start, find_start, is_finished, settled
@@ -116,13 +117,7 @@ def _run(
     sets = {"train": data.train, **data.eval}
     digests = on_main(lambda: {name: data_digest(dataset) for name, dataset in sets.items()})
     on_main(lambda: settled(start, Identity(settings=settings, data=digests["train"]), changed=changed))
-    refuse(
-        recipe,
-        {TRAIN: data.train, **{f"{EVAL}{name}": dataset for name, dataset in data.eval.items()}},
-        Machine.here(),
-        allow=allow,
-        checkpoint=checkpoint,
-    )
+    refuse(recipe, named_sets(*data), Machine.here(), allow=allow, checkpoint=checkpoint)
     day = recorded_day(path / ENV_FILE) if start.known is not None else None
     try:
         trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow, day=day)

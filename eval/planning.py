@@ -9,11 +9,11 @@ from typing import Any
 
 from align.errors import RunError
 from align.recipe.loading import load_recipe
+from align.runs.contents import REPORT_FILE
 from eval.report.tables import markdown_table
 from eval.statistics.intervals import Estimate
 from eval.statistics.power import detectable, detectable_share, prompts_needed, standard_shift
 
-REPORT_FILE = "report.json"
 HEAD = ("measure", "n", "to be seen now")
 UNITS = (("win rate, every verdict decided", 1.0, 0.5), ("win rate, half of the verdicts ties", 0.5, 0.5))
 """What is said of a recipe: the share of prompts that are won or lost, and what a share won less a share lost counts."""

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
-from trl import ModelConfig
 
 from align.errors import RunError
 from align.files import read_json
 from align.methods import METHODS
 from align.models.dated import date_template, recorded_day
 from align.models.identity import different, model_identity
-from align.models.loading import another_model, load_model, load_tokenizer
+from align.models.loading import another_model, load_tokenizer
 from align.models.use import Use
 from align.recipe.loading import Recipe, load_recipe
 from align.run_identity import identity_of_run
 from align.runs.checkpoints import MANIFEST, manifest
 from align.runs.contents import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
 from align.runs.directory import recorded_reference
+from align.sampling.policy import Policy, reference_of
 
 from .identity import identity_of_policy
 
@@ -94,16 +94,16 @@ def _recorded_reference(path: Path) -> dict[str, Any]:
 
 def _models(run: Path, recipe: Recipe) -> tuple[Use, Use]:
     if (run / "adapter").is_dir():
-        policy = _loaded(recipe.model, str(run / "adapter"))
+        policy = Policy(recipe.model, str(run / "adapter")).load()
         base_is_ref = recipe.ref.kind == "base"
         return policy, Use(policy.model, recipe.model, adapters_off=True) if base_is_ref else _reference(recipe)
-    return _loaded(another_model(recipe.model, run / "model")), _reference(recipe)
+    return Policy(another_model(recipe.model, run / "model")).load(), _reference(recipe)
 
 
 def _any_model(name: str, recipe: Recipe) -> tuple[Use, Use]:
     if (Path(name) / "adapter_config.json").is_file():
-        return _loaded(recipe.model, name), _reference(recipe)
-    return _loaded(another_model(recipe.model, name)), _reference(recipe)
+        return Policy(recipe.model, name).load(), _reference(recipe)
+    return Policy(another_model(recipe.model, name)).load(), _reference(recipe)
 
 
 def _reference(recipe: Recipe) -> Use:
@@ -111,13 +111,7 @@ def _reference(recipe: Recipe) -> Use:
         raise RunError(
             "ref.kind=cached: the data's values cannot generate answers; name a model with ref.kind=base or model"
         )
-    if recipe.ref.kind == "model":
-        return _loaded(another_model(recipe.model, recipe.ref.path))
-    return _loaded(recipe.model, recipe.ref.path if recipe.ref.kind == "adapter" else None)
-
-
-def _loaded(settings: ModelConfig, adapter: str | None = None) -> Use:
-    return Use(load_model(settings, adapter=adapter).eval(), settings, adapter)
+    return reference_of(recipe).load()
 
 
 def check_writes_answers(name: str, recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ import yaml
 from align.data import load_data
 from align.errors import RunError
 from align.recipe.loading import Expectation, Recipe, load_recipe
-from align.runs.contents import RECIPE_FILE
+from align.runs.contents import RECIPE_FILE, REPORT_FILE
 from eval.report.assemble import prepare
 
 from .__main__ import Wanted, report_on
@@ -20,7 +20,6 @@ from .identity import identity_of_policy, measured, other_than
 
 logger = logging.getLogger(__name__)
 
-REPORT_FILE = "report.json"
 WORDS = {"near": "", "at_least": "at least ", "at_most": "at most "}
 
 

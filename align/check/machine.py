@@ -1,7 +1,7 @@
 """Describes the machine that a run starts on, and what a launcher says of it."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,15 +36,16 @@ class Machine:
     @classmethod
     def here(cls, accelerate_config: Path | None = None) -> "Machine":
         """This machine, inside a launcher or not."""
+        settings = None if accelerate_config is None else _settings(accelerate_config)
         gpus = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         world = os.environ.get("WORLD_SIZE")
         return cls(
             gpus=gpus,
             bf16=not gpus or torch.cuda.is_bf16_supported(including_emulation=False),
             launched=int(world) if world else None,
-            sharding=_sharding(accelerate_config),
-            precision=_precision(accelerate_config),
-            parallel=_parallel(accelerate_config),
+            sharding=_sharding(settings),
+            precision=_precision(settings),
+            parallel=_parallel(settings),
             asked=None if world else asked_processes(_words_of_parent()),
         )
 
@@ -67,10 +68,9 @@ def accelerate_file(name: str) -> Path:
     return path
 
 
-def _sharding(accelerate_config: Path | None) -> str | None:
-    """`fsdp1`, `fsdp2`, `zero1` to `zero3`, or None; from a file, else from what accelerate's launcher sets."""
-    if accelerate_config is not None:
-        settings = _settings(accelerate_config)
+def _sharding(settings: Mapping[str, Any] | None) -> str | None:
+    """`fsdp1`, `fsdp2`, `zero1` to `zero3`, or None; from what a file says, else from what accelerate's launcher sets."""
+    if settings is not None:
         kind = settings.get("distributed_type")
         version = (settings.get("fsdp_config") or {}).get("fsdp_version", 1)
         stage = (settings.get("deepspeed_config") or {}).get("zero_stage", 2)
@@ -93,17 +93,13 @@ def _settings(accelerate_config: Path) -> dict[str, Any]:
     return settings
 
 
-def _precision(accelerate_config: Path | None) -> str | None:
-    if accelerate_config is not None:
-        said = _settings(accelerate_config).get("mixed_precision")
-    else:
-        said = os.environ.get("ACCELERATE_MIXED_PRECISION")
+def _precision(settings: Mapping[str, Any] | None) -> str | None:
+    said = settings.get("mixed_precision") if settings is not None else os.environ.get("ACCELERATE_MIXED_PRECISION")
     return None if said in (None, False, "no", "") else str(said)  # YAML reads an unquoted no as false
 
 
-def _parallel(accelerate_config: Path | None) -> str | None:
-    if accelerate_config is not None:
-        settings = _settings(accelerate_config)
+def _parallel(settings: Mapping[str, Any] | None) -> str | None:
+    if settings is not None:
         given = settings.get("parallelism_config") or {}
         sizes = {name: given.get(f"parallelism_config_{name}") for name in PARALLEL}
         sizes["tp_size"] = sizes["tp_size"] or (settings.get("tp_config") or {}).get("tp_size")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
+from align.data.loading import EVAL, TRAIN
 from align.errors import RunError
 from align.findings import Finding
 from align.recipe.loading import Recipe
@@ -21,8 +22,6 @@ from .sizes import Size, inspect_adapter, inspect_disk
 from .templates import inspect_templates
 from .tokens import inspect_ids, inspect_room
 from .trials import inspect_settings
-
-TRAIN, EVAL = "data.train", "data.eval."  # sets are called as their settings are
 
 
 class Looked(NamedTuple):

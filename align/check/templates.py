@@ -9,12 +9,12 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from align.data.rows.messages import SIDES
 from align.findings import Finding, printable
 from align.models.templates import render
 
 SLICE = 1000
 SHAPES = 64  # of conversations that are rendered; data with more are unlike any that people train on
-ANSWERS = ("chosen", "rejected", "completion")
 
 
 def inspect_templates(sets: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
@@ -56,7 +56,7 @@ def is_chat(dataset: Dataset) -> bool:
 def _shapes(dataset: Dataset) -> Iterator[tuple[Any, tuple[int, list[dict[str, Any]], bool]]]:
     """For each sequence of roles the number of a row that has it, its messages, and whether an answer is asked for."""
     seen: set[Any] = set()
-    answers = [name for name in ANSWERS if name in dataset.column_names]
+    answers = [name for name in SIDES if name in dataset.column_names]
     for start in range(0, len(dataset), SLICE):
         rows = dataset.select_columns(["prompt", *answers])[start : start + SLICE]
         for index, prompt in enumerate(rows["prompt"]):

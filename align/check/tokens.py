@@ -9,10 +9,10 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from align.data.rows.messages import SIDES
 from align.findings import Finding
 
 SLICE = 256
-ANSWERS = ("chosen", "rejected", "completion")
 
 
 def inspect_ids(
@@ -46,7 +46,7 @@ def inspect_room(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, where: str
 ) -> list[Finding]:
     """Whether any prompt leaves room for an answer; it is enough to find one that does."""
-    if max_length is None or len(dataset) == 0 or not any(name in dataset.column_names for name in ANSWERS):
+    if max_length is None or len(dataset) == 0 or not any(name in dataset.column_names for name in SIDES):
         return []
     encoded = 0
     for _, ids in _ids(dataset.select_columns(["prompt"]), tokenizer):
@@ -67,7 +67,7 @@ def _ids(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple
     """Numbers of rows and ids of their prompt, and of their answers after it; what a template refuses is left out."""
     for start in range(0, len(dataset), SLICE):
         rows = dataset[start : start + SLICE]
-        answers = [rows[name] for name in ANSWERS if name in rows]
+        answers = [rows[name] for name in SIDES if name in rows]
         for index, prompt in enumerate(rows["prompt"]):
             for answer in (None, *(column[index] for column in answers)):
                 try:

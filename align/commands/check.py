@@ -16,7 +16,7 @@ from datasets import Dataset
 from align.check.environment import GPU_MISSING, inspect_versions
 from align.check.machine import Machine, accelerate_file
 from align.check.model import dated_template
-from align.check.refusals import EVAL, TRAIN, look
+from align.check.refusals import look
 from align.check.schedule import Plan
 from align.check.sizes import Size
 from align.data import DataSource
@@ -25,7 +25,7 @@ from align.data.audit.lengths import Lengths, draw_lengths, lengths_note, summar
 from align.data.audit.pairs import audit_pairs, audit_sets
 from align.data.audit.templates import inspect_template
 from align.data.audit.tokens import inspect_tokens
-from align.data.loading import load_source, sources
+from align.data.loading import EVAL, TRAIN, load_source, sources
 from align.data.rows.normalise import ROW
 from align.data.split import hold_out
 from align.errors import USER_ERRORS, RunError

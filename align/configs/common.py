@@ -129,6 +129,23 @@ class OnOrOff(argparse.Action):
         setattr(namespace, self.dest, not said if str(option_string).startswith("--no") else said)
 
 
+def three_valued(name: str, text: str) -> Any:
+    """A field that is None until it is set, and its flags for `HfArgumentParser`.
+
+    Args:
+        name: Of the field.
+        text: Its help.
+    """
+    flags = [f"--no_{name}", f"--no-{name.replace('_', '-')}"]
+    return field(default=None, metadata={"help": text, "action": OnOrOff, "nargs": "?", "aliases": flags})
+
+
+DROPOUT = (
+    "Switch dropout off. By default in the model but not in an adapter that is given one; true refuses such an adapter."
+)
+"""Help of `disable_dropout`, which the configurations of pairs and of preference models have."""
+
+
 def settle_again(config: MethodConfig) -> None:
     """Check a configuration some fields of which were set after it was made, and derive anew what follows from them.
 

@@ -11,12 +11,13 @@ from align.losses.objectives import PairBatch
 from align.losses.preference import Pair, f_dpo_loss, implicit_rewards
 
 from .common import (
+    DROPOUT,
     ConfigError,
-    OnOrOff,
     SharesPrompts,
     not_honoured,
     rebalances_batches,
     shards_on_cpus,
+    three_valued,
 )
 
 _OWN_LOSS = "the loss is the method's own: choose the method instead"
@@ -67,26 +68,14 @@ class PreferenceConfig(SharesPrompts, TRLDPOConfig):
         },
     )
 
-    gradient_checkpointing: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
-        default=None,
-        metadata={
-            "help": "Recompute activations in backward, for memory at the price of another forward pass. By default only "
-            "if the largest batch would not fit otherwise, which two forward passes at the start find out.",
-            "action": OnOrOff,
-            "nargs": "?",
-            "aliases": ["--no_gradient_checkpointing", "--no-gradient-checkpointing"],
-        },
+    gradient_checkpointing: bool | None = three_valued(  # pyright: ignore[reportIncompatibleVariableOverride]
+        "gradient_checkpointing",
+        "Recompute activations in backward, for memory at the price of another forward pass. By default only if the "
+        "largest batch would not fit otherwise, which two forward passes at the start find out.",
     )
 
-    disable_dropout: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
-        default=None,
-        metadata={
-            "help": "Switch dropout off. By default in the model but not in an adapter that is given one; true refuses such "
-            "an adapter.",
-            "action": OnOrOff,
-            "nargs": "?",
-            "aliases": ["--no_disable_dropout", "--no-disable-dropout"],
-        },
+    disable_dropout: bool | None = three_valued(  # pyright: ignore[reportIncompatibleVariableOverride]
+        "disable_dropout", DROPOUT
     )
 
     def _trl_checks(self) -> None:

@@ -7,7 +7,7 @@ from trl import RewardConfig
 
 from align.losses.general_preference import check_dimension
 
-from .common import MethodConfig, OnOrOff, not_honoured, shards_on_cpus
+from .common import DROPOUT, MethodConfig, not_honoured, shards_on_cpus, three_valued
 
 REFUSED = {
     "trust_remote_code": "code of a model is never run",
@@ -25,15 +25,8 @@ class PreferenceModelConfig(MethodConfig, RewardConfig):
         ConfigError: If a field that is not honoured is set, or a value is out of range; all at once.
     """
 
-    disable_dropout: bool | None = field(  # pyright: ignore[reportIncompatibleVariableOverride]
-        default=None,
-        metadata={
-            "help": "Switch dropout off. By default in the model but not in an adapter that is given one; true refuses such "
-            "an adapter.",
-            "action": OnOrOff,
-            "nargs": "?",
-            "aliases": ["--no_disable_dropout", "--no-disable-dropout"],
-        },
+    disable_dropout: bool | None = three_valued(  # pyright: ignore[reportIncompatibleVariableOverride]
+        "disable_dropout", DROPOUT
     )
     dimension: int = field(
         default=1,

@@ -1,6 +1,7 @@
 """Loads data sets from a hub id, a file or a folder, as named sets of normalised rows."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -80,6 +81,11 @@ class Loaded(NamedTuple):
 
     train: Dataset
     eval: dict[str, Dataset]
+
+
+def named_sets(train: Dataset, evals: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """All sets by the names that messages give them: `data.train` first, then `data.eval.NAME`."""
+    return {TRAIN: train} | {f"{EVAL}{name}": dataset for name, dataset in evals.items()}
 
 
 def load_preferences(config: DataConfig, *, cached_reference: bool = False) -> Loaded:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from trl import ModelConfig
@@ -12,7 +13,7 @@ from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.preference_model import SETTINGS, load_preference_model
 from align.recipe.loading import EvalConfig
 from align.recipe.sections import JudgeConfig
-from align.rewards import make_reward
+from align.rewards import Reward, make_reward
 from align.rewards.load import REWARDS
 
 from .endpoint import Endpoint
@@ -73,14 +74,32 @@ def _maker(name: str, judge: JudgeConfig, model: ModelConfig, allow: Sequence[st
     return lambda: load_preference_model(path)
 
 
-def _reward(where: str, judge: JudgeConfig, allow: Sequence[str]) -> MakeScorer:
-    name, options = str(judge.reward), judge.options or {}
+def reward_of_texts(
+    where: str, name: str, options: Mapping[str, Any], allow: Sequence[str], *, unseen: str = "judges do not see"
+) -> Reward:
+    """A reward for answers that are texts alone.
+
+    Args:
+        where: What names it, in messages.
+        name: Of `align.rewards.REWARDS`, or MODULE:FUNCTION.
+        options: Its own.
+        allow: What was given with `--allow`.
+        unseen: Who does not have the tokens, in messages.
+
+    Raises:
+        RunError: If it cannot be made, or counts tokens.
+    """
     try:
         reward = make_reward(name, allow, **options)
     except (RunError, TypeError) as error:
         raise RunError(f"{where}: {error}") from None
     if "completion_ids" in (REWARDS[name].reads if name in REWARDS else ()):
-        raise RunError(f"{where}: reward {name!r} counts tokens, which judges do not see; use another reward")
+        raise RunError(f"{where}: reward {name!r} counts tokens, which {unseen}; use another reward")
+    return reward
+
+
+def _reward(where: str, judge: JudgeConfig, allow: Sequence[str]) -> MakeScorer:
+    reward = reward_of_texts(where, str(judge.reward), judge.options or {}, allow)
     scorer = RewardScorer(reward, temperature=judge.temperature or 0.0)
     return lambda: scorer
 

@@ -11,10 +11,9 @@ from align.models.loading import load_tokenizer
 from align.models.use import Use
 from align.recipe.scores import POLICY, ScoreConfig
 from align.recipe.sections import EvalConfig, Generate, JudgeConfig
-from align.rewards import make_reward
-from align.rewards.load import REWARDS, columns_of
+from align.rewards.load import columns_of
 
-from .from_recipe import prepare_judges
+from .from_recipe import prepare_judges, reward_of_texts
 from .protocol import Judge, LanguageModelJudge
 from .scoring import By
 
@@ -80,14 +79,7 @@ def refuse_missing(config: ScoreConfig, names: Collection[str], where: str) -> N
 
 
 def _reward(where: str, name: str, options: dict[str, Any], allow: Sequence[str]) -> Callable[[], Any]:
-    try:
-        reward = make_reward(name, allow, **options)
-    except (RunError, TypeError) as error:
-        raise RunError(f"{where}: {error}") from None
-    if "completion_ids" in (REWARDS[name].reads if name in REWARDS else ()):
-        raise RunError(
-            f"{where}: reward {name!r} counts tokens, which a file of answers does not hold; use another reward"
-        )
+    reward = reward_of_texts(where, name, options, allow, unseen="a file of answers does not hold")
     return lambda: reward
 
 

@@ -17,6 +17,8 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
+from align.files import digest_of
+
 NOT_IDENTITY = frozenset({
     "_name_or_path", "transformers_version", "architectures", "use_cache", "return_dict", "output_hidden_states",
     "output_attentions", "pad_token_id", "bos_token_id", "eos_token_id", "dtype", "torch_dtype",
@@ -47,7 +49,7 @@ def model_identity(model: torch.nn.Module) -> dict[str, str]:
     found = {"digest": weights_digest(model), "config_digest": config_digest(base.config)}
     scales = _scales(model)
     if scales:
-        found |= {"adapter_digest": adapter_digest(model), "scale_digest": _digest(scales)}
+        found |= {"adapter_digest": adapter_digest(model), "scale_digest": digest_of(scales)}
     return found
 
 
@@ -104,14 +106,14 @@ def adapter_digest(model: torch.nn.Module) -> str:
 
 def config_digest(config: Any) -> str:
     """Digest of a model's configuration without `NOT_IDENTITY`, in parts of it too."""
-    return _digest(_without_names(config.to_dict()))
+    return digest_of(_without_names(config.to_dict()))
 
 
 def text_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, str | None]:
     """Digests of what makes token ids of texts and messages: the tokenizer and its chat template."""
     template = tokenizer.chat_template
     return {
-        "template_sha256": _digest(template) if template else None,
+        "template_sha256": digest_of(template) if template else None,
         "tokenizer_sha256": tokenizer_digest(tokenizer),
     }
 
@@ -121,7 +123,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
     rules = {name: value for name, value in rules.items() if name not in ("truncation", "padding")}
-    return _digest([rules, tokenizer.special_tokens_map, tokenizer.eos_token_id, tokenizer.pad_token_id])
+    return digest_of([rules, tokenizer.special_tokens_map, tokenizer.eos_token_id, tokenizer.pad_token_id])
 
 
 def _adapters_on(model: torch.nn.Module) -> Iterator[tuple[str, str, Any]]:
@@ -182,7 +184,3 @@ def _without_names(config: Any) -> Any:
     if isinstance(config, dict):
         return {name: _without_names(value) for name, value in config.items() if name not in NOT_IDENTITY}
     return config
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

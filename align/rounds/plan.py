@@ -77,6 +77,11 @@ class Place(NamedTuple):
         return Place(self.run, self.number - 1)
 
 
+def prompt_key(row: Mapping[str, Any]) -> str:
+    """What tells the prompt of a row from others."""
+    return json.dumps(row["prompt"], sort_keys=True)
+
+
 def round_prompts(recipe: Recipe, rows: Sequence[Mapping[str, Any]], number: int) -> list[dict[str, Any]]:
     """The prompts of a round: all, or a slice that no other round has. A prompt that is there twice counts once.
 
@@ -84,7 +89,7 @@ def round_prompts(recipe: Recipe, rows: Sequence[Mapping[str, Any]], number: int
         DataError: If there are too few for all rounds.
     """
     rounds: Any = recipe.rounds
-    every = list({json.dumps(row["prompt"], sort_keys=True): dict(row) for row in reversed(rows)}.values())[::-1]
+    every = list({prompt_key(row): dict(row) for row in reversed(rows)}.values())[::-1]
     if rounds.prompts == "all":
         return every
     each, count = rounds.prompts.each, rounds.count

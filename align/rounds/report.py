@@ -12,11 +12,11 @@ from align.data.loading import DataSource, read
 from align.data.rows.scored import read_scored, text_of
 from align.files import write_text
 from align.recipe.loading import Recipe
-from align.runs.directory import METRICS_FILE, read_metrics
+from align.runs.contents import METRICS_FILE, REPORT_FILE
+from align.runs.directory import read_metrics
 
 from .plan import Place
 
-REPORT = "report.json"
 PAGE = "report.md"
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "log_ratio/chosen", "log_ratio/rejected")
 
@@ -52,7 +52,7 @@ def round_report(recipe: Recipe, place: Place) -> dict[str, Any]:
         "distinct_share": estimate(distinct),
         "training": logged,
     }
-    write_text(place.folder / REPORT, json.dumps(report, indent=1) + "\n")
+    write_text(place.folder / REPORT_FILE, json.dumps(report, indent=1) + "\n")
     return {"prompts": len(rows)}
 
 
@@ -77,7 +77,7 @@ def write_page(recipe: Recipe, run: Any) -> None:
     lines = ["# Report over rounds", "", "Answers of a round are those of the policy before it learns from them.", ""]
     lines += [f"| round | {' | '.join(names)} | {' | '.join(SHOWN)} |", "|" + "---|" * (1 + len(names) + len(SHOWN))]
     for number in range(1, rounds.count + 1):
-        report = json.loads((Place(run, number).folder / REPORT).read_text(encoding="utf-8"))
+        report = json.loads((Place(run, number).folder / REPORT_FILE).read_text(encoding="utf-8"))
         cells = [_shown(report[name]) for name in names]
         cells += [
             f"{report['training'][name]:.4g}" if isinstance(report["training"].get(name), float) else ""

@@ -18,10 +18,10 @@ from align.files import write_text
 from align.judges.from_scores import refuse_missing, scorers_of
 from align.models.loading import load_model
 from align.recipe.loading import Recipe
-from align.runs.contents import RECIPE_FILE, delete_run
+from align.runs.contents import RECIPE_FILE, REPORT_FILE, WRITING, delete_run, exchange
 
 from .ledger import Ledger
-from .plan import FIRST, RECIPE, Place, load_round, needs_first_adapter, round_prompts, write_recipe
+from .plan import FIRST, Place, load_round, needs_first_adapter, round_prompts, write_recipe
 from .report import round_report, write_page
 from .stages import answer_files, mix_stage, pairs_stage, prompts_stage, sample_stage, score_stage
 
@@ -141,7 +141,7 @@ def _round(
 
     outputs = [place.trained / "adapter" if recipe.trains_adapter else place.trained / "model"]
     ledger.stage(n, "train", [source, place.recipe], outputs, learn)
-    ledger.stage(n, "report", [place.scores], [place.folder / "report.json"], lambda: round_report(recipe, place))
+    ledger.stage(n, "report", [place.scores], [place.folder / REPORT_FILE], lambda: round_report(recipe, place))
     return trained[0] if trained else None
 
 
@@ -182,11 +182,7 @@ def _write_first_adapter(recipe: Recipe, folder: Path) -> None:
 
 def _take(weights: Path, run: Path) -> None:
     """The last round's weights as the run's."""
-    target, scratch = run / weights.name, run / f".{weights.name}"
+    scratch = run / f"{WRITING}{weights.name}"
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(weights, scratch)
-    shutil.rmtree(target, ignore_errors=True)
-    scratch.rename(target)
-
-
-__all__ = ["RECIPE", "check_rounds", "run_rounds"]
+    exchange(scratch, run / weights.name)

@@ -1,6 +1,5 @@
 """Runs the stages of a round: each reads files and writes a file, with the functions that the commands call."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
 from align.sampling.generate import Decoding
 from align.sampling.policy import Policy, policy_of
 
-from .plan import Place, round_prompts
+from .plan import Place, prompt_key, round_prompts
 
 EARLIER = "earlier"
 
@@ -62,8 +61,8 @@ def _earlier(rows: Sequence[Mapping[str, Any]], place: Place) -> list[dict[str, 
     known: dict[str, list[Any]] = {}
     for number in range(1, place.number):
         for row in _read(Place(place.run, number).answers("policy")):
-            known.setdefault(json.dumps(row["prompt"], sort_keys=True), []).extend(row["completions"])
-    return [dict(row) | {"completions": known.get(json.dumps(row["prompt"], sort_keys=True), [])} for row in rows]
+            known.setdefault(prompt_key(row), []).extend(row["completions"])
+    return [dict(row) | {"completions": known.get(prompt_key(row), [])} for row in rows]
 
 
 def answer_files(recipe: Recipe, place: Place) -> list[Path]:

@@ -3,6 +3,7 @@
 Everything a run writes has a name of this list; `--overwrite` deletes these names only, the recipe last.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ RECIPE_FILE = "recipe.resolved.yaml"
 ENV_FILE = "env.json"
 METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = ".lock"
+REPORT_FILE = "report.json"
 REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
 WRITING, REPLACED = ".writing-", ".replaced-"
 """Beginnings of names of folders that are being written, or about to be deleted."""
@@ -23,7 +25,7 @@ RESULTS = ("adapter", "model")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 ROUND = re.compile(r"round-\d+")
 LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
-FILES = (METRICS_FILE, "README.md", "report.json", "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
+FILES = (METRICS_FILE, "README.md", REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
          *LAST)  # fmt: skip
 FOLDERS = (*RESULTS, "skipped", "runs", "completions", "pictures", "answers", "first")
 KEPT = ("judges",)  # what endpoints were paid for; filed by what was asked, whichever run asked it
@@ -82,6 +84,16 @@ def delete_run(run: Path) -> None:
             raise RunError(
                 f"{error.filename or path}: cannot be deleted: {error.strerror}; mend that, and use --overwrite again"
             ) from error
+
+
+def exchange(scratch: Path, target: Path) -> None:
+    """Let a whole folder take the place of another; between the two there is never half of one."""
+    before = target.with_name(f"{REPLACED}{target.name}")
+    shutil.rmtree(before, ignore_errors=True)
+    if target.exists():
+        os.replace(target, before)
+    os.replace(scratch, target)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def delete_leftovers(run: Path) -> list[str]:

@@ -4,7 +4,6 @@ A run gets an id at its first start. Id, settings, and digests of training data,
 `env.json`, in every checkpoint's manifest, beside the adapter or model, and in reports.
 """
 
-import hashlib
 import json
 import secrets
 import time
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from align.files import digest_of, plain_json
 from align.findings import printable
 
 HARMLESS_BEGINNINGS = ("save_", "logging_", "log_", "hub_", "push_to_hub", "dataloader_num", "dataloader_p", "ddp_")
@@ -97,12 +97,7 @@ def settings_of(recipe: Any) -> dict[str, Any]:
         flat["rewards"] = recipe.rewards
     for name, values in sections.items():
         flat |= {f"{name}.{key}": value for key, value in (values or {}).items()}
-    return json.loads(json.dumps(flat, default=_plain, sort_keys=True))
-
-
-def digest_of(value: Any) -> str:
-    """sha256 of what JSON makes of a value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_plain).encode()).hexdigest()
+    return json.loads(json.dumps(flat, default=plain_json, sort_keys=True))
 
 
 def differences(old: Identity, new: Identity) -> list[Difference]:
@@ -157,12 +152,6 @@ def _raised(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def _says_nothing(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Epochs, where steps decide how long a run is."""
     return key == "train.num_train_epochs" and min(s.get("train.max_steps") or 0 for s in (old, new)) > 0
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, set | frozenset):
-        return sorted(value, key=str)
-    return str(value)
 
 
 def _shown(value: Any) -> str:

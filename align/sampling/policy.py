@@ -75,6 +75,11 @@ def _beginning(recipe: Recipe) -> Policy:
 def _reference(name: str, recipe: Recipe) -> Policy:
     if recipe.ref.kind == "cached":
         raise RunError(f"{name}: ref.kind=cached has values and no model, which could answer; name a model")
+    return reference_of(recipe)
+
+
+def reference_of(recipe: Recipe) -> Policy:
+    """What a recipe is held against, where that is a model and no values of the data."""
     if recipe.ref.kind == "model":
         return Policy(another_model(recipe.model, recipe.ref.path))
     return Policy(recipe.model, recipe.ref.path if recipe.ref.kind == "adapter" else None)

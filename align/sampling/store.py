@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from align.data.prompts import Prompt, template_of
 from align.errors import RunError
+from align.files import digest_of
 from align.models.identity import model_identity, text_identity
 from align.models.stopping import stop_ids
 from align.models.use import Model
@@ -141,14 +142,14 @@ def answer_settings(
         **({} if stops == [tokenizer.eos_token_id] else {"stops": stops}),
         **({} if engine is None else {"engine": engine.identity}),
         **text_identity(tokenizer),
-        "model_sha256": _digest(model_identity(model)),
+        "model_sha256": digest_of(model_identity(model)),
     }
 
 
 def prompt_digest(prompt: Prompt) -> str:
     """Digest of a prompt as it is given, before the chat template, and of what that is given besides."""
     given = template_of(prompt)
-    return _digest([prompt, given] if given else prompt)
+    return digest_of([prompt, given] if given else prompt)
 
 
 def _check_settings(found: dict[str, Any], expected: dict[str, Any], path: Path) -> None:
@@ -191,7 +192,7 @@ def _checked(line: bytes) -> dict[str, Any] | None:
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps({**row, CHECKSUM: _digest(row)[:16]}).encode() + b"\n"
+    return json.dumps({**row, CHECKSUM: digest_of(row)[:16]}).encode() + b"\n"
 
 
 def _answer_line(key: Key, answer: Answer, header: bytes) -> bytes:
@@ -202,10 +203,6 @@ def _answer_line(key: Key, answer: Answer, header: bytes) -> bytes:
 
 def _short(header: bytes) -> str:
     return hashlib.sha256(header).hexdigest()[:16]
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, default=str, sort_keys=True).encode()).hexdigest()
 
 
 def _append(file: BinaryIO, content: bytes) -> None:

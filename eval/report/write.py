@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from align.files import write_text
+from align.runs.contents import REPORT_FILE
 
 from .html import to_html
 from .results import Report
@@ -83,7 +84,7 @@ def to_markdown(report: Report) -> str:
 
 def write_report(report: Report, pictures: dict[str, bytes], out: Path) -> Path:
     """Write report.json, report.md, report.html and the pictures; returns the HTML's path."""
-    write_text(out / "report.json", to_json(report) + "\n")
+    write_text(out / REPORT_FILE, to_json(report) + "\n")
     write_text(out / "report.md", to_markdown(report))
     write_text(out / "report.html", to_html(report, pictures))
     folder = out / "pictures"

@@ -123,8 +123,8 @@ def tango(won: float, lost: float, n: float, z: float) -> tuple[float, float]:
 
     def score(delta: float) -> float:
         half = (2 * n - won + lost) * delta - won - lost
-        root = (np.sqrt(max(half**2 + 8 * n * lost * delta * (1 - delta), 0.0)) - half) / (4 * n)
-        variance = n * (2 * root + delta * (1 - delta))
+        lost_share = (np.sqrt(max(half**2 + 8 * n * lost * delta * (1 - delta), 0.0)) - half) / (4 * n)
+        variance = n * (2 * lost_share + delta * (1 - delta))
         return float((won - lost - n * delta) / np.sqrt(max(variance, 1e-300)))
 
     edge, value = 1 - 1e-9, (won - lost) / n

@@ -11,7 +11,7 @@ SCHEDULE, SIZES, TOKENS, BOUNDED = (
     "align/strict/bounded.py",
 )
 MUTANTS = [
-    refusal("refusals: training asks nothing", "align/train.py", "    refuse(\n        recipe,\n", "    (lambda *_, **__: None)(\n        recipe,\n"),
+    refusal("refusals: training asks nothing", "align/train.py", "    refuse(recipe, named_sets(*data), Machine.here(), allow=allow, checkpoint=checkpoint)\n", ""),
     refusal("refusals: any learning rate", SCHEDULE, "if args.learning_rate > HIGHEST_RATE:", "if False:"),
     refusal("refusals: any generation batch", SCHEDULE, "if rows >= prompts:", "if True:"),
     refusal("refusals: any token id", TOKENS, "if max(ids, default=0) >= embedded:", "if False:"),

@@ -138,7 +138,7 @@ TABLE = [
     # columns that would be dropped
     Malformed("a label beside the pair", "error", [TEXT | {"winner": "b"}], ("the column 'winner' is a label", "`ignore: [winner]`")),
     Malformed("an image beside the pair", "error", [TEXT | {"images": ["a.png"]}], ("the column 'images' is no text", "`ignore: [images]`")),
-    Malformed("rows that weigh", "error", [TEXT | {"weight": 0.5}], ("the column 'weight' weighs rows", "`ignore: [weight]`")),
+    Malformed("rows that weigh differently", "error", [TEXT | {"weight": 0.5}, TEXT | {"prompt": "p ", "weight": 2.0}], ("the column 'weight' weighs rows", "`ignore: [weight]`")),
     Malformed("tools beside plain text", "error", [TEXT | {"tools": [{"type": "function"}]}], ("row 1: tools need a chat template", "data.as_messages=true")),
     # only a tokenizer shows it: tests/data/test_tokens.py, identical-after-truncation
     Malformed("answers that max_length cuts to the same tokens", "tokens", text(chosen="so " * 900 + "good", rejected="so " * 900 + "bad"), ()),

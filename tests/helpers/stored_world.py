@@ -1,6 +1,7 @@
 """A recipe, its prompts and a policy that differs from its reference, for tests of the evaluation; nothing is trained."""
 
 import json
+from pathlib import Path
 
 import torch
 import yaml
@@ -37,6 +38,10 @@ def make_world(folder):
 def write_lines(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def read_lines(path):
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
 def responses(path, texts, prompts=None, **further):

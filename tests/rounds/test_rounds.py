@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stored_world import read_lines
 
 from align.commands.sample import main as sample
 from align.commands.score import main as score
@@ -22,10 +23,6 @@ from align.train import run
 
 JUDGE = "judge={kind: language_model, path: tiny-random}"
 STATES = ("adapter_model.safetensors", "adapter_config.json")
-
-
-def rows_of(path):
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
 def made(folder):
@@ -46,10 +43,10 @@ def done(tmp_path_factory):
 
 
 def test_every_stage_is_a_file_that_somebody_can_read(done):
-    said = [(row["round"], row["stage"]) for row in rows_of(done / FILE)]
+    said = [(row["round"], row["stage"]) for row in read_lines(done / FILE)]
     each = ["prompts", "answers-policy", "scores", "pairs", "train", "report"]
     assert said == [(n, stage) for n in (1, 2) for stage in each]
-    one, two = (rows_of(done / f"round-{n}" / "prompts.jsonl") for n in (1, 2))
+    one, two = (read_lines(done / f"round-{n}" / "prompts.jsonl") for n in (1, 2))
     assert len(one) == len(two) == 4
     assert not {json.dumps(row) for row in one} & {json.dumps(row) for row in two}
     recipes = [yaml.safe_load((done / f"round-{n}" / "recipe.yaml").read_text()) for n in (1, 2)]
@@ -211,7 +208,7 @@ def test_shares_of_earlier_rounds_are_of_what_is_trained_on(tmp_path):
     assert mix_stage(load_recipe("rounds/tiny", ["rounds.keep={earlier: 0.3}"]), place) == {"new": 256, "round-2": 110}
     recipe = load_recipe("rounds/tiny", ["rounds.keep={earlier: [0.3, 0.15]}"])
     assert mix_stage(recipe, place) == {"new": 256, "round-2": 140, "round-1": 70}
-    rows = rows_of(place.mixed)
+    rows = read_lines(place.mixed)
     assert [row["prompt"].split()[1] for row in rows] == ["3"] * 256 + ["2"] * 140 + ["1"] * 70
     assert rows[256]["prompt"] != "round 2 0" or rows[257]["prompt"] != "round 2 1"  # drawn, not the first
     later = round_recipe(recipe, place)

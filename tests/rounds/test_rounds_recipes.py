@@ -1,10 +1,8 @@
 """Every recipe with rounds is checked, and the tiny ones run."""
 
-import json
-from pathlib import Path
-
 import pytest
 from recipes_under_test import problems
+from stored_world import read_lines
 
 from align.check.environment import Machine
 from align.check.rounds import pairs_of_round
@@ -18,21 +16,17 @@ TINY = ["dno", "gpo", "self-rewarding", "rejection", "irpo"]
 ON_CPU = ["train.use_cpu=true", "train.bf16=false"]
 
 
-def rows_of(path):
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
 @pytest.mark.parametrize("name", TINY)
 def test_the_tiny_ones_run(name, tmp_path):
     words = [f"train.output_dir={tmp_path / 'run'}", "train.max_steps=1"]
     run(f"rounds/{name}-tiny", words)
-    trained = rows_of(tmp_path / "run" / "round-2" / "pairs.jsonl")
+    trained = read_lines(tmp_path / "run" / "round-2" / "pairs.jsonl")
     if name == "irpo":
         assert all(row["chosen_reward"] == 1 and row["rejected_reward"] == 0 for row in trained)
     elif name == "dno":
         assert all(0 < row["rejected_reward"] <= row["chosen_reward"] < 1 for row in trained)
         assert (tmp_path / "run" / "round-2" / "mixed.jsonl").is_file()
-        assert rows_of(tmp_path / "run" / "round-1" / "scores.jsonl")[0]["sources"][-1] == "gold"
+        assert read_lines(tmp_path / "run" / "round-1" / "scores.jsonl")[0]["sources"][-1] == "gold"
     elif name == "rejection":
         assert set(trained[0]) == {"prompt", "completion", "reward"}
     elif name == "gpo":

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from endpoint_server import Server, failing, says
+from stored_world import read_lines
 from trl import ModelConfig
 
 from align.commands.sample import main as sample
@@ -18,17 +19,13 @@ from eval.answers.files import read_responses
 QUICK = ["--max-new-tokens", "6", "--samples", "2"]
 
 
-def rows_of(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def test_rows_keep_their_columns_and_hold_the_answers_of_generate(prompts, tmp_path, sampled, capsys):
     out = tmp_path / "new" / "answers.jsonl"
     words = ["tiny-random", "--prompts", str(prompts), "--out", str(out), *QUICK, "--seed", "3"]
     assert sample(words) == 0
     assert "4 answers to 2 prompts" in capsys.readouterr().out
     settings = ModelConfig(model_name_or_path="tiny-random", dtype="auto")
-    rows = rows_of(out)
+    rows = read_lines(out)
     expected = generate(
         load_model(settings).eval(),
         load_tokenizer(settings),
@@ -45,7 +42,7 @@ def test_rows_keep_their_columns_and_hold_the_answers_of_generate(prompts, tmp_p
     out.unlink()
     sample(words)  # what is kept is not sampled again
     assert sum(sampled) == 4
-    assert rows_of(out) == rows
+    assert read_lines(out) == rows
     assert (
         read_responses(out).texts[json.dumps("name a colour")] == rows[1]["completions"]
     )  # as `alignkit eval` reads it
@@ -61,7 +58,7 @@ def test_what_is_killed_goes_on(prompts, tmp_path, sampled, monkeypatch):
     monkeypatch.undo()
     sample(words)
     assert sum(sampled) == 4
-    assert len(rows_of(out)) == 2
+    assert len(read_lines(out)) == 2
 
 
 def test_a_run_its_reference_and_what_a_recipe_begins_with(tmp_path):
@@ -131,4 +128,4 @@ def test_an_endpoint_answers_and_only_what_failed_is_asked_again(prompts, tmp_pa
         asked = len(server.requests)
         assert sample(words) == 0
         assert server.texts()[asked:] == ["name a colour"] * 2
-    assert [len(row["completions"]) for row in rows_of(out)] == [2, 2]
+    assert [len(row["completions"]) for row in read_lines(out)] == [2, 2]

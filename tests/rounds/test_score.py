@@ -1,10 +1,9 @@
 """Scores of answers, each kept by answer; what a scorer fails on stays unscored and out of the pairs."""
 
-import json
-
 import numpy as np
 import pytest
 from endpoint_server import Server, failing, says
+from stored_world import read_lines, write_lines
 
 from align.commands.score import main as score
 from align.commands.score import read_by
@@ -25,39 +24,34 @@ ROWS = [
 ]
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def rows_of(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 @pytest.fixture
 def answers(tmp_path):
-    return write(tmp_path / "answers.jsonl", ROWS)
+    return write_lines(tmp_path / "answers.jsonl", ROWS)
 
 
 def test_a_reward_is_kept_by_answer_and_pairs_read_it(answers, tmp_path):
     out = tmp_path / "scores.jsonl"
     assert score([str(answers), "--by", "correctness", "--out", str(out)]) == 0
-    rows = rows_of(out)
+    rows = read_lines(out)
     assert [[one["correctness"] for one in row["rewards"]] for row in rows] == [[1, 0, 1], [0, 1, 1]]
     assert rows[0]["sources"] == ["answers"] * 3
     made = tmp_path / "pairs.jsonl"
     assert pairs([str(out), "--select", "verified", "--out", str(made)]) == 0
-    assert [(row["chosen"], row["rejected"]) for row in rows_of(made)][:2] == [("4", "5"), ("it is 4", "5")]
+    assert [(row["chosen"], row["rejected"]) for row in read_lines(made)][:2] == [("4", "5"), ("it is 4", "5")]
 
 
 def test_several_scores_and_labels_are_weighed_when_pairs_are_made(tmp_path):
-    labelled = write(tmp_path / "a.jsonl", [row | {"stars": [1, 5, None]} for row in ROWS])
+    labelled = write_lines(tmp_path / "a.jsonl", [row | {"stars": [1, 5, None]} for row in ROWS])
     out, made = tmp_path / "scores.jsonl", tmp_path / "pairs.jsonl"
     score([str(labelled), "--by", "correctness", "--column", "stars", "--out", str(out)])
-    assert rows_of(out)[0]["rewards"][1] == {"correctness": 0.0, "stars": 5.0}
-    assert rows_of(out)[0]["rewards"][2] == {"correctness": 1.0, "stars": None}
+    assert read_lines(out)[0]["rewards"][1] == {"correctness": 0.0, "stars": 5.0}
+    assert read_lines(out)[0]["rewards"][2] == {"correctness": 1.0, "stars": None}
     pairs([str(out), "--select", "best_worst", "--weights", "correctness=10,stars=1", "--out", str(made)])
-    assert next((row["chosen"], row["chosen_reward"], row["rejected_reward"]) for row in rows_of(made)) == ("4", 11, 5)
+    assert next((row["chosen"], row["chosen_reward"], row["rejected_reward"]) for row in read_lines(made)) == (
+        "4",
+        11,
+        5,
+    )
     with pytest.raises(RunError, match=r"column 'stars'.*is not in 1 of 1 rows \(first: 1\)"):
         score_rows([ROWS[0] | {"stars": [1, 2]}], [By("stars", "column", lambda: "stars")])
 
@@ -104,7 +98,7 @@ def test_an_endpoint_that_fails_on_some_pairs_leaves_their_answers_unscored(answ
         out = tmp_path / "scores.jsonl"
         assert score([str(answers), "--by", by, "--allow", host, "--out", str(out)]) == 0
         asked = len(server.requests)
-        assert [[one["judge"] for one in row["rewards"]] for row in rows_of(out)] == [[None] * 3, [0.5] * 3]
+        assert [[one["judge"] for one in row["rewards"]] for row in read_lines(out)] == [[None] * 3, [0.5] * 3]
         assert "judge: 3 answers have no score (status 422" in capsys.readouterr().out
         out.unlink()
         score([str(answers), "--by", by, "--allow", host, "--out", str(out)])
@@ -114,18 +108,18 @@ def test_an_endpoint_that_fails_on_some_pairs_leaves_their_answers_unscored(answ
 
 
 def test_files_of_the_same_prompts_are_put_together_with_gold_answers(answers, tmp_path):
-    other = write(tmp_path / "ref.jsonl", [row | {"completions": ["7"]} for row in ROWS])
+    other = write_lines(tmp_path / "ref.jsonl", [row | {"completions": ["7"]} for row in ROWS])
     rows = together([answers, other], gold="answer")
     assert rows[0]["completions"] == ["4", "5", "it is 4", "7", "4"]
     assert rows[0]["sources"] == ["answers"] * 3 + ["ref", "gold"]
     assert rows[1]["completions"][-1] == "1"
     assert "finished" not in rows[0]
     with pytest.raises(DataError, match="other prompts than in .*first: row 1"):
-        together([answers, write(tmp_path / "x.jsonl", ROWS[::-1])])
+        together([answers, write_lines(tmp_path / "x.jsonl", ROWS[::-1])])
     with pytest.raises(DataError, match="row 1: no text in the column 'best'"):
         together([answers], gold="best")
     with pytest.raises(DataError, match="1 of 1 rows hold no answers:\n  row 1: no list of completions"):
-        together([write(tmp_path / "y.jsonl", [{"prompt": "q", "completions": None, "x": 1}])])
+        together([write_lines(tmp_path / "y.jsonl", [{"prompt": "q", "completions": None, "x": 1}])])
 
 
 def test_the_policy_judges_itself(answers, tmp_path):
@@ -133,7 +127,7 @@ def test_the_policy_judges_itself(answers, tmp_path):
     out, same = tmp_path / "scores.jsonl", tmp_path / "same.jsonl"
     assert score([str(answers), "--by", by, "--policy", "tiny-random", "--out", str(out)]) == 0
     assert score([str(answers), "--by", by.replace("policy", "tiny-random"), "--out", str(same)]) == 0
-    assert rows_of(out) == rows_of(same)
+    assert read_lines(out) == read_lines(same)
     with pytest.raises(RunError, match="which policy is to judge"):
         score([str(answers), "--by", by, "--out", str(tmp_path / "x.jsonl")])
 
@@ -156,6 +150,6 @@ def test_scorers_that_cannot_be_meant_are_refused(words, said):
 
 
 def test_a_column_that_a_reward_reads_must_be_there(tmp_path):
-    source = write(tmp_path / "a.jsonl", [{"prompt": "q", "completions": ["a"]}])
+    source = write_lines(tmp_path / "a.jsonl", [{"prompt": "q", "completions": ["a"]}])
     with pytest.raises(DataError, match="no column 'answer', which the reward 'correctness' reads; there are prompt"):
         score([str(source), "--by", "correctness", "--out", str(tmp_path / "s.jsonl")])

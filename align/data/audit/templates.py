@@ -9,11 +9,10 @@ from datasets import Dataset, Json
 from transformers import PreTrainedTokenizerBase
 
 from align.data.prompts import prompt_of, template_of
-from align.data.rows.messages import RENDERED, SPECIAL
+from align.data.rows.messages import RENDERED, SIDES, SPECIAL
 from align.errors import DataError
 from align.findings import Finding, printable
 
-SIDES = ("chosen", "rejected", "completion")
 TRIED = 20  # rows that hold a thing, rendered with and without it
 LOOKED_AT = 50  # texts in which tokens of a template are looked for
 

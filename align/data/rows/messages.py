@@ -12,6 +12,8 @@ from typing import Any
 
 from .normal_form import is_blank
 
+SIDES = ("chosen", "rejected", "completion")
+"""Columns of a normalised row that answer its prompt."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
 RENDERED = ("tool_calls", "tool_call_id", "name", "reasoning_content", "reasoning", "thinking")
 SHAREGPT = {
@@ -158,7 +160,7 @@ def as_messages(row: dict[str, Any]) -> dict[str, Any]:
     """A row of texts as one of messages; one of messages as it is."""
     if not isinstance(row["prompt"], str):
         return row
-    answers = {side: row[side] for side in ("chosen", "rejected", "completion") if side in row}
+    answers = {side: row[side] for side in SIDES if side in row}
     return row | {
         "prompt": conversation(row["prompt"]),
         **{side: [{"role": "assistant", "content": text.strip()}] for side, text in answers.items()},
@@ -193,7 +195,7 @@ def without_keys(row: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     if not keys or isinstance(row["prompt"], str):
         return row
     result = dict(row)
-    for name in ("prompt", "chosen", "rejected", "completion"):
+    for name in ("prompt", *SIDES):
         if name in row:
             result[name] = [{k: v for k, v in message.items() if k not in keys} for message in row[name]]
             if not says_something(result[name][-1]):

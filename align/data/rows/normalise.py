@@ -17,7 +17,7 @@ from align.findings import Finding
 
 from .layouts import LeftOut, Reading
 from .mapping import REF_COLUMNS, ROW, Plan, Rows, planned
-from .messages import RENDERED, RowError, as_messages, template_arguments, with_system, without_keys
+from .messages import RENDERED, SIDES, RowError, as_messages, template_arguments, with_system, without_keys
 from .normal_form import is_blank
 
 __all__ = ["REF_COLUMNS", "ROW", "SLICE", "Rows", "normalise"]
@@ -161,7 +161,7 @@ def _nested(part: Sequence[Mapping[str, Any]]) -> set[str]:
     """Columns of messages that hold more than role and content: Arrow would fill in keys that a message does not have."""
     names = [name for name, value in part[0].items() if isinstance(value, list)]
     return {
-        name for name in names if name in ("prompt", "chosen", "rejected", "completion")
+        name for name in names if name in ("prompt", *SIDES)
         and any(set(message) != PLAIN_KEYS for row in part for message in row[name])
     }  # fmt: skip
 

@@ -17,8 +17,9 @@ from trl import DPOTrainer as TRLDPOTrainer
 
 from align.models.identity import log_probability_identity
 from align.scoring.reference_store import ReferenceStore, sequence_key
+from align.trainers.shared.reference import as_reference
 from align.trainers.shared.scored import scoring_inputs
-from align.trainers.shared.trl_contract import on_device, use_adapter
+from align.trainers.shared.trl_contract import on_device
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _identity(trainer: Any) -> dict[str, str]:
     """What determines the reference's log-probabilities, with the adapters on and off as the reference has them."""
     reference: Any = trainer.accelerator.unwrap_model(trainer.ref_model or trainer.model)
     own = trainer.ref_model is None and isinstance(reference, PeftModel)
-    with use_adapter(reference, "ref" if "ref" in reference.peft_config else None) if own else nullcontext():
+    with as_reference(reference) if own else nullcontext():
         return log_probability_identity(reference, mixed_precision=trainer.accelerator.mixed_precision)
 
 

@@ -48,7 +48,6 @@ import torch
 from torch import Tensor
 from trl.trainer import dpo_trainer
 from trl.trainer import utils as trl_utils
-from trl.trainer.utils import use_adapter as use_adapter
 
 from align.scoring.head import FrozenHead
 

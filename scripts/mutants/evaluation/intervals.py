@@ -59,7 +59,7 @@ MUTANTS = [
     interval(
         "statistics: Tango's variance is at the found share",
         SHARES,
-        "variance = n * (2 * root + delta * (1 - delta))",
+        "variance = n * (2 * lost_share + delta * (1 - delta))",
         "variance = n * (2 * lost / n + delta * (1 - delta))",
     ),
     family("statistics: a family of one measure", FAMILY, "np.minimum.reduce([", "np.mean(["),

@@ -47,8 +47,8 @@ def test_four_files_are_compared_without_a_model(four, recipe, tmp_path, monkeyp
     def no_model(*_, **__):
         raise AssertionError("a model is loaded")
 
-    for name in ("load_model", "load_tokenizer"):
-        monkeypatch.setattr(f"eval.subjects.{name}", no_model)
+    for name in ("align.sampling.policy.load_model", "eval.subjects.load_tokenizer"):
+        monkeypatch.setattr(name, no_model)
     assert alignkit(["compare", *four, "--recipe", recipe, "-o", str(tmp_path / "out")]) == 0
     found = report(tmp_path / "out")
     estimates = found["estimates"]

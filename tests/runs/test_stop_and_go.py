@@ -13,6 +13,7 @@ import tiny
 from groups import group_trainer
 from launching import OVERRIDES, records
 from safetensors.torch import load_file
+from sparing import sparing
 
 import align
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
@@ -31,7 +32,7 @@ def logged(trainer):
 
 
 @pytest.mark.parametrize(("cls", "config"), [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)])
-@pytest.mark.parametrize("at", [1, 3, 6, 8, 11])
+@pytest.mark.parametrize("at", sparing([1, 3, 6, 8, 11], 3))
 def test_group_trainers_resume_to_the_bit_between_generations(tmp_path, cls, config, at):
     """Completions are sampled every fourth micro-batch, learnt from twice, in two parts: every save is elsewhere in that.
 

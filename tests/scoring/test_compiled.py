@@ -38,6 +38,7 @@ def trained(tmp_path, *callbacks, **kw):
     return result
 
 
+@pytest.mark.slow
 def test_packed_rows_of_other_lengths_are_not_compiled_again(tmp_path):
     graphs = Graphs()
     compiled = trained(tmp_path / "a", graphs, **COMPILED)

@@ -17,7 +17,7 @@ from align.models.preference_model import PreferenceModel
 from align.models.tiny import tiny_tokenizer
 
 
-@pytest.mark.parametrize("lora", [tiny.LORA, None])
+@pytest.mark.parametrize("lora", [tiny.LORA, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["plain", "chat", "margin", "center"])
 def test_five_steps_of_a_reward_model_are_trls(tmp_path, kind, lora):
     data = {"plain": plain(tiny.pairs()), "margin": with_margins(tiny.pairs())}.get(kind, tiny.pairs())

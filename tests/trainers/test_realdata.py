@@ -33,12 +33,13 @@ def train(recipe, path, tmp_path, *more):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "name"),
     [
         ("dpo", "pandalm_human"),
-        pytest.param("rpo", "hh_harmless", marks=pytest.mark.slow),
-        pytest.param("fdpo", "ultrafeedback_1k", marks=pytest.mark.slow),
+        ("rpo", "hh_harmless"),
+        ("fdpo", "ultrafeedback_1k"),
     ],
 )
 def test_a_real_model_on_real_pairs(shared_data, tmp_path, method, name):

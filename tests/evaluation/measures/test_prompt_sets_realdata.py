@@ -38,6 +38,7 @@ def can_be_short(row):
     return set(row["instruction_id_list"]) <= set(SHORT)
 
 
+@pytest.mark.slow
 def test_a_real_model_follows_some_instructions_and_answers_most_questions(shared_data, tmp_path):
     every = EvalConfig(
         generate=Generate(max_new_tokens=TOKENS),

@@ -74,6 +74,7 @@ def test_ratings_are_those_of_an_independent_optimiser():
     assert_allclose([r.value for r in bradley_terry(games, 5)], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_ratings_recover_a_simulated_world_and_cover_it():
     source, hits, values = rng(3), np.zeros(5), []
     for _ in range(100):

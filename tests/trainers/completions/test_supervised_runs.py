@@ -140,6 +140,7 @@ def test_the_shipped_rows_train_with_every_objective(tmp_path):
     assert made.state.global_step == 4
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.usefixtures("all_threads")
 @smollm2.needed
@@ -147,9 +148,9 @@ def test_the_shipped_rows_train_with_every_objective(tmp_path):
     ("objective", "steps"),
     [
         ({"dft": 1.0, "ref_kl": 0.05}, 3),
-        pytest.param({"nll": 1.0}, 20, marks=pytest.mark.slow),
-        pytest.param({"dft": 1.0}, 20, marks=pytest.mark.slow),
-        pytest.param({"dft": 1.0, "ref_kl": 0.05}, 20, marks=pytest.mark.slow),
+        ({"nll": 1.0}, 20),
+        ({"dft": 1.0}, 20),
+        ({"dft": 1.0, "ref_kl": 0.05}, 20),
     ],
 )
 def test_a_real_model_learns_worked_solutions(shared_data, tmp_path, objective, steps):

@@ -5,6 +5,7 @@ import tiny
 import torch
 from datasets import Dataset
 from objectives import PROMPTS, ToldMeans, dynamic, first, low, run, sometimes, vowels
+from sparing import sparing
 from torch.testing import assert_close
 from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer as TRLGRPOTrainer
@@ -258,7 +259,7 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("name", sparing(RESUMED, "running baseline", "table"))
 def test_a_resumed_run_repeats_weights_and_losses_to_the_bit(tmp_path, name):
     kind, more = RESUMED[name]
     settings = {

@@ -145,9 +145,10 @@ def _only_data(path: Path, folder: Path) -> None:
         with safe_globals():
             torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except UnpicklingError:
-        raise RunError(
-            f"{folder}: {path.name} holds more than tensors and numbers; reading it could run code"
-        ) from None
+        told = f"{folder}: {path.name} holds more than tensors and numbers; reading it could run code"
+        if path.relative_to(folder).parts[0].startswith("global_step"):
+            told += ". DeepSpeed writes such files, so its checkpoints are not resumed: begin anew, under fsdp2 if runs are cut short"
+        raise RunError(told) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"{folder}: {path.name} cannot be read: {reason}") from None

@@ -161,4 +161,6 @@ def test_nothing_in_a_directory_speaks_of_another_run():
 @pytest.mark.slow
 def test_nothing_in_a_directory_speaks_of_another_run_for_long():
     examples = int(os.environ.get("ALIGNKIT_EXAMPLES", "20"))
-    run_state_machine_as_test(OneDirectory, settings=settings(max_examples=examples, stateful_step_count=12, deadline=None))
+    run_state_machine_as_test(
+        OneDirectory, settings=settings(max_examples=examples, stateful_step_count=12, deadline=None)
+    )

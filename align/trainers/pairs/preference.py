@@ -27,7 +27,7 @@ from align.losses.preference import sequence_logps
 from align.models.loading import keep_quantised_weights_plain
 from align.scoring.batching import SeededLengthSampler, parts_within, pick_pairs, tokens_of_pairs
 from align.trainers.shared.alarms import Alarms
-from align.trainers.shared.base import LogsSums, hold_settings, own_args
+from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.checkpointing import lengths_of, positions_of, settle_checkpointing
 from align.trainers.shared.columns import WithColumns, check_columns, columns_of
 from align.trainers.shared.dropout import dropout_off
@@ -123,7 +123,6 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
             self.add_callback(Displacement(self, args.displacement_pairs))
         if args.chooses_checkpointing:
             settle_checkpointing(self)
-            hold_settings(self)
         self.constructed()
 
     def _settle_reference(self) -> None:

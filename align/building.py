@@ -14,8 +14,6 @@ from align.models.start import adapter_folder, begin_with, starting_config
 from align.recipe.loading import Recipe
 from align.runs.directory import MetricsFile
 
-from .data.audit.templates import refuse_unrendered
-from .data.loading import named_sets
 from .files import digest_of
 from .methods import METHODS
 from .rewards import make_reward
@@ -30,8 +28,6 @@ def build_trainer(
     """The trainer of a recipe over loaded data, and the identity of its reference; `day` is its template's, if not today."""
     tokenizer = models.load_tokenizer(recipe.model)
     template_day = date_template(tokenizer, day)
-    for line in refuse_unrendered(named_sets(train, eval_sets), tokenizer):
-        logger.warning("%s", line)
     further: dict[str, Any] = {}
     if recipe.rows == "prompts":
         further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]

@@ -89,6 +89,7 @@ def _train(argv: Sequence[str]) -> int:
     import torch  # noqa: PLC0415 - takes seconds
 
     from . import train  # noqa: PLC0415 - loads the trainers
+    from .launching import launcher  # noqa: PLC0415 - imports torch
     from .recipe.loading import load_recipe  # noqa: PLC0415 - imports TRL
 
     parser = train.arguments()
@@ -103,7 +104,7 @@ def _train(argv: Sequence[str]) -> int:
         raise RunError(f"--num-processes: must be at least 1, got {processes}")
     words = [options.recipe, *options.overrides]
     words += ["--resume", options.resume] if options.resume else []
-    words += [f"--{name}" for name in ("overwrite", "changed") if getattr(options, name)]
+    words += [f"--{name}" for name in ("overwrite", "changed", "unsealed") if getattr(options, name)]
     words += [word for name in options.allow for word in ("--allow", name)]
     if "WORLD_SIZE" in os.environ or (processes == 1 and options.accelerate_config is None):
         return train.main(words)
@@ -111,35 +112,6 @@ def _train(argv: Sequence[str]) -> int:
     command = launcher(processes, options.accelerate_config) + words
     os.execv(command[0], command)
     return 1  # not reached
-
-
-def launcher(processes: int, accelerate_config: str | None) -> list[str]:
-    """The command that starts `align.train` in several processes.
-
-    With `accelerate launch` on a machine without a GPU a single process would start, whatever is asked for; there
-    torchrun, which accelerate itself uses, is called directly.
-
-    Raises:
-        RunError: If the accelerate configuration does not exist.
-    """
-    import torch  # noqa: PLC0415 - takes seconds
-
-    if accelerate_config is None and not torch.cuda.is_available():
-        return [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc_per_node={processes}",
-            "-m",
-            "align.train",
-        ]
-    command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}"]
-    if accelerate_config is not None:
-        from .check.machine import accelerate_file  # noqa: PLC0415 - imports torch
-
-        command.append(f"--config_file={accelerate_file(accelerate_config)}")
-    return [*command, "-m", "align.train"]
 
 
 def _check_extra() -> None:

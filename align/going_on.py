@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from align.models.identity import different, same_identity
-from align.runs.checkpoints import MANIFEST, check, checkpoint_to_resume, manifest, numbered
+from align.runs.checkpoints import MANIFEST, check, checkpoint_to_resume, manifest, numbered, step_of_foreign
 from align.runs.contents import RECIPE_FILE, RESULTS
 from align.runs.identity import Difference, Identity, differences, lengthened, new_run_id, told
 
@@ -32,10 +32,17 @@ class Start:
     """None where the directory holds no run yet."""
     chosen: bool = False
     """Whether the checkpoint was named."""
+    unsealed: bool = False
+    """Whether the checkpoint is another trainer's, of which nothing is known but its step."""
 
 
-def find_start(run: Path, resume: str | None) -> Start:
+def find_start(run: Path, resume: str | None, *, unsealed: bool = False) -> Start:
     """Look at a run directory, before data and weights are read.
+
+    Args:
+        run: The run directory.
+        resume: "auto", a checkpoint, or None.
+        unsealed: Whether the checkpoint may be one without a manifest, as TRL's own trainers write them.
 
     Raises:
         RunError: If there is nothing usable to go on with, or what `resume` names is of another run than the directory.
@@ -44,14 +51,20 @@ def find_start(run: Path, resume: str | None) -> Start:
         return Start()
     of_directory = identity_of_run(run) if (run / RECIPE_FILE).is_file() else None
     own = of_directory.run if of_directory else None
-    checkpoint = checkpoint_to_resume(run, resume, own)
     env = read_env(run)
+    if (
+        resume != "auto" and env.get("began_from") == resume and not numbered(run)
+    ):  # began, and was killed before it saved
+        of_directory = own = None
+    if unsealed:
+        return _foreign_start(run, resume, of_directory)
+    checkpoint = checkpoint_to_resume(run, resume, own)
     result = whole_result(run, of_directory, alone=checkpoint is None)
     if checkpoint is None:
         if env.get("began_from") and result is None:
             raise RunError(
                 f"{run}: the run went on from {env['began_from']} and has saved nothing since; name that checkpoint again, "
-                "with --resume and --changed"
+                "with --resume and --changed, or with --resume and --unsealed"
             )
         sealed = [folder for folder in (run / name for name in RESULTS) if (folder / MANIFEST).is_file()]
         if result is None and sealed:
@@ -72,6 +85,13 @@ def find_start(run: Path, resume: str | None) -> Start:
         if not known.settings:
             known = replace(of_directory, reference=known.reference or of_directory.reference)
     return Start(known, checkpoint, found["step"], result, env, of_directory, resume != "auto")
+
+
+def _foreign_start(run: Path, resume: str, of_directory: Identity | None) -> Start:
+    """A start from a checkpoint that no trainer of ours has sealed; it begins a run."""
+    if of_directory is not None:
+        raise RunError(f"--unsealed: {run} holds a run already; go on from {resume} in another train.output_dir")
+    return Start(Identity(), Path(resume), step_of_foreign(Path(resume)), chosen=True, unsealed=True)
 
 
 def whole_result(run: Path, of_directory: Identity | None, *, alone: bool = True) -> dict[str, Any] | None:
@@ -140,6 +160,12 @@ def settled(start: Start, now: Identity, *, changed: bool) -> tuple[Identity, li
     """
     if start.known is None:
         return replace(now, run=new_run_id()), []
+    if start.unsealed:
+        _check_room(start, now, [])
+        told_of = "began with a checkpoint that is not sealed: what it was trained with is not known"
+        return replace(now, run=new_run_id()), [
+            {"step": start.step, "from": str(start.checkpoint), "changes": [told_of]}
+        ]
     where = start.checkpoint or "the finished run"
     forks = start.of_directory is None
     found = differences(start.known, now)

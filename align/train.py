@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from align.models.dated import DAY, recorded_day
 from align.recipe.loading import Recipe, load_recipe
 from align.rounds.run import run_rounds
 from align.runs.agreement import on_main, there_everywhere
-from align.runs.checkpoints import check
+from align.runs.checkpoints import check, step_of_foreign
 from align.runs.contents import ENV_FILE, RECIPE_FILE, RESULTS, delete_run, written_by_run
 from align.runs.directory import claimed, data_digest, environment
 from align.runs.identity import Identity, settings_of
@@ -38,6 +39,7 @@ from .run_identity import identity_now
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = 30.0  # seconds; a process takes some to end, and a launcher to see that it has
 SETTINGS_ERRORS = (
     ValueError,
     TypeError,
@@ -64,6 +66,7 @@ def run(
     resume: str | None = None,
     overwrite: bool = False,
     changed: bool = False,
+    unsealed: bool = False,
     allow: Collection[str] = (),
 ) -> Run:
     """Train a recipe and write its run directory.
@@ -75,6 +78,8 @@ def run(
             or a checkpoint folder. A finished run is left as it is.
         overwrite: Delete the run that is in the run directory, once recipe, data, model and trainer are known to work.
         changed: Go on although something is not as it was that determines the numbers; `env.json` then says what.
+        unsealed: Begin from the checkpoint that `resume` names although it has no manifest, as TRL's own trainers write them:
+            nothing tells whether it is whole, or what it was trained with.
         allow: Reward functions of the form MODULE:FUNCTION that may run; see `align.rewards.load_reward`.
 
     Raises:
@@ -90,6 +95,8 @@ def run(
         raise RunError(
             "--changed: says that --resume may go on with other settings; name what to resume, such as --resume auto"
         )
+    if unsealed and resume in (None, "auto"):
+        raise RunError("--unsealed: goes on from a checkpoint of another trainer; name it with --resume CHECKPOINT")
     if recipe.rounds is not None and (changed or resume not in (None, "auto")):
         raise RunError(
             "rounds go on where they stopped with --resume auto, as they were: name no checkpoint, and no --changed"
@@ -99,9 +106,8 @@ def run(
         if recipe.rounds is not None:
             last = run_rounds(recipe, run, resume=resume is not None, overwrite=overwrite, allow=allow)
             return Run(path, None, {}) if last is None else last._replace(path=path)
-        return _run(
-            recipe, path, on_main(lambda: find_start(path, resume)), allow, overwrite=overwrite, changed=changed
-        )
+        start = on_main(lambda: find_start(path, resume, unsealed=unsealed))
+        return _run(recipe, path, start, allow, overwrite=overwrite, changed=changed)
 
 
 def _run(
@@ -110,7 +116,7 @@ def _run(
     # what is there to go on with, and is it what the recipe says? first without weights
     checkpoint, settings = start.checkpoint, settings_of(recipe)
     if checkpoint is not None:
-        there_everywhere(checkpoint, lambda folder: check(folder)["step"])
+        there_everywhere(checkpoint, step_of_foreign if start.unsealed else lambda folder: check(folder)["step"])
     set_seed(recipe.train.seed)
     with PartialState().local_main_process_first():
         data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
@@ -158,7 +164,7 @@ def _run(
     trainer.accelerator.wait_for_everyone()
     with StopOnSignal() as stop:
         trainer.add_callback(stop)
-        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        result = trainer.train(str(checkpoint) if checkpoint else None, unsealed=start.unsealed)
     if stop.asked and trainer.state.global_step < trainer.state.max_steps:
         name = signal.Signals(stop.asked).name
         logger.warning(
@@ -217,6 +223,9 @@ def arguments() -> argparse.ArgumentParser:
         "--changed", action="store_true", help="resume although settings, data or weights are not what they were"
     )
     parser.add_argument(
+        "--unsealed", action="store_true", help="resume a checkpoint of TRL's own trainers, which tells less of itself"
+    )
+    parser.add_argument(
         "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's rewards run this"
     )
     return parser
@@ -236,13 +245,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             resume=options.resume,
             overwrite=options.overwrite,
             changed=options.changed,
+            unsealed=options.unsealed,
             allow=options.allow,
         )
     except Exception as error:
         told = in_words(error)
         if told is None:
             raise
-        print(told, file=sys.stderr)  # noqa: T201 - the command line's own message
+        if int(os.environ.get("RANK") or 0):  # when the main process says it, the launcher ends the others
+            time.sleep(PATIENCE)
+        print(told, file=sys.stderr, flush=True)  # noqa: T201 - the command line's own message
         return 2
     except KeyboardInterrupt:
         print("stopped by SIGINT; go on with --resume auto, or begin again if nothing was saved yet", file=sys.stderr)  # noqa: T201

@@ -14,7 +14,7 @@ from align.files import cache_dir
 from align.findings import Finding, printable
 from align.models.adapters import without_reference
 from align.models.dated import date_template
-from align.models.folders import check_adapter_folder, check_model_folder, check_tokenizer_folder, numbers_stored
+from align.models.folders import adapter_settings, check_model_folder, check_tokenizer_folder, numbers_stored
 from align.models.loading import PACKAGE_PREFIX, another_model, package_folders, resolve_model_path
 from align.models.start import adapter_folder, starting_config
 from align.models.stopping import named_stop_ids
@@ -54,9 +54,8 @@ def read_model(recipe: Recipe) -> Model | Finding:
         if recipe.ref.kind != "base":
             at, name = "ref.path", str(recipe.ref.path)
         if recipe.ref.kind == "adapter":
-            if Path(name).is_dir():
-                check_adapter_folder(Path(name))
-            adapter = adapter or PeftConfig.from_pretrained(name)
+            other = adapter_settings(name)
+            adapter = adapter or other
             for key, reason in without_reference(adapter, made=True):
                 raise ValueError(f"{key}: {reason}")
         if recipe.ref.kind == "model":

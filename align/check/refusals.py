@@ -1,11 +1,13 @@
 """Refuses, for `alignkit check` and training alike, what can be known of a run before a weight is loaded."""
 
+import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
 
+from align.data.audit.templates import PLAIN
 from align.data.loading import EVAL, TRAIN
 from align.errors import RunError
 from align.findings import Finding
@@ -22,6 +24,8 @@ from .sizes import Size, inspect_adapter, inspect_disk
 from .templates import inspect_templates
 from .tokens import inspect_ids, inspect_room
 from .trials import inspect_settings
+
+logger = logging.getLogger(__name__)
 
 
 class Looked(NamedTuple):
@@ -95,6 +99,8 @@ def refuse(
 ) -> None:
     """Stop before a weight is loaded if anything is known to be wrong with a run; the arguments are those of `look`.
 
+    That plain text is trained on without the model's template is said, and no reason to stop.
+
     Raises:
         RunError: With a line for each error.
     """
@@ -102,3 +108,6 @@ def refuse(
     wrong = [finding.line() for finding in found if finding.level == "error" or finding.rule == GPU_MISSING]
     if wrong:
         raise RunError("\n".join(wrong))
+    for finding in found:
+        if finding.rule == PLAIN:
+            logger.warning("%s", finding.line().partition(": ")[2])

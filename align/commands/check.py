@@ -23,7 +23,7 @@ from align.data import DataSource
 from align.data.audit.duplicates import refuse_damaged
 from align.data.audit.lengths import Lengths, draw_lengths, lengths_note, summary
 from align.data.audit.pairs import audit_pairs, audit_sets
-from align.data.audit.templates import inspect_template
+from align.data.audit.templates import PLAIN
 from align.data.audit.tokens import inspect_tokens
 from align.data.loading import EVAL, TRAIN, load_source, sources
 from align.data.rows.normalise import ROW
@@ -192,11 +192,9 @@ def inspect(recipe: Recipe, machine: Machine, *, allow: Collection[str] = ()) ->
     lengths: dict[str, Lengths] = {}
     model = looked.model
     findings += [] if model is None else dated_template(model.tokenizer)
-    for name, dataset in plain.items() if model is not None else ():
-        findings += inspect_template(dataset, model.tokenizer, where=where[name])
     if model is not None and recipe.rows == "pairs":
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        if any(found.rule == "plain-text-on-chat-model" for found in findings):  # a line break is not what is missing
+        if any(found.rule == PLAIN for found in looked.findings):  # a line break is not what is missing
             findings = [found for found in findings if found.rule != "missing-separator"]
         for name, dataset in plain.items():
             found, tokens = inspect_tokens(

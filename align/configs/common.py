@@ -44,14 +44,14 @@ class MethodConfig:
     )
 
     def __post_init__(self) -> None:
-        given = _fields(self)
+        given = fields_of(self)
         for name in JSON_FIELDS:
             if isinstance(getattr(self, name, None), str):
                 setattr(self, name, _from_json(getattr(self, name)))
         raise_all(no_numbers(self) or self.problems())
         self._trl_checks()
         self._derive()
-        self._given, self._settled = given, _fields(self)
+        self._given, self._settled = given, fields_of(self)
 
     def _trl_checks(self) -> None:
         super().__post_init__()  # type: ignore[misc]
@@ -156,13 +156,14 @@ def settle_again(config: MethodConfig) -> None:
     settled = vars(config).get("_settled")
     if settled is None:  # read from a file of another version
         return
-    changed = {name: value for name, value in _fields(config).items() if value != settled[name]}
+    changed = {name: value for name, value in fields_of(config).items() if value != settled[name]}
     if changed:
         made: Any = type(config)
         vars(config).update(vars(made(**config._given | changed)))
 
 
-def _fields(config: Any) -> dict[str, Any]:
+def fields_of(config: Any) -> dict[str, Any]:
+    """The value of each field that a configuration is made with; lists and tables are copies."""
     values = {entry.name: getattr(config, entry.name) for entry in dataclasses.fields(config) if entry.init}
     return {name: copy.deepcopy(v) if isinstance(v, dict | list) else v for name, v in values.items()}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -25,7 +25,7 @@ from torch import Tensor
 from align.errors import RunError
 from align.files import read_json, sha256
 from align.findings import printable
-from align.models.folders import check_adapter_folder
+from align.models.folders import adapter_settings
 from align.models.patterns import refuse_endless
 from align.runs.checkpoints import MANIFEST, check
 from align.runs.contents import REFERENCE_FILE
@@ -67,8 +67,7 @@ def load_adapter_factors(path: str | Path) -> Adapter:
         raise RunError(
             f"{path}: no adapter there (adapter_config.json and {WEIGHTS_FILE}); name a run's adapter/ folder"
         )
-    check_adapter_folder(path)
-    config = PeftConfig.from_pretrained(str(path))
+    config = adapter_settings(path)
     if not isinstance(config, LoraConfig):
         raise RunError(f"{path}: only LoRA adapters can be merged, got {config.peft_type}")
     try:
@@ -85,9 +84,18 @@ def load_adapter_factors(path: str | Path) -> Adapter:
         if other not in tensors or tensors[key].dim() != 2 or tensors[other].dim() != 2:
             raise RunError(f"{path}: {module} has no pair of two-dimensional factors; it cannot be merged exactly")
         names[module] = (key, other)
-        scale = _scale(config, module)
+        rank, scale = _rank_and_scale(config, module)
+        if not len(tensors[key]) == tensors[other].size(1) == rank:
+            raise RunError(
+                f"{path}: {printable(module, 200)} is not of the rank that adapter_config.json says ({rank}); fetch it again"
+            )
         factors[module] = (tensors[key].float(), tensors[other].float() * scale)
     left = sorted(set(tensors) - {name for pair in names.values() for name in pair})
+    unsound = [name for name, tensor in tensors.items() if not tensor.float().isfinite().all()]
+    if unsound:
+        raise RunError(
+            f"{path}: {printable(unsound[0], 200)} holds values that are not finite; fetch or train it again"
+        )
     if left or not factors or config.use_dora or config.target_parameters:
         raise RunError(
             f"{path}: holds more than the factors of linear layers ({(left or ['DoRA or target_parameters'])[0]}), which "
@@ -181,10 +189,10 @@ def _joined(adapters: Sequence[Adapter], module: str, weights: Sequence[float]) 
     return torch.cat([a for (a, _), _ in used]), torch.cat([b * w for (_, b), w in used], dim=1)
 
 
-def _scale(config: LoraConfig, module: str) -> float:
-    """What PEFT multiplies B A with: alpha / r, or alpha / √r for rank-stabilised LoRA."""
+def _rank_and_scale(config: LoraConfig, module: str) -> tuple[int, float]:
+    """The rank, and what PEFT multiplies B A with: alpha / r, or alpha / √r for rank-stabilised LoRA."""
     name = module.removeprefix("base_model.model.")
     rank_pattern, alpha_pattern = config.rank_pattern or {}, config.alpha_pattern or {}
     rank = rank_pattern.get(get_pattern_key(list(rank_pattern), name), config.r)
     alpha = alpha_pattern.get(get_pattern_key(list(alpha_pattern), name), config.lora_alpha)
-    return alpha / (math.sqrt(rank) if config.use_rslora else rank)
+    return rank, alpha / (math.sqrt(rank) if config.use_rslora else rank)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from peft import PeftConfig
 from safetensors import SafetensorError, safe_open
 
 from align.errors import RunError
@@ -18,6 +19,7 @@ from align.findings import printable
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 COUNTED, MOST = ("num_hidden_layers", "num_layers", "n_layer", "_layers", "experts"), 10_000
+RANKS, LARGEST_RANK = ("r", "rank_pattern", "lora_alpha", "alpha_pattern"), 10**6
 KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 
 
@@ -68,6 +70,38 @@ def check_adapter_folder(folder: Path) -> None:
     if settings.get("megatron_config") is not None:
         raise RunError(f"{path}: it makes PEFT import {_shown(settings.get('megatron_core'))}; remove megatron_config")
     _check_weights(folder, "adapter_model")
+
+
+def adapter_settings(path: str | Path) -> PeftConfig:
+    """The settings of an adapter, of a folder that is looked at, or of a name on a hub.
+
+    Raises:
+        FileNotFoundError: If the folder holds no adapter.
+        RunError: As `check_adapter_folder` does, or if PEFT cannot read the settings, or a rank or scale is no number.
+    """
+    if Path(path).exists():
+        check_adapter_folder(Path(path))
+    try:
+        config = PeftConfig.from_pretrained(str(path))
+    except OSError:
+        raise
+    except Exception as error:  # of what a stranger wrote PEFT makes errors of any kind
+        reason = printable(str(error).strip().partition("\n")[0] or type(error).__name__, 200)
+        raise RunError(
+            f"{path}: adapter_config.json holds no settings of an adapter ({reason}); fetch it again"
+        ) from None
+    for name in RANKS:
+        value = getattr(config, name, None)
+        if value is not None and not _are_ranks(value, whole=name.startswith("r")):
+            raise RunError(f"{path}: adapter_config.json: {name} is {_shown(value)}, which is no rank or scale")
+    return config
+
+
+def _are_ranks(value: Any, *, whole: bool) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _are_ranks(each, whole=whole) for key, each in value.items())
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_RANK
+    return number and (not whole or (isinstance(value, int) and value > 0))
 
 
 def _check_config(path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -28,7 +28,7 @@ from align.errors import RunError
 from align.files import cache_dir, readable_as_usual
 from align.findings import printable
 
-from .folders import check_adapter_folder, check_model_folder, check_tokenizer_folder
+from .folders import adapter_settings, check_model_folder, check_tokenizer_folder
 from .patterns import refuse_endless
 from .templates import check_template
 from .tiny import TINY_MODEL, tiny_model, tiny_tokenizer
@@ -256,8 +256,7 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, traina
         RunError: If it would run code, is damaged, or does not fit the model.
     """
     if Path(path).exists():
-        check_adapter_folder(Path(path))
-        refuse_endless(PeftConfig.from_pretrained(str(path)), [name for name, _ in model.named_modules()], str(path))
+        refuse_endless(adapter_settings(path), [name for name, _ in model.named_modules()], str(path))
     base: Any = model
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys", category=UserWarning)
@@ -271,7 +270,7 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, traina
 
 def base_model_of(adapter: str | Path) -> str:
     """The base model that an adapter folder names."""
-    return str(PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path)
+    return str(adapter_settings(adapter).base_model_name_or_path)
 
 
 def another_model(config: ModelConfig, path: str | Path | None) -> ModelConfig:

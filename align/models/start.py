@@ -11,7 +11,7 @@ from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_
 
 from align.errors import RunError
 
-from .folders import check_adapter_folder
+from .folders import adapter_settings
 
 OF_A_FILE = ("base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "runtime_config")
 """Settings that say where an adapter is from, or how it is used, and not what it is."""
@@ -43,12 +43,9 @@ def starting_config(folder: Path, ref: str | None = None) -> PeftConfig:
         RunError: If the folder would run code or is damaged, or the reference's adapter has another shape.
         OSError: If the reference's adapter is not there.
     """
-    check_adapter_folder(folder)
-    config = PeftConfig.from_pretrained(str(folder))
+    config = adapter_settings(folder)
     if ref is not None:
-        if Path(ref).is_dir():
-            check_adapter_folder(Path(ref))
-        ours, theirs = (_shape(one) for one in (config, PeftConfig.from_pretrained(ref)))
+        ours, theirs = (_shape(one) for one in (config, adapter_settings(ref)))
         other = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
         if other:
             told = "; ".join(f"{name}: {ours.get(name)} here, {theirs.get(name)} there" for name in sorted(other)[:3])

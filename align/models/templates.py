@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from align.data.prompts import template_of
 from align.errors import RunError
 from align.findings import printable
 from align.strict.bounded import OutOfBounds, bounded
@@ -24,7 +25,7 @@ def render(tokenizer: PreTrainedTokenizerBase, chats: Sequence[tuple[list[dict[s
 
     Args:
         tokenizer: With a chat template.
-        chats: Messages, and whether the template is to ask for an answer.
+        chats: Messages, with what the template is given besides if they are a `Chat`, and whether it is to ask for an answer.
 
     Raises:
         RunError: If rendering takes more time or memory than it may, which ends all of it.
@@ -57,7 +58,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def _refusal(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, Any]], asks: bool) -> str | None:
     try:
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=asks)
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=asks, **template_of(chat))
     except MemoryError:
         raise
     except Exception as error:  # a template may raise anything

@@ -17,14 +17,14 @@ import torch
 from transformers.trainer_pt_utils import safe_globals
 
 from align.errors import RunError
-from align.files import sha256, write_text
+from align.files import read_json, sha256, write_text
 
 from .contents import CHECKPOINT
 from .identity import Identity, identity_from
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "alignkit.json"
+MANIFEST, STATE = "alignkit.json", "trainer_state.json"
 PICKLED = (".pt", ".pth", ".bin")
 NOT_LOADED = ("training_args.bin",)  # the Trainer writes it and never reads it
 
@@ -63,6 +63,30 @@ def seal(
         "files": files,
     }
     write_text(folder / MANIFEST, json.dumps(written, indent=1) + "\n")
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether a checkpoint was written by a Trainer, and not sealed."""
+    return (folder / STATE).is_file() and not (folder / MANIFEST).exists()
+
+
+def step_of_foreign(folder: Path) -> int:
+    """The step of a checkpoint that is not sealed, and holds nothing but data.
+
+    Raises:
+        RunError: If it is none, does not say its step, or would run code when it is read.
+    """
+    if not is_foreign(folder):
+        what = (
+            "it is sealed, and needs no --unsealed" if (folder / MANIFEST).exists() else f"no checkpoint (no {STATE})"
+        )
+        raise RunError(f"{folder}: {what}")
+    try:
+        step = int(read_json(folder / STATE)["global_step"])
+    except (OSError, ValueError, KeyError, TypeError, RunError):
+        raise RunError(f"{folder}: {STATE} is damaged") from None
+    _refuse_code(folder)
+    return step
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -106,10 +130,14 @@ def check(folder: Path) -> dict[str, Any]:
             raise RunError(f"{folder}: {name} has {path.stat().st_size} bytes, {size} were written")
         if sha256(path) != digest:
             raise RunError(f"{folder}: {name} is damaged: its sha256 is not that of what was written")
+    _refuse_code(folder)
+    return found
+
+
+def _refuse_code(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.suffix in PICKLED and path.name not in NOT_LOADED:
             _only_data(path, folder)
-    return found
 
 
 def _only_data(path: Path, folder: Path) -> None:
@@ -117,9 +145,10 @@ def _only_data(path: Path, folder: Path) -> None:
         with safe_globals():
             torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except UnpicklingError:
-        raise RunError(
-            f"{folder}: {path.name} holds more than tensors and numbers; reading it could run code"
-        ) from None
+        told = f"{folder}: {path.name} holds more than tensors and numbers; reading it could run code"
+        if path.relative_to(folder).parts[0].startswith("global_step"):
+            told += ". DeepSpeed writes such files, so its checkpoints are not resumed: begin anew, under fsdp2 if runs are cut short"
+        raise RunError(told) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"{folder}: {path.name} cannot be read: {reason}") from None
@@ -206,5 +235,8 @@ def checkpoint_to_resume(run: Path, resume: str | None, own: str | None = None) 
     try:
         check(Path(resume))
     except RunError as error:
-        raise RunError(f"--resume: {error}; `--resume auto` takes the last intact one") from None
+        other = "`--resume auto` takes the last intact one"
+        if is_foreign(Path(resume)):
+            other = f"TRL's own trainers write them so: --unsealed goes on from it, if it is whole; {other}"
+        raise RunError(f"--resume: {error}; {other}") from None
     return Path(resume)

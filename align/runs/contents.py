@@ -58,6 +58,20 @@ def check_folder(run: Path) -> None:
         )
 
 
+def check_own_files(run: Path) -> None:
+    """Refuse a directory in which a file that a run writes to is a link, a pipe or a folder.
+
+    Raises:
+        RunError: Naming it: what a link points to would be written over, and writing to a pipe may never end.
+    """
+    for path in (run / name for name in (LOCK_FILE, *FILES)):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise RunError(
+                f"{path}: no file of the run's own, but a link, a pipe or a folder, and a run writes there; remove it, or choose "
+                "another train.output_dir"
+            )
+
+
 def written_by_run(run: Path) -> list[Path]:
     """What a run and its evaluation wrote there, in the order in which it is deleted."""
     found = [

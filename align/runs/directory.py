@@ -28,7 +28,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from align.errors import RunError
 from align.files import write_text
 
-from .contents import LOCK_FILE, METRICS_FILE, RECIPE_FILE, check_folder, delete_leftovers
+from .contents import LOCK_FILE, METRICS_FILE, RECIPE_FILE, check_folder, check_own_files, delete_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ def claimed(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
         )
     state = PartialState()
     run.mkdir(parents=True, exist_ok=True)
+    check_own_files(run)
     with _alone(run) if state.is_main_process else nullcontext():
         if state.is_main_process:
             begun = (run / RECIPE_FILE).is_file()

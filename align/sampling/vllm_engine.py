@@ -17,11 +17,12 @@ from typing import Any
 
 import psutil
 import torch
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from align.errors import RunError
+from align.models.folders import adapter_settings
 from align.models.loading import model_path
 from align.models.stopping import stop_ids
 from align.models.use import Use
@@ -160,7 +161,7 @@ def _found(name: str) -> str:
 
 
 def _rank(adapter: str) -> int:
-    config = PeftConfig.from_pretrained(adapter)
+    config = adapter_settings(adapter)
     if not isinstance(config, LoraConfig) or config.use_dora or config.modules_to_save:
         raise RunError(f"--vllm: {adapter} is no plain LoRA adapter, which alone vLLM loads; leave --vllm out")
     rank = max([config.r, *(config.rank_pattern or {}).values()])

@@ -27,7 +27,7 @@ from align.losses import Pair
 from align.losses.general_preference import general_preference_loss, general_preference_scores, preference_probability
 from align.models.loading import keep_quantised_weights_plain
 from align.models.preference_model import HEADS, load_by_name, write_settings
-from align.trainers.shared.base import LogsSums, own_args
+from align.trainers.shared.base import LogsSums, hold_settings, own_args, refuse_changed
 from align.trainers.shared.metrics import TOKENS, MetricSums, Ratio, accuracy
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.trl_contract import on_device, prepared_pairs
@@ -116,6 +116,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
                 peft_config=peft_config,
             )
         args.model_init_kwargs = init
+        hold_settings(self)
         keep_quantised_weights_plain(self.model)
         if not any(p.requires_grad and is_of_head(name) for name, p in self.model.named_parameters()):
             raise ValueError(
@@ -186,6 +187,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
         self, test_dataset: Dataset, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
         """The head's outputs, shape (pairs, 2) or (pairs, 2, dimension), chosen first, and the metrics of an evaluation."""
+        refuse_changed(self)
         rows = prepared_pairs(self, test_dataset, metric_key_prefix)
         made = TRLRewardTrainer.predict(self, rows, ignore_keys, metric_key_prefix)
         measured = {f"{metric_key_prefix}_{name}": value for name, value in self.take_metrics("eval").items()}

@@ -4,6 +4,7 @@ from .mutant import noticed_by
 
 refusal = noticed_by("tests/check/test_refusals.py")
 hostile = noticed_by("tests/check/test_hostile.py")
+saved, FOLDERS = noticed_by("tests/commands/test_fuzz_corpus.py"), "align/models/folders.py"
 SCHEDULE, SIZES, TOKENS, BOUNDED = (
     "align/check/schedule.py",
     "align/check/sizes.py",
@@ -20,5 +21,9 @@ MUTANTS = [
     refusal("refusals: any checkpoint", "align/check/checkpoint.py", "if wanted == have:", "if True:"),
     hostile("hostile: any time", BOUNDED, "resource.setrlimit(resource.RLIMIT_AS, (", "(lambda *_: None)(0, ("),
     hostile("hostile: patterns are not tried", "align/models/patterns.py", "if not REPEATS.search(pattern):", "if True:"),
+    saved("hostile: settings of adapters are PEFT's to read", FOLDERS, "    except Exception as error:  # of what", "    except ZeroDivisionError as error:  # of what"),
+    saved("hostile: any rank", FOLDERS, "if value is not None and not _are_ranks", "if False and not _are_ranks"),
+    saved("hostile: factors of any rank", "align/merging/adapters.py", "if not len(tensors[key]) == tensors[other].size(1) == rank:", "if False:"),
+    saved("hostile: values that are not finite are merged", "align/merging/adapters.py", "    if unsound:", "    if False:"),
     hostile("hostile: links are followed", "align/merging/adapters.py", "file.resolve().is_relative_to(adapter.resolve())", "True"),
 ]  # fmt: skip

@@ -13,6 +13,7 @@ guard = noticed_by("tests/runs/test_guard.py")
 stop = noticed_by("tests/runs/test_stop_and_go.py")
 claim, RUNDIR = noticed_by("tests/runs/test_rundir.py"), "align/runs/directory.py"
 same, CONTENTS = noticed_by("tests/runs/test_same_run.py"), "align/runs/contents.py"
+launched = noticed_by("tests/commands/test_launching.py")
 GOING_ON, IDENTITY = "align/going_on.py", "align/runs/identity.py"
 MUTANTS = [
     checkpoint("digests are not compared", CHECKPOINTS, "if sha256(path) != digest:", "if False:"),
@@ -26,6 +27,17 @@ MUTANTS = [
     same("auto starts over whatever lies there", CHECKPOINTS, "if found is None and there and not cut_short:", "if False:"),
     same("auto never starts over", CHECKPOINTS, "if found is None and there and not cut_short:", "if found is None and there:"),
     same("one step after the last", SAFE, "if state.global_step == state.max_steps:", "if False:"),
+    same("a foreign checkpoint is taken without its flag", GOING_ON, "    if unsealed:\n", "    if unsealed or resume != 'auto':\n"),
+    same("a foreign checkpoint goes on in a run that is there", GOING_ON, "    if of_directory is not None:\n        raise RunError(f\"--unsealed", "    if False:\n        raise RunError(f\"--unsealed"),
+    same("nothing says that a run began unsealed", GOING_ON, '"changes": [told_of]', '"changes": []'),
+    same("pickles of a foreign checkpoint are trusted", CHECKPOINTS, "    _refuse_code(folder)\n    return step", "    return step"),
+    same("a fork that was killed cannot go on", GOING_ON, 'env.get("began_from") == resume and not numbered(run)', "False"),
+    checkpoint("DeepSpeed's checkpoints are refused without a reason", CHECKPOINTS, 'parts[0].startswith("global_step")', 'parts[0].startswith("\\0")'),
+    launched("every process tells the error at once", "align/train.py", "        if int(os.environ.get(\"RANK\") or 0):", "        if False:"),
+    launched("a signal's end has no words", "align/launching.py", "    if ended >= 0:", "    if True:"),
+    launched("the launcher's traceback is shown", "align/launching.py", "    except ChildFailedError as error:", "    except ZeroDivisionError as error:"),
+    stop("a launcher's second signal ends the process", SAFE, "if first != now and not (self._launched and now - first < self.AT_ONCE):", "if first != now:"),
+    stop("the same signal again is passed over", SAFE, "if first != now and not (self._launched and now - first < self.AT_ONCE):", "if False:"),
     same("changes are not named", GOING_ON, "if found and not changed and not _agreed(start, now):", "if False:"),
     same("changes have to be asked for again", GOING_ON, "and not _agreed(start, now):", "and True:"),
     same("data are not compared", IDENTITY, 'if old.data and new.data and old.data.get("sha256") != new.data.get("sha256"):', "if False:"),
@@ -50,6 +62,8 @@ MUTANTS = [
     claim("no run without locks", RUNDIR, "except OSError as error:\n            logger.warning(\"%s: the file system", "except ZeroDivisionError as error:\n            logger.warning(\"%s: the file system"),
     claim("who writes is not said", RUNDIR, "        file.flush()\n        yield", "        yield"),
     claim("the lock is deleted with the run", CONTENTS, "if p.name in (*FILES, *FOLDERS)", "if p.name in (*FILES, *FOLDERS, LOCK_FILE)"),
+    claim("a run writes through links", RUNDIR, "    check_own_files(run)\n", ""),
+    claim("links to files count as files", CONTENTS, "if path.is_symlink() or (path.exists() and not path.is_file()):", "if path.exists() and not path.is_file():"),
     claim("the recipe is deleted first", CONTENTS, "LAST.index(p.name) + 1 if p.name in LAST else 0", "0 if p.name == RECIPE_FILE else 1"),
     claim("a foreign folder becomes a run's", RUNDIR, "                check_folder(run)\n", "                pass\n"),
     claim("files of living processes are deleted", CONTENTS, "and not lives(int(scratch", "and bool(int(scratch"),

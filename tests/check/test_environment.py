@@ -4,11 +4,11 @@ import pytest
 import torch
 from recipes_under_test import GOOD, load
 
-from align import cli
 from align.check import environment
 from align.check.environment import inspect_machine, inspect_versions
 from align.check.machine import Machine, accelerate_file
 from align.errors import RunError
+from align.launching import launcher
 
 CPU = Machine(installed=lambda name: True)
 GPU = Machine(gpus=("H100",), installed=lambda name: True)
@@ -138,7 +138,7 @@ def test_the_machine_is_asked_for_its_gpus(monkeypatch, gpus, supported, bf16):
 def test_an_accelerate_file_that_is_not_there_is_named():
     with pytest.raises(RunError, match="no such file or shipped configuration: zero9"):
         accelerate_file("zero9")
-    assert cli.launcher(2, "zero2")[4].endswith("zero2.yaml")
+    assert launcher(2, "zero2")[5].endswith("zero2.yaml")
 
 
 def test_versions_outside_of_what_was_tested_are_told():

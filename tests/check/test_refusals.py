@@ -132,6 +132,37 @@ def test_a_template_that_refuses_a_role_is_told_without_what_steers_a_terminal(h
     assert "\x1b" not in message
 
 
+def test_what_the_template_passes_over_is_refused_by_training_and_check_alike(home, capsys):
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    (home / "tools.jsonl").write_text("".join(json.dumps({**row, "tools": tools}) + "\n" for row in ROWS))
+    message = refused(home, f"data.train.path={home / 'tools.jsonl'}")
+    assert message.startswith("error: data.train: not-rendered: tools: the model's chat template takes no notice")
+    load(home, TEXT)
+    assert cli.main(["check", str(home / "r.yaml"), f"data.train.path={home / 'tools.jsonl'}"]) == 1
+    assert "not-rendered: tools" in capsys.readouterr().out
+
+
+def test_a_template_that_never_ends_with_what_rows_give_it_is_refused(home):
+    slow = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+    shutil.copytree(home / "gemma", home / "slow", dirs_exist_ok=True)
+    (home / "slow" / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% if fast is defined %}" + slow + "{% endif %}"
+    )
+    rows = [{**row, **({"chat_template_kwargs": {"fast": True}} if n == 9 else {})} for n, row in enumerate(ROWS)]
+    (home / "given.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = load(home, TEXT, model(home, "slow"), f"data.train.path={home / 'given.jsonl'}")
+    with pytest.raises(RunError, match="the chat template cannot be used: it takes more than"):
+        refuse(recipe, {"data.train": load_data(recipe.data).train}, CPU)
+
+
+def test_plain_text_on_a_chat_model_is_said_and_trained_on(home, caplog):
+    rows = [{"prompt": f"what is {n} ", "chosen": f"it is {n}", "rejected": "nobody knows"} for n in range(10)]
+    (home / "plain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = load(home, TEXT, f"data.train.path={home / 'plain.jsonl'}")
+    refuse(recipe, {"data.train": load_data(recipe.data).train}, CPU)
+    assert "data.train: plain-text-on-chat-model: the rows are plain text" in caplog.text
+
+
 def online(home, *words):
     return ["data.train.path=" + str(home / "prompts.jsonl"), f"train.output_dir={home / 'online'}", *words]
 

@@ -11,6 +11,7 @@ import pytest
 import align
 from align import cli
 from align.errors import RunError
+from align.launching import launcher
 from align.recipe.shipped import recipes_dir
 
 HEAVY = ("torch", "trl", "transformers", "datasets", "accelerate", "peft", "numpy")
@@ -157,13 +158,13 @@ def test_inside_a_launched_process_train_trains_itself(monkeypatch):
 
 
 def test_how_several_processes_are_started():
-    assert cli.launcher(2, None)[1:3] == ["-m", "torch.distributed.run"]  # accelerate would start one on a CPU
-    command = cli.launcher(4, "fsdp2")
-    assert command[1:4] == ["-m", "accelerate.commands.launch", "--num_processes=4"]
-    assert Path(command[4].removeprefix("--config_file=")).is_file()
+    assert launcher(2, None)[2:4] == ["align.launching", "torchrun"]  # accelerate would start one on a CPU
+    command = launcher(4, "fsdp2")
+    assert command[2:5] == ["align.launching", "accelerate", "--num_processes=4"]
+    assert Path(command[5].removeprefix("--config_file=")).is_file()
     assert command[-2:] == ["-m", "align.train"]
     with pytest.raises(RunError, match="no such file or shipped configuration: zero9"):
-        cli.launcher(2, "zero9")
+        launcher(2, "zero9")
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,37 @@
 The documented errors are caught, so whatever comes out is a bug: another exception, or a broken promise.
 """
 
+import copy
+import functools
 import hashlib
 import html.parser
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import yaml
+from datasets import Dataset
+from safetensors.torch import load_file
 
+from align.check.model import dated_template
+from align.check.templates import inspect_templates
 from align.data import DataConfig, DataError, DataSource, load_preferences
-from align.errors import RecipeError, RunError
+from align.data.prompts import prompt_of, template_of
+from align.errors import RecipeError, RunError, in_words
+from align.merging.command import merge
+from align.models import templates
+from align.models.loading import load_adapter
+from align.models.start import adapter_folder, starting_config
+from align.models.stopping import turn_end
+from align.models.templates import check_template
+from align.models.tiny import tiny_model, tiny_tokenizer
 from align.recipe.loading import load_recipe
 from align.rewards import REWARDS, load_reward, make_reward
 from eval.evaluate import Report
@@ -137,4 +153,88 @@ def rewards(content: bytes) -> None:
             assert any(word in str(error) for word in ("unknown", "--allow", "reads"))
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"recipe": recipe, "data": data, "report": report, "rewards": rewards}
+def _row(**more: Any) -> dict[str, Any]:
+    prompt = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    answers = {name: [{"role": "assistant", "content": name}] for name in ("chosen", "rejected")}
+    return {"prompt": prompt, **answers, "tools": None, "chat_template_kwargs": None} | more
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+CHATS = (_row(), _row(tools=[TOOL]), _row(chat_template_kwargs={"enable_thinking": False}))
+"""Rows of three kinds: messages, with a tool, with an argument of the template."""
+
+
+@functools.cache
+def _tokenizer() -> Any:
+    return tiny_tokenizer()
+
+
+def _told(text: str) -> None:
+    assert text
+    assert all(c.isprintable() or c == "\n" for c in text), text
+
+
+def template(content: bytes) -> None:
+    """A chat template is refused in printable words within bounds, or renders what it was tried with."""
+    tokenizer = copy.copy(_tokenizer())
+    tokenizer.chat_template = content.decode("utf-8", "replace")
+    with mock.patch.object(templates, "SECONDS", 0.5):
+        try:
+            check_template(tokenizer)
+            found = dated_template(tokenizer)
+            found += inspect_templates({"data.train": Dataset.from_list(list(CHATS))}, tokenizer)
+        except RunError as error:
+            _told(str(error))
+            return
+    for finding in found:
+        _told(finding.line())
+    if any(finding.level == "error" for finding in found):
+        return
+    turn_end(tokenizer)
+    for row in CHATS:
+        prompt = prompt_of(row)
+        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **template_of(prompt))
+        assert isinstance(text, str)
+
+
+def adapter(content: bytes) -> None:
+    """A folder of an adapter is read or refused in printable words; merged, it holds numbers, and nothing from outside."""
+    config, other, weights, *_ = [*content.split(SPLIT, 2), b"", b""]
+    folder = Path(tempfile.mkdtemp(dir=SCRATCH))
+    try:
+        (folder / "a").mkdir()
+        (folder / "a" / "adapter_config.json").write_bytes(config)
+        if weights:
+            (folder / "a" / "adapter_model.safetensors").write_bytes(weights)
+        if other:
+            (folder / "a" / "alignkit.json").write_bytes(other)
+            (folder / "a" / "reference.json").write_bytes(other)
+        for read in (_merged, _begun, _put_on):
+            try:
+                read(folder)
+            except Exception as error:  # whatever is not in words would be a traceback
+                told = in_words(error)
+                if told is None:
+                    raise
+                _told(told)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _merged(folder: Path) -> None:
+    merge([folder / "a", folder / "a"], folder / "out", weights=[[0.5, 0.5]])
+    (made,) = (folder / "out").rglob("adapter_model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in load_file(made).values())
+
+
+def _begun(folder: Path) -> None:
+    starting_config(adapter_folder(folder / "a"))
+
+
+def _put_on(folder: Path) -> None:
+    load_adapter(tiny_model(_tokenizer()), str(folder / "a"), trainable=True)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "recipe": recipe, "data": data, "report": report, "rewards": rewards, "template": template, "adapter": adapter,
+}  # fmt: skip

@@ -14,7 +14,8 @@ from transformers import TrainerCallback
 
 from align import DPOConfig, DPOTrainer
 from align.errors import RunError
-from align.runs.checkpoints import MANIFEST, check, checkpoint_to_resume, manifest, newest_checkpoint
+from align.runs.checkpoints import MANIFEST, check, checkpoint_to_resume, manifest, newest_checkpoint, seal
+from align.runs.identity import Identity
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "tokenizer.json")  # fmt: skip
 
@@ -112,6 +113,19 @@ def test_a_pickle_that_would_run_code_is_not_run(run, tmp_path, name):
     (folder / MANIFEST).write_text(json.dumps(found))
     with pytest.raises(RunError, match=f"{name} holds more than tensors and numbers"):
         trainer(run).train(resume_from_checkpoint=str(folder))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_checkpoint_of_deepspeed_is_refused_by_name(tmp_path):
+    folder = tmp_path / "checkpoint-2"
+    (folder / "global_step2").mkdir(parents=True)
+    torch.save({"stage": Touch(tmp_path / "owned")}, folder / "global_step2" / "mp_rank_00_model_states.pt")
+    seal(folder, step=2, processes=2, identity=Identity(run="a"))
+    for resume in ("auto", str(folder)):
+        with pytest.raises(
+            RunError, match=r"DeepSpeed writes such files, so its checkpoints are not resumed: begin anew"
+        ):
+            checkpoint_to_resume(tmp_path, resume, "a")
     assert not (tmp_path / "owned").exists()
 
 

@@ -65,6 +65,22 @@ def test_a_file_system_without_locks_is_told_and_used(run, monkeypatch, caplog):
     assert "the file system has no locks (No locks available); nothing keeps another run out" in caplog.text
 
 
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "env.json", RECIPE_FILE])
+def test_a_run_writes_through_no_link_and_into_no_pipe(run, tmp_path, name):
+    (tmp_path / "thesis.tex").write_text("mine")
+    run.mkdir(exist_ok=True)
+    (run / name).unlink(missing_ok=True)
+    for make in (lambda path: path.symlink_to(tmp_path / "thesis.tex"), os.mkfifo, os.mkdir):
+        make(run / name)
+        with (
+            pytest.raises(RunError, match=f"{name}: no file of the run's own"),
+            claimed(run, resume=True, overwrite=False),
+        ):
+            pass
+        (run / name).rmdir() if (run / name).is_dir() else (run / name).unlink()
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
 def test_what_is_there_is_deleted_only_when_asked(run):
     with pytest.raises(RunError, match="already holds a run; continue it with --resume auto, replace it"):
         claim(run)

@@ -1,6 +1,7 @@
 """A directory and its run are one thing: what would go on with other numbers is named, and needs to be asked for."""
 
 import json
+import pickle
 import shutil
 
 import pytest
@@ -140,6 +141,65 @@ def test_a_checkpoint_of_another_run_is_refused_and_forked_when_asked(finished, 
     assert fork["began_from"] == theirs
     assert fork["run"] not in (env(finished)["run"], env(tmp_path / "other")["run"])
     assert manifest(tmp_path / "fork" / "checkpoint-6")["identity"].run == fork["run"]
+
+
+def test_a_fork_killed_before_it_saved_goes_on_from_the_same_checkpoint(finished, tmp_path):
+    theirs = str(finished / "checkpoint-4")
+    start(tmp_path / "fork", resume=theirs, changed=True)
+    for name in ("adapter", "checkpoint-6"):
+        shutil.rmtree(tmp_path / "fork" / name)
+    with pytest.raises(RunError, match="has saved nothing since; name that checkpoint again, with --resume"):
+        start(tmp_path / "fork", resume="auto")
+    start(tmp_path / "fork", resume=theirs, changed=True)
+    assert manifest(tmp_path / "fork" / "adapter")["step"] == 6
+
+
+@pytest.fixture
+def foreign(finished, tmp_path):
+    """A checkpoint as TRL's own trainers write them."""
+    shutil.copytree(finished / "checkpoint-4", tmp_path / "theirs" / "checkpoint-4")
+    (tmp_path / "theirs" / "checkpoint-4" / MANIFEST).unlink()
+    return tmp_path / "theirs" / "checkpoint-4"
+
+
+def test_a_checkpoint_of_another_trainer_begins_a_run_when_asked(finished, foreign, tmp_path, caplog, capsys):
+    run = tmp_path / "run"
+    words = ["dpo/tiny", *SETTINGS, f"train.output_dir={run}", "--resume", str(foreign)]
+    assert train.main(words) == 2
+    assert "TRL's own trainers write them so: --unsealed goes on from it, if it is whole" in capsys.readouterr().err
+    assert train.main([*words, "--unsealed"]) == 0
+    ours, theirs = bits(run)["adapter/adapter_model.safetensors"], bits(finished)["adapter/adapter_model.safetensors"]
+    assert ours == theirs
+    assert "from step 4 on: began with a checkpoint that is not sealed: what it was trained with is not" in caplog.text
+    assert (env(run)["began_from"], env(run)["changes"][0]["step"]) == (str(foreign), 4)
+    assert manifest(run / "checkpoint-6")["identity"].run == env(run)["run"] != env(finished)["run"]
+    before = bits(run)
+    assert train.main([*words[:-1], "auto"]) == 0
+    with pytest.raises(RunError, match="--unsealed: .* holds a run already"):
+        start(run, resume=str(foreign), unsealed=True)
+    assert bits(run) == before
+
+
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_unsealed_wants_a_checkpoint(tmp_path, resume):
+    with pytest.raises(RunError, match="--unsealed: goes on from a checkpoint of another trainer; name it"):
+        start(tmp_path / "run", resume=resume, unsealed=True)
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda path: (path / MANIFEST).write_text("{}"), "it is sealed, and needs no --unsealed"),
+        (lambda path: (path / "trainer_state.json").write_text("5"), "trainer_state.json is damaged"),
+        (lambda path: (path / "trainer_state.json").unlink(), r"no checkpoint \(no trainer_state.json\)"),
+        (lambda path: (path / "optimizer.pt").write_bytes(pickle.dumps(print)), "optimizer.pt"),
+    ],
+)
+def test_what_is_no_checkpoint_of_another_trainer_begins_nothing(foreign, tmp_path, harm, told):
+    harm(foreign)
+    with pytest.raises(RunError, match=told):
+        start(tmp_path / "run", resume=str(foreign), unsealed=True)
+    assert [p.name for p in (tmp_path / "run").iterdir() if p.name != ".lock"] == []
 
 
 def test_auto_and_rotation_leave_checkpoints_of_other_runs_alone(run, tmp_path, caplog):

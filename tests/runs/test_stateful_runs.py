@@ -5,6 +5,7 @@ A kill is an exception that nothing catches, raised while a step, a checkpoint, 
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -159,4 +160,7 @@ def test_nothing_in_a_directory_speaks_of_another_run():
 
 @pytest.mark.slow
 def test_nothing_in_a_directory_speaks_of_another_run_for_long():
-    run_state_machine_as_test(OneDirectory, settings=settings(max_examples=20, stateful_step_count=12, deadline=None))
+    examples = int(os.environ.get("ALIGNKIT_EXAMPLES", "20"))
+    run_state_machine_as_test(
+        OneDirectory, settings=settings(max_examples=examples, stateful_step_count=12, deadline=None)
+    )

@@ -21,6 +21,7 @@ from align.errors import RunError
 from align.runs.checkpoints import check, newest_checkpoint
 from align.runs.directory import METRICS_FILE, read_metrics
 from align.train import main
+from align.trainers.shared.safe_runs import StopOnSignal
 
 NOT_THE_SAME = ("runtime", "per_second", "step_time", "flos", "train_loss")
 
@@ -105,6 +106,19 @@ def test_ctrl_c_before_the_first_step_is_told_in_a_line(tmp_path, monkeypatch, c
     monkeypatch.setattr("align.train.load_data", interrupted)
     assert main(["rpo/tiny", f"train.output_dir={tmp_path / 'run'}"]) == 130
     assert capsys.readouterr().err.splitlines()[-1].startswith("stopped by SIGINT; go on with --resume auto, or begin")
+
+
+@pytest.mark.parametrize(("processes", "at_once"), [("2", True), ("1", False)])
+def test_a_signal_that_a_launcher_passes_on_counts_once(monkeypatch, processes, at_once):
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    with StopOnSignal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        if at_once:
+            signal.raise_signal(signal.SIGINT)
+            stop.AT_ONCE = 0.0
+        assert stop.asked == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_the_signals_are_given_back(tmp_path):

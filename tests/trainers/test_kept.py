@@ -1,7 +1,12 @@
 """What trainers write beside weights: cards, no pickle, checkpoints that TRL wrote, and what is sent to a hub."""
 
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import tiny
+from huggingface_hub.utils import filter_repo_objects
 from peft import LoraConfig
 from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
@@ -15,42 +20,68 @@ from align.trainers.shared.cards import name_method
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of two checkpoints from a model in a folder, with what was uploaded of it."""
+    """A run of two checkpoints from a model in a folder, and the hub that it was uploaded to."""
     root = tmp_path_factory.mktemp("kept")
     tiny_model(tiny_tokenizer()).save_pretrained(root / "base")
     model = type(tiny_model(tiny_tokenizer())).from_pretrained(root / "base")
-    made = align.PairwiseTrainer(
-        model=model,
-        args=tiny.arguments(
-            align.PairwiseConfig, root / "out", objective={"ipo": 1.0}, max_steps=2, save_strategy="steps", save_steps=1,
-            save_total_limit=2,
-        ),
-        train_dataset=tiny.pairs(),
-        processing_class=tiny_tokenizer(),
-        peft_config=LoraConfig(**tiny.LORA),
-    )  # fmt: skip
-    pushed = []
+    hub = Hub()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "transformers.Trainer._push_from_checkpoint", lambda self, folder: pushed.append(check_of(folder))
-        )
-        patch.setattr("transformers.Trainer.init_hf_repo", lambda self, *a, **kw: None)
-        made.args.push_to_hub, made.hub_model_id = True, "me/mine"
+        patch.setattr("transformers.trainer.hf_api", lambda: hub)
+        patch.setattr("huggingface_hub.HfApi._validate_yaml", lambda self, *a, **kw: None)
+        made = align.PairwiseTrainer(
+            model=model,
+            args=tiny.arguments(
+                align.PairwiseConfig, root / "out", objective={"ipo": 1.0}, max_steps=2, save_strategy="steps", save_steps=1,
+                save_total_limit=2, push_to_hub=True, hub_model_id="me/mine", hub_strategy="all_checkpoints",
+                hub_always_push=True,
+            ),
+            train_dataset=tiny.pairs(),
+            processing_class=tiny_tokenizer(),
+            peft_config=LoraConfig(**tiny.LORA),
+        )  # fmt: skip
+        (root / "out" / "skipped" / "step-1").mkdir(parents=True)
+        (root / "out" / "skipped" / "step-1" / "batch.pt").touch()
+        (root / "out" / ".lock").touch()
         made.train()
-        made.args.push_to_hub = False
+        hub.whole = made.push_to_hub()
+    made.args.push_to_hub = False
     made.save_model(str(root / "adapter"))
-    return root, made, pushed
+    return root, made, hub
 
 
-def check_of(folder):
-    from pathlib import Path  # noqa: PLC0415
+class Hub:
+    """Keeps the names of what would be uploaded to each place of a repository, and the steps of whole checkpoints."""
 
-    return check(Path(folder))["step"]
+    def __init__(self):
+        self.files, self.steps, self.whole = {}, [], None
+
+    def create_repo(self, name, **_):
+        return SimpleNamespace(repo_id=name)
+
+    def upload_folder(self, *, folder_path, path_in_repo="", ignore_patterns=(), run_as_future=False, **_):
+        folder = Path(folder_path)
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        self.files.setdefault(path_in_repo, set()).update(filter_repo_objects(names, ignore_patterns=ignore_patterns))
+        if folder.name.startswith("checkpoint-"):
+            self.steps.append(check(folder)["step"])
+        done = Future()
+        done.set_result("uploaded")
+        return done if run_as_future else "uploaded"
 
 
 def test_what_is_uploaded_can_be_resumed(run):
-    _, _, pushed = run
-    assert pushed == [1, 2]
+    _, _, hub = run
+    assert hub.steps == [1, 2]
+    assert {"optimizer.pt", "rng_state.pth", MANIFEST} <= hub.files["checkpoint-2"]
+
+
+def test_no_upload_holds_arguments_data_or_locks(run):
+    _, _, hub = run
+    assert hub.whole == "uploaded"
+    assert sorted(hub.files) == ["", "checkpoint-1", "checkpoint-2"]
+    for files in hub.files.values():
+        assert "adapter_model.safetensors" in files
+        assert not [name for name in files if "training_args" in name or name.startswith((".", "skipped"))]
 
 
 def test_no_pickle_of_arguments_is_left(run):

@@ -10,6 +10,7 @@ from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 
 import align
+from align.configs import ConfigError
 from align.configs.preference_model import PreferenceModelConfig
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.trainers.preference_model import PreferenceModelTrainer
@@ -45,6 +46,52 @@ def test_evaluation_needs_no_training_and_predict_works_or_says_why_not(name, tm
     if name == "PreferenceModelTrainer":
         return
     with pytest.raises(ValueError, match=rf"{name}: predict would return logits, which are never built; measure with"):
+        trainer.predict(trainer.eval_dataset)
+
+
+OWN = {"SupervisedTrainer": ("objective", {"dft": 1.0}), "PreferenceModelTrainer": ("tau", 2.0)}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_settings_hold_from_construction_on(name, tmp_path):
+    trainer = build(name, tmp_path)
+    field, value = OWN.get(name, ("beta", 0.7))
+    for changed in ((field, value), ("learning_rate", 0.5), ("per_device_train_batch_size", 1)):
+        before = getattr(trainer.args, changed[0])
+        setattr(trainer.args, *changed)
+        message = rf"args\.{changed[0]}: .* -> .* after {name} was constructed, .* construct another with it"
+        with pytest.raises(ConfigError, match=message):
+            trainer.train()
+        with pytest.raises(ConfigError, match=message):
+            trainer.evaluate()
+        setattr(trainer.args, changed[0], before)
+    trainer.args.max_steps = 0.5
+    with pytest.raises(ConfigError, match="max_steps"):
+        trainer.train()
+
+
+def test_what_is_read_at_use_may_be_set_later(tmp_path):
+    trainer = build("DPOTrainer", tmp_path / "first", settings={"save_strategy": "no"})
+    trainer.args.max_steps, trainer.args.logging_steps, trainer.args.output_dir = 2, 1, str(tmp_path / "second")
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert [r["step"] for r in trainer.state.log_history if "loss" in r] == [1, 2]
+    trainer.args.beta = 0.7
+    with pytest.raises(ConfigError, match="args.beta: 0.1 -> 0.7"):
+        trainer.evaluate()
+
+
+def test_a_field_changed_in_place_is_seen(tmp_path):
+    trainer = build("SupervisedTrainer", tmp_path, settings={"objective": {"nll": 1.0}})
+    trainer.args.objective["nll"] = 2.0
+    with pytest.raises(ConfigError, match="args.objective: .* after SupervisedTrainer was constructed"):
+        trainer.train()
+
+
+def test_predictions_hold_to_the_settings_too(tmp_path):
+    trainer = build("PreferenceModelTrainer", tmp_path)
+    trainer.args.max_length = 4
+    with pytest.raises(ConfigError, match="args.max_length"):
         trainer.predict(trainer.eval_dataset)
 
 

@@ -1,4 +1,4 @@
-"""Says what a model's chat template does not render, and where it is not applied: rules that check and train share."""
+"""Says what a model's chat template does not render, and where it is not applied."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from align.data.prompts import prompt_of, template_of
 from align.data.rows.messages import RENDERED, SIDES, SPECIAL
-from align.errors import DataError
 from align.findings import Finding, printable
 
 TRIED = 20  # rows that hold a thing, rendered with and without it
+PLAIN = "plain-text-on-chat-model"
 LOOKED_AT = 50  # texts in which tokens of a template are looked for
 
 
@@ -35,30 +35,13 @@ def inspect_template(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, wh
     ]
 
 
-def refuse_unrendered(sets: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Raise for what the chat template passes over; returns the lines of what is only worth a warning.
-
-    Args:
-        sets: Normalised sets, by the names that messages give them.
-        tokenizer: The model's.
-
-    Raises:
-        DataError: With everything that is not rendered, and what to do.
-    """
-    found = [finding for name, data in sets.items() for finding in inspect_template(data, tokenizer, where=name)]
-    lines = {level: [f.line().partition(": ")[2] for f in found if f.level == level] for level in ("error", "warning")}
-    if lines["error"]:
-        raise DataError("\n".join(lines["error"]))
-    return lines["warning"]
-
-
 def _plain(dataset: Dataset, where: str) -> list[Finding]:
     texts = dataset[:LOOKED_AT]["prompt"]
     if any(SPECIAL.search(text) for text in texts):
         return []  # written in a template already
     message = "the rows are plain text: the model's chat template is not applied to them"
     remedy = "`data.as_messages=true` reads them as messages; leave it if the model should go on with plain text"
-    return [Finding("warning", "plain-text-on-chat-model", where, message, remedy)]
+    return [Finding("warning", PLAIN, where, message, remedy)]
 
 
 def _arguments(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, str]]:

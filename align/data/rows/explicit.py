@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from align.errors import DataError
 
-from .columns import SYSTEM
+from .columns import SYSTEM, TEMPLATE
 from .mapping import ALIASES, READ, Rows, layout
 from .messages import RowError, with_system
 
@@ -26,13 +26,20 @@ def explicit(dataset: Any, rows: Rows, *, where: str) -> Any:
         where: What to call the set.
 
     Raises:
-        DataError: Naming the row that cannot be read, for a streamed set when it comes.
+        DataError: Naming the row that cannot be read, for a streamed set when it comes; or columns that online training does
+            not render.
     """
     if isinstance(dataset, dict):
         return {name: explicit(each, rows, where=f"{where}: {name}") for name, each in dataset.items()}
     first = list(islice(iter(dataset), LOOKED_AT)) if dataset is not None else []
     names = list(first[0]) if first else []
     sides = [name for name in ALIASES[rows][0] if name != "prompt"]
+    unread = [name for name in TEMPLATE if rows == "prompts" and any(row.get(name) for row in first)]
+    if unread:
+        raise DataError(
+            f"{where}: {' and '.join(unread)}: prompts are rendered without what each row has of them; give all rows the same by "
+            "`chat_template_kwargs` of args (and tools by the trainer's own `tools`), and remove the columns"
+        )
     if not first or READY & set(names) or all(_is_explicit(row, sides) for row in first):
         return dataset
     mapping = layout(names, {}, where, rows)

@@ -110,7 +110,7 @@ def planned(
     system = _system([name for name in free if name in SYSTEM], where)
     template = tuple(name for name in TEMPLATE if name in free and not is_empty(raw, name))
     if rows == "prompts" and template:
-        raise DataError(_online(raw, template, where))
+        raise DataError(_online(template, where))
     passed = [name for name in free if rows == "prompts" and name != system and REASON.get(words(name)) != NO_TEXT]
     others = {name: name for name in passed} | renamed
     used = {
@@ -272,7 +272,7 @@ def _system(names: Sequence[str], where: str) -> str | None:
     return names[0] if names else None
 
 
-def _online(raw: Dataset, template: Sequence[str], where: str) -> str:
+def _online(template: Sequence[str], where: str) -> str:
     told = f"{where}: {' and '.join(template)}: prompts are rendered without them in online training"
     return f"{told}; set train.chat_template_kwargs for all rows, and leave the columns out with `ignore: [{', '.join(template)}]`"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from align.errors import RunError
-from align.trainers.shared.base import own_args
+from align.trainers.shared.base import hold_settings, own_args
 from align.trainers.shared.trl_contract import generated, generations, logged, micro_batch, show_advantages
 from align.weighting.advantages import make_estimator
 from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rule
@@ -84,6 +84,7 @@ class MultiObjective(SharedPrompts):
             super().__init__(model, functions, args, **kwargs)
         finally:
             args.reward_weights = weights
+        hold_settings(self)
         # Objectives and their first weights.
         self.columns = RewardColumns(self.reward_funcs, self.reward_func_names)
         names = self.columns.objectives

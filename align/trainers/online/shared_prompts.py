@@ -26,6 +26,7 @@ from trl import RLOOTrainer as TRLRLOOTrainer
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
 from align.configs import GRPOConfig, RLOOConfig
+from align.data.rows.explicit import explicit
 from align.models.stopping import stop_ids
 from align.trainers.shared.base import own_args
 from align.trainers.shared.prefix_sharing import PrefixSharing
@@ -73,6 +74,8 @@ class SharedPrompts(SafeRuns, OnlineBase):
         self.first_step = FirstStep() if args.beta != 0.0 else None
         if args.beta != 0.0:
             refuse_without_reference(model, kwargs.get("peft_config"), type(self).__name__)
+        for name, said in (("train_dataset", "train data"), ("eval_dataset", "eval data")):
+            kwargs[name] = explicit(kwargs.get(name), "prompts", where=f"{type(self).__name__}: {said}")
         super().__init__(model, reward_funcs, args, **kwargs)
         if self.first_step is not None:
             copy_reference(self.model)

@@ -6,13 +6,18 @@ from typing import Any, TypeVar
 from peft import PeftConfig
 from peft.helpers import disable_input_dtype_casting
 
-from align.configs.common import MethodConfig, settle_again
+from align.configs.common import MethodConfig, fields_of, no_numbers, raise_all, settle_again
 
 from .dropout import refuse_silent_dropout
 from .metrics import MetricSums
 from .trl_contract import TrainerBase, default_output_dir
 
 C = TypeVar("C", bound=MethodConfig)
+
+READ_AT_USE = (
+    "output_dir", "run_name", "max_steps", "num_train_epochs", "logging_steps", "logging_first_step", "save_total_limit",
+)  # fmt: skip
+"""Fields that no trainer has read before training begins. Any other may have been read when it was constructed."""
 
 
 def own_args(trainer: Any, wanted: type[C], args: Any, model: Any, peft_config: PeftConfig | None = None) -> C:
@@ -37,6 +42,33 @@ def own_args(trainer: Any, wanted: type[C], args: Any, model: Any, peft_config: 
         for config in [peft_config, *getattr(model, "peft_config", {}).values()]:
             refuse_silent_dropout(config, type(trainer).__name__)
     return args
+
+
+def hold_settings(trainer: Any) -> None:
+    """Remember the arguments as the construction of a trainer has left them, for `refuse_changed`."""
+    trainer.held = fields_of(trainer.args)
+
+
+def refuse_changed(trainer: Any) -> None:
+    """Stop if `args` were changed after the trainer was constructed, which has read most of them already.
+
+    What is read at use may be changed, to what the configuration takes.
+
+    Raises:
+        ConfigError: With a line for each field.
+    """
+    now, held = fields_of(trainer.args), trainer.held
+    changed = {name: (held.get(name), value) for name, value in now.items() if value != held.get(name)}
+    raise_all(
+        [
+            f"args.{name}: {old!r} -> {new!r} after {type(trainer).__name__} was constructed, which may not follow; construct "
+            "another with it"
+            for name, (old, new) in changed.items()
+            if name not in READ_AT_USE
+        ]
+    )
+    if changed:
+        raise_all(no_numbers(trainer.args) or trainer.args.problems())
 
 
 class LogsSums(TrainerBase):

@@ -1,15 +1,23 @@
-"""Names the method and its paper on a model's card, and keeps paths of this machine out of it."""
+"""Names the method and its paper on a model's card, and keeps what is of this machine out of cards and uploads."""
 
+import contextlib
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from transformers import trainer as trainer_module
 
 from align.files import write_text
 from align.methods import METHODS
 
-from .trl_contract import label, paper_of
+from .guard import SKIPPED
+from .trl_contract import TrainerBase, label, paper_of
 
 CARD = "README.md"
+ARGUMENTS = "training_args.bin"
+STAYS_HERE = (f"*{ARGUMENTS}", f"{SKIPPED}/*", ".*")
+"""What the Trainer would upload beside a model: the pickle of its arguments, batches of the data, locks and leftovers."""
 _ON_A_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -51,3 +59,66 @@ def without_paths(card: Path, base: str, named: str) -> None:
         text = text.replace(base, last)
     text = text.replace("[None](https://huggingface.co/None)", last).replace('model="None"', f'model="{named}"')
     write_text(card, text)
+
+
+class _Api:
+    """The hub's, which uploads no file whose path in its folder fits one of some patterns."""
+
+    def __init__(self, api: Any, patterns: Sequence[str]) -> None:
+        self._api, self._patterns = api, patterns
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
+
+    def upload_folder(self, *args: Any, ignore_patterns: Sequence[str] = (), **kwargs: Any) -> Any:
+        return self._api.upload_folder(*args, ignore_patterns=[*ignore_patterns, *self._patterns], **kwargs)
+
+
+@contextlib.contextmanager
+def uploads_without(patterns: Sequence[str]) -> Iterator[None]:
+    """Let the Trainer, which uploads by `transformers.trainer.hf_api()`, leave these files out."""
+    original = trainer_module.hf_api
+    trainer_module.hf_api = lambda: _Api(original(), patterns)
+    try:
+        yield
+    finally:
+        trainer_module.hf_api = original
+
+
+class Published(TrainerBase):
+    """A Trainer that writes cards and uploads without what nobody else should have. Mixed in before the Trainer."""
+
+    args: Any
+    accelerator: Any
+    model: Any
+
+    def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
+        """TRL's, with the method's own name and paper, and without paths of this machine."""
+        name_method(self)
+        if isinstance(dataset_name, str) and is_local(dataset_name):
+            dataset_name = None
+        super().create_model_card(model_name=model_name, dataset_name=dataset_name, tags=tags)
+        if self.accelerator.is_main_process:
+            where = Path(self.args.output_dir)
+            without_paths(where / CARD, self._base(), model_name or where.name)
+
+    def _base(self) -> str:
+        return getattr(self.accelerator.unwrap_model(self.model).config, "_name_or_path", "")
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """TRL's, without the pickle of the arguments, which nothing reads, and with no path in PEFT's card."""
+        super()._save(output_dir, state_dict)
+        where = Path(output_dir or self.args.output_dir)
+        (where / ARGUMENTS).unlink(missing_ok=True)
+        without_paths(where / CARD, self._base(), where.name)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, without the pickle of its arguments and what else stays here."""
+        with uploads_without(STAYS_HERE):
+            return super().push_to_hub(*args, **kwargs)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """The Trainer's, without the pickle of its arguments and what else stays here."""
+        with uploads_without(STAYS_HERE):
+            super()._push_from_checkpoint(checkpoint_folder)
+        (Path(self.args.output_dir) / ARGUMENTS).unlink(missing_ok=True)

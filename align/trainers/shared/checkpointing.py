@@ -15,6 +15,7 @@ from align.losses.preference import sequence_logps
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
 from align.scoring.shared_prefix import SharedPrefixModel
 
+from .base import hold_settings
 from .scored import score, scoring_inputs
 from .tables import counts, slices
 from .trl_contract import on_device
@@ -48,6 +49,7 @@ def settle_checkpointing(trainer: Any) -> None:
     if needed:
         trainer.args.activation_checkpointing = trainer.args.gradient_checkpointing = True
         trainer.model.enable_input_require_grads()
+        hold_settings(trainer)
 
 
 def lengths_of(data: Dataset, max_length: int | None) -> Int[np.ndarray, "pairs 3"]:

@@ -1,9 +1,11 @@
 """Keeps a run's work: sealed checkpoints, resumption from the last intact one, a stop that saves first."""
 
 import logging
+import os
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,20 +18,21 @@ from transformers.trainer_utils import TrainOutput
 
 from align.errors import RunError
 from align.runs.agreement import on_main, there_everywhere
-from align.runs.checkpoints import MANIFEST, check, newest_checkpoint, rotate, seal
+from align.runs.checkpoints import MANIFEST, check, is_foreign, newest_checkpoint, rotate, seal, step_of_foreign
 from align.runs.identity import Identity, new_run_id
 
 from .alarms import Unmoved
-from .cards import CARD, is_local, name_method, without_paths
+from .base import hold_settings, refuse_changed
+from .cards import Published
 from .dropout import only_adapter_dropout
 from .guard import NumericalGuard
 from .reference import FirstStep, refuse_frozen
-from .trl_contract import TrainerBase, load_best
+from .trl_contract import load_best
 
 logger = logging.getLogger(__name__)
 
 
-class SafeRuns(TrainerBase):
+class SafeRuns(Published):
     """A Trainer whose checkpoints are whole or passed over. Mixed in before the Trainer.
 
     A checkpoint is sealed with a manifest once it is written (`align.runs.checkpoints`), and older ones are deleted only
@@ -41,9 +44,7 @@ class SafeRuns(TrainerBase):
         RunError: If a checkpoint cannot be written (a full disk, say), or one to resume from is damaged.
     """
 
-    args: Any
     state: Any
-    accelerator: Any
     callback_handler: Any
     unpushed: str | None = None
     reference_identity: dict[str, Any] | None = None
@@ -52,6 +53,8 @@ class SafeRuns(TrainerBase):
     """Of the run; recipes set it, and else it is an id alone, the checkpoint's if one is resumed."""
     template_day: str | None = None
     """The date that the chat template writes; set by recipes."""
+    held: dict[str, Any]
+    """Fields of `args` as they were when the trainer was constructed; later changes are refused, not passed over."""
     first_step: FirstStep | None = None
     """Looks at the reference before anything is learnt, where there is one that training begins at."""
 
@@ -67,6 +70,12 @@ class SafeRuns(TrainerBase):
         self.add_callback(self.guard)
         self.add_callback(self.unmoved)
         self.add_callback(_NothingLeft())
+        hold_settings(self)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The Trainer's, with the settings that it was constructed with."""
+        refuse_changed(self)
+        return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: its result would be empty.
@@ -94,6 +103,7 @@ class SafeRuns(TrainerBase):
                 whether it is whole.
             **kwargs: The Trainer's.
         """
+        refuse_changed(self)
         if resume_from_checkpoint is True:
             found = on_main(lambda: newest_checkpoint(Path(self.args.output_dir)))
             if found is None:
@@ -108,6 +118,7 @@ class SafeRuns(TrainerBase):
                     f"{resume_from_checkpoint}: it was not written to its end, or by TRL's own trainers (no {MANIFEST}); "
                     "go on from it with train(..., unsealed=True) if it is whole"
                 )
+            there_everywhere(Path(resume_from_checkpoint), step_of_foreign)
             logger.warning(
                 "%s has no %s: goes on without knowing whether it is whole", resume_from_checkpoint, MANIFEST
             )
@@ -131,26 +142,6 @@ class SafeRuns(TrainerBase):
             self.is_in_train = False
             load_best(self)
             return TrainOutput(self.state.global_step, 0.0, {})
-
-    def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
-        """TRL's, with the method's own name and paper, and without paths of this machine."""
-        name_method(self)
-        if isinstance(dataset_name, str) and is_local(dataset_name):
-            dataset_name = None
-        super().create_model_card(model_name=model_name, dataset_name=dataset_name, tags=tags)
-        if self.accelerator.is_main_process:
-            where = Path(self.args.output_dir)
-            without_paths(where / CARD, self._base(), model_name or where.name)
-
-    def _base(self) -> str:
-        return getattr(self.accelerator.unwrap_model(self.model).config, "_name_or_path", "")
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """TRL's, without the pickle of the arguments, which nothing reads, and with no path in PEFT's card."""
-        super()._save(output_dir, state_dict)
-        where = Path(output_dir or self.args.output_dir)
-        (where / "training_args.bin").unlink(missing_ok=True)
-        without_paths(where / CARD, self._base(), where.name)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """The Trainer's, once the checkpoint is sealed: what is uploaded can be resumed."""
@@ -221,11 +212,6 @@ class _Ended(Exception):
     """There is no step left to take."""
 
 
-def is_foreign(folder: Path) -> bool:
-    """Whether a checkpoint was written by a Trainer, and not sealed."""
-    return (folder / "trainer_state.json").is_file() and not (folder / MANIFEST).exists()
-
-
 class _NothingLeft(TrainerCallback):
     """Ends a training that was resumed where it ends: the Trainer would take one more step if that is within an epoch."""
 
@@ -248,14 +234,18 @@ class StopOnSignal(TrainerCallback):
     """On SIGTERM or SIGINT (Ctrl-C), finish the step, save and stop. The same signal again ends the process at once.
 
     Schedulers of clusters send SIGTERM some seconds before SIGKILL: a step and a checkpoint have to fit in there. The
-    signals are taken over while the object, as a context manager, lasts.
+    signals are taken over while the object, as a context manager, lasts. Under a launcher a signal comes twice at once, from
+    whoever ends all processes and from the launcher: that counts as one.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    AT_ONCE = 3.0  # seconds
 
     def __init__(self) -> None:
         self.asked = 0
         """The signal that came, or 0."""
+        self._launched = int(os.environ.get("WORLD_SIZE") or 1) > 1
+        self._came: dict[int, float] = {}
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnSignal":
@@ -270,8 +260,12 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, before)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        first = self._came.setdefault(number, now)
+        if first != now and not (self._launched and now - first < self.AT_ONCE):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+            signal.raise_signal(number)
         self.asked = number
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save and stop, on all processes at the same step."""

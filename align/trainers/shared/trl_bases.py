@@ -14,6 +14,10 @@ if TYPE_CHECKING:
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None: ...  # noqa: D102
         def train(self, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
 
+        def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+            """Metrics of an evaluation set."""
+            raise NotImplementedError
+
         def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
             """Forward and backward pass of a micro-batch."""
             raise NotImplementedError
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
         def _prepare_inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
         def _save_checkpoint(self, model: Any, trial: Any) -> None: ...
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None: ...
+        def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+            """Upload model and card."""
+            raise NotImplementedError
+
         def _push_from_checkpoint(self, checkpoint_folder: str) -> None: ...
         def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
             """Write README.md."""

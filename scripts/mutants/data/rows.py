@@ -5,6 +5,7 @@ from mutants.mutant import noticed_by
 NORMALISE, OTHER, RECIPE = "align/data/rows/normalise.py", "align/data/rows/completions.py", "align/recipe/loading.py"
 MAPPING, LAYOUTS, MESSAGES = (f"align/data/rows/{name}.py" for name in ("mapping", "layouts", "messages"))
 layouts, templates = noticed_by("tests/data/rows/test_layouts.py"), noticed_by("tests/data/rows/test_templates.py")
+told, online = noticed_by("tests/check/test_refusals.py"), noticed_by("tests/trainers/online/test_online.py")
 form, explicit = noticed_by("tests/data/rows/test_normal_form.py"), noticed_by("tests/data/rows/test_explicit.py")
 rows = noticed_by("tests/data/rows/test_other_rows.py")
 recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
@@ -25,7 +26,12 @@ MUTANTS = [
     layouts("rows: bad answers are learnt", LAYOUTS, 'if label in ("false", "0", "0.0", "undesirable"):', "if False:"),
     templates("rows: tools are lost", MAPPING, "for name in TEMPLATE if name in free", "for name in () if name in free"),
     templates("rows: keys of messages are lost", MESSAGES, '{"role": role, "content": content} | without_nulls(further)', '{"role": role, "content": content}'),
-    templates("rows: nobody looks at the template", "align/data/audit/templates.py", 'if lines["error"]:', "if False:"),
+    templates("rows: nobody looks at the template", "align/check/templates.py", "        if not refused:", "        if False:"),
+    told("rows: plain text on a chat model goes without a word", "align/check/refusals.py", "if finding.rule == PLAIN:", "if False:"),
+    told("rows: what rows give a template is not tried", "align/check/templates.py", "yield shape, (start + index + 1, Chat(chat, given), asks)", "yield shape, (start + index + 1, chat, asks)"),
+    told("rows: a template is tried with what one row gives it", "align/check/templates.py", ", asks, tuple(sorted(given)))", ", asks)"),
+    online("rows: a system beside prompts in Python is dropped", "align/trainers/online/shared_prompts.py", '= explicit(kwargs.get(name), "prompts", where=f"{type(self).__name__}: {said}")', "= kwargs.get(name)"),
+    online("rows: tools beside prompts in Python are dropped", "align/data/rows/explicit.py", 'if rows == "prompts" and any', "if False and any"),
     templates("rows: evaluation without tools", "align/scoring/completions.py", "return_dict=True, **template_of(prompt))[", "return_dict=True)["),
     form("rows: what shows nothing is a text", "align/data/rows/normal_form.py", 'UNSEEN.sub("", unicodedata.normalize("NFC", text))', 'unicodedata.normalize("NFC", text)'),
     form("rows: forms are told apart", "align/data/rows/normal_form.py", 'unicodedata.normalize("NFC", text))', "text)"),

@@ -8,9 +8,10 @@ from datasets import Dataset
 from peft import LoraConfig
 
 from align import DPOConfig, DPOTrainer, SRPOConfig, SRPOTrainer, SupervisedConfig, SupervisedTrainer
-from align.data import DataConfig, DataError, DataSource, load_data
+from align.check.templates import inspect_templates
+from align.data import DataConfig, DataSource, load_data
 from align.data.audit.duplicates import digests
-from align.data.audit.templates import inspect_template, refuse_unrendered
+from align.data.audit.templates import inspect_template
 from align.data.audit.tokens import encode_all
 from align.data.prompts import prompt_of
 from align.models.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
@@ -132,19 +133,19 @@ def test_prompts_with_other_tools_are_other_prompts(tmp_path):
 def test_what_the_template_does_not_render_is_refused_by_name(tmp_path, change, told, ignore):
     rows, plain = [row(0), row(1, **change)], tokenizer(CHAT_TEMPLATE)
     data = loaded(tmp_path, rows)
-    with pytest.raises(DataError, match=told) as error:
-        refuse_unrendered({"data.train": data}, plain)
-    assert f"`ignore: [{ignore}]`" in str(error.value)
-    assert refuse_unrendered({"data.train": loaded(tmp_path, rows, ignore=[ignore])}, plain) == []
-    assert refuse_unrendered({"data.train": data}, tokenizer()) == []
+    (finding,) = inspect_templates({"data.train": data}, plain)
+    assert (finding.level, finding.rule, finding.where) == ("error", "not-rendered", "data.train")
+    assert told in finding.message
+    assert f"`ignore: [{ignore}]`" in finding.remedy
+    assert inspect_templates({"data.train": loaded(tmp_path, rows, ignore=[ignore])}, plain) == []
+    assert inspect_templates({"data.train": data}, tokenizer()) == []
 
 
 def test_plain_text_on_a_chat_model_is_said_plainly():
     text = Dataset.from_list([{"prompt": "q ", "chosen": "a", "rejected": "b"}])
-    (finding,) = inspect_template(text, tokenizer(), where="data.train")
+    (finding,) = inspect_templates({"data.train": text}, tokenizer())
     assert (finding.level, finding.rule) == ("warning", "plain-text-on-chat-model")
     assert "data.as_messages=true" in finding.remedy
-    assert refuse_unrendered({"data.train": text}, tokenizer()) == [finding.line().removeprefix("warning: ")]
     assert inspect_template(text, tokenizer(None), where="x") == []
     written = Dataset.from_list([{"prompt": "<|user|>q<|end|><|assistant|>", "chosen": "a", "rejected": "b"}])
     assert inspect_template(written, tokenizer(), where="x") == []

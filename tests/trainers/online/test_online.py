@@ -3,7 +3,9 @@
 import pytest
 import tiny
 import torch
-from groups import trained
+from datasets import Dataset
+from groups import trained, vowels
+from peft import LoraConfig
 from torch.testing import assert_close
 from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer as TRLGRPOTrainer
@@ -12,6 +14,8 @@ from trl import RLOOTrainer as TRLRLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from align.errors import DataError
+from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scoring import shared_prefix
 from align.trainers.online.prompt_order import OrderByEpoch
 
@@ -70,3 +74,36 @@ def test_every_epoch_has_the_order_that_trls_sampler_gives_it():
         by_epoch.set_epoch(epoch)  # the Trainer calls it more than once
         assert list(by_epoch) == orders[-1]
     assert orders[0] != orders[1] != orders[2]
+
+
+ASKED = [{"role": "user", "content": "say hi"}]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_column_system_is_read_and_what_is_not_rendered_is_refused(tmp_path, name):
+    cls, config, *_ = CASES[name]
+    args = config(
+        str(tmp_path), num_generations=2, per_device_train_batch_size=2, use_cpu=True, bf16=False, report_to="none"
+    )
+    given = {
+        "model": tiny_model(tiny_tokenizer()),
+        "reward_funcs": vowels,
+        "args": args,
+        "processing_class": tiny_tokenizer(),
+        "peft_config": LoraConfig(**tiny.LORA),
+    }
+    made = cls(
+        **given,
+        train_dataset=Dataset.from_list([{"prompt": "say hi", "system": "Be brief.", "answer": "hi"}]),
+        eval_dataset={"x": Dataset.from_list([{"prompt": ASKED, "system_prompt": "Be long."}])},
+    )
+    asked = {"system": made.train_dataset[0]["prompt"], "other": made.eval_dataset["x"][0]["prompt"]}
+    assert asked == {
+        "system": [{"role": "system", "content": "Be brief."}, *ASKED],
+        "other": [{"role": "system", "content": "Be long."}, *ASKED],
+    }
+    assert made.train_dataset[0]["answer"] == "hi"  # of the rewards
+    for column, value in {"tools": [{"type": "function"}], "chat_template_kwargs": {"enable_thinking": False}}.items():
+        rows = Dataset.from_list([{"prompt": ASKED, column: value}])
+        with pytest.raises(DataError, match=f"{cls.__name__}: eval data: {column}: prompts are rendered without"):
+            cls(**given, train_dataset=made.train_dataset, eval_dataset=rows)

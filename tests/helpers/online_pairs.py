@@ -1,6 +1,7 @@
 """Small runs on online pairs, and answers that are known, for tests."""
 
 import tiny
+import torch
 from datasets import Dataset
 from groups import PROMPTS, vowels
 from peft import LoraConfig
@@ -62,3 +63,9 @@ def records(trainer):
     untimed = ("runtime", "per_second", "step_time", "flos", "train_loss")
     logged = [r for r in trainer.state.log_history if "loss" in r]
     return [{k: v for k, v in r.items() if not any(part in k for part in untimed)} for r in logged]
+
+
+def equal_weights(one, other):
+    """Whether two trainers hold the same weights, to the bit."""
+    theirs = tiny.weights(other)
+    return all(torch.equal(weight, theirs[name]) for name, weight in tiny.weights(one).items())

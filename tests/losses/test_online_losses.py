@@ -100,7 +100,7 @@ def test_labels_are_preferences_draws_or_the_likelier_side():
 def test_online_dpo_rests_at_the_tilted_reference_unless_the_likelier_side_is_taken():
     settings = {"beta": 0.5, "label_smoothing": 0.0}
     assert slope(OPTIMUM, REF.log(), PREFERRED, {"sigmoid": 1.0}, **settings).abs().max() < 1e-12
-    hard = slope(OPTIMUM, REF.log(), labels(PREFERRED, "likelier"), {"sigmoid": 1.0}, **settings)
+    hard = slope(OPTIMUM, REF.log(), labels(PREFERRED.flatten(), "likelier").view(5, 5), {"sigmoid": 1.0}, **settings)
     expected = 2 * torch.tensor([-0.027499, 0.021823, 0.004785, 0.000792, 0.000099], dtype=F64)  # of ordered pairs
     assert_close(hard, expected, atol=3e-6, rtol=0)
 

@@ -189,7 +189,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         said = rows["completion_mask"].bool()
         logps = sequence_logps(completion_logps(self, model, ids, mask, said.size(1)), said).unflatten(0, (-1, 2))
         result = self.preference_loss(
-            _pair(logps), _pair(inputs["ref_logps"]), _pair(said.sum(dim=1).unflatten(0, (-1, 2))), inputs["preference"],
+            _pair(logps), _pair(inputs["ref_logps"]), _pair(said.sum(dim=1).to(logps.dtype).unflatten(0, (-1, 2))), inputs["preference"],
             inputs["scores"],
         )  # fmt: skip
         self._note(result, inputs, logps.detach(), inputs["given"])

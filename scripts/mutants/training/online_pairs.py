@@ -6,6 +6,7 @@ LOSS, TRAINER = "align/losses/online.py", "align/trainers/online/preference.py"
 HALF, SECOND = "align/trainers/online/extragradient.py", "align/trainers/online/second_answers.py"
 VERDICTS, CONFIG = "align/trainers/online/verdicts.py", "align/configs/online_preference.py"
 RECIPE = "align/recipe/reward_section.py"
+HALVES = "tests/trainers/online/test_half_steps.py"
 PAIRS, TABLES = "tests/trainers/online/test_online_pairs.py", "tests/losses/test_online_losses.py"
 by_hand = noticed_by(f"{TABLES}::test_a_pair_by_hand")
 certain = noticed_by(f"{TABLES}::test_a_label_that_is_certain_is_the_loss_of_that_label")
@@ -19,19 +20,19 @@ second = noticed_by("tests/trainers/online/test_second_answers.py")
 config = noticed_by("tests/recipe/test_online_preference_config.py")
 
 
-def run(name):
-    return noticed_by(f"{PAIRS}::test_{name}")
+def run(name, file=PAIRS):
+    return noticed_by(f"{file}::test_{name}")
 
 
 accumulated = run("accumulation_changes_nothing")
-half_point = run("only_the_answers_of_a_step_come_from_the_half_point")
-same_step = run("a_half_step_is_the_step_that_would_be_taken")
-finite = run("a_half_step_that_is_not_finite_is_left_out")
+half_point = run("only_the_answers_of_a_step_come_from_the_half_point", HALVES)
+same_step = run("a_half_step_is_the_step_that_would_be_taken", HALVES)
+finite = run("a_half_step_that_is_not_finite_is_left_out", HALVES)
 resumed = run("a_resumed_run_repeats_everything_to_the_bit")
 equal = run("equal_answers_are_not_judged_and_tie")
 failing = run("a_scorer_that_fails_is_counted_and_at_last_refused")
 together = run("both_answers_of_a_pair_stay_together_and_the_judge_is_heard")
-evaluated = run("an_evaluation_samples_pairs_too_and_takes_no_half_step")
+evaluated = run("an_evaluation_samples_pairs_too_and_takes_no_half_step", HALVES)
 refused = run("what_cannot_be_meant_is_refused")
 unscored = run("an_unscored_pair_is_as_if_it_were_not_there")
 
@@ -48,7 +49,7 @@ MUTANTS: list[Mutant] = [
     nash("nash-md: the bracket has a gradient", LOSS, "policy.detach() - ref", "policy - ref"),
     nash("nash-md: no pull", LOSS, "- beta * (policy.detach() - ref)", ""),
     table("egpo: weights stay at the half point", HALF, "parameter.copy_(before)", "before.copy_(parameter)"),
-    moments("egpo: moments stay", HALF, "optimizer.state.update(state)", "optimizer.state.update(state if not state else kept_by_mistake)"),
+    moments("egpo: moments stay", HALF, "optimizer.state.clear()", "state = dict(optimizer.state)"),
     bits("egpo: moments are a view", HALF, "return value.clone() if isinstance(value, Tensor)", "return value if isinstance(value, Tensor)"),
     bits("egpo: state of a first step stays", HALF, "        optimizer.state.clear()\n", ""),
     bits("egpo: the rate stays", HALF, "            group.update(before)\n", ""),
@@ -74,7 +75,7 @@ MUTANTS: list[Mutant] = [
     verdicts("online pairs: columns of another row", VERDICTS, "values[2 * index] for name", "values[index] for name"),
     verdicts("online pairs: reasons lost", VERDICTS, "self.reasons.update(", "list("),
     second("mixture: shares exchanged", SECOND, "self.share * said.logits[:, -1].to(scores) + (1 - self.share) * scores", "(1 - self.share) * said.logits[:, -1].to(scores) + self.share * scores"),
-    second("mixture: padding is read", SECOND, "attention_mask=self.mask, position_ids", "attention_mask=torch.ones_like(self.mask), position_ids"),
+    second("mixture: padding is read", SECOND, "attention_mask=self.mask,", "attention_mask=torch.ones_like(self.mask),"),
     second("mixture: positions count padding", SECOND, "(self.mask.cumsum(dim=1) - 1)", "(torch.ones_like(self.mask).cumsum(dim=1) - 1)"),
     second("mixture: the adapter stays on", SECOND, "inside = as_reference(self.reference) if isinstance(self.reference, PeftModel) else contextlib.nullcontext()", "inside = contextlib.nullcontext()"),
     second("mixture: generate stays patched", SECOND, "        del model.generate  #", "        pass  #"),

@@ -24,7 +24,7 @@ def lame(prompts, completions, **_):
 
 def outcome(name, folder, processes):
     """Four prompts a step over all processes and micro-batches."""
-    settings = {"optim": "sgd", "learning_rate": 0.5} | CASES[name]
+    settings = {"optim": "sgd", "learning_rate": 0.1 if name == "egpo" else 5.0} | CASES[name]
     size = 8 // processes // settings.get("gradient_accumulation_steps", 1)
     trainer = trained(
         folder / name, method=name, reward_funcs=[lame], answers=known, per_device_train_batch_size=size, **settings

@@ -9,7 +9,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
 import torch
-from online_pairs import known, trained
+from groups import known
+from groups import pair_run as trained
 
 CASES = {"online_dpo": {}, "egpo": {"max_grad_norm": 0.5}, "xpo": {"gradient_accumulation_steps": 2}}
 

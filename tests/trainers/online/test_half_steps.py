@@ -6,8 +6,8 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
-from groups import PROMPTS
-from online_pairs import equal_weights, known, pair_trainer, trained
+from groups import PROMPTS, equal_weights, known, pair_trainer
+from groups import pair_run as trained
 from torch.testing import assert_close
 from transformers import TrainerCallback
 

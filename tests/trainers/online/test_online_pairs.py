@@ -4,8 +4,8 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
-from groups import PROMPTS
-from online_pairs import VOWELS, equal_weights, known, pair_trainer, records, trained
+from groups import PROMPTS, VOWELS, equal_weights, known, pair_trainer, records
+from groups import pair_run as trained
 from peft import LoraConfig
 from torch.testing import assert_close
 

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from online_pairs import pair_trainer, trained
+from groups import pair_run as trained
+from groups import pair_trainer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, set_seed
 
@@ -86,7 +88,7 @@ def test_first_answers_are_the_policys_and_second_ones_of_the_other(tmp_path, me
     """The policy says only one token, the reference another; a mixture of equals says both."""
     trainer = pair_trainer(tmp_path, method=method, max_steps=1, per_device_train_batch_size=8)
     model = trainer.model
-    layer = next(module for module in model.modules() if hasattr(module, "disable_adapters"))
+    layer = next(module for module in model.modules() if isinstance(module, BaseTunerLayer))
 
     def loud(module, args, said):
         said.logits[..., 98 if layer.disable_adapters else 97] += 60.0

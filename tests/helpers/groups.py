@@ -43,6 +43,7 @@ def trained(*args, **kw):
     return trainer
 
 
+LETTER_A = 69  # of the tiny tokenizer
 VOWELS = RewardScorer(lambda completions, **_: [float(v) for v in vowels(completions)], temperature=2.0)
 
 
@@ -87,7 +88,7 @@ def pair_run(*args, **kw):
 def known(ids, place):
     """Two answers that differ, by the prompt alone, in the tokens of letters; without an end."""
     seed = sum(ids) + 31 * place
-    return [97 + (seed * (n + 3) + n * n) % 26 for n in range(4 + 2 * ((sum(ids) + place) % 2))]
+    return [LETTER_A + (seed * (n + 3) + n * n) % 26 for n in range(4 + 2 * ((sum(ids) + place) % 2))]
 
 
 def records(trainer):

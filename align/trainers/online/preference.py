@@ -90,7 +90,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
     ) -> None:
         args = own_args(self, self.config_class, args, model, peft_config)
         self.wins = None if scorer is None else Wins(scorer)
-        raise_problems(_problems(reward_funcs, scorer, args, train_dataset))
+        raise_problems(problems_of(reward_funcs, scorer, args, train_dataset))
         super().__init__(
             model, [self.wins] if self.wins is not None else reward_funcs, args, train_dataset=train_dataset,
             eval_dataset=eval_dataset, processing_class=processing_class,
@@ -273,7 +273,8 @@ def raise_problems(problems: list[str]) -> None:
         raise ValueError("\n".join(problems))
 
 
-def _problems(rewards: Any, scorer: Any, args: OnlinePreferenceConfig, data: Any) -> list[str]:
+def problems_of(rewards: Any, scorer: Any, args: OnlinePreferenceConfig, data: Any) -> list[str]:
+    """What keeps answers from being compared by what a trainer is given."""
     found, empty = [], rewards is None or rewards == []
     if empty and scorer is None:
         found.append("scorer: nothing compares the answers; give a scorer of align.judges, or reward_funcs")

@@ -4,14 +4,14 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
-from groups import PROMPTS, VOWELS, equal_weights, known, pair_trainer, records
+from groups import PROMPTS, VOWELS, equal_weights, known, pair_arguments, pair_trainer, records
 from groups import pair_run as trained
 from peft import LoraConfig
 from torch.testing import assert_close
 
 from align.errors import RunError
 from align.models.tiny import tiny_model, tiny_tokenizer
-from align.trainers.online.preference import flat
+from align.trainers.online.preference import flat, problems_of
 
 
 def lengths(completions, **_):
@@ -213,12 +213,13 @@ def test_what_cannot_be_meant_is_refused(tmp_path):
     for given, message in (
         ({"scorer": None}, "scorer: nothing compares the answers"),
         ({"scorer": VOWELS, "reward_funcs": [lengths]}, "scorer: reward_funcs compare the answers, too"),
-        ({"scorer": lengths}, "scorer: has no method `prefer"),
         ({"reward_temperature": 0.5}, "reward_temperature: rewards have it, and a scorer compares"),
         ({"reward_funcs": [lengths, lengths]}, "lengths twice"),
     ):
         with pytest.raises(ValueError, match=message):
             pair_trainer(tmp_path, **given)
+    (said,) = problems_of(None, lengths, pair_arguments(tmp_path), None)
+    assert said.startswith("scorer: has no method `prefer(prompt, answers, **columns)`, got function; wrap a reward")
     told = lambda completions, **_: [0.0] * len(completions)  # noqa: E731
     told.aux = "stratum"
     with pytest.raises(ValueError, match="nothing reads it"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .configs import DPOConfig, FDPOConfig, GRPOConfig, RLOOConfig, RPOConfig
     from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
+    from .configs.online_preference import OnlinePreferenceConfig
     from .configs.pairwise import PairwiseConfig
     from .configs.preference_model import PreferenceModelConfig
     from .configs.srpo import SRPOConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .train import run
     from .trainers.completions.supervised import SupervisedTrainer
     from .trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
+    from .trainers.online.preference import OnlinePreferenceTrainer
     from .trainers.online.shared_prompts import GRPOTrainer, RLOOTrainer
     from .trainers.pairs.pairwise import PairwiseTrainer
     from .trainers.pairs.preference import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _HOME = {
     "configs": ("DPOConfig", "FDPOConfig", "GRPOConfig", "RLOOConfig", "RPOConfig"),
     "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
+    "configs.online_preference": ("OnlinePreferenceConfig",),
     "configs.pairwise": ("PairwiseConfig",),
     "configs.preference_model": ("PreferenceModelConfig",),
     "configs.srpo": ("SRPOConfig",),
@@ -45,6 +48,7 @@ _HOME = {
     "train": ("run",),
     "trainers.pairs.preference": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),
     "trainers.online.multi_objective": ("DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer"),
+    "trainers.online.preference": ("OnlinePreferenceTrainer",),
     "trainers.online.shared_prompts": ("GRPOTrainer", "RLOOTrainer"),
     "trainers.pairs.pairwise": ("PairwiseTrainer",),
     "trainers.preference_model": ("PreferenceModelTrainer",),
@@ -64,6 +68,8 @@ __all__ = [
     "FDPOTrainer",
     "GRPOConfig",
     "GRPOTrainer",
+    "OnlinePreferenceConfig",
+    "OnlinePreferenceTrainer",
     "Pair",
     "PairwiseConfig",
     "PairwiseTrainer",

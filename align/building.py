@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from align.judges.from_recipe import MakeScorer, prepare_judge
 from align.models import loading as models
 from align.models.dated import date_template
 from align.models.identity import adapter_digest
@@ -31,6 +32,8 @@ def build_trainer(
     further: dict[str, Any] = {}
     if recipe.rows == "prompts":
         further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
+    if recipe.judge is not None:
+        further["scorer"] = judge_of(recipe, allow, Path(str(recipe.train.output_dir)))()
     method = METHODS[recipe.method]
     adapter = recipe.ref.path if recipe.ref.kind == "adapter" else None
     start = None if recipe.start is None else adapter_folder(recipe.start.adapter)
@@ -70,6 +73,16 @@ def build_trainer(
             left_out, len(train), recipe.train.max_length,
         )  # fmt: skip
     return trainer, ref
+
+
+def judge_of(recipe: Recipe, allow: Collection[str], run: Path) -> MakeScorer:
+    """What makes the judge of a recipe that has one; what an endpoint says is kept in `judges/` of the run.
+
+    Raises:
+        RunError: If it cannot be made, or may not be asked.
+    """
+    assert recipe.judge is not None
+    return prepare_judge("judge", recipe.judge, recipe.model, list(allow), run / "judges" / "judge.jsonl")
 
 
 def _say_reference(adapter: Path, ref: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
+from align.configs.online_preference import PRESETS as ONLINE_PAIRS
+from align.configs.online_preference import OnlinePreferenceConfig
 from align.configs.pairwise import PRESETS as PAIRWISE
 from align.configs.pairwise import PairwiseConfig
 from align.configs.preference_model import PreferenceModelConfig
@@ -38,6 +40,11 @@ class Method(NamedTuple):
     def compares_with_any_reference(self) -> bool:
         """Whether the reference may be another model, or cached in the data."""
         return self.rows == "pairs" and self.model == "language"
+
+    @property
+    def takes_a_judge(self) -> bool:
+        """Whether a judge may compare sampled answers, in the place of rewards."""
+        return self.config is OnlinePreferenceConfig
 
 
 METHODS: dict[str, Method] = {
@@ -117,4 +124,10 @@ METHODS: dict[str, Method] = {
         "online.multi_objective:ReinforceTrainer",
         "prompts",
     ),
+    **{
+        name: Method(
+            title, arxiv, OnlinePreferenceConfig, "online.preference:OnlinePreferenceTrainer", "prompts", fields
+        )
+        for name, (title, arxiv, fields) in ONLINE_PAIRS.items()
+    },
 }

@@ -1,6 +1,7 @@
 """Looks at what a recipe scores with: rewards of training, and everything that its `eval` section names."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from datasets import Dataset
 
 from align.errors import USER_ERRORS
 from align.findings import Finding, Level, printable
-from align.judges.from_recipe import prepare_judges
+from align.judges.from_recipe import prepare_judge, prepare_judges
 from align.methods import METHODS
 from align.recipe.loading import Recipe
 from align.rewards import make_reward
@@ -20,17 +21,22 @@ ASKED = "--allow"
 
 
 def inspect_rewards(recipe: Recipe, sets: Mapping[str, Dataset], allow: Collection[str]) -> list[Finding]:
-    """Rewards that cannot be made, or read a column that is not there or holds nothing.
+    """Rewards and a judge that cannot be made, or read a column that is not there or holds nothing.
 
     Args:
         recipe: The recipe.
         sets: Normalised rows, by the name of their set.
         allow: The MODULE:FUNCTION that may be imported.
     """
-    found = []
-    for name, options in recipe.rewards.items():
-        where = f"rewards.{name}"
-        found += _said(where, "reward", lambda name=name, options=options: make_reward(name, allow, **options))
+    found, judge = [], recipe.judge
+    named = [(f"rewards.{name}", name, options) for name, options in recipe.rewards.items()]
+    if judge is not None:
+        make = functools.partial(prepare_judge, "judge", judge, recipe.model, list(allow), Path("judge.jsonl"))
+        found += _said("judge", "judge", make)
+        named += [("judge", str(judge.reward), judge.options or {})] if judge.kind == "reward" else []
+    for where, name, options in named:
+        if where != "judge":
+            found += _said(where, "reward", lambda name=name, options=options: make_reward(name, allow, **options))
         for column in columns_of(name, **options):
             for of, dataset in sets.items():
                 found += _of_column(name, column, of, dataset)

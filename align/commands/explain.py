@@ -34,6 +34,7 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "data.train": DataSource,
     "data.eval.NAME": DataSource,
+    "judge": JudgeConfig,
     "rounds": RoundsConfig,
     "rounds.prompts": Each,
     "rounds.sample": SampleConfig,

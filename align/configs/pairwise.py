@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from align.losses.objectives import COLUMNS, OBJECTIVES, PairBatch
 from align.losses.preference import Pair
 
-from .common import NO_OBJECTIVE, defaults_of, is_number
+from .common import NO_OBJECTIVE, MethodConfig, defaults_of, is_number
 from .preference import PreferenceConfig
 
 logger = logging.getLogger(__name__)
@@ -28,19 +28,15 @@ SETTINGS: dict[str, tuple[Callable[[float], bool], str]] = {
 
 
 @dataclass
-class PairwiseConfig(PreferenceConfig):
-    """Settings of `align.trainers.pairs.pairwise.PairwiseTrainer`.
+class WeighsObjectives(MethodConfig):
+    """The settings of a loss that is a weighted sum of pairwise objectives. Mixed in before TRL's configuration.
 
-    `objective` maps names from `align.losses.OBJECTIVES` to weights. `label_smoothing`, `discopop_tau` and
-    `use_weighting` (WPO's weights) are TRL's fields. A setting that no chosen objective reads is an error.
+    `objective` maps names from `align.losses.OBJECTIVES` to weights. A setting that no chosen objective reads is an error.
     """
 
     objective: dict[str, float | int] | str | None = field(
         default_factory=lambda: {"sigmoid": 1.0},
         metadata={"help": f"Objectives and their weights: {', '.join(OBJECTIVES)}."},
-    )
-    pair_weights: bool = field(
-        default=False, metadata={"help": "Multiply each pair's loss with the data's column `weight`."}
     )
     margin_scale: float = field(
         default=0.05,
@@ -53,28 +49,27 @@ class PairwiseConfig(PreferenceConfig):
         default=0.5, metadata={"help": "SimPO's γ: target margin in nats, β in it. SimPO's β is 2 or more."}
     )
 
-    def _derive(self) -> None:
-        super()._derive()
-        if self.use_weighting and self.shared_prefix == "auto":
-            logger.warning("shared_prefix: every prompt is computed once per answer, because use_weighting is on")
-            self.shared_prefix = "off"
+    def objectives(self) -> tuple[str, ...]:
+        """Names that `objective` may hold."""
+        return tuple(OBJECTIVES)
+
+    def compares(self, name: str) -> bool:
+        """Whether an objective compares the two answers."""
+        return OBJECTIVES[name].rewards is not None
 
     def problems(self) -> list[str]:
-        """See `PreferenceConfig.problems`."""
-        found = super().problems()
+        """See `MethodConfig.problems`."""
+        found, known = super().problems(), self.objectives()
         if not isinstance(self.objective, dict) or not all(map(is_number, self.objective.values())):
             return [*found, f"objective: {NO_OBJECTIVE}, got {self.objective!r}"]
-        unknown = [name for name in self.objective if name not in OBJECTIVES]
-        found += [f"objective: unknown, got {name!r}; there are {', '.join(OBJECTIVES)}" for name in unknown]
+        unknown = [name for name in self.objective if name not in known]
+        found += [f"objective: unknown, got {name!r}; there are {', '.join(known)}" for name in unknown]
         for name, weight in self.objective.items():
             if not 0 < weight < math.inf:
                 found.append(f"objective: the weight of {name} must be positive and finite, got {weight}")
-        if not unknown and not any(OBJECTIVES[name].rewards for name in self.objective):
+        if not unknown and not any(map(self.compares, self.objective)):
             found.append(f"objective: nothing compares the two answers, got {self.objective}; add sigmoid, say")
-        found += self._setting_problems()
-        if self.use_weighting and self.shared_prefix == "on":
-            found.append("shared_prefix: packed rows lack what use_weighting needs; use 'auto' or 'off'")
-        return found
+        return found + self._setting_problems()
 
     def _setting_problems(self) -> list[str]:
         found = []
@@ -87,6 +82,35 @@ class PairwiseConfig(PreferenceConfig):
                 found.append(f"{name}: no chosen objective reads it, got {value}; {' or '.join(readers)} would")
         if "robust" in self.objective and self.label_smoothing == 0.0:
             found.append("label_smoothing: objective robust needs the rate of flipped labels, above 0; 0 is sigmoid")
+        return found
+
+    def settings(self) -> dict[str, float]:
+        """What objectives read besides β, by name."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+
+@dataclass
+class PairwiseConfig(WeighsObjectives, PreferenceConfig):
+    """Settings of `align.trainers.pairs.pairwise.PairwiseTrainer`.
+
+    `label_smoothing`, `discopop_tau` and `use_weighting` (WPO's weights) are TRL's fields.
+    """
+
+    pair_weights: bool = field(
+        default=False, metadata={"help": "Multiply each pair's loss with the data's column `weight`."}
+    )
+
+    def _derive(self) -> None:
+        super()._derive()
+        if self.use_weighting and self.shared_prefix == "auto":
+            logger.warning("shared_prefix: every prompt is computed once per answer, because use_weighting is on")
+            self.shared_prefix = "off"
+
+    def problems(self) -> list[str]:
+        """See `PreferenceConfig.problems`."""
+        found = super().problems()
+        if self.use_weighting and self.shared_prefix == "on":
+            found.append("shared_prefix: packed rows lack what use_weighting needs; use 'auto' or 'off'")
         return found
 
     def _refused(self) -> dict[str, str]:
@@ -108,10 +132,6 @@ class PairwiseConfig(PreferenceConfig):
             return "pair_weights" if self.pair_weights else ""
         readers = [name for name in self.objective if name in OBJECTIVES and column in OBJECTIVES[name].columns]
         return f"objective {' and '.join(readers)}" if readers else ""
-
-    def settings(self) -> dict[str, float]:
-        """What objectives read besides β, by name."""
-        return {name: getattr(self, name) for name in SETTINGS}
 
 
 def readers_of(setting: str) -> list[str]:

@@ -49,15 +49,26 @@ def prepare_judges(
     Raises:
         RunError: If a judge cannot be made, or may not be asked.
     """
-    return {name: _maker(name, judge, model, allow, ledgers) for name, judge in config.judges.items()}
+    return {
+        name: prepare_judge(
+            f"eval.judges.{name}", judge, model, allow, None if ledgers is None else ledgers / f"{name}.jsonl"
+        )
+        for name, judge in config.judges.items()
+    }
 
 
-def _maker(name: str, judge: JudgeConfig, model: ModelConfig, allow: Sequence[str], ledgers: Path | None) -> MakeScorer:
-    where = f"eval.judges.{name}"
+def prepare_judge(
+    where: str, judge: JudgeConfig, model: ModelConfig, allow: Sequence[str], ledger: Path | None
+) -> MakeScorer:
+    """What makes a judge; the arguments are those of `prepare_judges`, and what names the judge in messages.
+
+    Raises:
+        RunError: If it cannot be made, or may not be asked.
+    """
     if judge.kind == "reward":
         return _reward(where, judge, allow)
     if judge.kind == "endpoint":
-        return _endpoint(where, judge, allow, None if ledgers is None else ledgers / f"{name}.jsonl")
+        return _endpoint(where, judge, allow, ledger)
     path = str(judge.path)
     if judge.kind == "language_model":
         config = another_model(model, path)

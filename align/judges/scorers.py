@@ -71,10 +71,7 @@ class RewardScorer:
         """See `Scorer.prefer`."""
         rewards = self.score(prompt, answers, **columns)
         with np.errstate(over="ignore"):  # a margin beyond the largest number is infinite: certain
-            margin = rewards[:, None] - rewards[None, :]
-            if self.temperature == 0:
-                return (1 + np.sign(margin)) / 2
-            return np.exp(-np.logaddexp(0.0, -margin / self.temperature))
+            return of_margins(rewards[:, None] - rewards[None, :], self.temperature)
 
 
 class AnswerScorer(RewardScorer):
@@ -147,6 +144,14 @@ class NoisyScorer:
         """A uniform number in [0, 1) that belongs to the prompt and the two answers in either order."""
         text = repr((self.seed, _as_values(prompt), *sorted((one, other))))
         return int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
+
+
+def of_margins(margins: Float[np.ndarray, "..."], temperature: float) -> Float[np.ndarray, "..."]:
+    """σ(margin / temperature): preferences of differences of rewards. At temperature 0 the larger wins, and a tie is one half."""
+    if temperature == 0:
+        return (1 + np.sign(margins)) / 2
+    with np.errstate(over="ignore"):
+        return np.exp(-np.logaddexp(0.0, -margins / temperature))
 
 
 def check_matrix(matrix: np.ndarray, answers: int) -> None:

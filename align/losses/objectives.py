@@ -125,12 +125,12 @@ def pairwise_loss(
 
     Args:
         batch: What the objectives depend on.
-        objective: Names from `OBJECTIVES` and their weights. One at least has rewards.
+        objective: Names from `OBJECTIVES` and their weights.
         beta: Strength of the pull towards the reference (SimPO's scale of log-probabilities).
         settings: By the names that the objectives read; others are not looked at.
 
     Returns:
-        `components` are the addends, weights included. `rewards` are those of the first objective that has any.
+        `components` are the addends, weights included. `rewards` are those of the first objective that has any, and else implicit ones.
     """
     components: dict[str, Batch] = {}
     logged: list[Pair] = []
@@ -144,4 +144,5 @@ def pairwise_loss(
     first, *rest = components.values()
     total = sum(rest, start=first)
     diagnostics = {} if batch.weights is None else {"pair_weight": batch.weights}
-    return PreferenceLoss(total, logged[0], components, diagnostics)
+    rewards = logged[0] if logged else _summed(batch, beta)
+    return PreferenceLoss(total, rewards, components, diagnostics)

@@ -20,16 +20,16 @@ from align.strict.yaml_tree import Tree, merge, override, read_tree
 
 from .anywhere import set_aside
 from .elsewhere import ELSEWHERE
-from .reward_section import build_rewards
+from .reward_section import build_judge, build_rewards
 from .rounds import RoundsConfig, build_rounds, by_round, check_rounds
-from .sections import EvalConfig, Expectation, Generate, RefConfig, StartConfig
+from .sections import EvalConfig, Expectation, Generate, JudgeConfig, RefConfig, StartConfig
 from .shipped import find_recipe
 from .trust import as_a_file_may_say_it, check_trust
 
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe"]
 
 SECTIONS = (
-    "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "train", "rounds", "eval", "expect",
+    "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "judge", "train", "rounds", "eval", "expect",
 )  # fmt: skip
 DTYPES = (None, "auto", "float32", "bfloat16", "float16")
 MAX_BASES = 16
@@ -61,6 +61,8 @@ class Recipe:
     rewards: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Reward functions of online methods, by name, with their options."""
     expect: dict[str, Expectation] = field(default_factory=dict)
+    judge: JudgeConfig | None = None
+    """Who compares the answers that an online method samples, in the place of rewards."""
     start: StartConfig | None = None
     """By default the policy begins with a new adapter, or with that of the reference."""
     rounds: RoundsConfig | None = None
@@ -169,7 +171,8 @@ def _build(path: Path, tree: Tree, off: dict[str, bool]) -> dict[str, Any]:
         "eval": made(EvalConfig, "eval"),
         "rounds": build_rounds(tree) if tree.values.get("rounds") is not None else None,
         "expect": _expect(tree),
-        "rewards": build_rewards(METHODS[str(method)].rows if is_known else None, tree),
+        "rewards": build_rewards(METHODS[str(method)] if is_known else None, tree),
+        "judge": build_judge(METHODS[str(method)] if is_known else None, tree),
     }
 
 

@@ -1,22 +1,41 @@
-"""Reads the `rewards` section of a recipe: names of reward functions, with their options."""
+"""Reads what an online method learns from in a recipe: `rewards`, names of functions with options, or a `judge`."""
 
 from typing import Any
 
-from align.data import Rows
 from align.errors import RunError
+from align.methods import Method
 from align.rewards import REWARDS, make_reward
-from align.strict.fields import describe, nearest
+from align.strict.fields import build, describe, nearest
 from align.strict.yaml_tree import Tree
 
+from .scores import POLICY
+from .sections import JudgeConfig
 
-def build_rewards(rows: Rows | None, tree: Tree) -> dict[str, dict[str, Any]]:
+
+def build_judge(method: Method | None, tree: Tree) -> JudgeConfig | None:
+    """Who compares sampled answers; problems are noted in the tree."""
+    values = tree.values.get("judge")
+    if values is None:
+        return None
+    if method is not None and not method.takes_a_judge:
+        tree.problem(("judge",), "not used by this method; it compares the answers that online_dpo and its kin sample")
+    elif tree.values.get("rewards") is not None:
+        tree.problem(("judge",), "`rewards` compare the answers, too; keep one of the two sections")
+    made = build(JudgeConfig, values, ("judge",), tree)
+    if made is not None and made.path == POLICY:
+        tree.problem(("judge", "path"), "the policy does not judge its own answers in the step; name a model's folder")
+    return made
+
+
+def build_rewards(method: Method | None, tree: Tree) -> dict[str, dict[str, Any]]:
     """Reward functions by name, with their options; problems are noted in the tree."""
     values = tree.values.get("rewards")
     if values is None:
-        if rows == "prompts":
-            tree.problem(("rewards",), f"missing section; names of reward functions: {', '.join(REWARDS)}")
+        if method is not None and method.rows == "prompts" and not (method.takes_a_judge and tree.values.get("judge")):
+            judge = ", or a `judge`" if method.takes_a_judge else ""
+            tree.problem(("rewards",), f"missing section; names of reward functions: {', '.join(REWARDS)}{judge}")
         return {}
-    if rows not in (None, "prompts"):
+    if method is not None and method.rows != "prompts":
         tree.problem(("rewards",), "not used by this method; rewards belong to online methods")
     if isinstance(values, list) and all(isinstance(name, str) for name in values):
         twice = sorted({name for name in values if values.count(name) > 1})

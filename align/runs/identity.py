@@ -95,6 +95,8 @@ def settings_of(recipe: Any) -> dict[str, Any]:
     flat: dict[str, Any] = {"method": recipe.method, "ref.kind": recipe.ref.kind, "lora": recipe.lora is not None}
     if recipe.rewards:
         flat["rewards"] = recipe.rewards
+    if recipe.judge is not None:
+        flat["judge"] = {key: value for key, value in vars(recipe.judge).items() if value is not None and key != "path"}
     for name, values in sections.items():
         flat |= {f"{name}.{key}": value for key, value in (values or {}).items()}
     return json.loads(json.dumps(flat, default=plain_json, sort_keys=True))

@@ -10,7 +10,8 @@ from align.weighting import make_rule
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CONFIGS = {"dynamic_grpo": DynamicGRPOConfig, "dynamic_rloo": DynamicRLOOConfig, "reinforce": ReinforceConfig}
-SHIPPED = sorted([*RECIPES.glob("online/*.yaml"), *RECIPES.glob("papers/dynamic-reward-weighting-*.yaml")])
+SEVERAL = [path for path in RECIPES.glob("online/*.yaml") if yaml.safe_load(path.read_text())["method"] in CONFIGS]
+SHIPPED = sorted([*SEVERAL, *RECIPES.glob("papers/dynamic-reward-weighting-*.yaml")])
 
 
 def settings_of(path):

@@ -30,6 +30,7 @@ def test_the_promised_recipes_are_there():
     }
     promised |= {f"papers/dynamic-reward-weighting-{rule}" for rule in ("hypervolume", "gradient")}
     promised |= {f"online/tiny-{kind}" for kind in ("grpo", "rloo", "reinforce")}
+    promised |= {f"online/tiny-{kind}" for kind in ("online-dpo", "online-ipo", "egpo", "nash-md", "xpo")}
     promised |= {f"pairwise/{kind}" for kind in ("tiny", "tiny-scored", "copg-ultrafeedback", "simpo-ultrafeedback")}
     promised |= {
         "preference_model/tiny",

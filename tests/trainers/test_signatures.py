@@ -14,12 +14,16 @@ from align.trainers.online.objectives import MultiObjective
 from align.trainers.shared.safe_runs import SafeRuns
 
 TRAINERS = sorted(name for name in align.__all__ if name.endswith("Trainer"))
-ONLINE = ("GRPOTrainer", "RLOOTrainer", "DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer")
+ONLINE = (
+    "GRPOTrainer", "RLOOTrainer", "DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer", "OnlinePreferenceTrainer",
+)  # fmt: skip
+OURS = ("rule", "scorer")
 NEEDED = {"model", "args", "train_dataset", "processing_class", "peft_config"}
 LEFT_OUT = {
     "SupervisedTrainer": {
         "compute_loss_func", "optimizer_cls_and_kwargs", "preprocess_logits_for_metrics", "formatting_func",
     },
+    "OnlinePreferenceTrainer": {"tools", "rollout_func", "environment_factory"},
     "PreferenceModelTrainer": {"optimizer_cls_and_kwargs", "preprocess_logits_for_metrics"},
 }  # fmt: skip
 
@@ -40,7 +44,7 @@ def test_the_signature_is_that_of_trl(name):
     kinds = {parameter.kind for parameter in ours.values()}
     assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
     expected = [each for each in theirs if each not in LEFT_OUT.get(name, ())]
-    assert [each for each in ours if each != "rule"] == expected
+    assert [each for each in ours if each not in OURS] == expected
     assert ("rule" in ours) == issubclass(trainer, MultiObjective)
 
 
@@ -88,7 +92,7 @@ def test_all_that_is_given_is_passed_on(name, monkeypatch):
         "rule": align.make_rule("fixed", base=[1.0]),
     }
     given = {key: value for key, value in given.items() if key in parameters(trainer)}
-    assert set(given) == set(parameters(trainer))
+    assert set(given) == set(parameters(trainer)) - {"scorer"}  # which takes the place of reward_funcs
     with pytest.raises(Reached):
         trainer(**given)
     assert set(got) == set(given)

@@ -81,7 +81,7 @@ class NumericalGuard(TrainerCallback, ExportableState):
         if model is None or self.trainer.is_deepspeed_enabled:
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        what = self._what_is_wrong(losses, gradients)
+        what = self.what_is_wrong(losses, gradients)
         if what is None:
             return
         for parameter in model.parameters():
@@ -99,7 +99,8 @@ class NumericalGuard(TrainerCallback, ExportableState):
                 "layer it begins in. A smaller learning rate, bf16 instead of fp16, or mended rows are the usual remedies"
             )
 
-    def _what_is_wrong(self, losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> str | None:
+    def what_is_wrong(self, losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> str | None:
+        """What of a step is not finite, on any process; None if nothing is."""
         device = self.trainer.accelerator.device
         loss = (
             torch.stack([each.to(device).float() for each in losses]).sum()

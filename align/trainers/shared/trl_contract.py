@@ -25,6 +25,8 @@
 - `_compute_loss(model, inputs)` is differentiable in `inputs["advantages"]`, (B,) and for GRPO also (B, T), and is divided
   by the accumulation steps where `loss_is_scaled_for_ga`. RLOO has its KL penalty in the advantages, with leave-one-out.
 - The configurations refuse `num_generations=1`; the trainers do not.
+- `GRPOTrainer` generates in `_generate_single_turn(prompt_ids, ...)`, which returns the tokens of each prompt's answer and
+  None in the place of their log-probabilities, by `model_wrapped.generate` where there is no vLLM.
 - `SFTTrainer` patches the head likewise (`log_probs`, `entropy`, `is_top1`), prepares every data set in `_prepare_dataset`,
   keeping further columns unless it packs, drops columns by `_signature_columns`, and merges `_metrics`, which stay empty
   when `compute_loss` is overridden, into the logs.
@@ -71,7 +73,7 @@ OVERRIDDEN: dict[str, dict[str, str]] = {
         "_set_signature_columns_if_needed": "",
     },
     "DPOTrainer": _PAIRS | {"_precompute_ref_logps": "dataset name batch_size"},
-    "GRPOTrainer": _ONLINE,
+    "GRPOTrainer": _ONLINE | {"_generate_single_turn": "prompt_ids images multimodal_fields num_generations ..."},
     "RLOOTrainer": _ONLINE,
     "RewardTrainer": _PAIRS,
     "SFTTrainer": {"_prepare_dataset": "dataset processing_class args packing formatting_func dataset_name"},

@@ -37,7 +37,7 @@ MUTANTS = [
     form("rows: forms are told apart", "align/data/rows/normal_form.py", 'unicodedata.normalize("NFC", text))', "text)"),
     explicit("rows: a system in Python is dropped", "align/data/rows/explicit.py", "with_system(made, row[system]) if system else made", "made"),
     recipe("rows: a preset may be changed", RECIPE, "if isinstance(values, dict) and key in values:\n            general", "if False:\n            general"),
-    recipe("rows: rewards for any method", "align/recipe/reward_section.py", 'if rows not in (None, "prompts"):', "if False:"),
+    recipe("rows: rewards for any method", "align/recipe/reward_section.py", 'if method is not None and method.rows != "prompts":', "if False:"),
     recipe("rows: a reward twice", "align/recipe/reward_section.py", "        if twice:\n", "        if False:\n"),
     recipe("rows: options are not tried", "align/recipe/reward_section.py", "make_reward(name, **(options or {}))", "pass"),
     recipe("rows: columns of rewards are not asked for", "align/check/rewards.py", "    if column not in dataset.column_names:", "    if False:"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from align.errors import RunError
-from align.files import lives
+from align.files import lives, read_json
 
 RECIPE_FILE = "recipe.resolved.yaml"
 ENV_FILE = "env.json"
@@ -56,6 +56,19 @@ def check_folder(run: Path) -> None:
             f"{run}: holds no run of a recipe, but other files ({', '.join(found[:3])}{more}); a run needs a folder of its "
             "own: choose another train.output_dir"
         )
+
+
+def delete_beginning(run: Path) -> list[str]:
+    """Delete the record of a run that was killed between it and its recipe, when nothing else was made; returns its name."""
+    if foreign(run) != [ENV_FILE]:
+        return []
+    try:
+        ours = "identity" in read_json(run / ENV_FILE)
+    except (RunError, OSError):
+        return []
+    if ours:
+        (run / ENV_FILE).unlink()
+    return [ENV_FILE] * ours
 
 
 def written_by_run(run: Path) -> list[Path]:

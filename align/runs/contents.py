@@ -26,6 +26,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 ROUND = re.compile(r"round-\d+")
 LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
 FILES = (METRICS_FILE, "README.md", REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
+         "validation-prompts.jsonl",
          *LAST)  # fmt: skip
 FOLDERS = (*RESULTS, "skipped", "runs", "completions", "pictures", "answers", "first")
 KEPT = ("judges",)  # what endpoints were paid for; filed by what was asked, whichever run asked it

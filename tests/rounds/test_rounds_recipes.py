@@ -10,7 +10,6 @@ from align.commands.check import inspect
 from align.errors import DataError
 from align.recipe.loading import load_recipe
 from align.train import run
-from eval.__main__ import Wanted, _of_rounds, main
 
 TINY = ["dno", "gpo", "self-rewarding", "rejection", "irpo"]
 ON_CPU = ["train.use_cpu=true", "train.bf16=false"]
@@ -101,15 +100,3 @@ train: {output_dir: runs/x, use_cpu: true, bf16: false}
 )
 def test_rounds_that_cannot_be_meant_are_told(folder, words, said):
     assert said in "\n".join(problems(folder, TEXT, *words))
-
-
-def test_all_rounds_are_evaluated_as_one(tmp_path, capsys):
-    folder = tmp_path / "run"
-    run("rounds/tiny", [f"train.output_dir={folder}", "train.max_steps=1"])
-    wanted = _of_rounds(Wanted([str(folder)]))
-    assert wanted.names == [str(folder / f"round-{n}" / "train") for n in (2, 1)]
-    assert wanted.compare
-    assert main([str(folder)]) == 0, capsys.readouterr().err
-    assert (folder / "report" / "report.html").is_file()
-    said = (folder / "report" / "report.json").read_text()
-    assert all(f"round-{n}" in said for n in (1, 2))

@@ -81,7 +81,9 @@ MUTANTS = [
     rounds("each round has the first seed", STAGES, "sampling.seed + place.number - 1", "sampling.seed"),
     rounds("an edit is not noticed", LEDGER, "not in (None, digest(path))", "in ()"),
     rounds("a half line counts", LEDGER, "content[:whole].splitlines()", "content.splitlines()"),
-    rounds("the first round's weights are the result", RUN, "last = Place(run, rounds.count)", "last = Place(run, 1)"),
+    rounds(
+        "the first round's weights are the result", RUN, "taken = Place(run, rounds.count)", "taken = Place(run, 1)"
+    ),
     rounds(
         "lists are read from the end",
         "align/recipe/rounds.py",

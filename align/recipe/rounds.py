@@ -138,11 +138,19 @@ class RoundsConfig:
     """The weights that a round begins with: those of the round before, or those that the first began with."""
     reference: Origin = "previous"
     """What a round is held against: the policy of the round before, or the recipe's `ref`."""
+    max_kl: float | None = None
+    """A round whose policy is further from the recipe's reference, in nats an answer, ends the run, and all is kept."""
     take: Literal["last", "best"] = "last"
     """Whose adapter is the run's: that of the last round, or of the one that the rounds' scorers find best on `data.eval`."""
 
     def __post_init__(self) -> None:
         problems = [] if self.count >= 1 else [f"count: must be at least 1, got {self.count}"]
+        if self.max_kl is not None and not 0 < self.max_kl < math.inf:
+            problems.append(f"max_kl: must be positive and finite, got {self.max_kl}")
+        if self.max_kl is not None and ("policy" not in self.sample.who or self.sample.temperature == 0):
+            problems.append(
+                "max_kl: is measured on sampled answers of the policy; name it in sample.from, at a temperature"
+            )
         names = self.score.names()
         if self.take == "best" and any(judge.path == POLICY for judge in self.score.judges.values()):
             problems.append(

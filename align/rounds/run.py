@@ -20,6 +20,7 @@ from align.models.loading import load_model
 from align.recipe.loading import Recipe
 from align.runs.contents import RECIPE_FILE, REPORT_FILE, WRITING, delete_run, exchange
 
+from .drift import drift_stage
 from .ledger import Ledger
 from .plan import FIRST, Place, load_round, needs_first_adapter, round_prompts, write_recipe
 from .report import round_report, write_page
@@ -133,6 +134,8 @@ def _round(
         ledger.stage(
             n, f"answers-{path.stem}", [place.prompts], [path], lambda path=path: sample_stage(recipe, place, path.stem)
         )
+    if rounds.max_kl is not None:
+        ledger.stage(n, "drift", [place.answers("policy")], [], lambda: drift_stage(recipe, place))
     ledger.stage(n, "scores", files, [place.scores], lambda: score_stage(recipe, place, allow))
     ledger.stage(n, "pairs", [place.scores], [place.pairs], lambda: pairs_stage(recipe, place))
     source = place.pairs

@@ -85,6 +85,17 @@ train: {output_dir: runs/x, use_cpu: true, bf16: false}
             "rounds.select.min_gap: does nothing with rule 'best_worst'",
         ),
         (["rounds.keep={earlier: [0.6, 0.5]}"], "add up to less than 1"),
+        (["rounds.max_kl=0"], "max_kl: must be positive and finite, got 0"),
+        (["rounds={max_kl: 1, sample: {from: [ref]}}"], "max_kl: is measured on sampled answers of the policy"),
+        (
+            ["rounds.take=best"],
+            "rounds.take: `best` is chosen on answers to data.eval as eval.generate says; name both",
+        ),
+        (
+            ["rounds.take=best", "rounds.score={kind: language_model, path: policy}"],
+            "take: `best` needs one judge for all rounds",
+        ),
+        (["rounds.take=best", "lora=null"], "rounds.take: `best` is for adapters"),
         (["rounds.start=last"], "rounds.start: must be one of previous, first, got 'last'"),
         (["train.learning_rate=[1e-5]"], "train.learning_rate: a list has one value for each of 2 rounds, got 1"),
         (["train.beta=[0.1, -1]"], "train.beta: must be positive, got -1"),

@@ -1,7 +1,7 @@
 """Measures what a round costs besides sampling, scoring and training, in CPU seconds.
 
 Run: `python scripts/bench/speed/rounds.py [-o FILE]`. About a minute on one core. One round of 1,000 prompts with 8 answers of
-64 tokens: answers are made up and put where sampled ones are kept, the reward is the length, and training does nothing. All
+64 tokens: answers are made up and put where sampled ones are kept, the reward counts repetitions, and training does nothing. All
 that is left is the cost of rounds. It is held against the cheapest round there is: generating and scoring as many tokens with
 the random 2-layer model of the tests, timed on some of the prompts.
 """
@@ -27,7 +27,35 @@ from align.rounds.run import run_rounds
 from align.sampling.generate import Decoding, generate
 
 PROMPTS, SAMPLES, TOKENS, TIMED = 1000, 8, 64, 20
-WORDS = "the a of to in is it you that he was for on are as with his they at be this have from or one had by".split()
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "to",
+    "in",
+    "is",
+    "it",
+    "you",
+    "that",
+    "he",
+    "was",
+    "for",
+    "on",
+    "are",
+    "as",
+    "with",
+    "his",
+    "they",
+    "at",
+    "be",
+    "this",
+    "have",
+    "from",
+    "or",
+    "one",
+    "had",
+    "by",
+]
 RECIPE: dict[str, Any] = {
     "method": "dpo",
     "model": {"model_name_or_path": "tiny-random", "dtype": "float32"},
@@ -35,7 +63,7 @@ RECIPE: dict[str, Any] = {
     "rounds": {
         "count": 1,
         "sample": {"samples": SAMPLES, "max_new_tokens": TOKENS},
-        "score": {"rewards": {"length_penalty": None}},
+        "score": {"rewards": {"repetition": None}},
     },
 }
 
@@ -54,7 +82,7 @@ def overhead(folder: Path) -> float:
     recipe = dict(
         RECIPE,
         data={"train": {"path": str(prompts)}},
-        train={"output_dir": str(folder / "run"), "use_cpu": True, "bf16": False, "report_to": "none"},
+        train={"output_dir": "runs/rounds", "use_cpu": True, "bf16": False, "report_to": "none"},
     )
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
@@ -79,7 +107,8 @@ def overhead(folder: Path) -> float:
         return SimpleNamespace(trainer=SimpleNamespace(state=SimpleNamespace(global_step=0)))
 
     stages.sample_to_file = answered  # type: ignore[assignment]
-    loaded = load_recipe(path)
+    (folder / "run").mkdir()
+    loaded = load_recipe(path, [f"train.output_dir={folder / 'run'}"])
     begun = cpu()
     run_rounds(loaded, trained, resume=False)
     return cpu() - begun

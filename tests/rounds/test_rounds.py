@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rounds_files import made
-from stored_world import read_lines
+from stored_world import made, read_lines
 
 from align.commands.sample import main as sample
 from align.commands.score import main as score

@@ -4,8 +4,7 @@ import shutil
 
 import pytest
 from launching import finished
-from rounds_files import made
-from stored_world import read_lines
+from stored_world import made, read_lines
 
 from align.errors import RunError
 from align.recipe.loading import load_recipe

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from align.data.commands.pairs import REVERSE, SELECTORS
+from align.data.commands.pairs import ALONE, REVERSE, SELECTORS
 from align.strict.fields import build, nearest
 from align.strict.yaml_tree import Tree
 
@@ -228,6 +228,10 @@ def check_rounds(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
     if recipe["ref"] is not None and recipe["ref"].kind == "cached":
         tree.problem(
             ("ref", "kind"), "the pairs of a round are new, so nothing is cached for them; use base, adapter or model"
+        )
+    if recipe["rounds"].select.rule == ALONE and method.rows != "completions":
+        tree.problem(
+            ("rounds", "select", "rule"), f"{ALONE!r} makes no pairs, which {name!r} learns from; take another"
         )
     if recipe["rounds"].take == "best":
         if not tree.values.get("data", {}).get("eval") or recipe["eval"].generate is None:

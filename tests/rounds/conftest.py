@@ -1,9 +1,9 @@
 """A file of prompts, and commands on files in a folder of the test's own."""
 
+import importlib
+
 import pytest
 from stored_world import write_lines
-
-from align.train import run
 
 PROMPTS = [
     {"prompt": "what is two plus two", "answer": "4"},
@@ -19,6 +19,7 @@ def prompts(tmp_path):
 
 @pytest.fixture(scope="session")
 def done(tmp_path_factory):
+    """A run of two rounds, which nobody changes."""
     folder = tmp_path_factory.mktemp("rounds") / "run"
-    run("rounds/tiny", [f"train.output_dir={folder}"])
+    importlib.import_module("align.train").run("rounds/tiny", [f"train.output_dir={folder}"])
     return folder

@@ -84,9 +84,10 @@ train: {output_dir: runs/x, use_cpu: true, bf16: false}
             ["rounds.select={rule: best_worst, min_gap: 1}"],
             "rounds.select.min_gap: does nothing with rule 'best_worst'",
         ),
+        (["rounds.select={rule: best}"], "rounds.select.rule: 'best' makes no pairs, which 'dpo' learns from"),
         (["rounds.keep={earlier: [0.6, 0.5]}"], "add up to less than 1"),
         (["rounds.max_kl=0"], "max_kl: must be positive and finite, got 0"),
-        (["rounds={max_kl: 1, sample: {from: [ref]}}"], "max_kl: is measured on sampled answers of the policy"),
+        (["rounds.max_kl=1", "rounds.sample={from: [ref]}"], "max_kl: is measured on sampled answers of the policy"),
         (
             ["rounds.take=best"],
             "rounds.take: `best` is chosen on answers to data.eval as eval.generate says; name both",

@@ -9,6 +9,7 @@ sample, score = noticed_by("tests/rounds/test_sample.py"), noticed_by("tests/rou
 rounds = noticed_by("tests/rounds/test_rounds.py")
 best, study = noticed_by("tests/rounds/test_best_round.py"), noticed_by("tests/rounds/test_study.py")
 BEST, end = "align/rounds/best.py", noticed_by("tests/rounds/test_rounds_end.py")
+loops = noticed_by("tests/rounds/test_loops.py")
 start = noticed_by("tests/models/test_start.py")
 MUTANTS = [
     start("the start is forgotten", TRAIN, "        begin_with(trainer.model, start)\n", ""),

@@ -5,7 +5,7 @@ from recipes_under_test import problems
 from stored_world import read_lines
 
 from align.check.environment import Machine
-from align.check.rounds import pairs_of_round
+from align.check.rounds import BYTES_A_TOKEN, bytes_of_answers, pairs_of_round
 from align.commands.check import inspect
 from align.errors import DataError
 from align.recipe.loading import load_recipe
@@ -47,6 +47,10 @@ def test_check_says_what_all_rounds_make_and_refuses_what_training_refuses():
     )
     (disk,) = [finding.message for finding in report.findings if finding.rule == "disk"]
     assert "in each of 2 rounds, and answers of 3.07 kB" in disk
+    best = load_recipe("rounds/tiny", ["rounds.take=best"])
+    (said,) = [finding.message for finding in inspect(best, Machine.here(None)).findings if finding.rule == "rounds"]
+    assert said.endswith(", 4 steps, 12 answers to choose the best round by")
+    assert bytes_of_answers(best, 8) - bytes_of_answers(recipe, 8) == 12 * 8 * BYTES_A_TOKEN
     assert pairs_of_round(load_recipe("rounds/dno-tiny"), 8) == 4 * 6
     assert pairs_of_round(load_recipe("rounds/irpo-tiny"), 8) == 8 * 2
     with pytest.raises(DataError, match="2 rounds of 5 need 10 different prompts, and data.train has 8"):

@@ -104,8 +104,8 @@ def _best(recipe: Recipe, path: Path, out: Path) -> dict[str, Any]:
     rows = read(DataSource(str(path))).to_list()
     names = list(dict.fromkeys(rows[0]["sources"]))
     means = np.array([_by_round(row, names, rounds.score.weights or None) for row in rows])
-    whole = np.isfinite(means).all(axis=1)
-    kept = [row for row, known in zip(rows, whole, strict=True) if known]
+    whole = np.flatnonzero(np.isfinite(means).all(axis=1))
+    kept = [rows[index] for index in whole.tolist()]
     scores = dict(zip(names, means[whole].T, strict=True))
     chosen = choose(scores, [row["prompt"] for row in kept])
     if chosen is None:

@@ -33,7 +33,7 @@ def pictures(report: Report, curves: dict[str, list[dict[str, Any]]]) -> dict[st
         curves: Records of `metrics.jsonl` by run name, the evaluated run first.
     """
     drawn = {
-        "Rounds": _draw(_rounds, report),
+        "Reward, distance and length by round": _draw(_rounds, report),
         "Gold reward before and after": _draw(_gold, report),
         "Margins on held-out pairs": _draw(_margins, report),
         "What became of both answers": _draw(_sides, report),

@@ -96,15 +96,18 @@ ROUND_COLUMNS = {
 
 
 def round_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and cells of a table with a row a round, of what the report has; win rates are against the reference."""
-    columns = {key: title for key, title in ROUND_COLUMNS.items() if key in report.estimates}
-    columns |= {f"win_rate/{name}": f"win rate, {name}" for name in report.judged}
+    """Head and cells of a table with a column a round, of what the report has; win rates are against the reference."""
+    titles = ROUND_COLUMNS | {f"win_rate/{name}": f"win rate, {name}" for name in report.judged}
     rows = []
-    for who in report.rounds:
-        prefix = "" if who == report.name else f"{who}/"
-        found = [report.estimates.get(f"{prefix}{key}") for key in columns]
-        rows.append((who, *("" if e is None else interval(e) for e in found)))
-    return ("round", *columns.values()), rows
+    for key, title in titles.items():
+        sides = [report.estimates.get(key if who == report.name else f"{who}/{key}") for who in report.rounds]
+        if key.endswith("/policy"):
+            sides.insert(0, report.estimates.get(key.removesuffix("policy") + "ref"))
+        else:
+            sides.insert(0, None)
+        if any(sides):
+            rows.append((title, *("" if e is None else interval(e) for e in sides)))
+    return ("measure", "reference", *report.rounds), rows
 
 
 def best_round_notes(report: Report) -> list[str]:
@@ -117,7 +120,7 @@ def best_round_notes(report: Report) -> list[str]:
             "none is above what they began with" if e is None else f"{best.name} is above what they began with{found}"
         )
         notes.append(
-            f"Best of {best.candidates} by {measure}, chosen on {best.chosen_on} prompts: {above}. Prompts drawn anew choose "
+            f"Best of {best.candidates} policies by {measure}, chosen on {best.chosen_on} prompts: {above}. Prompts drawn anew choose "
             f"the same in {best.share:.0%} of cases."
         )
     return notes

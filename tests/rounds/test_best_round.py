@@ -106,5 +106,6 @@ def test_all_rounds_are_evaluated_as_one(best, capsys):
     assert said["settings"]["adapter_is_of"] in ("round-0", "round-1", "round-2")
     page = (best / "report" / "report.html").read_text()
     assert "<h2>Rounds</h2>" in page
-    assert "Best of 3 by win_rate" in page
+    assert "Best of 3 policies by win_rate" in page
+
     assert "KL from the round before" in (best / "report" / "report.md").read_text()

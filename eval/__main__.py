@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from align.errors import INTERRUPTED, USER_ERRORS, RunError, quiet_upstream
 from align.files import write_text
 from align.recipe.loading import load_recipe
-from align.rounds.ledger import FILE as ROUNDS_FILE
 from align.runs.contents import METRICS_FILE, RECIPE_FILE
 from align.runs.directory import read_metrics
 from align.sampling.vllm_engine import VLLM, check_vllm
@@ -23,6 +22,7 @@ from eval.report.verdict import verdict
 from eval.report.write import to_html, write_report
 
 from .evaluate import JUDGES_FOLDER, evaluate, evaluate_responses
+from .rounds import add_rounds, as_rounds, is_rounds, trained_rounds
 from .subjects import check_measurable, check_writes_answers, load_subject
 
 
@@ -41,6 +41,8 @@ class Wanted(NamedTuple):
     """The reference's file of responses; by default the second of `names`."""
     same_within: Mapping[str, float] = {}
     """By measure, the difference to the reference that does not matter."""
+    rounds: Path | None = None
+    """The run whose rounds `names` are."""
     vllm: str | None = None
     """Interpreter of an environment whose vLLM samples the answers."""
 
@@ -97,7 +99,7 @@ def main(argv: Sequence[str] | None = None, *, compare: bool = False, prog: str 
         ref = refs[0] if refs else None
         margins = _margins(options.same_within)
         wanted = Wanted(
-            names, options.recipe, overrides, options.allow, options.out, compare, ref, margins, options.vllm
+            names, options.recipe, overrides, options.allow, options.out, compare, ref, margins, vllm=options.vllm
         )
         report, page = report_on(wanted)
     except (*USER_ERRORS, ImportError) as error:
@@ -167,13 +169,15 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
 
 def _of_rounds(wanted: Wanted) -> Wanted:
     """One run with rounds means all of its rounds, each compared with the others, all held against the first reference."""
-    if len(wanted.names) != 1 or wanted.recipe is not None or not (Path(wanted.names[0]) / ROUNDS_FILE).is_file():
+    if len(wanted.names) != 1 or wanted.recipe is not None or not is_rounds(wanted.names[0]):
         return wanted
     run = Path(wanted.names[0])
-    rounds = sorted(run.glob("round-*/train"), key=lambda path: int(path.parent.name.split("-")[1]), reverse=True)
-    whole = [str(path) for path in rounds if any((path / kind).is_dir() for kind in ("adapter", "model"))]
-    recipe = str(run / RECIPE_FILE)
-    return wanted._replace(names=whole, recipe=recipe, out=wanted.out or run / "report", compare=len(whole) > 1)
+    whole, recipe = trained_rounds(run), str(run / RECIPE_FILE)
+    if not whole:
+        raise RunError(f"{run}: no round is trained yet; go on with --resume auto")
+    return wanted._replace(
+        names=whole, recipe=recipe, out=wanted.out or run / "report", compare=len(whole) > 1, rounds=run
+    )
 
 
 Curves = dict[str, list[dict[str, Any]]]
@@ -184,13 +188,17 @@ def _of_runs(wanted: Wanted, folder: Path, kept: Path | None, ledgers: Path) -> 
     vllm = None if wanted.vllm is None else VLLM.at(wanted.vllm)  # its problems show before weights are loaded
     _check_methods(names, wanted, ledgers)
     subjects = [load_subject(name, wanted.recipe, wanted.overrides) for name in names]
-    if len({s.name for s in subjects}) < len(subjects):  # runs of one name in different folders
+    if wanted.rounds is not None:
+        subjects = as_rounds(subjects, wanted.rounds)
+    elif len({s.name for s in subjects}) < len(subjects):  # runs of one name in different folders
         for s, name in zip(subjects, names, strict=True):
             s.name = name
     subject, *others = subjects
     folder.mkdir(parents=True, exist_ok=True)
     report = evaluate(subject, others, out=kept, allow=wanted.allow, compare=wanted.compare, ledgers=ledgers, vllm=vllm)
-    return report, {s.name: read_metrics(Path(name) / METRICS_FILE) for s, name in zip(subjects, names, strict=True)}
+    if wanted.rounds is not None:
+        add_rounds(report, subjects, wanted.rounds)
+    return report, {s.name: read_metrics(Path(s.path) / METRICS_FILE) for s in subjects}
 
 
 def _of_files(wanted: Wanted, kept: Path | None, ledgers: Path) -> tuple[Report, Curves]:

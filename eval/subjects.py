@@ -39,6 +39,8 @@ class Subject:
     """What it was loaded from."""
     identity: Mapping[str, Any] = field(default_factory=dict)
     """As `identity_of_policy` says."""
+    before: str = ""
+    """Of rounds: the name of the policy that this one was made from, or "ref"."""
 
     @property
     def pad_token_id(self) -> int:

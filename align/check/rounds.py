@@ -48,6 +48,14 @@ def answers_to_prompt(recipe: Recipe) -> int:
     return sampled + ("gold" in rounds.sample.who)
 
 
+def answers_to_choose(recipe: Recipe) -> int:
+    """Answers of all rounds, and of what they begin with, that the best is chosen by, at most; 0 where the last is taken."""
+    rounds, settings = recipe.rounds, recipe.eval.generate
+    if rounds is None or rounds.take == "last" or settings is None:
+        return 0
+    return (rounds.count + 1) * settings.prompts * settings.samples
+
+
 def inspect_rounds(recipe: Recipe, prompts: int, steps: int) -> Finding:
     """A line on what all rounds make, at most."""
     rounds: Any = recipe.rounds
@@ -55,20 +63,20 @@ def inspect_rounds(recipe: Recipe, prompts: int, steps: int) -> Finding:
     sampled = rounds.count * each * rounds.sample.samples * sum(who in ("policy", "ref") for who in rounds.sample.who)
     compares = any(judge.kind in ("language_model", "endpoint") for judge in rounds.score.judges.values())
     asked = f", {rounds.count * each * k * (k - 1):,} questions to each judge" if compares else ""
+    chosen_by = answers_to_choose(recipe)
+    more = f", {chosen_by:,} answers to choose the best round by" if chosen_by else ""
     message = (
         f"{rounds.count} rounds of {each:,} prompts: at most {sampled:,} answers of {rounds.sample.max_new_tokens} tokens "
-        f"to sample{asked}, {rounds.count * pairs_of_round(recipe, prompts):,} pairs, {rounds.count * steps:,} steps"
+        f"to sample{asked}, {rounds.count * pairs_of_round(recipe, prompts):,} pairs, {rounds.count * steps:,} steps{more}"
     )
     return Finding("note", "rounds", "rounds", message, "nothing to do")
 
 
 def bytes_of_answers(recipe: Recipe, prompts: int) -> int:
     """What the answers of all rounds take on disk, at most."""
-    rounds: Any = recipe.rounds
-    return (
-        rounds.count
-        * prompts_of_round(recipe, prompts)
-        * answers_to_prompt(recipe)
-        * rounds.sample.max_new_tokens
-        * BYTES_A_TOKEN
-    )
+    rounds, settings = recipe.rounds, recipe.eval.generate
+    if rounds is None:
+        return 0
+    of_rounds = rounds.count * prompts_of_round(recipe, prompts) * answers_to_prompt(recipe)
+    to_choose = answers_to_choose(recipe) * settings.max_new_tokens if settings is not None else 0
+    return (of_rounds * rounds.sample.max_new_tokens + to_choose) * BYTES_A_TOKEN

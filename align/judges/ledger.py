@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from align.files import not_written
+
 logger = logging.getLogger(__name__)
 
 
@@ -51,9 +53,13 @@ class Ledger:
     def append(self, record: dict[str, Any]) -> None:
         """Add a record: `key` with `first_wins` and `said`, or with `error`. Safe from several threads."""
         with self._lock:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             line = json.dumps(record) + "\n"
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line if self._whole else "\n" + line)
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(line if self._whole else "\n" + line)
+            except OSError as error:
+                self._whole = False  # of what could not be written, a part may be there
+                raise not_written(self.path, error) from error
             self._whole = True
             self._learn(record)

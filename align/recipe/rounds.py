@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from align.data.commands.pairs import REVERSE, SELECTORS
+from align.data.commands.pairs import ALONE, REVERSE, SELECTORS
 from align.strict.fields import build, nearest
 from align.strict.yaml_tree import Tree
 
-from .scores import ScoreConfig, as_sections
+from .scores import POLICY, ScoreConfig, as_sections
 
 Origin = Literal["previous", "first"]
 OPTIONS = ("sigmas", "k", "min_gap", "min_reward", "most")
@@ -138,10 +138,24 @@ class RoundsConfig:
     """The weights that a round begins with: those of the round before, or those that the first began with."""
     reference: Origin = "previous"
     """What a round is held against: the policy of the round before, or the recipe's `ref`."""
+    max_kl: float | None = None
+    """A round whose policy is further from the recipe's reference, in nats an answer, ends the run, and all is kept."""
+    take: Literal["last", "best"] = "last"
+    """Whose adapter is the run's: that of the last round, or of the one that the rounds' scorers find best on `data.eval`."""
 
     def __post_init__(self) -> None:
         problems = [] if self.count >= 1 else [f"count: must be at least 1, got {self.count}"]
+        if self.max_kl is not None and not 0 < self.max_kl < math.inf:
+            problems.append(f"max_kl: must be positive and finite, got {self.max_kl}")
+        if self.max_kl is not None and ("policy" not in self.sample.who or self.sample.temperature == 0):
+            problems.append(
+                "max_kl: is measured on sampled answers of the policy; name it in sample.from, at a temperature"
+            )
         names = self.score.names()
+        if self.take == "best" and any(judge.path == POLICY for judge in self.score.judges.values()):
+            problems.append(
+                "take: `best` needs one judge for all rounds, and path: policy is another in each; take last"
+            )
         if len(names) > 1 and not self.score.weights:
             problems.append(f"score.weights: there are several scores, {', '.join(names)}; say what each counts")
         answers = self.sample.samples * sum(who in ("policy", "ref") for who in self.sample.who) + (
@@ -215,6 +229,19 @@ def check_rounds(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
         tree.problem(
             ("ref", "kind"), "the pairs of a round are new, so nothing is cached for them; use base, adapter or model"
         )
+    if recipe["rounds"].select.rule == ALONE and method.rows != "completions":
+        tree.problem(
+            ("rounds", "select", "rule"), f"{ALONE!r} makes no pairs, which {name!r} learns from; take another"
+        )
+    if recipe["rounds"].take == "best":
+        if not tree.values.get("data", {}).get("eval") or recipe["eval"].generate is None:
+            tree.problem(
+                ("rounds", "take"), "`best` is chosen on answers to data.eval as eval.generate says; name both"
+            )
+        if recipe["lora"] is None and recipe["start"] is None:
+            tree.problem(
+                ("rounds", "take"), "`best` is for adapters; without them take last, each round keeps its model"
+            )
     if train.text_columns():
         tree.problem(("method",), f"{name!r} reads {', '.join(train.text_columns())}, which no round makes")
     if str(getattr(train.eval_strategy, "value", train.eval_strategy)) != "no":

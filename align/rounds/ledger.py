@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 
 from align.errors import RunError
-from align.files import sha256
+from align.files import not_written, sha256
 
 FILE = "rounds.jsonl"
 
@@ -86,10 +86,13 @@ class Ledger:
                 "inputs": {self._name(path): digest(path) for path in inputs},
                 "outputs": {self._name(path): digest(path) for path in outputs},
             }
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise not_written(self.path, error) from error
             self.done[number, name] = entry
         state.wait_for_everyone()
         return counts

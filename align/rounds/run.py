@@ -20,14 +20,16 @@ from align.models.loading import load_model
 from align.recipe.loading import Recipe
 from align.runs.contents import RECIPE_FILE, REPORT_FILE, WRITING, delete_run, exchange
 
+from .drift import drift_stage
 from .ledger import Ledger
 from .plan import FIRST, Place, load_round, needs_first_adapter, round_prompts, write_recipe
 from .report import round_report, write_page
-from .stages import answer_files, mix_stage, pairs_stage, prompts_stage, sample_stage, score_stage
+from .stages import answer_files, answerer, mix_stage, pairs_stage, prompts_stage, sample_stage, score_stage
+from .validation import best_round, validation_rows
 
 logger = logging.getLogger(__name__)
 Train = Callable[..., Any]
-MAY_CHANGE = ("count",)
+MAY_CHANGE = ("count", "take")
 
 
 def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = True) -> list[dict[str, Any]]:
@@ -49,6 +51,8 @@ def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool =
         where: dict[str, Any] = {"where": "rounds.score", "allow": list(allow), "ledgers": Path(".")}
         scorers_of(rounds.score, recipe.model, **where, policy=answerer_later)
     refuse_missing(rounds.score, rows[0], "data.train")
+    if rounds.take == "best":
+        validation_rows(recipe)
     gold = rounds.sample.gold
     without = [
         n for n, row in enumerate(rows, start=1) if gold and not (isinstance(row.get(gold), str) and row[gold].strip())
@@ -102,9 +106,13 @@ def run_rounds(
     finished = None
     for number in range(1, rounds.count + 1):
         finished = _round(recipe, Place(run, number), ledger, rows, train, allow)
+    taken = Place(run, rounds.count) if rounds.take == "last" else best_round(recipe, run, ledger, allow)
     if state.is_main_process:
-        last = Place(run, rounds.count)
-        _take(last.weights, run)
+        if taken.number:
+            _take(taken.weights, run)
+        else:
+            logger.warning("no round is better than what the first began with, whose adapter is taken")
+            _take(_beginning(recipe, run), run)
         write_page(recipe, run)
     state.wait_for_everyone()
     return finished
@@ -126,6 +134,8 @@ def _round(
         ledger.stage(
             n, f"answers-{path.stem}", [place.prompts], [path], lambda path=path: sample_stage(recipe, place, path.stem)
         )
+    if rounds.max_kl is not None:
+        ledger.stage(n, "drift", [place.answers("policy")], [], lambda: drift_stage(recipe, place))
     ledger.stage(n, "scores", files, [place.scores], lambda: score_stage(recipe, place, allow))
     ledger.stage(n, "pairs", [place.scores], [place.pairs], lambda: pairs_stage(recipe, place))
     source = place.pairs
@@ -180,9 +190,18 @@ def _write_first_adapter(recipe: Recipe, folder: Path) -> None:
     scratch.rename(folder)
 
 
+def _beginning(recipe: Recipe, run: Path) -> Path:
+    """The adapter that the first round began with."""
+    started = answerer(Place(run, 1)).adapter
+    if started is None and not (run / FIRST).is_dir():
+        _write_first_adapter(recipe, run / FIRST)
+    return Path(started) if started is not None else run / FIRST
+
+
 def _take(weights: Path, run: Path) -> None:
-    """The last round's weights as the run's."""
-    scratch = run / f"{WRITING}{weights.name}"
+    """The weights of a round as the run's."""
+    name = "model" if weights.name == "model" else "adapter"
+    scratch = run / f"{WRITING}{name}"
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(weights, scratch)
-    exchange(scratch, run / weights.name)
+    exchange(scratch, run / name)

@@ -8,6 +8,7 @@ from accelerate import PartialState
 
 from align.data.commands.pairs import KINDS, Built, build
 from align.data.loading import DataSource, read
+from align.data.rows.scored import text_of
 from align.data.split import prompt_position
 from align.errors import RunError
 from align.files import write_rows
@@ -52,9 +53,14 @@ def sample_stage(recipe: Recipe, place: Place, who: str) -> dict[str, int]:
             write_rows(made, out, replace=True)
         return {"answers": sum(len(row["completions"]) for row in made)}
     sampling = rounds.sample
-    decoding = Decoding(sampling.max_new_tokens, sampling.temperature, sampling.seed + place.number - 1)
-    how = HowToSample(decoding, sampling.samples, sampling.batch_size)
+    how = HowToSample(decoding_of_round(recipe, place), sampling.samples, sampling.batch_size)
     return {"answers": sample_to_file(answerer(place, reference=who == "ref"), rows, how, out, who=who, replace=True)}
+
+
+def decoding_of_round(recipe: Recipe, place: Place) -> Decoding:
+    """How the answers of a round are sampled."""
+    sampling: Any = recipe.rounds and recipe.rounds.sample
+    return Decoding(sampling.max_new_tokens, sampling.temperature, sampling.seed + place.number - 1)
 
 
 def _earlier(rows: Sequence[Mapping[str, Any]], place: Place) -> list[dict[str, Any]]:
@@ -97,8 +103,14 @@ def score_stage(recipe: Recipe, place: Place, allow: Collection[str] = ()) -> di
 
 def _refuse_collapse(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
     """Words for a policy that says nothing, or the same to each prompt, before anybody is paid to score it."""
-    texts = [[str(one) for one in row["completions"]] for row in rows]
-    if not any(one.strip() for given in texts for one in given):
+    texts = [[text_of(one) for one in row["completions"]] for row in rows]
+    sampled = [
+        text
+        for row, given in zip(rows, texts, strict=True)
+        for text, who in zip(given, row["sources"], strict=True)
+        if who not in (GOLD, EARLIER)
+    ]
+    if not any(one.strip() for one in sampled):
         raise RunError(
             f"round {place.number}: all answers are empty; the policy has collapsed: lower train.learning_rate, raise "
             f"train.beta, or look at rounds.sample.max_new_tokens; what was made is kept in {place.run}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from align.errors import RunError
-from align.files import lives
+from align.files import lives, read_json
 
 RECIPE_FILE = "recipe.resolved.yaml"
 ENV_FILE = "env.json"
@@ -26,6 +26,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 ROUND = re.compile(r"round-\d+")
 LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
 FILES = (METRICS_FILE, "README.md", REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
+         "validation-prompts.jsonl",
          *LAST)  # fmt: skip
 FOLDERS = (*RESULTS, "skipped", "runs", "completions", "pictures", "answers", "first")
 KEPT = ("judges",)  # what endpoints were paid for; filed by what was asked, whichever run asked it
@@ -70,6 +71,19 @@ def check_own_files(run: Path) -> None:
                 f"{path}: no file of the run's own, but a link, a pipe or a folder, and a run writes there; remove it, or choose "
                 "another train.output_dir"
             )
+
+
+def delete_beginning(run: Path) -> list[str]:
+    """Delete the record of a run that was killed between it and its recipe, when nothing else was made; returns its name."""
+    if foreign(run) != [ENV_FILE]:
+        return []
+    try:
+        ours = "identity" in read_json(run / ENV_FILE)
+    except (RunError, OSError):
+        return []
+    if ours:
+        (run / ENV_FILE).unlink()
+    return [ENV_FILE] * ours
 
 
 def written_by_run(run: Path) -> list[Path]:

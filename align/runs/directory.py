@@ -28,7 +28,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from align.errors import RunError
 from align.files import write_text
 
-from .contents import LOCK_FILE, METRICS_FILE, RECIPE_FILE, check_folder, check_own_files, delete_leftovers
+from .contents import (
+    LOCK_FILE,
+    METRICS_FILE,
+    RECIPE_FILE,
+    check_folder,
+    check_own_files,
+    delete_beginning,
+    delete_leftovers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +70,11 @@ def claimed(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
                     f"{run} already holds a run; continue it with --resume auto, replace it with --overwrite, or choose "
                     "another train.output_dir"
                 )
+            left = []
             if not begun:
+                left = delete_beginning(run)
                 check_folder(run)
-            for name in delete_leftovers(run):
+            for name in left + delete_leftovers(run):
                 logger.warning("%s: deleted, a process that was killed had left it", run / name)
         state.wait_for_everyone()
         yield

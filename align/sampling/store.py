@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from align.data.prompts import Prompt, template_of
 from align.errors import RunError
-from align.files import digest_of
+from align.files import digest_of, not_written
 from align.models.identity import model_identity, text_identity
 from align.models.stopping import stop_ids
 from align.models.use import Model
@@ -206,9 +206,12 @@ def _short(header: bytes) -> str:
 
 
 def _append(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
+    try:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise not_written(Path(file.name), error) from error
 
 
 @contextmanager

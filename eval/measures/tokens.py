@@ -21,7 +21,10 @@ from .divergence import divergence_estimates
 def token_estimates(
     subjects: Sequence[Subject], answers: Answers, settings: Generate
 ) -> dict[str, dict[str, Estimate]]:
-    """By policy: lengths in tokens and, unless answers are greedy, divergences from the reference, of first answers."""
+    """By policy: lengths in tokens and, unless answers are greedy, divergences from the reference, of first answers.
+
+    Of rounds also `kl_before`, the KL from the round before.
+    """
     first = subjects[0]
 
     def scored(use: Use, who: str, rows: list[list[Answer]]) -> Any:
@@ -46,6 +49,16 @@ def token_estimates(
                 (scored(subject.policy, who, own), scored(first.reference, "the reference", own)),
                 (scored(subject.policy, who, ref), ref_under_ref),
             )
+    for subject in subjects if ref_under_ref is not None else ():
+        if subject.before == REF:
+            found[subject.name]["kl_before"] = found[subject.name]["kl"]
+        elif subject.before:
+            before = next(other for other in subjects if other.name == subject.before)
+            own, theirs = answers[subject.name], answers[before.name]
+            found[subject.name]["kl_before"] = divergence_estimates(
+                (scored(subject.policy, subject.name, own), scored(before.policy, before.name, own)),
+                (scored(subject.policy, subject.name, theirs), scored(before.policy, before.name, theirs)),
+            )["kl"]
     return found
 
 

@@ -22,6 +22,7 @@ from .tables import (
     JUDGED,
     JUDGING,
     RATED,
+    best_round_notes,
     best_rows,
     comparison_rows,
     estimate_rows,
@@ -29,6 +30,7 @@ from .tables import (
     judge_notes,
     judge_rows,
     rating_rows,
+    round_table,
 )
 from .verdict import verdict
 
@@ -75,7 +77,7 @@ def to_html(report: Report, pictures: dict[str, bytes]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escaped(report.name)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<style>{STYLE}</style></head><body><h1>{escaped(report.name)}</h1>"
-        f"<p class=verdict>{escaped(verdict(report))}</p>{_judges(report)}"
+        f"<p class=verdict>{escaped(verdict(report))}</p>{_rounds(report)}{_judges(report)}"
         f"<h2>Estimates</h2>{_table(ESTIMATE, estimate_rows(report), texts=1)}"
         f"<p class=dim>{INTERVALS}</p>{_compared(report)}"
         f"{figures}{_answers(report)}<h2>Settings</h2><pre>{escaped(settings)}</pre></body></html>\n"
@@ -91,6 +93,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int) ->
         for row in rows
     )
     return f"<div class=scroll><table><tr>{titles}</tr>{body}</table></div>"
+
+
+def _rounds(report: Report) -> str:
+    if not report.rounds:
+        return ""
+    head, rows = round_table(report)
+    notes = "".join(f"<li>{escaped(note)}</li>" for note in best_round_notes(report))
+    return f"<h2>Rounds</h2>{_table([escaped(one) for one in head], rows, texts=1)}<ul>{notes}</ul>"
 
 
 def _judges(report: Report) -> str:

@@ -33,6 +33,7 @@ def pictures(report: Report, curves: dict[str, list[dict[str, Any]]]) -> dict[st
         curves: Records of `metrics.jsonl` by run name, the evaluated run first.
     """
     drawn = {
+        "Reward, distance and length by round": _draw(_rounds, report),
         "Gold reward before and after": _draw(_gold, report),
         "Margins on held-out pairs": _draw(_margins, report),
         "What became of both answers": _draw(_sides, report),
@@ -60,6 +61,41 @@ def error_bars(estimates: Sequence[Estimate]) -> np.ndarray:
     """How far the ends lie from the values, of shape (2, estimates); nothing where there is no end."""
     ends = np.array([[e.value - e.low, e.high - e.value] for e in estimates]).T
     return np.where(np.isfinite(ends), np.maximum(ends, 0.0), 0.0)
+
+
+def _rounds(figure: Figure, report: Report) -> bool:
+    """Reward, distance and length by round; the first policy stands at 0 where it is the reference."""
+    panels = {
+        "gold reward": {"": "gold_reward/policy"},
+        "win rate": {name: f"win_rate/{name}" for name in report.judged},
+        "KL, nats per answer": {"from the reference": "kl", "from the round before": "kl_before"},
+        "length, tokens": {"": "length_tokens/policy"},
+    }
+    panels = {
+        title: {label: key for label, key in lines.items() if key in report.estimates}
+        for title, lines in panels.items()
+    }
+    panels = {title: lines for title, lines in panels.items() if lines}
+    if not report.rounds or not panels:
+        return False
+    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for index, (label, key) in enumerate(lines.items()):
+            prefixed = {who: key if who == report.name else f"{who}/{key}" for who in report.rounds}
+            found = {
+                int(who.rpartition("-")[2]): report.estimates[k] for who, k in prefixed.items() if k in report.estimates
+            }
+            before = report.estimates.get(key.replace("/policy", "/ref")) if key.endswith("/policy") else None
+            if before is not None and 0 not in found:
+                found = {0: before, **found}
+            axes.errorbar(
+                list(found), [e.value for e in found.values()], yerr=error_bars(list(found.values())), marker="o", capsize=3,
+                color=COLOURS[index % len(COLOURS)], label=short(label) or None, linestyle="-" if index == 0 else "--",
+            )  # fmt: skip
+        axes.set(title=title, xlabel="rounds trained")
+        axes.locator_params(axis="x", integer=True)
+        if any(lines):
+            axes.legend(frameon=False, fontsize="small")
+    return True
 
 
 def _gold(figure: Figure, report: Report) -> bool:

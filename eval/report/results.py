@@ -1,7 +1,7 @@
 """Holds what an evaluation found, before it is shown or written."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,20 @@ from eval.pairs.ranking import PairScores
 from eval.statistics.comparisons import Compared, Comparison
 from eval.statistics.intervals import Estimate
 from eval.verdicts import Judged
+
+
+class BestRound(NamedTuple):
+    """The best of several rounds by one measure, chosen on one half of the prompts and measured on the other."""
+
+    name: str
+    above_first: Estimate | None
+    """How far it is above what the rounds began with, on the other half; None where that is the best."""
+    candidates: int
+    chosen_on: int
+    """Prompts."""
+    measured_on: int
+    share: float
+    """How often prompts drawn with replacement choose the same."""
 
 
 @dataclass
@@ -37,6 +51,10 @@ class Report:
     """By who chooses and whose answers are drawn: mean gold reward of the answer chosen among k."""
     front: Front | None = None
     """The policies' objectives, of runs that were compared."""
+    rounds: list[str] = field(default_factory=list)
+    """Of a run with rounds: the names of its policies, the earliest first."""
+    best_round: dict[str, BestRound] = field(default_factory=dict)
+    """By measure."""
     details: dict[str, Any] = field(default_factory=dict)
     """By measure, what is no estimate: which instructions were broken, who is on the front."""
     answers: list[dict[str, Any]] = field(default_factory=list)

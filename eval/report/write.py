@@ -18,7 +18,17 @@ from align.runs.contents import REPORT_FILE
 
 from .html import to_html
 from .results import Report
-from .tables import COMPARED, INTERVALS, JUDGING, comparison_table, front_note, judge_tables, plain, table
+from .tables import (
+    COMPARED,
+    INTERVALS,
+    JUDGING,
+    comparison_table,
+    front_note,
+    judge_tables,
+    plain,
+    rounds_markdown,
+    table,
+)
 from .verdict import verdict
 
 __all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "verdict", "write_items", "write_report"]
@@ -37,6 +47,8 @@ def to_json(report: Report) -> str:
         "best_of_k": report.best_of_k,
         "left_out": report.left_out,
         "calibration": report.calibration,
+        "rounds": report.rounds,
+        "best_round": report.best_round,
         "details": report.details,
     }
     return json.dumps(
@@ -77,7 +89,7 @@ def to_markdown(report: Report) -> str:
     compared = f"## Runs compared\n\n{comparison_table(report)}\n\n{COMPARED}\n\n" if report.comparisons else ""
     front = f"{plain(front_note(report))}\n\n" if report.front else ""
     return (
-        f"# {plain(report.name)}\n\n{verdict(report)}\n\n{table(report)}\n\n{INTERVALS}\n\n{judges}{compared}{front}"
+        f"# {plain(report.name)}\n\n{verdict(report)}\n\n{rounds_markdown(report)}{table(report)}\n\n{INTERVALS}\n\n{judges}{compared}{front}"
         f"## Settings\n\n{fence}yaml\n{settings}{fence}\n"
     )
 

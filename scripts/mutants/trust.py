@@ -16,6 +16,8 @@ same, CONTENTS = noticed_by("tests/runs/test_same_run.py"), "align/runs/contents
 launched = noticed_by("tests/commands/test_launching.py")
 GOING_ON, IDENTITY = "align/going_on.py", "align/runs/identity.py"
 MUTANTS = [
+    claim("a record alone is taken for other files", RUNDIR, "left = delete_beginning(run)", "left = []"),
+    claim("anybody's record is deleted", CONTENTS, '"identity" in read_json(run / ENV_FILE)', "True"),
     checkpoint("digests are not compared", CHECKPOINTS, "if sha256(path) != digest:", "if False:"),
     checkpoint("sizes are not compared", CHECKPOINTS, "if path.stat().st_size != size:", "if False:"),
     checkpoint("a manifest may lead anywhere", CHECKPOINTS, '".." in Path(name).parts', "False"),

@@ -53,3 +53,13 @@ def responses(path, texts, prompts=None, **further):
         for text in ([texts_] if isinstance(texts_, str) else texts_)
     ]
     return write_lines(path, rows)
+
+
+def made(folder):
+    """The files of a run with rounds that must be the same, however often it was stopped."""
+    named = [
+        *folder.glob("round-*/*.jsonl"),
+        *folder.glob("round-*/answers/*.jsonl"),
+        *folder.glob("**/adapter/*.safetensors"),
+    ]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in named}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from align.data.commands.pairs import KINDS, build
 from align.data.making.selectors import verified
 from align.judges.scorers import TableScorer
 from align.judges.scoring import By, score_rows
@@ -234,3 +235,27 @@ def test_replay_of_stored_scores_makes_a_cycle_worse():
             made.append(to_the_end("copg", z, ref, scores, beta=2.0))
             found.append(exploitability(made[-1][0].softmax(-1)))
         assert found[1:] == pytest.approx(figures, abs=1e-6)
+
+
+def best_of(k):
+    """The law of what rejection sampling learns from, over all draws of k answers to the first prompt."""
+    policy = LOGITS[0].softmax(-1).numpy()
+    draws = list(itertools.product(range(5), repeat=k))
+    rows = [
+        {"prompt": "q", "completions": list(map(str, d)), "rewards": [float(REWARD[0, i]) for i in d]} for d in draws
+    ]
+    kept = list(KINDS["chosen"](build(rows, "best").pairs))
+    assert len(kept) == len(draws)
+    return np.bincount([int(row["completion"]) for row in kept], [policy[list(d)].prod() for d in draws], 5), policy
+
+
+@pytest.mark.parametrize(("k", "reward", "kl"), [(2, 0.472985, 0.173512), (4, 0.689492, 0.586968)])
+def test_best_of_k_is_less_far_from_the_policy_than_its_bound(k, reward, kl):
+    law, policy = best_of(k)
+    assert law @ REWARD[0].numpy() == pytest.approx(reward, abs=1e-6)
+    assert law @ np.log(law / policy) == pytest.approx(kl, abs=1e-6)
+    assert kl < np.log(k) - (k - 1) / k
+
+
+def test_best_of_four_by_answer():
+    assert best_of(4)[0] == pytest.approx((0.444158, 0.203728, 0.343121, 0.002569, 0.006425), abs=1e-6)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stored_world import read_lines
+from stored_world import made, read_lines
 
 from align.commands.sample import main as sample
 from align.commands.score import main as score
@@ -19,27 +19,9 @@ from align.rounds.plan import Place, round_prompts, round_recipe
 from align.rounds.run import run_rounds
 from align.rounds.stages import mix_stage
 from align.train import main as train
-from align.train import run
 
 JUDGE = "judge={kind: language_model, path: tiny-random}"
 STATES = ("adapter_model.safetensors", "adapter_config.json")
-
-
-def made(folder):
-    """The files that must be the same, however often it was stopped."""
-    named = [
-        *folder.glob("round-*/*.jsonl"),
-        *folder.glob("round-*/answers/*.jsonl"),
-        *folder.glob("**/adapter/*.safetensors"),
-    ]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in named}
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rounds") / "run"
-    run("rounds/tiny", [f"train.output_dir={folder}"])
-    return folder
 
 
 def test_every_stage_is_a_file_that_somebody_can_read(done):
@@ -246,19 +228,3 @@ def test_bad_prompts_and_scorers_are_told_before_anything_is_loaded(tmp_path, mo
     assert train([*words, f"data.train.path={bad}", "rounds.prompts=all", "rounds.score={rewards: [correctness]}"]) == 2
     assert "no column 'answer', which the reward 'correctness' reads" in capsys.readouterr().err
     assert not (tmp_path / "run" / "round-1").exists()
-
-
-def test_a_round_without_pairs_or_with_a_collapsed_policy_ends_in_words(tmp_path, monkeypatch, capsys):
-    words = ["rounds/tiny", f"train.output_dir={tmp_path / 'run'}", "rounds.prompts={each: 1}"]
-    assert train([*words, "rounds.score={rewards: [clarity]}"]) == 2
-    assert "no prompt yields a pair by the rule 'best_worst': all rewards are equal (1)" in capsys.readouterr().err
-    monkeypatch.setattr(
-        stages, "together", lambda *_, **__: [{"prompt": "q", "completions": ["", " "], "sources": ["policy"] * 2}]
-    )
-    assert train([*words, "--overwrite"]) == 2
-    assert "all answers are empty; the policy has collapsed" in capsys.readouterr().err
-    monkeypatch.setattr(
-        stages, "together", lambda *_, **__: [{"prompt": "q", "completions": ["a", "a"], "sources": ["policy"] * 2}]
-    )
-    assert train([*words, "--overwrite"]) == 2
-    assert "all answers to each prompt are equal" in capsys.readouterr().err

@@ -5,12 +5,11 @@ from recipes_under_test import problems
 from stored_world import read_lines
 
 from align.check.environment import Machine
-from align.check.rounds import pairs_of_round
+from align.check.rounds import BYTES_A_TOKEN, bytes_of_answers, pairs_of_round
 from align.commands.check import inspect
 from align.errors import DataError
 from align.recipe.loading import load_recipe
 from align.train import run
-from eval.__main__ import Wanted, _of_rounds, main
 
 TINY = ["dno", "gpo", "self-rewarding", "rejection", "irpo"]
 ON_CPU = ["train.use_cpu=true", "train.bf16=false"]
@@ -48,6 +47,10 @@ def test_check_says_what_all_rounds_make_and_refuses_what_training_refuses():
     )
     (disk,) = [finding.message for finding in report.findings if finding.rule == "disk"]
     assert "in each of 2 rounds, and answers of 3.07 kB" in disk
+    best = load_recipe("rounds/tiny", ["rounds.take=best"])
+    (said,) = [finding.message for finding in inspect(best, Machine.here(None)).findings if finding.rule == "rounds"]
+    assert said.endswith(", 4 steps, 12 answers to choose the best round by")
+    assert bytes_of_answers(best, 8) - bytes_of_answers(recipe, 8) == 12 * 8 * BYTES_A_TOKEN
     assert pairs_of_round(load_recipe("rounds/dno-tiny"), 8) == 4 * 6
     assert pairs_of_round(load_recipe("rounds/irpo-tiny"), 8) == 8 * 2
     with pytest.raises(DataError, match="2 rounds of 5 need 10 different prompts, and data.train has 8"):
@@ -85,7 +88,19 @@ train: {output_dir: runs/x, use_cpu: true, bf16: false}
             ["rounds.select={rule: best_worst, min_gap: 1}"],
             "rounds.select.min_gap: does nothing with rule 'best_worst'",
         ),
+        (["rounds.select={rule: best}"], "rounds.select.rule: 'best' makes no pairs, which 'dpo' learns from"),
         (["rounds.keep={earlier: [0.6, 0.5]}"], "add up to less than 1"),
+        (["rounds.max_kl=0"], "max_kl: must be positive and finite, got 0"),
+        (["rounds.max_kl=1", "rounds.sample={from: [ref]}"], "max_kl: is measured on sampled answers of the policy"),
+        (
+            ["rounds.take=best"],
+            "rounds.take: `best` is chosen on answers to data.eval as eval.generate says; name both",
+        ),
+        (
+            ["rounds.take=best", "rounds.score={kind: language_model, path: policy}"],
+            "take: `best` needs one judge for all rounds",
+        ),
+        (["rounds.take=best", "lora=null"], "rounds.take: `best` is for adapters"),
         (["rounds.start=last"], "rounds.start: must be one of previous, first, got 'last'"),
         (["train.learning_rate=[1e-5]"], "train.learning_rate: a list has one value for each of 2 rounds, got 1"),
         (["train.beta=[0.1, -1]"], "train.beta: must be positive, got -1"),
@@ -101,15 +116,3 @@ train: {output_dir: runs/x, use_cpu: true, bf16: false}
 )
 def test_rounds_that_cannot_be_meant_are_told(folder, words, said):
     assert said in "\n".join(problems(folder, TEXT, *words))
-
-
-def test_all_rounds_are_evaluated_as_one(tmp_path, capsys):
-    folder = tmp_path / "run"
-    run("rounds/tiny", [f"train.output_dir={folder}", "train.max_steps=1"])
-    wanted = _of_rounds(Wanted([str(folder)]))
-    assert wanted.names == [str(folder / f"round-{n}" / "train") for n in (2, 1)]
-    assert wanted.compare
-    assert main([str(folder)]) == 0, capsys.readouterr().err
-    assert (folder / "report" / "report.html").is_file()
-    said = (folder / "report" / "report.json").read_text()
-    assert all(f"round-{n}" in said for n in (1, 2))

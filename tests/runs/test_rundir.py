@@ -123,3 +123,13 @@ def test_a_run_claims_its_directory_while_it_lasts(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "_run", within)
     assert f"process {os.getpid()} on" in align.run("rpo/tiny", [f"train.output_dir={tmp_path}"])
+
+
+def test_a_run_killed_between_its_record_and_its_recipe_begins_again(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "env.json").write_text('{"identity": {}}', encoding="utf-8")
+    assert claim(run) == [".lock"]
+    (run / "env.json").write_text('{"of": "somebody else"}', encoding="utf-8")
+    with pytest.raises(RunError, match=r"holds no run of a recipe, but other files \(env.json\)"):
+        claim(run)

@@ -22,6 +22,7 @@ from align.data.making.selectors import (
     Choice,
     NoPair,
     all_pairs,
+    best,
     best_sigma,
     best_worst,
     best_worst_of,
@@ -29,6 +30,7 @@ from align.data.making.selectors import (
     margin,
     verified,
 )
+from align.data.rows.completions import read_completion
 from align.data.rows.messages import RowError
 from align.data.rows.pairs import read_row
 from align.data.rows.scored import Scored, completions_of, prompt_of, read_scored, text_of
@@ -38,9 +40,12 @@ from align.files import refuse_out, write_rows
 from align.findings import printable, shown
 
 SELECTORS: dict[str, Callable[..., list[Choice]]] = {
-    select.__name__: select for select in (best_worst, best_sigma, best_worst_of, margin, verified, all_pairs)
+    select.__name__: select for select in (best_worst, best_sigma, best_worst_of, margin, verified, all_pairs, best)
 }
 REVERSE = "reverse"
+ALONE, ALONE_AS = best.__name__, "chosen"
+"""The selector that makes no pairs, and what its rows are written as."""
+COMPLETION = {"prompt": "prompt", "completion": "chosen"}
 PAIR = {name: name for name in ("prompt", "chosen", "rejected")}
 SHOWN = 10
 
@@ -100,7 +105,7 @@ def build(
         except ValueError as error:  # RowError, and what selectors and constraints say of their arguments
             problems.setdefault(printable(str(error), 300), []).append(number)
             continue
-        kept = [pair for pair in made if _is_fit(pair, refused)]
+        kept = [pair for pair in made if _is_fit(pair, refused, alone=select == ALONE)]
         pairs += kept
         if not kept:
             without["training would refuse its pairs"] += 1
@@ -164,12 +169,12 @@ def _reversed(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return reverse_constraints(prompt_of(row), constraints, completions_of(row), text_of)
 
 
-def _is_fit(pair: Mapping[str, Any], refused: Counter[str]) -> bool:
+def _is_fit(pair: Mapping[str, Any], refused: Counter[str], *, alone: bool) -> bool:
     """Whether training reads it."""
     try:
         if not math.isfinite(pair["margin"]):
             raise RowError("wrong-type", "the rewards are too far apart for a number")
-        read_row(pair, PAIR)
+        read_completion(pair, COMPLETION) if alone else read_row(pair, PAIR)
     except RowError as error:
         refused[str(error)] += 1
         return False
@@ -195,6 +200,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     given = {name: getattr(options, name) for name in ("seed", "sigmas", "k", "min_gap", "min_reward", "most", "weights", "answer")}  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
+    if (options.select == ALONE) > (options.kind == ALONE_AS):
+        raise DataError(f"--select {ALONE}: makes no pairs; add --as {ALONE_AS}")
     _refuse(Path(options.source), options.out, options.select, given)
     where = printable(options.source, 200)
     try:

@@ -7,6 +7,7 @@
 | `best_worst_of` | the best of all n | the worst of k drawn from the n | the rule of thumb drawn from arXiv:2502.16825 |
 | `margin` | any of at least a minimum reward | any that is a minimum gap below it | DNO, arXiv:2404.03715 |
 | `verified` | any that is correct | any that is wrong | IRPO, arXiv:2404.19733 |
+| `best` | the best of all n, alone | none | rejection sampling, best of n |
 | `all_pairs` | the better of any two | the other of the two | CoPG, arXiv:2406.19185 |
 
 `best_sigma` and `best_worst_of` are not the same rule: of Gaussian rewards the worst of 5 is on average at
@@ -16,7 +17,8 @@ deviations from their mean, so up to n = 5 both select the same.
 
 Rewards are in any unit, the higher the better. One that is None, NaN or infinite is no reward, and its completion is left
 out as if it had not been sampled. Among equal rewards the earlier completion comes first. The two rewards of a pair
-differ, except in `all_pairs`.
+differ, except in `all_pairs`. `best` makes no pairs but rows for supervised training: also where all are equal, or else what
+is learnt from would not be the best of n.
 """
 
 import math
@@ -51,6 +53,18 @@ def best_worst(rewards: Sequence[Reward]) -> list[Choice]:
     """
     scored = _different(rewards)
     return [Choice(_best(scored), min(scored, key=scored.__getitem__))]
+
+
+def best(rewards: Sequence[Reward]) -> list[Choice]:
+    """The best completion with itself, for whoever takes the chosen alone.
+
+    Raises:
+        NoPair: If none has a reward.
+    """
+    scored = {index: float(reward) for index, reward in enumerate(rewards) if has_reward(reward)}
+    if not scored:
+        raise NoPair("no completion has a reward")
+    return [Choice(_best(scored), _best(scored))]
 
 
 def best_sigma(rewards: Sequence[Reward], *, sigmas: float | int = -2.0) -> list[Choice]:

@@ -7,6 +7,9 @@ ANSWERS, POLICY, SCORING = "align/sampling/answer_file.py", "align/sampling/poli
 PLAN, STAGES, LEDGER, RUN = (f"align/rounds/{name}.py" for name in ("plan", "stages", "ledger", "run"))
 sample, score = noticed_by("tests/rounds/test_sample.py"), noticed_by("tests/rounds/test_score.py")
 rounds = noticed_by("tests/rounds/test_rounds.py")
+best, study = noticed_by("tests/rounds/test_best_round.py"), noticed_by("tests/rounds/test_study.py")
+BEST, end = "align/rounds/best.py", noticed_by("tests/rounds/test_rounds_end.py")
+loops = noticed_by("tests/rounds/test_loops.py")
 start = noticed_by("tests/models/test_start.py")
 MUTANTS = [
     start("the start is forgotten", TRAIN, "        begin_with(trainer.model, start)\n", ""),
@@ -81,7 +84,33 @@ MUTANTS = [
     rounds("each round has the first seed", STAGES, "sampling.seed + place.number - 1", "sampling.seed"),
     rounds("an edit is not noticed", LEDGER, "not in (None, digest(path))", "in ()"),
     rounds("a half line counts", LEDGER, "content[:whole].splitlines()", "content.splitlines()"),
-    rounds("the first round's weights are the result", RUN, "last = Place(run, rounds.count)", "last = Place(run, 1)"),
+    rounds(
+        "the first round's weights are the result", RUN, "taken = Place(run, rounds.count)", "taken = Place(run, 1)"
+    ),
+    end("gold hides a policy that says nothing", STAGES, "if who not in (GOLD, EARLIER)", "if True"),
+    end("no KL is too much", "align/rounds/drift.py", "if not kl <= rounds.max_kl:", "if False:"),
+    end("a full disk is told without the file", LEDGER, "raise not_written(self.path, error) from error", "raise"),
+    best("chosen on what is reported", BEST, "scores[name][chosen_on]", "scores[name]"),
+    best("the last of equal rounds", BEST, "best = int(values.mean(axis=1).argmax())", "best = len(names) - 1"),
+    best("the last is taken whatever is best", RUN, 'if rounds.take == "last" else', "if True else"),
+    best("nothing is better, and a round is taken", RUN, "        if taken.number:", "        if True:"),
+    best("rounds are measured from the reference", "eval/measures/tokens.py", "if subject.before == REF:", "if True:"),
+    best(
+        "the half that chose is reported",
+        "eval/rounds.py",
+        "np.isin(index, chosen.reported_on)",
+        "np.isin(index, chosen.chosen_on)",
+    ),
+    best("the wrong side is above", "eval/rounds.py", "(other, -1.0) if one == start", "(other, 1.0) if one == start"),
+    study(
+        "samples are never drawn anew", "scripts/studies/suboptimal.py", "if every and step % every == 0:", "if False:"
+    ),
+    study(
+        "ties are not shared",
+        "scripts/studies/suboptimal.py",
+        "return law * (extreme / np.maximum(mass, 1e-300))[group]",
+        "return extreme[group] / extreme[group].sum()",
+    ),
     rounds(
         "lists are read from the end",
         "align/recipe/rounds.py",

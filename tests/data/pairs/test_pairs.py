@@ -12,6 +12,7 @@ from align.data.making.difficulty import difficulty, loss_threshold, of_difficul
 from align.data.making.selectors import (
     NoPair,
     all_pairs,
+    best,
     best_sigma,
     best_worst,
     best_worst_of,
@@ -45,6 +46,14 @@ def test_the_best_against_the_worst():
     assert sides(best_worst([1.0, 5, -2.0, 3])) == [(1, 2)]
     assert sides(best_worst([2, 7, 7, 2])) == [(1, 0)], "among equals the earlier"
     assert sides(best_worst([NAN, 1, INF, None, -INF, 0])) == [(1, 5)]
+
+
+def test_the_best_alone_is_there_whenever_one_has_a_reward():
+    assert sides(best([1.0, 5, None, 5])) == [(1, 1)]
+    assert sides(best([2.0, 2.0])) == [(0, 0)]
+    assert sides(best([NAN, 1])) == [(1, 1)]
+    with pytest.raises(NoPair, match="no completion has a reward"):
+        best([None, INF])
 
 
 @pytest.mark.parametrize(

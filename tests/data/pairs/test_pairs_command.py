@@ -238,3 +238,18 @@ def test_nothing_is_written_over_and_nothing_is_left_behind(run, tmp_path, monke
     with pytest.raises(ZeroDivisionError):
         main([source, "--out", str(tmp_path / "y.jsonl"), "--select", "best_worst"])
     assert not list(tmp_path.glob("y.jsonl")) + list(tmp_path.glob(".alignkit*"))
+
+
+def test_the_best_alone_is_written_as_chosen_and_nothing_else(tmp_path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [
+        {"prompt": "p", "completions": ["a", "b"], "rewards": [1, 1]},
+        {"prompt": "q", "completions": ["c", " "], "rewards": [1, 2]},
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(DataError, match="--select best: makes no pairs; add --as chosen"):
+        main([str(source), "--select", "best", "--out", str(out)])
+    assert main([str(source), "--select", "best", "--as", "chosen", "--out", str(out)]) == 0
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        {"prompt": "p", "completion": "a", "reward": 1.0}
+    ]

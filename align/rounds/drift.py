@@ -1,0 +1,63 @@
+"""Measures how far the newest policy has gone from the first reference, and ends rounds that have gone too far."""
+
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+
+from align.data.loading import DataSource
+from align.data.prompts import prompt_of
+from align.errors import RunError
+from align.models.loading import load_tokenizer
+from align.models.use import Use
+from align.recipe.loading import Recipe
+from align.sampling.answer_file import KEPT, read_prompts
+from align.sampling.ask import Asking, ask
+from align.sampling.policy import reference_of
+from align.scoring.completions import completion_logps
+
+from .plan import Place
+from .stages import answerer, decoding_of_round
+
+MOST = 64
+"""Answers that are looked at."""
+
+
+def drift_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
+    """The KL of the newest policy from the recipe's reference in nats an answer: the mean log-ratio of its own answers.
+
+    Raises:
+        RunError: If it is above `rounds.max_kl`.
+    """
+    rounds: Any = recipe.rounds
+    state = PartialState()
+    if not state.is_main_process:
+        return {}
+    many = state.num_processes
+    rows = read_prompts(DataSource(str(place.prompts)))[::many][:MOST]
+    folder, name = place.answers("policy").parent / KEPT, "policy" if many == 1 else f"policy-0-of-{many}"
+    decoding = decoding_of_round(recipe, place)
+    policy = answerer(place)
+    tokenizer: Any = load_tokenizer(policy.settings)
+    asking = Asking([prompt_of(row) for row in rows], decoding, 1, rounds.sample.batch_size, folder)
+    use = policy.load()
+    answers = [one for (one,) in ask(tokenizer, use, asking, name, "the policy")]
+    sequences = [(one.prompt_ids, one.completion_ids) for one in answers]
+
+    def summed(who: Use, desc: str) -> np.ndarray:
+        with who() as model:
+            found = completion_logps(
+                model, sequences, pad_token_id=tokenizer.pad_token_id, batch_size=rounds.sample.batch_size,
+                temperature=decoding.temperature, desc=desc,
+            )  # fmt: skip
+        return np.array([float(one.double().sum()) for one in found])
+
+    ratios = summed(use, "answers under the policy") - summed(reference_of(recipe).load(), "under the reference")
+    kl = float(ratios.mean())
+    if not kl <= rounds.max_kl:
+        raise RunError(
+            f"round {place.number}: the policy is {kl:.3g} nats an answer from the first reference ({len(ratios)} answers), "
+            f"more than rounds.max_kl={rounds.max_kl:g}: it has learnt what no data of the reference support; the rounds "
+            f"before are kept in {place.run}: take one of them, lower train.learning_rate or raise train.beta"
+        )
+    return {"kl": round(kl, 6), "answers": len(ratios)}

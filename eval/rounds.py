@@ -1,0 +1,99 @@
+"""Makes of the rounds of a run the policies of one report: each beside the others, the round before it and the first."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from align.recipe.loading import load_recipe
+from align.rounds.best import choose
+from align.rounds.ledger import FILE
+from align.rounds.plan import TRAINED, Place
+from align.rounds.validation import BEST
+from align.runs.contents import RECIPE_FILE
+from align.sampling.policy import policy_of, reference_of
+from eval.report.results import BestRound, Report
+from eval.statistics.comparisons import Compared, difference_estimate
+from eval.statistics.names import REF, REFERENCE
+
+from .identity import identity_of_policy
+from .subjects import Subject
+
+ROUND = "round-"
+FIRST = f"{ROUND}0"
+
+
+def is_rounds(name: str) -> bool:
+    """Whether a name is the directory of a run with rounds."""
+    return (Path(name) / FILE).is_file()
+
+
+def trained_rounds(run: Path) -> list[str]:
+    """The run directories of the rounds that are trained, the newest first."""
+    found = sorted(
+        (int(path.parent.name.removeprefix(ROUND)) for path in run.glob(f"{ROUND}*/{TRAINED}")), reverse=True
+    )
+    places = [Place(run, number) for number in found if number]
+    return [str(place.trained) for place in places if place.weights.is_dir()]
+
+
+def as_rounds(subjects: Sequence[Subject], run: Path) -> list[Subject]:
+    """Subjects named by their rounds, each with the one before it; last, where it is not the reference, what they began with."""
+    for subject in subjects:
+        subject.name = Path(subject.path).parent.name
+    every = [*subjects]
+    beginning = policy_of(str(run / RECIPE_FILE))
+    first = subjects[0]
+    if beginning != reference_of(load_recipe(run / RECIPE_FILE, anywhere=True)):
+        path = beginning.adapter or str(beginning.settings.model_name_or_path)
+        every.append(
+            Subject(
+                FIRST, first.recipe, first.tokenizer, beginning.load(), first.reference, first.ref_digest, path,
+                identity_of_policy(path),
+            )
+        )  # fmt: skip
+    for subject, before in zip(every, [*every[1:], None], strict=True):
+        subject.before = before.name if before is not None else "" if subject.name == FIRST else REF
+    return every
+
+
+def add_rounds(report: Report, subjects: Sequence[Subject], run: Path) -> None:
+    """The order of the rounds, and the best of them by each measure that compares them, into a report that is settled."""
+    report.rounds = [subject.name for subject in reversed(subjects)]
+    start = FIRST if FIRST in report.rounds else REF
+    for measure, found in report.compared.items():
+        if measure == "gold_reward" or measure.startswith("win_rate/"):
+            best = _best(report, found, start, [FIRST, *(who for who in report.rounds if who != FIRST)])
+            if best is not None:
+                report.best_round[measure] = best
+    taken = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob(f"{ROUND}*/{BEST}"))]
+    report.settings["adapter_is_of"] = taken[-1]["best"] if taken else report.rounds[-1]
+
+
+def _best(report: Report, found: Compared, start: str, rounds: Sequence[str]) -> BestRound | None:
+    """The best round by how far it is above the first policy, on prompts that chose nothing."""
+    above: dict[str, Any] = {FIRST: np.zeros(len(found.labels))}
+    for column, pair in enumerate(found.pairs):
+        one, other = (REF if who == REFERENCE else who for who in pair)
+        if start in (one, other):
+            who, sign = (other, -1.0) if one == start else (one, 1.0)
+            above[who] = sign * found.differences[:, column]
+    if set(above) != set(rounds):
+        return None
+    labels, index = np.unique(found.labels, return_inverse=True)
+    prompts = [  # a label is the prompt as a text, or its place among the answers
+        json.loads(one) if isinstance(one, str) else report.answers[one]["prompt"] for one in labels.tolist()
+    ]
+    by_prompt = {who: np.bincount(index, above[who]) / np.bincount(index) for who in rounds}
+    chosen = choose(by_prompt, prompts)
+    if chosen is None:
+        return None
+    other = np.isin(index, chosen.reported_on)
+    estimate = (
+        None
+        if chosen.best == FIRST
+        else difference_estimate(above[chosen.best][other], found.labels[other], shares=found.shares, span=found.span)
+    )
+    return BestRound(chosen.best, estimate, len(rounds), len(chosen.chosen_on), len(chosen.reported_on), chosen.share)

@@ -1,0 +1,39 @@
+"""The study of suboptimal and on-policy data: its figures, and its picture."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies"))
+
+import suboptimal
+
+
+@pytest.mark.parametrize(
+    ("family", "steps", "figures"),
+    [
+        ("tilted", 10, (0.000443, 0.006616, 0.003822, 0.030745)),
+        ("tilted", 20, (0.001002, 0.060999, 0.14649, 0.593056)),
+        ("tilted", 50, (0.001304, 0.248273, 0.661824, 0.662341)),
+        ("tilted", 200, (0.00131, 0.293419, 0.662341, 0.662341)),
+        ("table", 20, (0.045984, 0.024918, 0.940396, 0.617637)),
+        ("table", 100, (0.108903, 0.01871, 0.998236, 0.999694)),
+    ],
+)
+def test_reward_by_policy_family_samples_and_push(family, steps, figures):
+    found = [suboptimal.learnt(family, every, push, steps)[-1] for every, push in suboptimal.CELLS.values()]
+    assert found == pytest.approx(figures, abs=1e-6)
+
+
+def test_how_often_answers_are_sampled_anew():
+    found = [suboptimal.learnt("tilted", every, 0.0, 50)[-1] for every in (1, 5, 20, 0)]
+    assert found == pytest.approx((0.661824, 0.658501, 0.16513, 0.001304), abs=1e-6)
+
+
+def test_it_writes_figures_and_a_picture(tmp_path):
+    suboptimal.main(["-o", str(tmp_path)])
+    figures = json.loads((tmp_path / "suboptimal.json").read_text())
+    assert figures["reward_after_steps"]["table"]["on, push 0"]["100"] == pytest.approx(0.998236, abs=1e-6)
+    assert (tmp_path / "suboptimal.png").read_bytes().startswith(b"\x89PNG")

@@ -29,6 +29,17 @@ JUDGING = (
     "Both orders are judged and averaged; ties count one half. Length-controlled: at equal length in characters, by a "
     "logistic model of the verdicts. The longer answer wins: what a judge who looks at length alone would give."
 )
+EVIDENCE = ("measure", "verdict", "figure and 95% interval", "to be seen")
+READING = (
+    "The two numbers in brackets are an interval: in 95 of 100 evaluations like this one it holds the truth. n: prompts. To be "
+    "seen: a true difference that these prompts would show in 8 of 10 cases; smaller ones can go unseen."
+)
+GROUPS = {
+    "Whose answers are better": "A difference above 0, or a win rate above one half, speaks for the policy.",
+    "Held-out pairs": "Whether the policy prefers the answers that were preferred, and whether it is as sure as it is right.",
+    "What it cost": "How far the policy is from the reference, and how long and how varied its answers are.",
+}
+COSTS = ("length_", "cut_off", "kl", "forward_kl", "jensen_shannon", "entropy", "distinct_", "self_bleu")
 ESTIMATE = ("estimate", "value", "95% interval", "to be seen", "n")
 WITHOUT_DIFFICULTY = "without the difficulty of instructions; on AlpacaEval that is 5 points off the published figures on average, up to 18"
 COMPARISON = ("measure", "first - second", "difference", "joint 95% interval", "p, corrected", "to be seen", "n")
@@ -70,6 +81,20 @@ def estimate_rows(report: Report) -> list[tuple[str, ...]]:
         for who, beside in by.items()
     ]
     return rows + [(note, "", "", "", "") for note in notes]
+
+
+def group_of(name: str, report: Report) -> str:
+    """The heading of `GROUPS` under which an estimate stands, or the other policy whose it is."""
+    others = {who for by in report.pairs.values() for who in by} | {
+        who for row in report.answers[:1] for who in row.get("others", {})
+    }
+    for who in others - {report.name}:
+        if name.startswith(f"{who}/"):
+            return who
+    if name.startswith(COSTS):
+        return "What it cost"
+    of_pairs = name.split(":")[0] in report.pairs or name.startswith(tuple(f"{key}/" for key in report.pairs))
+    return "Held-out pairs" if of_pairs else "Whose answers are better"
 
 
 def comparison_rows(report: Report) -> list[tuple[str, ...]]:
@@ -209,6 +234,11 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def unmarked(text: str) -> str:
+    """What `plain` made, for where no Markdown is read."""
+    return re.sub(r"\\([\\`*<>|\[\]&#~])", r"\1", text)
 
 
 def plain(text: str) -> str:

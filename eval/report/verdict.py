@@ -1,4 +1,4 @@
-"""Says in plain words what an evaluation found: better, worse or not told apart, by what, at what cost, and what is missing."""
+"""Says in plain words what an evaluation found: better or worse, by what, at what cost, and what is missing."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from eval.statistics.names import REFERENCE
 from eval.statistics.power import detectable, equivalent
 
 from .results import Report
-from .tables import FEW, ends, interval, plain
+from .tables import FEW, ends, interval, plain, unmarked
 
 UNITS = ("tokens", "characters")
 
@@ -24,8 +24,47 @@ class Evidence(NamedTuple):
 
 def verdict(report: Report) -> str:
     """A few sentences, the most important first."""
-    parts = [_standing(report), *_beaten(report), *_rankings(report), _cost(report), *_same(report), _missing(report)]
-    return " ".join(part for part in parts if part)
+    return " ".join([*filter(None, [_standing(report)]), *(text for _, text in further(report))])
+
+
+def headline(report: Report) -> str:
+    """The verdict in one short sentence, for somebody who reads no other."""
+    evidence = list(_evidence(report))
+    better = [e for e in evidence if e.difference.low > 0]
+    worse = [e for e in evidence if e.difference.high < 0]
+    reference = str(report.settings.get("reference", REFERENCE))
+    if not evidence:
+        return f"Nothing here says whether the answers of {report.name} are better."
+    if better and worse:
+        return f"{report.name} is better than {reference} by some measures, and worse by others."
+    if not better and not worse:
+        return f"{report.name} is not told apart from {reference}: the difference is within noise."
+    word = "better" if better else "worse"
+    if len(better or worse) < len(evidence):
+        return f"{report.name} is {word} than {reference} by {len(better or worse)} of {len(evidence)} measures."
+    return f"{report.name} is {word} than {reference}."
+
+
+def evidence_rows(report: Report) -> list[tuple[str, ...]]:
+    """By measure of whose answers are better: what it says, the figure, and what would have been seen."""
+    rows = []
+    for e in _evidence(report):
+        seen = detectable(e.difference)
+        word = _word(e.difference, "better", "worse", "not told apart")
+        rows.append((unmarked(e.by), word, e.shown, f"{seen:.3f}" if math.isfinite(seen) else ""))
+    return rows
+
+
+def further(report: Report) -> list[tuple[str, str]]:
+    """What follows the standing: a label, and a sentence."""
+    parts = [
+        *(("Compared", text) for text in _beaten(report)),
+        *(("Held-out pairs", text) for text in _rankings(report)),
+        ("Cost", _cost(report)),
+        *(("Same", text) for text in _same(report)),
+        ("Missing", _missing(report)),
+    ]
+    return [(label, text) for label, text in parts if text]
 
 
 def _standing(report: Report) -> str:

@@ -169,6 +169,8 @@ def measure_texts(
     """
     found = merged(found, diversity_found(sampled))
     rewards = {} if gold is None else gold_rewards(sampled, gold)
+    for who, values in rewards.items():
+        report.measured.setdefault(who, {})["gold_reward"] = values.tolist()
     add(report, merged(found, gold_found(sampled, rewards, bounds)) if rewards else found)
     report.answers = shown_answers(sampled, rewards)
     if len(sampled.policies) > 1 and rewards:
@@ -198,6 +200,10 @@ def judge_report(
     """
     judged, verdicts = judged_by(kind, scorer, sampled, reference=reference)
     report.judged[name] = judged
+    for who in sampled.policies:
+        wins = verdicts.wins(who, REF).reshape(-1, sampled.samples)
+        shown = [[None if np.isnan(win) else float(win) for win in row] for row in wins]
+        report.measured.setdefault(who, {})[f"wins/{name}"] = shown
     add(report, {who: _estimates(name, judged, who) for who in sampled.policies})
     if judged.position_bias is not None:
         bias = judged.position_bias._asdict()

@@ -58,10 +58,9 @@ h3 { font-size: .95rem; margin: 1.2rem 0 .3rem; }
 .said { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem; } .said dt { color: var(--dim); }
 .said dd { margin: 0; } .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line);
-  overflow-wrap: anywhere; min-width: 5.5rem; }
+  overflow-wrap: anywhere; min-width: 8rem; }
 .n { min-width: 0; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: 1rem; align-items: start; }
-figure { margin: 0; } figcaption { font-weight: 600; font-size: .95rem; margin: .6rem 0 .3rem; }
+.pictures { columns: 25rem; } figure { margin: 0 0 1rem; break-inside: avoid; } figcaption { font-weight: 600; font-size: .95rem; margin: .6rem 0 .3rem; }
 img { width: 100%; max-width: 34rem; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
 @media (prefers-color-scheme: dark) { img { filter: invert(.93) hue-rotate(180deg); border-color: #d0d7de; } }
 details { margin: .5rem 0; } summary { cursor: pointer; }
@@ -70,7 +69,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; }
 @media (max-width: 40rem) { .pair, .said { grid-template-columns: 1fr; gap: 0; } .pair { gap: .5rem; }
   .said dd { margin-bottom: .5rem; } .headline { font-size: 1.25rem; } table, tbody, tr { display: block; font-size: .85rem; }
   tr.head { display: none; } tr { border-bottom: 1px solid var(--line); padding: .3rem 0; }
-  td { display: block; border: 0; padding: 0; } td:first-child { font-weight: 600; } .n { white-space: normal; text-align: left; }
+  td { display: block; border: 0; padding: 0; min-width: 0; } td:first-child { font-weight: 600; } .n { white-space: normal; text-align: left; }
   td[data-title]::before { content: attr(data-title) ": "; color: var(--dim); } td:empty { display: none; } }
 ins { background: var(--new); text-decoration: underline dotted 1px; text-underline-offset: .2em; }
 del { background: var(--gone); text-decoration: none; } ul { padding-left: 1.2rem; }
@@ -94,7 +93,10 @@ def to_html(report: Report, pictures: dict[str, bytes]) -> str:
 def _verdict(report: Report) -> str:
     rows = evidence_rows(report)
     table = f"{_table(EVIDENCE, rows, texts=2)}<p class=dim>{READING}</p>" if rows else ""
-    said = "".join(f"<dt>{label}</dt><dd>{escaped(unmarked(text))}</dd>" for label, text in further(report))
+    said = "".join(
+        f"<dt>{label}</dt><dd>{escaped(unmarked(text.removeprefix(f'{label}: ')))}</dd>"
+        for label, text in further(report)
+    )
     return f"<p class=headline>{escaped(headline(report))}</p>{table}<dl class=said>{said}</dl>"
 
 

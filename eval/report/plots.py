@@ -100,6 +100,7 @@ def _gold(report: Report) -> Figure | None:
     below.axvline((policy - ref).mean(), color=THIRD, linewidth=2, linestyle="--", label="mean of the differences")
     below.set(xlabel="policy minus reference, same prompt", ylabel="prompts")
     for axes in (above, below):
+        axes.locator_params(axis="x", nbins=5)
         axes.locator_params(axis="y", integer=True)
     name_series(figure)
     return figure

@@ -4,7 +4,10 @@ import math
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 from align.findings import printable
+from eval.measures.divergence import Carried, carried_by
 from eval.statistics.intervals import Estimate
 from eval.statistics.power import detectable
 from eval.statistics.ratings import elo
@@ -31,7 +34,7 @@ JUDGING = (
 )
 EVIDENCE = ("measure", "verdict", "figure and 95% interval", "to be seen")
 READING = (
-    "The two numbers in brackets are an interval: in 95 of 100 evaluations like this one it holds the truth. n: prompts. To be "
+    "The policy is what was trained, the reference what it is held against. The two numbers in brackets are an interval: in 95 of 100 evaluations like this one it holds the truth. n: prompts. To be "
     "seen: a true difference that these prompts would show in 8 of 10 cases; smaller ones can go unseen."
 )
 GROUPS = {
@@ -47,6 +50,7 @@ JUDGED = ("judge", "policy", "win rate", "length-controlled", "longer answer win
 RATED = ("judge", "who", "strength, nats", "95% interval", "Elo")
 BEST = ("chosen by: answers of", "k", "reward", "95% interval", "n")
 SHOWN_FAILURES = 5
+MUCH = 0.2
 FEW = 20
 """Below so many items an interval is marked as one of few."""
 
@@ -80,7 +84,22 @@ def estimate_rows(report: Report) -> list[tuple[str, ...]]:
         for name, by in report.calibration.items()
         for who, beside in by.items()
     ]
+    for who, carried in few_prompts(report).items():
+        notes.append(
+            f"{'' if who == report.name else f'{who}/'}kl: prompt {carried.prompt + 1} alone holds {carried.largest:.0%} of it, "
+            f"the median prompt has {carried.median:.3f}; such an interval holds the truth in 85 to 93% of cases"
+        )
     return rows + [(note, "", "", "", "") for note in notes]
+
+
+def few_prompts(report: Report) -> dict[str, Carried]:
+    """The policies of whose KL one prompt holds more than a fifth, with how it is spread."""
+    found = {
+        who: carried_by(np.array(of["log_ratio"]), np.array(of["ref_log_ratio"]))
+        for who, of in report.measured.items()
+        if "log_ratio" in of
+    }
+    return {who: carried for who, carried in found.items() if carried.largest > MUCH}
 
 
 def group_of(name: str, report: Report) -> str:

@@ -9,7 +9,7 @@ from eval.statistics.names import REFERENCE
 from eval.statistics.power import detectable, equivalent
 
 from .results import Report
-from .tables import FEW, ends, interval, plain, unmarked
+from .tables import FEW, ends, few_prompts, interval, plain, unmarked
 
 UNITS = ("tokens", "characters")
 
@@ -139,7 +139,8 @@ def _rankings(report: Report) -> Iterator[str]:
 def _cost(report: Report) -> str:
     parts = []
     if "kl" in report.estimates:
-        parts.append(f"a KL of {interval(report.estimates['kl'])} nats per answer")
+        few = ", of which one prompt holds more than a fifth" if report.name in few_prompts(report) else ""
+        parts.append(f"a KL of {interval(report.estimates['kl'])} nats per answer{few}")
     for unit in UNITS:
         length = report.estimates.get(f"length_{unit}/difference")
         if length is not None:
@@ -153,7 +154,7 @@ def _cost(report: Report) -> str:
     cut = report.estimates.get("cut_off/policy")
     if cut is not None and cut.value > 0:
         parts.append(f"{cut.value:.0%} of the answers cut off at their greatest length")
-    return f"The cost: {'; '.join(parts)}." if parts else ""
+    return f"Cost: {'; '.join(parts)}." if parts else ""
 
 
 def _same(report: Report) -> Iterator[str]:
@@ -181,7 +182,7 @@ def _missing(report: Report) -> str:
     few = sorted({e.n for key, e in report.estimates.items() if key.startswith(("gold_reward/", "win_rate/"))})
     if few and few[0] < FEW:
         asked.append(f"{few[0]} prompts are few: `alignkit power` says how many a difference needs")
-    return f"To say more: {'; '.join(asked)}." if asked else ""
+    return f"Missing: {'; '.join(asked)}." if asked else ""
 
 
 def _word(e: Estimate, up: str, down: str, none: str, *, at: float = 0.0) -> str:

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from align.errors import RunError
 from align.files import write_text
@@ -124,10 +124,10 @@ def picture(rows: Sequence[Kept]) -> bytes:
         for index, run in enumerate(runs):
             own = [row for row in rows if (row.run, row.measure) == (run, measure)]
             if own:
-                at = [row.step if over_steps else dates.index(row.date) + 1 for row in own]
+                at = [(row.step or 0) if over_steps else dates.index(row.date) + 1 for row in own]
                 own = [own[i] for i in sorted(range(len(own)), key=at.__getitem__)]
                 values = [row.estimate for row in own]
-                style = look(index) | {"markersize": 4, "capsize": 3, "elinewidth": 1}
+                style: dict[str, Any] = look(index) | {"markersize": 4, "capsize": 3, "elinewidth": 1}
                 axes.errorbar(sorted(at), [e.value for e in values], yerr=error_bars(values), label=short(run), **style)
         axes.set_title(short(measure), fontsize="small", loc="left")
         axes.locator_params(axis="x", integer=True)

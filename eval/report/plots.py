@@ -28,6 +28,7 @@ WIDTH, PANEL, LOW_PANEL = 4.8, 2.3, 1.4
 """Inches. On a telephone a picture is as wide as the window, and its letters are as high as those beside it."""
 LONGEST_NAME = 24
 SMOOTHING = 5
+HATCHED: dict[str, Any] = {"hatch": "///", "edgecolor": "white"}
 TREND = 10
 """Bins of fewer pairs are not joined by a line."""
 
@@ -135,7 +136,7 @@ def _sides(report: Report) -> Figure | None:
     figure, (axes,) = panels(1, 0.5 + 0.5 * len(rows))
     for place, (name, who) in enumerate(rows):
         prefix = name if who == next(iter(report.pairs[name])) else f"{who}/{name}"
-        for offset, side, fill in ((-0.2, "chosen", {}), (0.2, "rejected", {"hatch": "///", "edgecolor": "white"})):
+        for offset, side, fill in ((-0.2, "chosen", {}), (0.2, "rejected", HATCHED)):
             estimate = report.estimates[f"{prefix}/log_ratio/{side}"]
             colour, label = POLICY if side == "chosen" else THIRD, side if place == 0 else None
             axes.barh(place + offset, estimate.value, 0.36, color=colour, label=label, **fill)
@@ -184,7 +185,7 @@ def _curves(curves: dict[str, list[dict[str, Any]]]) -> Figure | None:
             if len(curves) == 1:
                 axes.plot(steps, values, color=POLICY, alpha=0.25, linewidth=1, label="each step")
             every = max(1, len(steps) // 6)
-            marks = {"markersize": 4, "markevery": (index * every // len(curves), every)}
+            marks: dict[str, Any] = {"markersize": 4, "markevery": (index * every // len(curves), every)}
             axes.plot(steps, _smooth(values), **look(index), **marks, label=f"{short(run)}, mean of {SMOOTHING}")
         axes.set(ylabel=label)
         axes.locator_params(axis="x", integer=True)

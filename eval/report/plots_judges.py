@@ -1,6 +1,7 @@
 """Draws what judges said: win rates beside the longer answer's, ratings, and the best of k."""
 
 import math
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -89,7 +90,7 @@ def _best_of_k(report: Report) -> Figure:
         for index, (who, curve) in enumerate(curves.items()):
             beside = 0.5 * (index - (len(curves) - 1) / 2) / max(len(curves), 1)
             places = [ticks.index(k) + beside for k in curve]
-            style = look(index) | {"linestyle": "none", "markersize": 4, "capsize": 2, "elinewidth": 1}
+            style: dict[str, Any] = look(index) | {"linestyle": "none", "markersize": 4, "capsize": 2, "elinewidth": 1}
             values = list(curve.values())
             axes.errorbar(places, [e.value for e in values], yerr=error_bars(values), label=short(who), **style)
         axes.set_title(f"chosen by {short(by)}", fontsize="small", loc="left")

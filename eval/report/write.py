@@ -125,7 +125,7 @@ def write_items(report: Report, out: Path) -> None:
         for who, s in subjects.items():
             margins = report.margins.get(name, {}).get(who)
             for i, row in enumerate(zip(*s, strict=True)):
-                line = {"set": name, "subject": who, "pair": i}
+                line: dict[str, Any] = {"set": name, "subject": who, "pair": i}
                 line |= {key: float(value) for key, value in zip(s._fields, row, strict=True)}
                 line |= {"margin": float(margins[i])} if margins is not None else {}
                 line |= {"prompt": report.prompts[name][i]} if name in report.prompts else {}

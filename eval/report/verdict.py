@@ -30,8 +30,7 @@ def verdict(report: Report) -> str:
 def headline(report: Report) -> str:
     """The verdict in one short sentence, for somebody who reads no other."""
     evidence = list(_evidence(report))
-    better = [e for e in evidence if e.difference.low > 0]
-    worse = [e for e in evidence if e.difference.high < 0]
+    better, worse = _sure(evidence)
     reference = str(report.settings.get("reference", REFERENCE))
     if not evidence:
         return f"Nothing here says whether the answers of {report.name} are better."
@@ -72,8 +71,7 @@ def _standing(report: Report) -> str:
     reference = plain(str(report.settings.get("reference", REFERENCE)))
     if not evidence:
         return ""
-    better = [e for e in evidence if e.difference.low > 0]
-    worse = [e for e in evidence if e.difference.high < 0]
+    better, worse = _sure(evidence)
     open_ = [e for e in evidence if e not in better and e not in worse]
     said = []
     for word, found in (("better", better), ("worse", worse)):
@@ -82,6 +80,13 @@ def _standing(report: Report) -> str:
     if open_:
         said.append(f"not told apart from {reference} by " + " or ".join(_open(e) for e in open_))
     return f"{plain(report.name)} is {'; '.join(said)}."
+
+
+def _sure(evidence: list[Evidence]) -> tuple[list[Evidence], list[Evidence]]:
+    """By what it is better beyond noise, and by what worse."""
+    better = [e for e in evidence if e.difference.low > 0]
+    worse = [e for e in evidence if e.difference.high < 0]
+    return better, worse
 
 
 def _evidence(report: Report) -> Iterator[Evidence]:

@@ -1,6 +1,7 @@
 """Runs the `alignkit` command; what is heavy is imported by the command that needs it, so that help answers at once."""
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_upstream()
     any_terminal()
     words = list(sys.argv[1:] if argv is None else argv)
-    about = "\n".join(f"  {name:10} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items())
+    about = "\n".join(f"  {name:15} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="alignkit",
         description=f"Preference optimization from recipes.\n\n{about}",
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 KEPT = dict.fromkeys(
-    ("eval", "compare", "verify"), "what was sampled and judged stays, and the next evaluation reads it"
+    ("eval", "compare", "verify", "judge-agreement"),
+    "what was sampled and judged stays, and the next evaluation reads it",
 )
 
 
@@ -191,13 +193,16 @@ def _is_finished(run: Path) -> bool:
     return True
 
 
-def _power(argv: Sequence[str]) -> int:
-    """Tell how many prompts a wanted difference needs, from a report or a recipe."""
-    _check_extra()
-    from eval.planning import power_table  # noqa: PLC0415 - as above
+def _table(module: str, function: str, about: str) -> Callable[[Sequence[str]], int]:
+    """A command that prints what a function of the evaluation tells."""
 
-    print(power_table(argv))
-    return 0
+    def command(argv: Sequence[str]) -> int:
+        _check_extra()
+        print(getattr(importlib.import_module(module), function)(argv))
+        return 0
+
+    command.__doc__ = about
+    return command
 
 
 def _replay(argv: Sequence[str]) -> int:
@@ -250,7 +255,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": _eval,
     "compare": _compare,
     "verify": _verify,
-    "power": _power,
+    "power": _table("eval.planning", "power_table", "Tell how many prompts a wanted difference needs."),
+    "history": _table("eval.history", "history", "Show how figures went over time and checkpoints."),
+    "judge-agreement": _table("eval.agreement", "agreement_table", "Hold judges against what people preferred."),
     "replay": _replay,
     "merge": _merge,
     "recipes": _recipes,

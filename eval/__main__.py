@@ -158,8 +158,14 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
     from eval.report.plots import pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
     from eval.report.plots_fronts import objective_pictures  # noqa: PLC0415 - as above
     from eval.report.plots_judges import judged_pictures  # noqa: PLC0415 - as above
+    from eval.report.plots_rounds import rounds_pictures  # noqa: PLC0415 - as above
 
-    drawn = pictures(report, curves) | judged_pictures(report) | objective_pictures(curves, report.front)
+    drawn = (
+        rounds_pictures(report)
+        | pictures(report, curves)
+        | judged_pictures(report)
+        | objective_pictures(curves, report.front)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     if page is None:
         return report, write_report(report, drawn, folder)

@@ -160,7 +160,7 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
     ref = stored(reference_store(first), tokens, lambda missing: summed(first.reference, "the reference", missing))
     half = len(pairs)
     shares = np.array(pairs[SHARES], dtype=float) if SHARES in pairs.column_names else None
-    report.pairs[name], report.margins[name] = {}, {}
+    report.pairs[name], report.margins[name], report.prompts[name] = {}, {}, prompts.tolist()
     # Each policy against it.
     for subject in subjects:
         policy = summed(subject.policy, subject.name)
@@ -244,8 +244,9 @@ def _answer(
     }  # fmt: skip
     prompts = [prompt_of(row) for row in rows]
     answers = ask_all(subjects, Asking(prompts, decoding, settings.samples, settings.batch_size, folder, vllm))
+    found, report.measured = token_estimates(subjects, answers, settings)
     measure_answers(
-        report, sampled_texts(rows, answers), token_estimates(subjects, answers, settings), prepared, compare=compare,
+        report, sampled_texts(rows, answers), found, prepared, compare=compare,
         completion_ids={who: [[answer.completion_ids for answer in row] for row in a] for who, a in answers.items()},
         recipes={subject.name: subject.recipe.raw for subject in subjects},
     )  # fmt: skip

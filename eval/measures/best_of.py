@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from eval.statistics.intervals import Estimate, mean_estimate
+from eval.statistics.intervals import UNBOUNDED, Estimate, mean_estimate
 
 Samples = Float[np.ndarray, "prompts samples"]
 
 
-def best_of_k(gold: Samples, judge: Samples, ks: Sequence[int]) -> dict[int, Estimate]:
+def best_of_k(
+    gold: Samples, judge: Samples, ks: Sequence[int], *, bounds: tuple[float, float] = UNBOUNDED
+) -> dict[int, Estimate]:
     """Mean gold score of the answer that the judge scores highest among k, for each k.
 
     Every set of k of the n samples of a prompt counts, not one draw of it: the sample with m judged below it is the
@@ -28,6 +30,7 @@ def best_of_k(gold: Samples, judge: Samples, ks: Sequence[int]) -> dict[int, Est
         gold: True scores. Shape (prompts, samples).
         judge: Scores by which the answer is chosen. Shape (prompts, samples).
         ks: Numbers of answers drawn, each from 1 to the number of samples.
+        bounds: The least and the greatest that a true score can be.
 
     Raises:
         ValueError: If shapes differ, a k is out of range, or as `mean_estimate` does.
@@ -38,7 +41,7 @@ def best_of_k(gold: Samples, judge: Samples, ks: Sequence[int]) -> dict[int, Est
     if not ks or min(ks) < 1 or max(ks) > n:
         raise ValueError(f"ks: must be from 1 to the number of samples, {n}, got {list(ks)}")
     gold = _ties_averaged(gold, judge)
-    return {k: mean_estimate(gold @ _weights(n, k)) for k in ks}
+    return {k: mean_estimate(gold @ _weights(n, k), bounds=bounds) for k in ks}
 
 
 def best_of_k_kl(k: int) -> float:
@@ -69,7 +72,10 @@ def _weights(n: int, k: int) -> Float[np.ndarray, " n"]:
 
 
 def best_of_curves(
-    gold: Mapping[str, np.ndarray], judge: Mapping[str, np.ndarray], name: str
+    gold: Mapping[str, np.ndarray],
+    judge: Mapping[str, np.ndarray],
+    name: str,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> dict[str, dict[int, Estimate]]:
     """Gold reward of the answer that a judge likes best among k, for k = 1, 2, 4, ... and all samples.
 
@@ -77,7 +83,8 @@ def best_of_curves(
         gold: By policy or "ref", shape (prompts, samples).
         judge: Likewise, what the answers are chosen by.
         name: Of the judge.
+        bounds: The least and the greatest that a gold reward can be.
     """
     samples = next(iter(gold.values())).shape[1]
     ks = sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples})
-    return {f"{name}: {who}": best_of_k(gold[who], judge[who], ks) for who in gold}
+    return {f"{name}: {who}": best_of_k(gold[who], judge[who], ks, bounds=bounds) for who in gold}

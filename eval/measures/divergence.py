@@ -10,6 +10,7 @@ errs by far less than the mean of r. Source of the weights: the balance heuristi
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -37,8 +38,11 @@ def _of_both(
     term: Callable[[Answers], Answers], from_policy: Answers, from_ref: Answers, most: float = math.inf
 ) -> Estimate:
     """Mean of a term of r over the answers of both sides, prompt by prompt; the i-th answers belong to one prompt."""
-    terms = np.maximum((term(from_policy) + term(from_ref)) / 2, 0.0)
-    return mean_estimate(terms, bounds=(0.0, most))
+    return mean_estimate(_terms(term, from_policy, from_ref), bounds=(0.0, most))
+
+
+def _terms(term: Callable[[Answers], Answers], from_policy: Answers, from_ref: Answers) -> Answers:
+    return np.maximum((term(from_policy) + term(from_ref)) / 2, 0.0)
 
 
 def _kl_term(r: Answers) -> Answers:
@@ -55,6 +59,24 @@ def reverse_kl(from_policy: Answers, from_ref: Answers) -> Estimate:
         from_ref: r of answers that the reference sampled, for the same prompts.
     """
     return _of_both(_kl_term, from_policy, from_ref)
+
+
+class Carried(NamedTuple):
+    """How a divergence is spread over prompts."""
+
+    largest: float
+    """The share of it that the prompt with the most of it holds."""
+    prompt: int
+    """The index of that prompt."""
+    median: float
+    """What the prompt in the middle has, in nats."""
+
+
+def carried_by(from_policy: Answers, from_ref: Answers) -> Carried:
+    """How `reverse_kl` is spread over prompts; where one holds much, intervals are at 85 to 93% and not at 95."""
+    terms = _terms(_kl_term, from_policy, from_ref)
+    total = float(terms.sum())
+    return Carried(float(terms.max()) / total if total > 0 else 0.0, int(terms.argmax()), float(np.median(terms)))
 
 
 def forward_kl(from_policy: Answers, from_ref: Answers) -> Estimate:

@@ -81,6 +81,11 @@ def check_objectives(
             raise RunError(f"eval.reference_point.{name}: must be finite, got {value}")
 
 
+def range_of(name: str | None) -> tuple[float, float]:
+    """The least and the greatest that a reward of this name gives; infinite where that is not known."""
+    return (float(REWARDS[name].low), float(REWARDS[name].high)) if name in REWARDS else UNBOUNDED
+
+
 def objective_report(
     sampled: Sampled,
     rewards: Rewards,
@@ -111,7 +116,7 @@ def objective_report(
     prompts = [row["prompt"] for row in sampled.rows]
     for name, sides in values.items():
         means = {who: _by_prompt(table) for who, table in sides.items()}
-        bounds = (float(REWARDS[name].low), float(REWARDS[name].high)) if name in REWARDS else UNBOUNDED
+        bounds = range_of(name)
         estimates |= sided_estimates(f"objectives/{name}", means, bounds=bounds)
         comparisons |= every_pair(f"objectives/{name}", means, prompts, bounds=bounds)
     scales = {name: _scale(name, sides) for name, sides in values.items()}

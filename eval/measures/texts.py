@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from align.rewards import Reward
 from eval.answers.table import Sampled
-from eval.statistics.intervals import win_scores
+from eval.statistics.intervals import UNBOUNDED, win_scores
 from eval.statistics.names import REF
 from eval.statistics.sides import COUNTS, ByPolicy, Values, per_prompt, sided_estimates
 from eval.statistics.win_rate import longer_wins, win_rate
@@ -52,15 +52,23 @@ def gold_rewards(sampled: Sampled, gold: Reward) -> dict[str, Float[np.ndarray, 
     return {who: np.array(gold(sampled.flat(who)), dtype=float).reshape(-1, sampled.samples) for who in sampled.answers}
 
 
-def gold_found(sampled: Sampled, rewards: Mapping[str, np.ndarray]) -> ByPolicy:
-    """Gold reward of both sides, how often the policy's is larger, and how often its answer is the longer one."""
+def gold_found(
+    sampled: Sampled, rewards: Mapping[str, np.ndarray], bounds: tuple[float, float] = UNBOUNDED
+) -> ByPolicy:
+    """Gold reward of both sides, how often the policy's is larger, and how often its answer is the longer one.
+
+    Args:
+        sampled: Whose answers.
+        rewards: Of each answer, by policy and "ref".
+        bounds: The least and the greatest that a reward can be.
+    """
     found: ByPolicy = {}
     ref = rewards[REF].ravel()
     characters = {who: np.array([float(len(text)) for text in sampled.flat(who)]) for who in sampled.answers}
     for who in sampled.policies:
         own = rewards[who].ravel()
         sides = {who: per_prompt(own, sampled.samples), REF: per_prompt(ref, sampled.samples)}
-        found[who] = sided_estimates("gold_reward", sides)
+        found[who] = sided_estimates("gold_reward", sides, bounds=bounds)
         wins = win_scores(own, ref)
         clusters = np.repeat(np.arange(len(sampled.rows)), sampled.samples)
         rate = win_rate(wins, clusters=clusters)

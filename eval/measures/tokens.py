@@ -1,7 +1,7 @@
 """Measures answers in tokens: lengths, and divergences of the policy from the reference."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,9 +18,17 @@ from eval.subjects import Subject, title
 from .divergence import divergence_estimates
 
 
-def token_estimates(
-    subjects: Sequence[Subject], answers: Answers, settings: Generate
-) -> dict[str, dict[str, Estimate]]:
+class OfTokens(NamedTuple):
+    """What tokens say of answers."""
+
+    estimates: dict[str, dict[str, Estimate]]
+    """By policy."""
+    items: dict[str, dict[str, list[Any]]]
+    """What they are made from, by policy or "ref", quantity and prompt: `tokens` and `cut_off` of each answer; of the first
+    answers `log_ratio`, of the reference's `ref_log_ratio`, and the negative log-probability `surprise`, in nats."""
+
+
+def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Generate) -> OfTokens:
     """By policy: lengths in tokens and, unless answers are greedy, divergences from the reference, of first answers.
 
     Of rounds also `kl_before`, the KL from the round before.
@@ -36,7 +44,9 @@ def token_estimates(
 
     ref = answers[REF]
     ref_under_ref = scored(first.reference, "the reference", ref) if settings.temperature > 0 else None
-    found = {}
+    found, items = {}, {REF: _counts(ref)}
+    if ref_under_ref is not None:
+        items[REF]["surprise"] = [-total for total in _totals(ref_under_ref)]
     for subject in subjects:
         who, own = title(subject, first), answers[subject.name]
         lengths = {subject.name: _lengths(own), REF: _lengths(ref)}
@@ -44,11 +54,17 @@ def token_estimates(
         prompts = np.repeat(np.arange(len(own)), [len(row) for row in own])
         cut = {subject.name: _cut_off(own), REF: _cut_off(ref)}
         found[subject.name] |= sided_estimates("cut_off", cut, prompts, shares=True)
+        items[subject.name] = _counts(own)
         if ref_under_ref is not None:
-            found[subject.name] |= divergence_estimates(
-                (scored(subject.policy, who, own), scored(first.reference, "the reference", own)),
-                (scored(subject.policy, who, ref), ref_under_ref),
-            )
+            of_own = scored(subject.policy, who, own), scored(first.reference, "the reference", own)
+            of_ref = scored(subject.policy, who, ref), ref_under_ref
+            found[subject.name] |= divergence_estimates(of_own, of_ref)
+            totals = [_totals(rows) for rows in (*of_own, *of_ref)]
+            items[subject.name] |= {
+                "log_ratio": [p - r for p, r in zip(*totals[:2], strict=True)],
+                "ref_log_ratio": [p - r for p, r in zip(*totals[2:], strict=True)],
+                "surprise": [-total for total in totals[0]],
+            }
     for subject in subjects if ref_under_ref is not None else ():
         if subject.before == REF:
             found[subject.name]["kl_before"] = found[subject.name]["kl"]
@@ -59,7 +75,19 @@ def token_estimates(
                 (scored(subject.policy, subject.name, own), scored(before.policy, before.name, own)),
                 (scored(subject.policy, subject.name, theirs), scored(before.policy, before.name, theirs)),
             )["kl"]
-    return found
+    return OfTokens(found, items)
+
+
+def _counts(answers: list[list[Answer]]) -> dict[str, list[Any]]:
+    return {
+        "tokens": [[len(answer.completion_ids) for answer in row] for row in answers],
+        "cut_off": [[int(not answer.finished) for answer in row] for row in answers],
+    }
+
+
+def _totals(rows: Any) -> list[float]:
+    """Log-probability of each answer, in nats."""
+    return [float(row.double().sum()) for row in rows]
 
 
 def _cut_off(answers: list[list[Answer]]) -> np.ndarray:

@@ -13,10 +13,10 @@ from align.rewards import Reward, load_reward
 from eval.answers.table import Sampled
 from eval.measures.best_of import best_of_curves
 from eval.measures.prompt_sets import load_prompt_sets, prompt_set_report
-from eval.measures.rewards import Ids, check_objectives, objective_report
+from eval.measures.rewards import Ids, check_objectives, objective_report, range_of
 from eval.measures.texts import diversity_found, gold_found, gold_rewards
 from eval.statistics.comparisons import corrected
-from eval.statistics.intervals import Estimate, rng_of_report
+from eval.statistics.intervals import UNBOUNDED, Estimate, rng_of_report
 from eval.statistics.names import REF, REFERENCE
 from eval.statistics.sides import ByPolicy, every_pair, merged, per_prompt
 from eval.verdicts import Judged, estimate_or_note, head_to_head, judged_by, scores_of
@@ -73,7 +73,8 @@ def measure_answers(
         recipes: By policy, what its recipe says, where there is one.
     """
     recipe, config = prepared.recipe, prepared.recipe.eval
-    rewards = measure_texts(report, sampled, found, prepared.gold)
+    bounds = range_of(config.gold_reward)
+    rewards = measure_texts(report, sampled, found, prepared.gold, bounds)
     if prepared.gold is not None:
         report.settings["gold_reward"] = config.gold_reward
     if recipe.rewards:
@@ -89,7 +90,10 @@ def measure_answers(
         judge = config.judges[name]
         said = {key: value for key, value in vars(judge).items() if value is not None}
         report.settings.setdefault("judges", {})[name] = said
-        judge_report(report, name, judge.kind, make(), sampled, gold=rewards, compare=compare, reference=reference)
+        judge_report(
+            report, name, judge.kind, make(), sampled, gold=rewards, compare=compare, reference=reference,
+            bounds=bounds if rewards else range_of(judge.reward),
+        )  # fmt: skip
 
 
 def add_prompt_set(report: Report, name: str, sampled: Sampled) -> None:
@@ -147,23 +151,39 @@ def shown_answers(sampled: Sampled, rewards: Mapping[str, np.ndarray]) -> list[d
     return rows
 
 
-def measure_texts(report: Report, sampled: Sampled, found: ByPolicy, gold: Reward | None) -> dict[str, np.ndarray]:
-    """Everything that answers as texts tell, after what was found before; returns the gold rewards by policy and "ref"."""
+def measure_texts(
+    report: Report,
+    sampled: Sampled,
+    found: ByPolicy,
+    gold: Reward | None,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> dict[str, np.ndarray]:
+    """Everything that answers as texts tell, after what was found before; returns the gold rewards by policy and "ref".
+
+    Args:
+        report: Gets everything.
+        sampled: Whose answers.
+        found: By policy, estimates that come first.
+        gold: The gold reward, if there is one.
+        bounds: The least and the greatest that it can be.
+    """
     found = merged(found, diversity_found(sampled))
     rewards = {} if gold is None else gold_rewards(sampled, gold)
-    add(report, merged(found, gold_found(sampled, rewards)) if rewards else found)
+    for who, values in rewards.items():
+        report.measured.setdefault(who, {})["gold_reward"] = values.tolist()
+    add(report, merged(found, gold_found(sampled, rewards, bounds)) if rewards else found)
     report.answers = shown_answers(sampled, rewards)
     if len(sampled.policies) > 1 and rewards:
         scores = {who: per_prompt(rewards[who], sampled.samples) for who in sampled.answers}
-        report.compared |= every_pair("gold_reward", scores, [row["prompt"] for row in sampled.rows])
+        report.compared |= every_pair("gold_reward", scores, [row["prompt"] for row in sampled.rows], bounds=bounds)
     if sampled.samples > 1 and rewards:
-        report.best_of_k |= best_of_curves(rewards, rewards, "gold reward")
+        report.best_of_k |= best_of_curves(rewards, rewards, "gold reward", bounds)
     return rewards
 
 
 def judge_report(
     report: Report, name: str, kind: str, scorer: Scorer, sampled: Sampled, *, gold: dict[str, np.ndarray],
-    compare: bool = False, reference: str = REFERENCE,
+    compare: bool = False, reference: str = REFERENCE, bounds: tuple[float, float] = UNBOUNDED,
 ) -> None:  # fmt: skip
     """A judge's verdicts into a report: `win_rate/NAME` and what belongs to it, best-of-k curves, comparisons.
 
@@ -176,9 +196,14 @@ def judge_report(
         gold: Gold rewards by policy and "ref"; without them a curve shows what the judge itself thinks of its choice.
         compare: Whether everybody is compared with everybody.
         reference: What the reference is called.
+        bounds: The least and the greatest that `gold` can be, or the judge's own reward.
     """
     judged, verdicts = judged_by(kind, scorer, sampled, reference=reference)
     report.judged[name] = judged
+    for who in sampled.policies:
+        wins = verdicts.wins(who, REF).reshape(-1, sampled.samples)
+        shown = [[None if np.isnan(win) else float(win) for win in row] for row in wins]
+        report.measured.setdefault(who, {})[f"wins/{name}"] = shown
     add(report, {who: _estimates(name, judged, who) for who in sampled.policies})
     if judged.position_bias is not None:
         bias = judged.position_bias._asdict()
@@ -195,7 +220,7 @@ def judge_report(
 
         def curves() -> None:
             scores = scores_of(scorer, sampled)
-            report.best_of_k.update(best_of_curves(gold or scores, scores, name))
+            report.best_of_k.update(best_of_curves(gold or scores, scores, name, bounds))
 
         estimate_or_note(judged, "no best-of-k", curves)
 

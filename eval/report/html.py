@@ -18,23 +18,27 @@ from .tables import (
     COMPARED,
     COMPARISON,
     ESTIMATE,
+    EVIDENCE,
+    GROUPS,
     INTERVALS,
     JUDGED,
     JUDGING,
     RATED,
-    best_round_notes,
+    READING,
     best_rows,
     comparison_rows,
     estimate_rows,
     front_note,
+    group_of,
     judge_notes,
     judge_rows,
     rating_rows,
-    round_table,
+    unmarked,
 )
-from .verdict import verdict
+from .tables_rounds import best_round_notes, round_table
+from .verdict import evidence_rows, further, headline
 
-SAMPLES = 10
+SAMPLES, SHOWN_COMPARISONS = 10, 12
 DIFFED_WORDS = 1000
 """What lies beyond in an answer is shown without marks."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # second line of defence: nothing loads or runs
@@ -48,16 +52,26 @@ STYLE = """
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); margin: 0 auto;
   max-width: 62rem; padding: 1rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.verdict { font-size: 1.1rem; border-left: 4px solid #1f6feb; padding: .4rem .8rem; background: var(--soft); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); overflow-wrap: normal; min-width: 5.5rem; }
+h1 { font-size: 1rem; margin: 0; color: var(--dim); font-weight: normal; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+h3 { font-size: .95rem; margin: 1.2rem 0 .3rem; }
+.headline { font-size: 1.5rem; line-height: 1.25; font-weight: 600; margin: .2rem 0 1rem; border-left: 4px solid #1f6feb;
+  padding: .2rem .8rem; }
+.said { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem; } .said dt { color: var(--dim); }
+.said dd { margin: 0; } .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line);
+  overflow-wrap: anywhere; min-width: 8rem; }
 .n { min-width: 0; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
+.pictures { columns: 25rem; } figure { margin: 0 0 1rem; break-inside: avoid; } figcaption { font-weight: 600; font-size: .95rem; margin: .6rem 0 .3rem; }
+img { width: 100%; max-width: 34rem; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
+@media (prefers-color-scheme: dark) { img { filter: invert(.93) hue-rotate(180deg); border-color: #d0d7de; } }
+details { margin: .5rem 0; } summary { cursor: pointer; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; margin-bottom: .8rem; } .pair > div { background: var(--soft);
   border: 1px solid var(--line); border-radius: 6px; padding: .6rem; white-space: pre-wrap; }
-@media (max-width: 40rem) { .pair { grid-template-columns: 1fr; } table { font-size: .8rem; } th, td { padding: .3rem .25rem; }
-  .scroll img { min-width: 36rem; } }
+@media (max-width: 40rem) { .pair, .said { grid-template-columns: 1fr; gap: 0; } .pair { gap: .5rem; }
+  .said dd { margin-bottom: .5rem; } .headline { font-size: 1.25rem; } table, tbody, tr { display: block; font-size: .85rem; }
+  tr.head { display: none; } tr { border-bottom: 1px solid var(--line); padding: .3rem 0; }
+  td { display: block; border: 0; padding: 0; min-width: 0; } td:first-child { font-weight: 600; } .n { white-space: normal; text-align: left; }
+  td[data-title]::before { content: attr(data-title) ": "; color: var(--dim); } td:empty { display: none; } }
 ins { background: var(--new); text-decoration: underline dotted 1px; text-underline-offset: .2em; }
 del { background: var(--gone); text-decoration: none; } ul { padding-left: 1.2rem; }
 .dim { color: var(--dim); font-size: .85rem; } pre { background: var(--soft); padding: .8rem; overflow-x: auto; font-size: .8rem; }
@@ -65,34 +79,68 @@ del { background: var(--gone); text-decoration: none; } ul { padding-left: 1.2re
 
 
 def to_html(report: Report, pictures: dict[str, bytes]) -> str:
-    """One file with everything inline."""
-    figures = "".join(
-        f'<h2>{escaped(title)}</h2><div class=scroll><img alt="{escaped(title)}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>'
-        for title, png in pictures.items()
-    )
+    """One file with everything inline: the verdict first, then what it rests on, then everything else."""
     settings = yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escaped(report.name)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{STYLE}</style></head><body><h1>{escaped(report.name)}</h1>"
-        f"<p class=verdict>{escaped(verdict(report))}</p>{_rounds(report)}{_judges(report)}"
-        f"<h2>Estimates</h2>{_table(ESTIMATE, estimate_rows(report), texts=1)}"
-        f"<p class=dim>{INTERVALS}</p>{_compared(report)}"
-        f"{figures}{_answers(report)}<h2>Settings</h2><pre>{escaped(settings)}</pre></body></html>\n"
+        f"<style>{STYLE}</style></head><body><h1>Evaluation of {escaped(report.name)}</h1>{_verdict(report)}"
+        f"{_rounds(report)}{_compared(report)}{_pictures(pictures)}{_judges(report)}{_estimates(report)}{_answers(report)}"
+        f"{_folded('Settings', f'<pre>{escaped(settings)}</pre>')}</body></html>\n"
     )
+
+
+def _verdict(report: Report) -> str:
+    rows = evidence_rows(report)
+    table = f"{_table(EVIDENCE, rows, texts=2)}<p class=dim>{READING}</p>" if rows else ""
+    said = "".join(
+        f"<dt>{label}</dt><dd>{escaped(unmarked(text.removeprefix(f'{label}: ')))}</dd>"
+        for label, text in further(report)
+    )
+    return f"<p class=headline>{escaped(headline(report))}</p>{table}<dl class=said>{said}</dl>"
+
+
+def _pictures(pictures: dict[str, bytes]) -> str:
+    figures = "".join(
+        f'<figure><figcaption>{escaped(title)}</figcaption><img alt="{escaped(title)}" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></figure>'
+        for title, png in pictures.items()
+    )
+    return f"<h2>Pictures</h2><div class=pictures>{figures}</div>" if figures else ""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int) -> str:
-    """The first `texts` columns hold names, the others numbers."""
+    """The first `texts` columns hold names, the others numbers. In a narrow window a row is a block of lines."""
     titles = "".join(f"<th{' class=n' if i >= texts else ''}>{title}</th>" for i, title in enumerate(head))
-    body = "".join(
-        f"<tr>{''.join(f'<td>{_breakable(c)}</td>' for c in row[:texts])}"
-        f"{''.join(f'<td class=n>{escaped(c)}</td>' for c in row[texts:])}</tr>"
-        for row in rows
-    )
-    return f"<div class=scroll><table><tr>{titles}</tr>{body}</table></div>"
+    body = ""
+    for row in rows:
+        cells = [f"<td{_titled(head, i)}>{_breakable(cell)}</td>" for i, cell in enumerate(row[:texts])]
+        cells += [f"<td class=n{_titled(head, i)}>{escaped(row[i])}</td>" for i in range(texts, len(row))]
+        body += f"<tr>{''.join(cells)}</tr>"
+    return f"<div class=scroll><table><tr class=head>{titles}</tr>{body}</table></div>"
+
+
+def _titled(head: Sequence[str], column: int) -> str:
+    return "" if column == 0 else f' data-title="{escaped(head[column])}"'
+
+
+def _folded(title: str, content: str) -> str:
+    """Behind a title that opens; what is searched in the page is found there too."""
+    return f"<details><summary>{escaped(title)}</summary>{content}</details>"
+
+
+def _estimates(report: Report) -> str:
+    """In groups, each with a sentence; those of the other policies, and what is no estimate, below."""
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for row in estimate_rows(report):
+        groups.setdefault(group_of(row[0], report), []).append(row)
+    found = ""
+    for title, about in (*GROUPS.items(), *((name, "") for name in groups if name not in GROUPS)):
+        if title in groups:
+            table = f"<p class=dim>{escaped(about)}</p>{_table(ESTIMATE, groups[title], texts=1)}"
+            found += f"<h3>{title}</h3>{table}" if title in GROUPS else _folded(f"Estimates of {title}", table)
+    return f"<h2>Estimates</h2>{found}{_folded('How the intervals are made', f'<p class=dim>{INTERVALS}</p>')}"
 
 
 def _rounds(report: Report) -> str:
@@ -108,17 +156,20 @@ def _judges(report: Report) -> str:
     if report.judged:
         parts.append(f"<h2>Judges</h2>{_table(JUDGED, judge_rows(report), texts=2)}<p class=dim>{JUDGING}</p>")
         notes = "".join(f"<li>{escaped(note)}</li>" for note in judge_notes(report))
-        parts.append(f"<ul class=dim>{notes}</ul>" if notes else "")
+        parts.append(_folded("Notes on the judges", f"<ul class=dim>{notes}</ul>") if notes else "")
     for title, head, rows, texts in (
         ("Ratings", RATED, rating_rows(report), 2), ("Best of k", BEST, best_rows(report), 1),
     ):  # fmt: skip
-        parts.append(f"<h2>{title}</h2>{_table(head, rows, texts=texts)}" if rows else "")
+        parts.append(_folded(title, _table(head, rows, texts=texts)) if rows else "")
     return "".join(parts)
 
 
 def _compared(report: Report) -> str:
     rows, front = comparison_rows(report), front_note(report)
-    found = f"<h2>Runs compared</h2>{_table(COMPARISON, rows, texts=2)}<p class=dim>{COMPARED}</p>" if rows else ""
+    found = f"{_table(COMPARISON, rows, texts=2)}<p class=dim>{COMPARED}</p>" if rows else ""
+    if len(rows) > SHOWN_COMPARISONS:
+        found = _folded(f"All {len(rows)} comparisons", found)
+    found = f"<h2>Runs compared</h2>{found}" if rows else ""
     return found + (f"<p>{escaped(front)}</p>" if front else "")
 
 

@@ -1,12 +1,16 @@
-"""Draws pictures of a report as PNG bytes, with Matplotlib only, in colours that stay apart in grey print."""
+"""Draws pictures of a report as PNG bytes, with Matplotlib only: one panel below the other, so that a telephone shows them.
+
+No two things are told apart by colour alone, and what would cover each other has panels of its own.
+"""
 
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from align.intervals import wilson
@@ -19,8 +23,12 @@ matplotlib.use("Agg")
 
 POLICY, REF, THIRD = "#1f6feb", "#8a8f98", "#d9730d"
 COLOURS = (POLICY, THIRD, "#2da44e", "#8250df", "#bf3989")
+MARKERS, DASHES = "osD^vP", ("-", "--", "-.", ":")
+WIDTH, PANEL, LOW_PANEL = 4.8, 2.3, 1.4
+"""Inches. On a telephone a picture is as wide as the window, and its letters are as high as those beside it."""
 LONGEST_NAME = 24
 SMOOTHING = 5
+HATCHED: dict[str, Any] = {"hatch": "///", "edgecolor": "white"}
 TREND = 10
 """Bins of fewer pairs are not joined by a line."""
 
@@ -33,19 +41,13 @@ def pictures(report: Report, curves: dict[str, list[dict[str, Any]]]) -> dict[st
         curves: Records of `metrics.jsonl` by run name, the evaluated run first.
     """
     drawn = {
-        "Reward, distance and length by round": _draw(_rounds, report),
-        "Gold reward before and after": _draw(_gold, report),
-        "Margins on held-out pairs": _draw(_margins, report),
-        "What became of both answers": _draw(_sides, report),
-        "Reliability of the implicit reward": _draw(_reliability, report),
-        "Training": _draw(_curves, curves),
+        "Gold reward before and after": _gold(report),
+        "Margins on held-out pairs": _margins(report),
+        "What became of both answers": _sides(report),
+        "Reliability of the implicit reward": _reliability(report),
+        "Training": _curves(curves),
     }
-    return {title: png for title, png in drawn.items() if png is not None}
-
-
-def _draw(draw: Callable[[Figure, Any], bool], data: Any) -> bytes | None:
-    figure = Figure(figsize=(8, 3.2), dpi=130, layout="constrained")
-    return png(figure) if draw(figure, data) else None
+    return {title: png(figure) for title, figure in drawn.items() if figure is not None}
 
 
 def png(figure: Figure) -> bytes:
@@ -57,131 +59,117 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def panels(count: int, height: float = PANEL, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, one below the other."""
+    figure = Figure(figsize=(WIDTH, 0.8 + height * count), dpi=130, layout="constrained")
+    return figure, figure.subplots(count, 1, squeeze=False, **shared)[:, 0].tolist()
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour, line and marker of the i-th of several curves."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
+
+
 def error_bars(estimates: Sequence[Estimate]) -> np.ndarray:
     """How far the ends lie from the values, of shape (2, estimates); nothing where there is no end."""
     ends = np.array([[e.value - e.low, e.high - e.value] for e in estimates]).T
     return np.where(np.isfinite(ends), np.maximum(ends, 0.0), 0.0)
 
 
-def _rounds(figure: Figure, report: Report) -> bool:
-    """Reward, distance and length by round; the first policy stands at 0 where it is the reference."""
-    panels = {
-        "gold reward": {"": "gold_reward/policy"},
-        "win rate": {name: f"win_rate/{name}" for name in report.judged},
-        "KL, nats per answer": {"from the reference": "kl", "from the round before": "kl_before"},
-        "length, tokens": {"": "length_tokens/policy"},
-    }
-    panels = {
-        title: {label: key for label, key in lines.items() if key in report.estimates}
-        for title, lines in panels.items()
-    }
-    panels = {title: lines for title, lines in panels.items() if lines}
-    if not report.rounds or not panels:
-        return False
-    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for index, (label, key) in enumerate(lines.items()):
-            prefixed = {who: key if who == report.name else f"{who}/{key}" for who in report.rounds}
-            found = {
-                int(who.rpartition("-")[2]): report.estimates[k] for who, k in prefixed.items() if k in report.estimates
-            }
-            before = report.estimates.get(key.replace("/policy", "/ref")) if key.endswith("/policy") else None
-            if before is not None and 0 not in found:
-                found = {0: before, **found}
-            axes.errorbar(
-                list(found), [e.value for e in found.values()], yerr=error_bars(list(found.values())), marker="o", capsize=3,
-                color=COLOURS[index % len(COLOURS)], label=short(label) or None, linestyle="-" if index == 0 else "--",
-            )  # fmt: skip
-        axes.set(title=title, xlabel="rounds trained")
-        axes.locator_params(axis="x", integer=True)
-        if any(lines):
-            axes.legend(frameon=False, fontsize="small")
-    return True
+def _bins(values: np.ndarray, count: int) -> np.ndarray:
+    """Edges that hold all values, and are not closer than a number on the axis can say."""
+    middle, half = (values.min() + values.max()) / 2, max(float(np.ptp(values)) / 2, 0.05 * (1 + abs(values.max())))
+    return np.linspace(middle - 1.0001 * half, middle + 1.0001 * half, count)
 
 
-def _gold(figure: Figure, report: Report) -> bool:
+def _gold(report: Report) -> Figure | None:
     if not report.answers or "policy_reward" not in report.answers[0]:
-        return False
+        return None
     policy = np.array([row["policy_reward"] for row in report.answers])
     ref = np.array([row["ref_reward"] for row in report.answers])
-    left, right = figure.subplots(1, 2)
-    bins = np.linspace(min(policy.min(), ref.min()), max(policy.max(), ref.max()) + 1e-9, 21)
-    left.hist(ref, bins, color=REF, alpha=0.8, label="reference")
-    left.hist(policy, bins, histtype="step", color=POLICY, linewidth=2, label="policy")
-    left.set(xlabel="gold reward", ylabel="answers")
-    left.legend(frameon=False, loc="upper left")
-    for axes in (left, right):
+    figure, (above, below) = panels(2)
+    bins = _bins(np.concatenate([policy, ref]), 21)
+    above.hist(ref, bins, color=REF, alpha=0.8, label="reference")
+    above.hist(policy, bins, histtype="step", color=POLICY, linewidth=2, label="policy")
+    above.set(xlabel="gold reward", ylabel="answers")
+    below.hist(policy - ref, _bins(policy - ref, 22), color=POLICY)
+    below.axvline(0, color="black", linewidth=1)
+    below.axvline((policy - ref).mean(), color=THIRD, linewidth=2, linestyle="--", label="mean of the differences")
+    below.set(xlabel="policy minus reference, same prompt", ylabel="prompts")
+    for axes in (above, below):
+        axes.locator_params(axis="x", nbins=5)
         axes.locator_params(axis="y", integer=True)
-    right.hist(policy - ref, 21, color=POLICY)
-    right.axvline(0, color="black", linewidth=1)
-    right.axvline((policy - ref).mean(), color=THIRD, linewidth=2, label="mean")
-    right.set(xlabel="policy minus reference, same prompt", ylabel="prompts")
-    right.legend(frameon=False)
-    return True
+    name_series(figure)
+    return figure
 
 
-def _margins(figure: Figure, report: Report) -> bool:
-    if not report.pairs:
-        return False
-    panels = figure.subplots(1, len(report.pairs), squeeze=False)[0]
-    for axes, (name, subjects) in zip(panels, report.pairs.items(), strict=True):
-        margins = {who: (s.chosen - s.ref_chosen) - (s.rejected - s.ref_rejected) for who, s in subjects.items()}
-        both = np.concatenate(list(margins.values()))
-        bins = np.linspace(both.min() - 1e-9, both.max() + 1e-9, 31)
-        for index, (who, values) in enumerate(margins.items()):
-            style = {"color": COLOURS[index % len(COLOURS)], "label": short(who)}
-            axes.hist(
-                values, bins, **(style | ({"alpha": 0.75} if index == 0 else {"histtype": "step", "linewidth": 2}))
-            )
+def _margins(report: Report) -> Figure | None:
+    rows = [(name, who, s) for name, subjects in report.pairs.items() for who, s in subjects.items()]
+    if not rows:
+        return None
+    margins = [(s.chosen - s.ref_chosen) - (s.rejected - s.ref_rejected) for *_, s in rows]
+    figure, axis = panels(len(rows), LOW_PANEL, sharex=True)
+    bins = _bins(np.concatenate(margins), 31)
+    for axes, (name, who, _), values in zip(axis, rows, margins, strict=True):
+        axes.hist(values, bins, color=POLICY)
         axes.axvline(0, color="black", linewidth=1)
         axes.locator_params(axis="y", integer=True)
-        axes.set(title=short(name), xlabel="chosen minus rejected log-ratio, nats", ylabel="pairs")
-    _name_series(figure)
-    return True
+        axes.set_title(titled(name, who, report), fontsize="small", loc="left")
+        axes.set(ylabel="pairs")
+    axis[-1].set(xlabel="chosen minus rejected log-ratio, nats")
+    return figure
 
 
-def _sides(figure: Figure, report: Report) -> bool:
-    if not report.pairs:
-        return False
-    name, subjects = next(iter(report.pairs.items()))
-    names = list(subjects)
-    axes = figure.subplots()
-    for offset, side, colour in ((-0.2, "chosen", POLICY), (0.2, "rejected", THIRD)):
-        for index, who in enumerate(names):
-            prefix = name if index == 0 else f"{who}/{name}"
+def titled(name: str, who: str, report: Report) -> str:
+    """What a panel of a set of pairs and a policy is called; the policy is left out where there is one."""
+    return short(name) if len(report.pairs[name]) == 1 else f"{short(who)} on {short(name)}"
+
+
+def _sides(report: Report) -> Figure | None:
+    rows = [(name, who) for name, subjects in report.pairs.items() for who in subjects]
+    if not rows:
+        return None
+    figure, (axes,) = panels(1, 0.5 + 0.5 * len(rows))
+    for place, (name, who) in enumerate(rows):
+        prefix = name if who == next(iter(report.pairs[name])) else f"{who}/{name}"
+        for offset, side, fill in ((-0.2, "chosen", {}), (0.2, "rejected", HATCHED)):
             estimate = report.estimates[f"{prefix}/log_ratio/{side}"]
-            axes.bar(index + offset, estimate.value, 0.36, color=colour, label=side if index == 0 else None)
-            axes.errorbar(index + offset, estimate.value, yerr=error_bars([estimate]), color="black", capsize=4)
-    axes.axhline(0, color="black", linewidth=1)
-    axes.set_xticks(range(len(names)), [textwrap.fill(short(who), max(60 // len(names), 8)) for who in names])
-    axes.set(
-        ylabel="change in log-probability, nats", title=f"{short(name)}: policy minus reference, mean and 95% interval"
-    )
-    axes.legend(frameon=False)
-    return True
+            colour, label = POLICY if side == "chosen" else THIRD, side if place == 0 else None
+            axes.barh(place + offset, estimate.value, 0.36, color=colour, label=label, **fill)
+            axes.errorbar(estimate.value, place + offset, xerr=error_bars([estimate]), color="black", capsize=4)
+    axes.axvline(0, color="black", linewidth=1)
+    name_rows(axes, [titled(name, who, report) for name, who in rows])
+    axes.set(xlabel="change in log-probability, nats, mean and 95%")
+    name_series(figure)
+    return figure
 
 
-def _reliability(figure: Figure, report: Report) -> bool:
-    sets = {name: margins for name, margins in report.margins.items() if margins}
-    if not sets:
-        return False
-    panels = figure.subplots(1, len(sets), squeeze=False)[0]
-    for axes, (name, margins) in zip(panels, sets.items(), strict=True):
-        axes.plot([0.5, 1], [0.5, 1], color="black", linewidth=1)
-        for index, (who, values) in enumerate(margins.items()):
-            parts = reliability(margin_confidence(values), bins=mass_bins(len(values), fewest=TREND), scheme="mass")
-            shares = [Estimate(p.accuracy, *wilson(p.accuracy * p.n, p.n), p.n) for p in parts]
-            axes.errorbar(
-                [part.confidence for part in parts], [e.value for e in shares], yerr=error_bars(shares), marker="o", capsize=3,
-                markersize=4, linewidth=1 if parts[0].n >= TREND else 0, elinewidth=1, color=COLOURS[index % len(COLOURS)], label=short(who),
-            )  # fmt: skip
-        axes.set(
-            title=short(name), xlabel="confidence σ(|margin|)", ylabel="accuracy", xlim=(0.48, 1.02), ylim=(0, 1.02)
-        )
-    _name_series(figure)
-    return True
+def _reliability(report: Report) -> Figure | None:
+    rows = [(name, who, v) for name, margins in report.margins.items() for who, v in margins.items()]
+    if not rows:
+        return None
+    figure, axis = panels(len(rows), PANEL if len(rows) < 3 else 1.8, sharex=True, sharey=True)
+    for axes, (name, who, values) in zip(axis, rows, strict=True):
+        parts = reliability(margin_confidence(values), bins=mass_bins(len(values), fewest=TREND), scheme="mass")
+        shares = [Estimate(p.accuracy, *wilson(p.accuracy * p.n, p.n), p.n) for p in parts]
+        axes.plot([0.5, 1], [0.5, 1], color="black", linewidth=1, label="as sure as it is right")
+        axes.errorbar(
+            [part.confidence for part in parts], [e.value for e in shares], yerr=error_bars(shares), marker="o", capsize=3,
+            markersize=4, linewidth=1 if min(part.n for part in parts) >= TREND else 0, elinewidth=1, color=POLICY,
+            label="bins of pairs, 95%",
+        )  # fmt: skip
+        axes.set(ylabel="accuracy", xlim=(0.48, 1.02), ylim=(0, 1.02))
+        axes.set_title(titled(name, who, report), fontsize="small", loc="left")
+    axis[-1].set(xlabel="confidence σ(|margin|)")
+    name_series(figure)
+    return figure
 
 
-def _curves(figure: Figure, curves: dict[str, list[dict[str, Any]]]) -> bool:
+def _curves(curves: dict[str, list[dict[str, Any]]]) -> Figure | None:
     shown = (
         ("rewards/margins", "margin, nats"),
         ("rewards/accuracies", "accuracy"),
@@ -189,25 +177,40 @@ def _curves(figure: Figure, curves: dict[str, list[dict[str, Any]]]) -> bool:
     )
     shown = tuple((key, label) for key, label in shown if any(_points(records, key) for records in curves.values()))
     if not shown:
-        return False
-    panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axes, (key, label) in zip(panels, shown, strict=True):
+        return None
+    figure, axis = panels(len(shown), sharex=True)
+    for axes, (key, label) in zip(axis, shown, strict=True):
         for index, (run, records) in enumerate(curves.items()):
             steps, values = zip(*_points(records, key), strict=True) if _points(records, key) else ((), ())
-            colour = COLOURS[index % len(COLOURS)]
-            axes.plot(steps, values, color=colour, alpha=0.25)
-            axes.plot(steps, _smooth(values), color=colour, label=short(run))
-        axes.set(xlabel="step", ylabel=label)
+            if len(curves) == 1:
+                axes.plot(steps, values, color=POLICY, alpha=0.25, linewidth=1, label="each step")
+            every = max(1, len(steps) // 6)
+            marks: dict[str, Any] = {"markersize": 4, "markevery": (index * every // len(curves), every)}
+            axes.plot(steps, _smooth(values), **look(index), **marks, label=f"{short(run)}, mean of {SMOOTHING}")
+        axes.set(ylabel=label)
         axes.locator_params(axis="x", integer=True)
-    _name_series(figure)
-    return True
+    axis[-1].set(xlabel="step")
+    name_series(figure)
+    return figure
 
 
-def _name_series(figure: Figure) -> None:
+def name_series(figure: Figure) -> None:
     """One legend above all panels, where it hides nothing."""
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize="small"
-    )
+    found = {
+        str(label): handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if found:
+        figure.legend(
+            found.values(), found.keys(), loc="outside upper left", ncols=2, frameon=False, fontsize="x-small"
+        )
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names at the left, the first at the top."""
+    axes.set_yticks(range(len(names)), [textwrap.fill(name, 16) for name in names], fontsize="small")
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def _points(records: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]]:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -17,14 +18,12 @@ from eval.fronts.front import Front
 from eval.fronts.indicators import Points
 from eval.statistics.names import REF as REF_NAME
 
-from .plots import COLOURS, LONGEST_NAME, REF, SMOOTHING
+from .plots import COLOURS, DASHES, LONGEST_NAME, MARKERS, REF, SMOOTHING, WIDTH
 
 matplotlib.use("Agg")
 
-MARKERS = "osD^vP"
-PANEL_INCHES = 3.6
-ROW_INCHES = 3.3
-MOST_COLUMNS = 3
+ROW_INCHES = 2.9
+MOST_COLUMNS = 1
 Records = Sequence[Mapping[str, Any]]
 Seed = Float[np.ndarray, "_ objectives"]
 
@@ -156,7 +155,7 @@ def trajectory_picture(runs: Mapping[str, Sequence[Seed]], names: Sequence[str])
             colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
             for number, points in enumerate(seeds):
                 way = smoothed(points[:, [first, second]])
-                axes.plot(*way.T, color=colour, alpha=0.7, linewidth=1.3)
+                axes.plot(*way.T, color=colour, alpha=0.7, linewidth=1.3, linestyle=DASHES[index % len(DASHES)])
                 axes.plot(*way[0], marker=marker, markerfacecolor="white", color=colour, markersize=6, linestyle="none")
                 axes.plot(
                     *way[-1],
@@ -198,7 +197,7 @@ def weights_picture(runs: Mapping[str, Records]) -> bytes | None:
         axes.locator_params(axis="x", integer=True)
     largest = max(float(values.max()) for _, _, values in series.values())
     panels[0].set(ylim=(0, 1.05 * largest))
-    for axes in panels[::MOST_COLUMNS]:
+    for axes in panels:
         axes.set(ylabel="weight")
     return _png(figure)
 
@@ -226,19 +225,15 @@ def _panels(
         draw(axes, first, second)
         axes.set(xlabel=_plain(names[first]), ylabel=_plain(names[second]))
     if note:
-        figure.supxlabel(note, fontsize="small", color="#57606a")
+        figure.supxlabel(textwrap.fill(note, 60), fontsize="small", color="#57606a")
     return _png(figure)
 
 
 def _grid(panels: int, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, three to a row; they are made no smaller for being many."""
-    columns, rows = min(panels, MOST_COLUMNS), math.ceil(panels / MOST_COLUMNS)
-    size = (max(5.0, PANEL_INCHES * columns), ROW_INCHES * rows + 0.3)
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
-    made = figure.subplots(rows, columns, squeeze=False, **shared).ravel().tolist()
-    for axes in made[panels:]:
-        axes.remove()
-    return figure, made[:panels]
+    """A figure with so many panels, one below the other; they are made no smaller for being many."""
+    columns, rows = MOST_COLUMNS, math.ceil(panels / MOST_COLUMNS)
+    figure = Figure(figsize=(WIDTH, ROW_INCHES * rows + 0.8), dpi=130, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared).ravel().tolist()
 
 
 def _png(figure: Figure) -> bytes:
@@ -249,7 +244,7 @@ def _png(figure: Figure) -> bytes:
         for axes in figure.axes
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=4, frameon=False, fontsize="small")
+    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=2, frameon=False, fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

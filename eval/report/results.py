@@ -35,6 +35,8 @@ class Report:
     estimates: dict[str, Estimate] = field(default_factory=dict)
     pairs: dict[str, dict[str, PairScores]] = field(default_factory=dict)
     """Evaluation set, then subject name, to scores."""
+    prompts: dict[str, list[str]] = field(default_factory=dict)
+    """By evaluation set, the prompt of each pair, as `prompt_labels` says it."""
     left_out: dict[str, str] = field(default_factory=dict)
     """By evaluation set, how many of its pairs were not scored, and why."""
     margins: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -59,4 +61,6 @@ class Report:
     """By measure, what is no estimate: which instructions were broken, who is on the front."""
     answers: list[dict[str, Any]] = field(default_factory=list)
     """Per prompt: the prompt, both answers, and their gold rewards where there is one."""
+    measured: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    """By policy or "ref", then by quantity, its values for each prompt of `answers`: what the estimates are made from."""
     settings: dict[str, Any] = field(default_factory=dict)

@@ -4,7 +4,10 @@ import math
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 from align.findings import printable
+from eval.measures.divergence import Carried, carried_by
 from eval.statistics.intervals import Estimate
 from eval.statistics.power import detectable
 from eval.statistics.ratings import elo
@@ -29,6 +32,17 @@ JUDGING = (
     "Both orders are judged and averaged; ties count one half. Length-controlled: at equal length in characters, by a "
     "logistic model of the verdicts. The longer answer wins: what a judge who looks at length alone would give."
 )
+EVIDENCE = ("measure", "verdict", "figure and 95% interval", "to be seen")
+READING = (
+    "The policy is what was trained, the reference what it is held against. The two numbers in brackets are an interval: in 95 of 100 evaluations like this one it holds the truth. n: prompts. To be "
+    "seen: a true difference that these prompts would show in 8 of 10 cases; smaller ones can go unseen."
+)
+GROUPS = {
+    "Whose answers are better": "A difference above 0, or a win rate above one half, speaks for the policy.",
+    "Held-out pairs": "Whether the policy prefers the answers that were preferred, and whether it is as sure as it is right.",
+    "What it cost": "How far the policy is from the reference, and how long and how varied its answers are.",
+}
+COSTS = ("length_", "cut_off", "kl", "forward_kl", "jensen_shannon", "entropy", "distinct_", "self_bleu")
 ESTIMATE = ("estimate", "value", "95% interval", "to be seen", "n")
 WITHOUT_DIFFICULTY = "without the difficulty of instructions; on AlpacaEval that is 5 points off the published figures on average, up to 18"
 COMPARISON = ("measure", "first - second", "difference", "joint 95% interval", "p, corrected", "to be seen", "n")
@@ -36,6 +50,7 @@ JUDGED = ("judge", "policy", "win rate", "length-controlled", "longer answer win
 RATED = ("judge", "who", "strength, nats", "95% interval", "Elo")
 BEST = ("chosen by: answers of", "k", "reward", "95% interval", "n")
 SHOWN_FAILURES = 5
+MUCH = 0.2
 FEW = 20
 """Below so many items an interval is marked as one of few."""
 
@@ -69,7 +84,36 @@ def estimate_rows(report: Report) -> list[tuple[str, ...]]:
         for name, by in report.calibration.items()
         for who, beside in by.items()
     ]
+    for who, carried in few_prompts(report).items():
+        notes.append(
+            f"{'' if who == report.name else f'{who}/'}kl: prompt {carried.prompt + 1} alone holds {carried.largest:.0%} of it, "
+            f"the median prompt has {carried.median:.3f}; such an interval holds the truth in 85 to 93% of cases"
+        )
     return rows + [(note, "", "", "", "") for note in notes]
+
+
+def few_prompts(report: Report) -> dict[str, Carried]:
+    """The policies of whose KL one prompt holds more than a fifth, with how it is spread."""
+    found = {
+        who: carried_by(np.array(of["log_ratio"]), np.array(of["ref_log_ratio"]))
+        for who, of in report.measured.items()
+        if "log_ratio" in of
+    }
+    return {who: carried for who, carried in found.items() if carried.largest > MUCH}
+
+
+def group_of(name: str, report: Report) -> str:
+    """The heading of `GROUPS` under which an estimate stands, or the other policy whose it is."""
+    others = {who for by in report.pairs.values() for who in by} | {
+        who for row in report.answers[:1] for who in row.get("others", {})
+    }
+    for who in others - {report.name}:
+        if name.startswith(f"{who}/"):
+            return who
+    if name.startswith(COSTS):
+        return "What it cost"
+    of_pairs = name.split(":")[0] in report.pairs or name.startswith(tuple(f"{key}/" for key in report.pairs))
+    return "Held-out pairs" if of_pairs else "Whose answers are better"
 
 
 def comparison_rows(report: Report) -> list[tuple[str, ...]]:
@@ -83,47 +127,6 @@ def comparison_rows(report: Report) -> list[tuple[str, ...]]:
         for row in rows
         for e in [row.difference]
     ]  # fmt: skip
-
-
-ROUND_COLUMNS = {
-    "gold_reward/policy": "gold reward",
-    "kl": "KL from the reference",
-    "kl_before": "KL from the round before",
-    "length_tokens/policy": "length, tokens",
-    "distinct_2/policy": "distinct bigrams",
-    "self_bleu/policy": "self-BLEU",
-}
-
-
-def round_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and cells of a table with a column a round, of what the report has; win rates are against the reference."""
-    titles = ROUND_COLUMNS | {f"win_rate/{name}": f"win rate, {name}" for name in report.judged}
-    rows = []
-    for key, title in titles.items():
-        sides = [report.estimates.get(key if who == report.name else f"{who}/{key}") for who in report.rounds]
-        if key.endswith("/policy"):
-            sides.insert(0, report.estimates.get(key.removesuffix("policy") + "ref"))
-        else:
-            sides.insert(0, None)
-        if any(sides):
-            rows.append((title, *("" if e is None else interval(e) for e in sides)))
-    return ("measure", "reference", *report.rounds), rows
-
-
-def best_round_notes(report: Report) -> list[str]:
-    """A sentence for each measure by which the best round was chosen."""
-    notes = []
-    for measure, best in report.best_round.items():
-        e = best.above_first
-        found = "" if e is None else f" by {e.value:+.3f} {ends(e, '+.3f')} on the {best.measured_on} others"
-        above = (
-            "none is above what they began with" if e is None else f"{best.name} is above what they began with{found}"
-        )
-        notes.append(
-            f"Best of {best.candidates} policies by {measure}, chosen on {best.chosen_on} prompts: {above}. Prompts drawn anew choose "
-            f"the same in {best.share:.0%} of cases."
-        )
-    return notes
 
 
 def judge_rows(report: Report) -> list[tuple[str, ...]]:
@@ -229,14 +232,6 @@ def comparison_table(report: Report) -> str:
     return markdown_table(COMPARISON, comparison_rows(report), texts=2)
 
 
-def rounds_markdown(report: Report) -> str:
-    """The table of rounds and what is best, as a section; empty without rounds."""
-    if not report.rounds:
-        return ""
-    notes = "\n".join(f"- {plain(note)}" for note in best_round_notes(report))
-    return f"## Rounds\n\n{markdown_table(*round_table(report), texts=1)}\n\n{notes}\n\n"
-
-
 def judge_tables(report: Report) -> str:
     """Win rates, ratings, best of k, and what is to be said of them, as Markdown; empty if nothing was judged."""
     parts = [
@@ -258,6 +253,11 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def unmarked(text: str) -> str:
+    """What `plain` made, for where no Markdown is read."""
+    return re.sub(r"\\([\\`*<>|\[\]&#~])", r"\1", text)
 
 
 def plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Says in plain words what an evaluation found: better, worse or not told apart, by what, at what cost, and what is missing."""
+"""Says in plain words what an evaluation found: better or worse, by what, at what cost, and what is missing."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from eval.statistics.names import REFERENCE
 from eval.statistics.power import detectable, equivalent
 
 from .results import Report
-from .tables import FEW, ends, interval, plain
+from .tables import FEW, ends, few_prompts, interval, plain, unmarked
 
 UNITS = ("tokens", "characters")
 
@@ -24,8 +24,46 @@ class Evidence(NamedTuple):
 
 def verdict(report: Report) -> str:
     """A few sentences, the most important first."""
-    parts = [_standing(report), *_beaten(report), *_rankings(report), _cost(report), *_same(report), _missing(report)]
-    return " ".join(part for part in parts if part)
+    return " ".join([*filter(None, [_standing(report)]), *(text for _, text in further(report))])
+
+
+def headline(report: Report) -> str:
+    """The verdict in one short sentence, for somebody who reads no other."""
+    evidence = list(_evidence(report))
+    better, worse = _sure(evidence)
+    reference = str(report.settings.get("reference", REFERENCE))
+    if not evidence:
+        return f"Nothing here says whether the answers of {report.name} are better."
+    if better and worse:
+        return f"{report.name} is better than {reference} by some measures, and worse by others."
+    if not better and not worse:
+        return f"{report.name} is not told apart from {reference}: the difference is within noise."
+    word = "better" if better else "worse"
+    if len(better or worse) < len(evidence):
+        return f"{report.name} is {word} than {reference} by {len(better or worse)} of {len(evidence)} measures."
+    return f"{report.name} is {word} than {reference}."
+
+
+def evidence_rows(report: Report) -> list[tuple[str, ...]]:
+    """By measure of whose answers are better: what it says, the figure, and what would have been seen."""
+    rows = []
+    for e in _evidence(report):
+        seen = detectable(e.difference)
+        word = _word(e.difference, "better", "worse", "not told apart")
+        rows.append((unmarked(e.by), word, e.shown, f"{seen:.3f}" if math.isfinite(seen) else ""))
+    return rows
+
+
+def further(report: Report) -> list[tuple[str, str]]:
+    """What follows the standing: a label, and a sentence."""
+    parts = [
+        *(("Compared", text) for text in _beaten(report)),
+        *(("Held-out pairs", text) for text in _rankings(report)),
+        ("Cost", _cost(report)),
+        *(("Same", text) for text in _same(report)),
+        ("Missing", _missing(report)),
+    ]
+    return [(label, text) for label, text in parts if text]
 
 
 def _standing(report: Report) -> str:
@@ -33,8 +71,7 @@ def _standing(report: Report) -> str:
     reference = plain(str(report.settings.get("reference", REFERENCE)))
     if not evidence:
         return ""
-    better = [e for e in evidence if e.difference.low > 0]
-    worse = [e for e in evidence if e.difference.high < 0]
+    better, worse = _sure(evidence)
     open_ = [e for e in evidence if e not in better and e not in worse]
     said = []
     for word, found in (("better", better), ("worse", worse)):
@@ -43,6 +80,13 @@ def _standing(report: Report) -> str:
     if open_:
         said.append(f"not told apart from {reference} by " + " or ".join(_open(e) for e in open_))
     return f"{plain(report.name)} is {'; '.join(said)}."
+
+
+def _sure(evidence: list[Evidence]) -> tuple[list[Evidence], list[Evidence]]:
+    """By what it is better beyond noise, and by what worse."""
+    better = [e for e in evidence if e.difference.low > 0]
+    worse = [e for e in evidence if e.difference.high < 0]
+    return better, worse
 
 
 def _evidence(report: Report) -> Iterator[Evidence]:
@@ -100,7 +144,8 @@ def _rankings(report: Report) -> Iterator[str]:
 def _cost(report: Report) -> str:
     parts = []
     if "kl" in report.estimates:
-        parts.append(f"a KL of {interval(report.estimates['kl'])} nats per answer")
+        few = ", of which one prompt holds more than a fifth" if report.name in few_prompts(report) else ""
+        parts.append(f"a KL of {interval(report.estimates['kl'])} nats per answer{few}")
     for unit in UNITS:
         length = report.estimates.get(f"length_{unit}/difference")
         if length is not None:
@@ -114,7 +159,7 @@ def _cost(report: Report) -> str:
     cut = report.estimates.get("cut_off/policy")
     if cut is not None and cut.value > 0:
         parts.append(f"{cut.value:.0%} of the answers cut off at their greatest length")
-    return f"The cost: {'; '.join(parts)}." if parts else ""
+    return f"Cost: {'; '.join(parts)}." if parts else ""
 
 
 def _same(report: Report) -> Iterator[str]:
@@ -142,7 +187,7 @@ def _missing(report: Report) -> str:
     few = sorted({e.n for key, e in report.estimates.items() if key.startswith(("gold_reward/", "win_rate/"))})
     if few and few[0] < FEW:
         asked.append(f"{few[0]} prompts are few: `alignkit power` says how many a difference needs")
-    return f"To say more: {'; '.join(asked)}." if asked else ""
+    return f"Missing: {'; '.join(asked)}." if asked else ""
 
 
 def _word(e: Estimate, up: str, down: str, none: str, *, at: float = 0.0) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from align.files import write_text
+from align.files import digest_of, write_text
 from align.runs.contents import REPORT_FILE
 
 from .html import to_html
@@ -26,9 +27,9 @@ from .tables import (
     front_note,
     judge_tables,
     plain,
-    rounds_markdown,
     table,
 )
+from .tables_rounds import rounds_markdown
 from .verdict import verdict
 
 __all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "verdict", "write_items", "write_report"]
@@ -36,6 +37,7 @@ __all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "ve
 
 SCHEMA_VERSION = 1
 """Of report.json. A key that is renamed or gone, or means something else, makes the next one."""
+PAGE, NEWEST, ID_LETTERS = "report.html", "newest", 12
 MADE_WITH = ("torch", "transformers", "trl", "peft", "numpy", "scipy")
 
 
@@ -95,29 +97,51 @@ def to_markdown(report: Report) -> str:
 
 
 def write_report(report: Report, pictures: dict[str, bytes], out: Path) -> Path:
-    """Write report.json, report.md, report.html and the pictures; returns the HTML's path."""
-    write_text(out / REPORT_FILE, to_json(report) + "\n")
-    write_text(out / "report.md", to_markdown(report))
-    write_text(out / "report.html", to_html(report, pictures))
+    """Write report.json, report.md, report.html and the pictures; returns the HTML's path.
+
+    The same files stand in `reports/ID/`, ID being of the settings, so that no evaluation takes the place of another with
+    other settings, data or weights; `reports/newest` is a link to the last one.
+    """
+    kept = kept_reports(out) / digest_of({"name": report.name, "settings": report.settings})[:ID_LETTERS]
+    kept.mkdir(parents=True, exist_ok=True)
+    texts = {REPORT_FILE: to_json(report) + "\n", "report.md": to_markdown(report), PAGE: to_html(report, pictures)}
+    for place in (kept, out):
+        for name, text in texts.items():
+            write_text(place / name, text)
+    write_items(report, kept)
     folder = out / "pictures"
     folder.mkdir(exist_ok=True)
     for title, png in pictures.items():
         (folder / f"{title.lower().replace(' ', '-')}.png").write_bytes(png)
-    return out / "report.html"
+    link = kept.with_name(f".{NEWEST}.{os.getpid()}")
+    link.unlink(missing_ok=True)
+    link.symlink_to(kept.name)
+    os.replace(link, kept.with_name(NEWEST))
+    return out / PAGE
+
+
+def kept_reports(folder: Path) -> Path:
+    """Where the reports of a run, or of a folder that `--out` names, are kept."""
+    return folder / "reports"
 
 
 def write_items(report: Report, out: Path) -> None:
     """Write what the estimates are made from: `responses.jsonl` and `scores.jsonl`."""
     decoding = {"decoding": report.settings["decoding"]} if "decoding" in report.settings else {}
-    responses = [json.dumps(row | decoding, ensure_ascii=False) for row in report.answers]
-    scores = [
-        json.dumps(
-            {"set": name, "subject": who, "pair": i, **{k: float(v) for k, v in zip(s._fields, row, strict=True)}}
-        )
-        for name, subjects in report.pairs.items()
-        for who, s in subjects.items()
-        for i, row in enumerate(zip(*s, strict=True))
-    ]
+    responses = []
+    for i, row in enumerate(report.answers):
+        measured = {who: {name: values[i] for name, values in of.items()} for who, of in report.measured.items()}
+        responses.append(json.dumps(row | ({"measured": measured} if measured else {}) | decoding, ensure_ascii=False))
+    scores = []
+    for name, subjects in report.pairs.items():
+        for who, s in subjects.items():
+            margins = report.margins.get(name, {}).get(who)
+            for i, row in enumerate(zip(*s, strict=True)):
+                line: dict[str, Any] = {"set": name, "subject": who, "pair": i}
+                line |= {key: float(value) for key, value in zip(s._fields, row, strict=True)}
+                line |= {"margin": float(margins[i])} if margins is not None else {}
+                line |= {"prompt": report.prompts[name][i]} if name in report.prompts else {}
+                scores.append(json.dumps(line))
     out.mkdir(parents=True, exist_ok=True)
     for file, lines in (("responses.jsonl", responses), ("scores.jsonl", scores)):
         write_text(out / file, "".join(line + "\n" for line in lines))

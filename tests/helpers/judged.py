@@ -1,10 +1,12 @@
-"""Answers to judge, and judges of whom everything is known."""
+"""Answers to judge, judges of whom everything is known, and reports of invented scores."""
 
 import numpy as np
 
 from align.intervals import wilson
 from align.judges.scorers import RewardScorer, TableScorer
 from eval.answers.table import Sampled
+from eval.pairs.ranking import PairScores, ranking_estimates
+from eval.report.results import Report
 from eval.statistics.intervals import Estimate
 from eval.statistics.names import REF
 
@@ -38,3 +40,39 @@ def numbers(n=30, samples=1, seed=0, players=("mine", "other"), ties=True):
 def wilson_estimate(wins, n, *, level=0.95):
     """What a share of n independent items must be shown as."""
     return Estimate(float(wins) / n, *wilson(float(wins), float(n), level=level), n)
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def scores(n, seed):
+    rng = np.random.default_rng(seed)
+    return PairScores(*(-20 + 4 * rng.normal(size=(4, n))), *rng.integers(5, 60, size=(2, n)).astype(float))
+
+
+def made(name="mine", *, others=(), sets=("test",), prompt="say hello", answer="hello", **settings):
+    """A report as `evaluate` makes it, from invented scores."""
+    report = Report(name, settings={"method": "rpo", "recipe": {"train": {"beta": 0.1}}, **settings})
+    for index, set_name in enumerate(sets):
+        report.pairs[set_name] = {who: scores(20, 10 * index + i) for i, who in enumerate((name, *others))}
+        for who, row in report.pairs[set_name].items():
+            prefix = set_name if who == name else f"{who}/{set_name}"
+            report.estimates |= {f"{prefix}/{k}": v for k, v in ranking_estimates(row).items()}
+    report.estimates |= {
+        "gold_reward/difference": Estimate(0.3, 0.1, 0.5, 12),
+        "kl": Estimate(2.0, 1.5, 2.5, 12),
+        "length_tokens/difference": Estimate(-1.0, -3.0, 1.0, 12),
+    }
+    report.answers = [
+        {"prompt": prompt, "policy": answer, "ref": "bye", "policy_reward": r, "ref_reward": -r / 2}
+        for r in np.linspace(-1, 1, 12).tolist()
+    ]
+    return report
+
+
+def curve(n=8, **replaced):
+    records = [
+        {"step": i, "rewards/margins": i / n, "rewards/accuracies": 0.5, "log_ratio/chosen": -i / 10, "loss": 0.7}
+        for i in range(1, n + 1)
+    ]
+    return [{k: v for k, v in (record | replaced).items() if v is not None} for record in records]

@@ -69,7 +69,7 @@ MUTANTS = [
     judged("answering: the reference has no rating", WIRED, "judged.ratings[reference]", 'judged.ratings[judged.players[0]]'),
     judged("answering: everybody is always compared", WIRED, "if compare and len(judged.players) > 2:", "if len(judged.players) > 2:"),
     judged("answering: curves of judges without scores", WIRED, 'kind in ("reward", "reward_model")', 'kind in ("reward", "reward_model", "preference_model")'),
-    judged("answering: gold is not told", WIRED, "best_of_curves(gold or scores, scores, name)", "best_of_curves(scores, scores, name)"),
+    judged("answering: gold is not told", WIRED, "best_of_curves(gold or scores, scores, name, bounds)", "best_of_curves(scores, scores, name, bounds)"),
     judged("answering: no verdicts, no word", JUDGING, 'judged.notes.append("not a single verdict, so nothing can be estimated")', "pass"),
     judged("answering: the longer answer is not told", "eval/report/verdict.py", "longer = judged.longer_wins[report.name]", "longer = rate.win_rate"),
     judged("answering: the weakest first", TABLES, "key=lambda item: -item[1].value", "key=lambda item: item[1].value"),

@@ -11,6 +11,15 @@ REPORT, PLOTS, MAIN, VERIFY = "eval/report/write.py", "eval/report/plots.py", "e
 TABLES, PAGE = "eval/report/tables.py", "eval/report/html.py"
 SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
 measure = noticed_by("tests/evaluation/measures/test_measures.py")
+page = noticed_by("tests/evaluation/report/test_report.py", "tests/evaluation/report/test_page.py")
+said = noticed_by("tests/evaluation/report/test_verdict.py")
+stored = noticed_by(
+    "tests/evaluation/answers/test_eval_responses_command.py::test_four_files_are_compared_without_a_model"
+)
+again = noticed_by("tests/evaluation/report/test_recompute.py")
+kept = noticed_by("tests/evaluation/report/test_history.py")
+people = noticed_by("tests/evaluation/judges/test_agreement.py")
+AGREEMENT = "eval/statistics/agreement.py"
 run = noticed_by("tests/evaluation/report/test_verify.py")
 MUTANTS = [
     measure("evaluation: beta forgotten", CONFIG, "return implicit_rewards(batch.log_ratio, beta=self.beta)", "return implicit_rewards(batch.log_ratio, beta=1.0)"),
@@ -32,10 +41,27 @@ MUTANTS = [
     measure("evaluation: the reference left out", RANKING, "scores.ref_chosen - scores.ref_rejected + logit", "scores.chosen - scores.rejected + logit"),
     measure("evaluation: the gap of the reference", RANKING, 'ideal - rankings(scores)["logp"]', 'ideal - rankings(scores)["implicit_reward"]'),
     measure("evaluation: what JSON cannot hold", REPORT, "value if math.isfinite(value) else str(value)", "value"),
-    measure("evaluation: comparisons not told", PAGE, "{_compared(report)}", ""),
-    measure("evaluation: no reliability of an empty set", PLOTS, "for name, margins in report.margins.items() if margins}", "for name, margins in report.margins.items()}"),
+    measure("evaluation: comparisons not told", PAGE, "{_compared(report)}{_pictures", "{_pictures"),
     measure("evaluation: judges are evaluated", SUBJECTS, 'METHODS[recipe.method].model == "preference"', "False"),
     measure("evaluation: nothing to measure", SUBJECTS, 'rows != "pairs" and recipe.eval.generate is None', "False"),
+    said("few prompts: never told", TABLES, "if carried.largest > MUCH}", "if carried.largest > 1}"),
+    said("few prompts: always told", TABLES, "if carried.largest > MUCH}", "if carried.largest > 0}"),
+    again("recompute: nothing is stored of tokens", TOKENS, '"log_ratio": [p - r for', '"log_ratio": [r - p for'),
+    stored("gold reward: a known range is forgotten", ASSEMBLE, "bounds = range_of(config.gold_reward)", "bounds = UNBOUNDED"),
+    kept("kept reports: one place for all", REPORT, 'digest_of({"name": report.name, "settings": report.settings})[:ID_LETTERS]', '"same"'),
+    kept("kept reports: newest is the first", REPORT, "    os.replace(link, kept.with_name(NEWEST))\n", "    kept.with_name(NEWEST).exists() or os.replace(link, kept.with_name(NEWEST))\n"),
+    kept("kept reports: another schema is read", "eval/history.py", 'version != SCHEMA_VERSION', "False"),
+    kept("kept reports: the newest counts twice", "eval/history.py", " if p.parent.name != NEWEST]", "]"),
+    people("agreement: kappa is the accuracy", AGREEMENT, "Estimate(2 * accuracy.value - 1, ", "Estimate(accuracy.value, "),
+    people("agreement: prompts are not clusters", AGREEMENT, "np.full(len(preferred), 0.5)), clusters)", "np.full(len(preferred), 0.5)))"),
+    people("agreement: people with themselves", AGREEMENT, "for one, other in combinations(votes[i], 2)", "for one, other in zip(votes[i], votes[i])"),
+    people("agreement: ties are votes against", "eval/agreement.py", "0 if vote in TIES else 1 if vote", "1 if vote"),
+    people("agreement: categories are not told apart", "eval/agreement.py", "known & (of == value)", "known"),
+    page("evaluation: the verdict upside down", "eval/report/verdict.py", 'word = "better" if better else "worse"', 'word = "worse" if better else "better"'),
+    page("evaluation: colour alone tells curves apart", PLOTS, '"linestyle": DASHES[index % len(DASHES)]', '"linestyle": "-"'),
+    page("evaluation: nine pairs make a trend", PLOTS, "linewidth=1 if min(part.n for part in parts) >= TREND else 0", "linewidth=1"),
+    page("evaluation: all estimates are the policy's", TABLES, 'if name.startswith(f"{who}/"):', "if False:"),
+    page("evaluation: pictures before the verdict", PAGE, "{_verdict(report)}\"\n", "{_pictures(pictures)}{_verdict(report)}\"\n"),
     run("evaluation of runs: at least is at most", SECTIONS, '"at_least": above, "at_most": below', '"at_least": below, "at_most": above'),
     run("evaluation of runs: tolerance ignored", SECTIONS, "got - self.value >= -self.tol", "got >= self.value"),
     run("evaluation of runs: an old report is taken", VERIFY, "    return not differ\n", "    return True\n"),
@@ -52,7 +78,7 @@ MUTANTS = [
     run("evaluation of runs: others judged as the first", MAIN, "*[check_writes_answers] * (len(names) - 1)", "*[check_measurable] * (len(names) - 1)"),
     run("evaluation of runs: others answer always", EVALUATE, "[subject, *(others if compare else ())], sets", "[subject], sets"),
     run("evaluation of runs: answers of the first only", ASKING, "ask(subject.tokenizer, subject.policy, asking", "ask(subject.tokenizer, first.policy, asking"),
-    run("evaluation of runs: reference answers under the first only", TOKENS, "(scored(subject.policy, who, ref), ref_under_ref)", "(scored(first.policy, who, ref), ref_under_ref)"),
+    run("evaluation of runs: reference answers under the first only", TOKENS, "scored(subject.policy, who, ref), ref_under_ref", "scored(first.policy, who, ref), ref_under_ref"),
     run("evaluation of runs: margins by the first recipe", EVALUATE, "implicit_margin(subject.recipe, scores)", "implicit_margin(first.recipe, scores)"),
     run("evaluation of runs: the reference named twice", ASSEMBLE, 'if not key.endswith("/ref")}', "}"),
     run("evaluation of runs: pairs wanted of all", EVALUATE, 'if others and subject.recipe.rows != "pairs" and not compare:', "if False:"),

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import yaml
+from endpoint_server import Server, says
 from stored_world import responses, write_lines
 
 import eval.__main__ as command
@@ -67,10 +68,11 @@ def test_four_files_are_compared_without_a_model(four, recipe, tmp_path, monkeyp
     settings = found["settings"]
     assert (settings["reference"], settings["prompts"], settings["compared_with"]) == ("b", 8, ["c", "d"])
     assert len(settings["responses"]["a"]["sha256"]) == 64
-    assert found["verdict"].startswith("a is better than b by judge polite, ")
-    assert (
-        "gold reward, +1.530 no interval" in found["verdict"]
-    )  # the same for every prompt: nothing says how sure that is
+    assert found["verdict"].startswith("a is better than b by gold reward, +1.530 [")
+    assert " and judge polite, " in found["verdict"]
+    gold = found["estimates"]["gold_reward/difference"]  # the same for every prompt: its range says how sure that is
+    assert f"gold reward, +1.530 [{gold['low']:+.3f}, {gold['high']:+.3f}]" in found["verdict"]
+    assert -2 < gold["low"] < 1.53 < gold["high"] < 2
     shown = capsys.readouterr().out
     assert "longer answer wins" in shown
     rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
@@ -192,3 +194,26 @@ def test_a_truncated_file_ends_the_command_with_its_line(four, recipe, tmp_path,
 def test_reading_responses_imports_no_trainer():
     code = "import sys, eval.__main__; sys.exit(any(m.startswith('align.trainers') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_an_endpoint_answers_is_evaluated_like_any_file(recipe, tmp_path, capsys):
+    prompts = [{"prompt": f"question {i}"} for i in range(12)]
+    write_lines(tmp_path / "prompts.jsonl", prompts)
+    own = [each | {"response": BAD} for each in prompts]
+    write_lines(tmp_path / "own.jsonl", own)
+    with Server(lambda text, number: says(GOOD)) as server:
+        host = server.url.removeprefix("http://").removesuffix("/v1")
+        words = [server.url, "--model", "m", "--prompts", str(tmp_path / "prompts.jsonl"), "--allow", host]
+        assert alignkit(["sample", *words, "--out", str(tmp_path / "theirs.jsonl")]) == 0
+    words = [
+        str(tmp_path / "theirs.jsonl"),
+        str(tmp_path / "own.jsonl"),
+        "--recipe",
+        recipe,
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert alignkit(["compare", *words]) == 0
+    found = report(tmp_path / "out")
+    assert found["verdict"].startswith("theirs is better than own by gold reward, ")
+    assert found["estimates"]["win_rate/polite"]["n"] == 12

@@ -43,7 +43,7 @@ def test_a_report_has_every_figure_under_its_name():
         in verdict(report)
     )
     page = to_html(report, {})
-    assert page.count("<h2>Judges</h2>") == page.count("<h2>Ratings</h2>") == 1
+    assert page.count("<h2>Judges</h2>") == page.count("<summary>Ratings</summary>") == 1
     read = json.loads(to_json(report))["judges"]["j"]
     assert read["win_rates"]["mine"]["win_rate"]["value"] == rate.value
     assert read["ratings"]["base"]["n"] == 40

@@ -1,58 +1,19 @@
-"""The report as data, text, page and pictures."""
+"""The report as data, text and page."""
 
 import html.parser
 import json
 import re
-import shutil
-import struct
-import subprocess
-import zlib
 
-import numpy as np
 import pytest
+from judged import PNG, curve, made
 
-from eval.evaluate import Report
-from eval.pairs.ranking import PairScores, ranking_estimates
 from eval.report.plots import pictures
-from eval.report.write import table, to_html, to_json, to_markdown, verdict, write_report
+from eval.report.tables import group_of
+from eval.report.verdict import headline
+from eval.report.write import table, to_html, to_json, to_markdown, verdict
 from eval.statistics.intervals import Estimate
 
 HOSTILE = """<script>alert(1)</script>'"&<img src=x onerror=alert(1)>"""
-PNG = b"\x89PNG\r\n\x1a\n"
-CHROMIUM = "/usr/bin/chromium"
-
-
-def scores(n, seed):
-    rng = np.random.default_rng(seed)
-    return PairScores(*(-20 + 4 * rng.normal(size=(4, n))), *rng.integers(5, 60, size=(2, n)).astype(float))
-
-
-def made(name="mine", *, others=(), sets=("test",), prompt="say hello", answer="hello", **settings):
-    """A report as `evaluate` makes it, from invented scores."""
-    report = Report(name, settings={"method": "rpo", "recipe": {"train": {"beta": 0.1}}, **settings})
-    for index, set_name in enumerate(sets):
-        report.pairs[set_name] = {who: scores(20, 10 * index + i) for i, who in enumerate((name, *others))}
-        for who, row in report.pairs[set_name].items():
-            prefix = set_name if who == name else f"{who}/{set_name}"
-            report.estimates |= {f"{prefix}/{k}": v for k, v in ranking_estimates(row).items()}
-    report.estimates |= {
-        "gold_reward/difference": Estimate(0.3, 0.1, 0.5, 12),
-        "kl": Estimate(2.0, 1.5, 2.5, 12),
-        "length_tokens/difference": Estimate(-1.0, -3.0, 1.0, 12),
-    }
-    report.answers = [
-        {"prompt": prompt, "policy": answer, "ref": "bye", "policy_reward": r, "ref_reward": -r / 2}
-        for r in np.linspace(-1, 1, 12).tolist()
-    ]
-    return report
-
-
-def curve(n=8, **replaced):
-    records = [
-        {"step": i, "rewards/margins": i / n, "rewards/accuracies": 0.5, "log_ratio/chosen": -i / 10, "loss": 0.7}
-        for i in range(1, n + 1)
-    ]
-    return [{k: v for k, v in (record | replaced).items() if v is not None} for record in records]
 
 
 # --- JSON and Markdown -------------------------------------------------------------------------
@@ -144,6 +105,34 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.1, 0.5, "mine is better than reference."),
+        (-0.5, -0.1, "mine is worse than reference."),
+        (-0.1, 0.5, "mine is not told apart from reference: the difference is within noise."),
+    ],
+)
+def test_the_page_begins_with_one_sentence_that_says_the_verdict(low, high, said):
+    report = made()
+    report.estimates["gold_reward/difference"] = Estimate((low + high) / 2, low, high, 12)
+    whole = to_html(report, {"Training": PNG})
+    assert f"Evaluation of mine{said}measureverdict" in Page(whole).text
+    body = whole.split("<body>")[1]
+    assert body.index("headline") < body.index("gold reward") < body.index("<img") < body.index("<h2>Estimates</h2>")
+    del report.estimates["gold_reward/difference"]
+    assert headline(report) == "Nothing here says whether the answers of mine are better."
+
+
+def test_estimates_stand_under_the_question_that_they_answer():
+    report = made(others=("dpo",))
+    assert group_of("gold_reward/difference", report) == "Whose answers are better"
+    assert group_of("test/log_ratio/chosen", report) == "Held-out pairs"
+    assert group_of("kl", report) == "What it cost"
+    assert group_of("dpo/test/log_ratio/chosen", report) == "dpo"
+    assert "<summary>Estimates of dpo</summary>" in to_html(report, {})
+
+
 def test_hostile_text_stays_text():
     message = [{"role": HOSTILE, "content": HOSTILE}]
     for prompt in (HOSTILE, message):
@@ -178,122 +167,3 @@ def test_the_page_shows_the_first_answers_with_their_rewards():
     bare = made()
     bare.answers = []
     assert "Answers side by side" not in to_html(bare, {})
-
-
-# --- pictures ----------------------------------------------------------------------------------
-
-
-def size_and_colours(png):
-    """Width, height, and how many different rows of pixels there are: a blank picture has one, up to filtering."""
-    assert png.startswith(PNG)
-    at, data, size = 8, b"", (0, 0)
-    while at < len(png):
-        length, kind = struct.unpack(">I4s", png[at : at + 8])
-        body = png[at + 8 : at + 8 + length]
-        assert zlib.crc32(kind + body) == struct.unpack(">I", png[at + 8 + length : at + 12 + length])[0]
-        size = struct.unpack(">II", body[:8]) if kind == b"IHDR" else size
-        data += body if kind == b"IDAT" else b""
-        at += 12 + length
-    raw = zlib.decompress(data)
-    stride = len(raw) // size[1]
-    return (*size, len({raw[i : i + stride] for i in range(0, len(raw), stride)}))
-
-
-LONG = "runs/2026-01-01/rpo-eta-0.005-beta-0.1-a-very-long-name-indeed"
-
-
-@pytest.mark.parametrize("others", [(), ("dpo",), (LONG, f"{LONG}-2", f"{LONG}-3", "e")])
-def test_every_picture_is_a_png_that_shows_something(others):
-    report = made(others=others, sets=("test", "hard"))
-    drawn = pictures(report, {name: curve() for name in ("mine", *others)})
-    assert list(drawn) == [
-        "Gold reward before and after", "Margins on held-out pairs", "What became of both answers", "Training",
-    ]  # fmt: skip
-    for png in drawn.values():
-        width, height, rows = size_and_colours(png)
-        assert width > height > 300
-        assert rows > 50
-
-
-def test_names_are_not_formulas():
-    name = r"costs $\x$"
-    assert len(pictures(made(name, sets=(name,)), {name: curve()})) == 4
-
-
-def test_one_constant_margin_is_drawn():
-    report = made()
-    same = np.zeros(3)
-    report.pairs = {"test": {"mine": PairScores(same, same, same, same, same, same)}}
-    for row in report.answers:
-        row |= {"policy_reward": 0.0, "ref_reward": 0.0}
-    assert len(pictures(report, {})) == 3
-
-
-@pytest.mark.parametrize(
-    ("curves", "drawn"),
-    [
-        ({"a": curve(), "b": []}, True),
-        ({"a": curve(), "b": curve(3, **{"rewards/accuracies": None})}, True),
-        ({"a": curve(**{"rewards/margins": None})}, True),
-        ({"a": curve(**{"log_ratio/chosen": "nan"})}, True),
-        ({"a": curve(**dict.fromkeys(("rewards/margins", "rewards/accuracies", "log_ratio/chosen")))}, False),
-        ({"a": []}, False),
-        ({}, False),
-    ],
-)
-def test_curves_show_what_was_logged(curves, drawn):
-    assert ("Training" in pictures(made(), curves)) == drawn
-
-
-def test_a_report_without_anything_has_no_pictures():
-    assert pictures(Report("empty"), {}) == {}
-
-
-def test_a_report_is_written_whole(tmp_path):
-    report = made()
-    drawn = pictures(report, {"mine": curve()})
-    assert write_report(report, drawn, tmp_path) == tmp_path / "report.html"
-    assert json.loads((tmp_path / "report.json").read_text())["name"] == "mine"
-    assert (tmp_path / "report.md").read_text() == to_markdown(report)
-    assert (tmp_path / "report.html").read_text() == to_html(report, drawn)
-    names = ["gold-reward-before-and-after", "margins-on-held-out-pairs", "training", "what-became-of-both-answers"]
-    assert sorted(path.stem for path in (tmp_path / "pictures").iterdir()) == names
-    assert (tmp_path / "pictures" / "training.png").read_bytes() == drawn["Training"]
-
-
-# --- in a browser ------------------------------------------------------------------------------
-
-
-def browse(page, tmp_path, *options):
-    quiet = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars --disable-sync"
-    more = "--disable-background-networking --disable-component-update"
-    command = [
-        CHROMIUM,
-        *quiet.split(),
-        *more.split(),
-        f"--user-data-dir={tmp_path / 'profile'}",
-        *options,
-        page.as_uri(),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-
-
-@pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason=f"there is no browser at {CHROMIUM}")
-@pytest.mark.parametrize("width", [1280, 390], ids=["laptop", "phone"])
-def test_the_page_fits_its_window(tmp_path, width):
-    report = made(LONG, others=(f"{LONG}-2",), answer="a" * 300, note="b" * 300)
-    page = write_report(report, pictures(report, {LONG: curve()}), tmp_path)
-    shot = tmp_path / "shot.png"
-    browse(page, tmp_path, f"--screenshot={shot}", f"--window-size={width},1200")
-    wide, _, rows = size_and_colours(shot.read_bytes())
-    assert wide == width
-    assert rows > 200
-    frame = (  # a headless window is not narrower than 500 pixels, a frame is
-        f'<iframe id=f src="report.html" style="width:{width}px;height:900px;border:0" onload="'
-        "document.title = JSON.stringify([f.contentDocument.documentElement.scrollWidth, f.contentWindow.innerWidth])"
-        '"></iframe>'
-    )
-    (tmp_path / "frame.html").write_text(f"<!doctype html><title>none</title>{frame}")
-    dom = browse(tmp_path / "frame.html", tmp_path, "--dump-dom", "--allow-file-access-from-files")
-    content, window = json.loads(re.search(r"<title>(.*?)</title>", dom)[1])
-    assert content <= window == width

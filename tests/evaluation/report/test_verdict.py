@@ -8,6 +8,7 @@ import pytest
 from eval.__main__ import main
 from eval.report.assemble import settle
 from eval.report.results import Report
+from eval.report.tables import estimate_rows
 from eval.report.verdict import verdict
 from eval.report.write import to_json
 from eval.statistics.comparisons import compared
@@ -35,12 +36,10 @@ def test_the_verdict_comes_first_and_in_plain_words(shift, said):
 
 
 def test_what_is_missing_is_said():
-    assert verdict(Report("mine")).startswith(
-        "To say more: nothing here says whose answers are better: set eval.generate"
-    )
+    assert verdict(Report("mine")).startswith("Missing: nothing here says whose answers are better: set eval.generate")
     few = Report("mine", {"gold_reward/difference": mean_estimate(NOISE[:8])})
     assert "8 prompts are few" in verdict(few)
-    assert "To say more" not in verdict(report(1.0))
+    assert "Missing" not in verdict(report(1.0))
 
 
 def test_answers_that_are_cut_off_are_told():
@@ -96,3 +95,15 @@ def test_a_report_says_which_form_it_has_and_with_what_it_was_made():
     assert read["schema_version"] == 1
     assert read["date"].endswith("+00:00")
     assert {"numpy", "scipy", "torch"} <= set(read["versions"])
+
+
+def test_a_kl_that_few_prompts_carry_is_told():
+    found = report(1.0)
+    found.estimates["kl"] = mean_estimate(np.arange(1.0, 31.0), bounds=(0.0, np.inf))
+    even = np.full(30, 1.5)
+    for largest, told in ((1.5, False), (60.0, True)):
+        ratios = even.copy()
+        ratios[6] = largest
+        found.measured = {"mine": {"log_ratio": ratios.tolist(), "ref_log_ratio": (-even).tolist()}}
+        assert ("of which one prompt holds more than a fifth" in verdict(found)) == told
+        assert any(row[0].startswith("kl: prompt 7 alone holds ") for row in estimate_rows(found)) == told

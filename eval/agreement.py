@@ -1,0 +1,163 @@
+"""Holds judges, rewards and preference models against people: accuracy, kappa and agreement, by category too."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from trl import ModelConfig
+
+from align.commands.score import read_by
+from align.data.loading import DataSource, read
+from align.errors import DataError, RunError
+from align.files import write_text
+from align.findings import printable
+from align.judges.from_recipe import prepare_judges
+from align.judges.protocol import judge_all
+from align.recipe.sections import EvalConfig, Generate
+from eval.report.tables import count, ends, markdown_table
+from eval.report.write import as_json
+from eval.statistics.agreement import agreement_estimates
+from eval.statistics.comparisons import prompt_labels
+from eval.statistics.intervals import Estimate
+from eval.verdicts import columns_of
+
+HEAD = ("judge", "of", "figure", "value", "95% interval", "n")
+TIES = (0, None, "tie")
+ALL = "all"
+ABOUT = (
+    "n counts prompts. accuracy: the judge prefers the answer that people preferred; a tie counts one half. kappa: above "
+    "chance, 1 at best. with_person, between_people: how often judge and person, or two people, say the same of a pair; "
+    "above_people: the former less the latter. Intervals of categories hold each by itself."
+)
+
+
+class Pair(NamedTuple):
+    """Two answers of which people preferred the first."""
+
+    prompt: Any
+    chosen: str
+    rejected: str
+    votes: list[int]
+    columns: dict[str, Any]
+
+
+def agreement_table(argv: Sequence[str] | None = None, *, prog: str = "alignkit judge-agreement") -> str:
+    """A table of how well judges agree with people.
+
+    Raises:
+        RunError, DataError: If the file holds no pairs, or a judge cannot be made or may not be asked.
+    """
+    about = "Hold judges against what people preferred: accuracy, kappa, and how often people agree with each other."
+    parser = argparse.ArgumentParser(prog=prog, description=about, allow_abbrev=False)
+    parser.add_argument(
+        "file", metavar="FILE", help="rows of prompt, chosen and rejected; votes, a list, if there are any"
+    )
+    parser.add_argument(
+        "--by", action="append", required=True, metavar="NAME={kind: ...}", help="as in eval.judges; may be repeated"
+    )
+    parser.add_argument("--category", metavar="COLUMN", help="a column whose values are told apart, such as subset")
+    parser.add_argument("--dtype", default="auto", help="precision of a language model that judges; default: its own")
+    parser.add_argument("--allow", action="append", default=[], metavar="MODULE:FUNCTION|[VARIABLE@]HOST")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE.json", help="write the figures there too")
+    options = parser.parse_args(argv)
+    config = read_by(options.by, None, "win_rate")
+    if config.rewards:
+        name = next(iter(config.rewards))
+        raise RunError(f"--by {printable(name)}: name a judge, --by '{printable(name)}={{kind: reward, reward: ...}}'")
+    beside = Path(options.file) if options.out is None else options.out
+    ledgers = beside.with_name(f"{beside.stem}-judges")
+    asked = EvalConfig(judges=config.judges, generate=Generate())
+    makers = prepare_judges(asked, ModelConfig(dtype=options.dtype), allow=options.allow, ledgers=ledgers)
+    pairs = read_pairs(Path(options.file), options.category)
+    found, notes = {}, [ABOUT]
+    for name, make in makers.items():
+        judged = judge_all(
+            make(),
+            [p.prompt for p in pairs],
+            [[p.chosen, p.rejected] for p in pairs],
+            [columns_of(p.columns) for p in pairs],
+        )
+        preferred = judged.preferences[:, 0, 1]
+        failed = int(np.isnan(preferred).sum())
+        notes += [f"{name}: {failed} of {len(pairs)} pairs have no verdict; they are in no figure."] * (failed > 0)
+        found[name] = by_category(pairs, preferred, options.category)
+    if options.out is not None:
+        write_text(options.out, json.dumps(as_json(found), indent=2) + "\n")
+    rows = [
+        (name, of, figure, f"{e.value:.3f}", ends(e), count(e.n))
+        for name, parts in found.items()
+        for of, figures in parts.items()
+        for figure, e in figures.items()
+    ]
+    return f"{markdown_table(HEAD, rows, texts=3)}\n\n" + "\n".join(notes)
+
+
+def by_category(
+    pairs: Sequence[Pair], preferred: np.ndarray, category: str | None = None
+) -> dict[str, dict[str, Estimate]]:
+    """Figures of all pairs, and of those of each category that has two prompts or more.
+
+    Raises:
+        RunError: If too few pairs have a verdict.
+    """
+    known = ~np.isnan(preferred)
+    labels = prompt_labels([pair.prompt for pair in pairs])
+    groups = {ALL: known}
+    if category is not None:
+        of = np.array([str(pair.columns[category]) for pair in pairs])
+        groups |= {f"{category} {value}": known & (of == value) for value in sorted(set(of.tolist()))}
+    if len(set(labels[known].tolist())) < 2:
+        raise RunError(f"an interval needs verdicts on pairs of at least 2 prompts, got {int(known.sum())} verdicts")
+    return {
+        group: agreement_estimates(
+            preferred[members], labels[members], [pairs[i].votes for i in np.flatnonzero(members).tolist()]
+        )
+        for group, members in groups.items()
+        if len(set(labels[members].tolist())) > 1
+    }
+
+
+def read_pairs(path: Path, category: str | None = None) -> list[Pair]:
+    """Pairs of answers with what people said of them.
+
+    Raises:
+        DataError: If the file cannot be read, or a row is no such pair; it says which.
+    """
+    try:
+        rows = read(DataSource(str(path))).to_list()
+    except Exception as error:
+        raise DataError(f"{printable(str(path))}: cannot be read: {printable(str(error), 500)}") from error
+    pairs = []
+    for number, row in enumerate(rows, start=1):
+        where = f"{printable(str(path))}: row {number}"
+        for column in ("prompt", "chosen", "rejected", *([] if category is None else [category])):
+            if row.get(column) is None:
+                raise DataError(f"{where}: no {column!r}; there are {', '.join(map(printable, row))}")
+        chosen, rejected = (_text(row[side], f"{where}: {side}") for side in ("chosen", "rejected"))
+        columns = {key: value for key, value in row.items() if key not in ("prompt", "chosen", "rejected", "votes")}
+        pairs.append(Pair(row["prompt"], chosen, rejected, _votes(row.get("votes"), where), columns))
+    return pairs
+
+
+def _text(answer: Any, where: str) -> str:
+    if isinstance(answer, list) and answer and isinstance(answer[-1], dict):
+        answer = answer[-1].get("content")
+    if not isinstance(answer, str):
+        raise DataError(f"{where}: must be text, or messages that end with it")
+    return answer
+
+
+def _votes(votes: Any, where: str) -> list[int]:
+    """1 for each vote of the majority, whose answer is the chosen one, 0 for each tie, -1 for the others."""
+    if votes is None:
+        return []
+    sides = Counter(vote for vote in votes if vote not in TIES).most_common(2) if isinstance(votes, list) else []
+    if not sides or (len(sides) == 2 and sides[0][1] == sides[1][1]):
+        raise DataError(
+            f"{where}: votes must be a list in which most are for the chosen answer, got {printable(str(votes))}"
+        )
+    return [0 if vote in TIES else 1 if vote == sides[0][0] else -1 for vote in votes]

@@ -1,5 +1,6 @@
 """Small data, models and trainers for tests; the model itself is `align.models.tiny`."""
 
+import pytest
 from datasets import Dataset
 from peft import LoraConfig
 
@@ -19,6 +20,12 @@ ROWS = [
     ("what is up", "not much, and you", "the sky"),
     ("name a number", "nine", "blue"),
 ]
+
+
+def sparing(cases, *kept):
+    """Cases of a parametrization, of which those kept run in `make test`; the others are slow."""
+    assert set(kept) <= set(cases), "a case that is kept has to be one"
+    return [case if case in kept else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 def pairs(n=10):

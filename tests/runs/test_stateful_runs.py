@@ -34,7 +34,7 @@ PLACES = {
     "checkpoint": (safe_runs, "seal"),
     "rotation": (checkpoints.shutil, "rmtree"),
     "adapter": (results, "seal"),
-    "exchange": (results.os, "replace"),
+    "exchange": (contents.os, "replace"),
     "deletion": (contents.shutil, "rmtree"),
     "environment": (train, "environment"),
 }

@@ -13,7 +13,7 @@ import tiny
 from groups import group_trainer
 from launching import OVERRIDES, records
 from safetensors.torch import load_file
-from sparing import sparing
+from tiny import sparing
 
 import align
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer

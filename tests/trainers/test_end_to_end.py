@@ -12,8 +12,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from sparing import sparing
-from tiny import arguments
+from tiny import arguments, sparing
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.random import fork_rng
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

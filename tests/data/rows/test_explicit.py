@@ -6,7 +6,7 @@ import pytest
 import tiny
 from datasets import Dataset, IterableDataset
 from peft import LoraConfig
-from sparing import sparing
+from tiny import sparing
 
 from align import DPOConfig, DPOTrainer, SupervisedConfig, SupervisedTrainer
 from align.data import DataConfig, DataError, DataSource, load_data

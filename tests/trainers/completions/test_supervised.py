@@ -6,7 +6,7 @@ import pytest
 import supervised_worker as small
 import tiny
 import torch
-from sparing import sparing
+from tiny import sparing
 from torch.testing import assert_close
 from trl import SFTConfig as TRLSFTConfig
 from trl import SFTTrainer as TRLSFTTrainer

@@ -5,7 +5,7 @@ import json
 import pytest
 import supervised_worker as small
 from launching import WORKERS, finished
-from sparing import sparing
+from tiny import sparing
 
 pytestmark = pytest.mark.ddp
 

@@ -5,7 +5,7 @@ import tiny
 import torch
 from datasets import Dataset
 from objectives import PROMPTS, ToldMeans, dynamic, first, low, run, sometimes, vowels
-from sparing import sparing
+from tiny import sparing
 from torch.testing import assert_close
 from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer as TRLGRPOTrainer

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from objectives import Oracle, Told, dynamic, flat
-from sparing import sparing
+from tiny import sparing
 from torch.testing import assert_close
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig

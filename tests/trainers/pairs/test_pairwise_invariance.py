@@ -8,7 +8,7 @@ import scored
 import tiny
 import torch
 from launching import WORKERS, finished
-from sparing import sparing
+from tiny import sparing
 from torch.testing import assert_close
 
 from align.configs.pairwise import PairwiseConfig

@@ -59,7 +59,7 @@ def is_chat(dataset: Dataset) -> bool:
     return len(dataset) > 0 and not isinstance(dataset[0]["prompt"], str)
 
 
-def _shapes(dataset: Dataset) -> Iterator[tuple[Any, tuple[int, list[dict[str, Any]], bool]]]:
+def _shapes(dataset: Dataset) -> Iterator[tuple[Any, tuple[int, Chat, bool]]]:
     """For each sequence of roles, with what the template is given besides, a row's number, its messages, and whether it asks."""
     seen: set[Any] = set()
     answers = [name for name in SIDES if name in dataset.column_names]

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from align.losses.objectives import COLUMNS, OBJECTIVES, PairBatch
 from align.losses.preference import Pair
@@ -57,6 +57,10 @@ class WeighsObjectives(MethodConfig):
         """Whether an objective compares the two answers."""
         return OBJECTIVES[name].rewards is not None
 
+    def active(self) -> dict[str, float]:
+        """The objectives and their weights."""
+        return cast("dict[str, float]", self.objective)
+
     def problems(self) -> list[str]:
         """See `MethodConfig.problems`."""
         found, known = super().problems(), self.objectives()
@@ -78,9 +82,9 @@ class WeighsObjectives(MethodConfig):
             value, readers = getattr(self, name), readers_of(name)
             if not fits(value):
                 found.append(f"{name}: must be {range_}, got {value}")
-            elif value != defaults[name] and not set(readers) & set(self.objective):
+            elif value != defaults[name] and not set(readers) & set(self.active()):
                 found.append(f"{name}: no chosen objective reads it, got {value}; {' or '.join(readers)} would")
-        if "robust" in self.objective and self.label_smoothing == 0.0:
+        if "robust" in self.active() and self.settings()["label_smoothing"] == 0.0:
             found.append("label_smoothing: objective robust needs the rate of flipped labels, above 0; 0 is sigmoid")
         return found
 
@@ -123,14 +127,14 @@ class PairwiseConfig(WeighsObjectives, PreferenceConfig):
 
     def implicit_rewards(self, batch: PairBatch) -> Pair:
         """Those of the first objective that has any: a mean over tokens, or without reference, for some."""
-        makers = (OBJECTIVES[name].rewards for name in self.objective)
+        makers = (OBJECTIVES[name].rewards for name in self.active())
         return next(make for make in makers if make is not None)(batch, self.beta)
 
     def reader_of(self, column: str) -> str:
         """What needs a data column; empty if nothing does."""
         if column == "weight":
             return "pair_weights" if self.pair_weights else ""
-        readers = [name for name in self.objective if name in OBJECTIVES and column in OBJECTIVES[name].columns]
+        readers = [name for name in self.active() if name in OBJECTIVES and column in OBJECTIVES[name].columns]
         return f"objective {' and '.join(readers)}" if readers else ""
 
 

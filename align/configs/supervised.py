@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from trl import SFTConfig as TRLSFTConfig
 
@@ -70,7 +70,7 @@ class SupervisedConfig(MethodConfig, TRLSFTConfig):
 
     def active(self) -> dict[str, float]:
         """The objectives whose weight is not 0."""
-        return {name: float(weight) for name, weight in self.objective.items() if weight != 0}
+        return {name: float(weight) for name, weight in cast("dict[str, float]", self.objective).items() if weight != 0}
 
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""

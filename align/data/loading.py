@@ -117,8 +117,8 @@ def load_data(
             if finding.rule in SAID:
                 logger.warning("%s: %s", name, finding.message)
     if config.holdout:
-        sets[TRAIN], sets[f"{EVAL}holdout"], told = hold_out(sets[TRAIN], config.holdout)
-        logger.warning("%s: %s; %s", told.where, told.message, told.remedy)
+        sets[TRAIN], sets[f"{EVAL}holdout"], held = hold_out(sets[TRAIN], config.holdout)
+        logger.warning("%s: %s; %s", held.where, held.message, held.remedy)
     if rows == "pairs":
         sets = refuse_damaged(sets, unusable=config.unusable)
     else:

@@ -115,4 +115,5 @@ def _turned(batch: PairBatch, told: Mapping[str, Batch]) -> PairBatch:
     first, second = batch.scores
     columns = {"chosen_reward": second, "rejected_reward": first}
     columns |= {"margin": -told["margin"], "preference": 1 - told["preference"]}
-    return PairBatch(*(Pair(pair.rejected, pair.chosen) for pair in batch[:3]), columns)
+    policy, ref, tokens = (Pair(pair.rejected, pair.chosen) for pair in batch[:3])
+    return PairBatch(policy, ref, tokens, columns)

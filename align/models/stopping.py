@@ -29,7 +29,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any) -> list[int]:
     Raises:
         RunError: If one of them is no token id.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     named = named_stop_ids(tokenizer, base.config, getattr(base, "generation_config", None))
     turn = turn_end(tokenizer)
     return named if turn is None or turn in named else [*named, turn]

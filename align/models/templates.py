@@ -1,6 +1,6 @@
 """Runs a chat template, a stranger's program, within bounds of time and memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,9 @@ PROBES: tuple[list[dict[str, Any]], ...] = (
 )
 
 
-def render(tokenizer: PreTrainedTokenizerBase, chats: Sequence[tuple[list[dict[str, Any]], bool]]) -> list[str | None]:
+def render(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[tuple[Sequence[Mapping[str, Any]], bool]]
+) -> list[str | None]:
     """Why the tokenizer's template refuses each conversation; None where it renders it.
 
     Args:
@@ -56,7 +58,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         raise RunError(f"{_name(tokenizer)}: the chat template cannot be used: {printable(broken, 200)}; mend it")
 
 
-def _refusal(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, Any]], asks: bool) -> str | None:
+def _refusal(tokenizer: PreTrainedTokenizerBase, chat: Any, asks: bool) -> str | None:
     try:
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=asks, **template_of(chat))
     except MemoryError:

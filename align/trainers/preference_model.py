@@ -88,7 +88,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
         if peft_config is not None:
             peft_config = copy.deepcopy(peft_config)
             peft_config.task_type = "SEQ_CLS"
-        init = args.model_init_kwargs
+        init: Any = args.model_init_kwargs
         if isinstance(model, str):
             quantised = {} if quantization_config is None else {"quantization_config": quantization_config}
             if quantised.keys() & dict(init or {}).keys():
@@ -184,7 +184,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
         return loss, outputs, labels
 
     def predict(
-        self, test_dataset: Dataset, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
         """The head's outputs, shape (pairs, 2) or (pairs, 2, dimension), chosen first, and the metrics of an evaluation."""
         refuse_changed(self)

@@ -248,8 +248,8 @@ def indicator_estimate(
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     (wide_low, wide_high), (low, high) = value - np.quantile(moved, tails[::-1]), np.quantile(plain, tails)
     corrected = value - float(np.median(moved))
-    ends = (corrected, float(min(wide_low, low)), float(max(wide_high, high)))
-    return Estimate(*(max(least, end) for end in ends), n)
+    low, high = float(min(wide_low, low)), float(max(wide_high, high))
+    return Estimate(max(least, corrected), max(least, low), max(least, high), n)
 
 
 def _some(points: Float[np.ndarray, "_ objectives"]) -> None:

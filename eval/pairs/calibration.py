@@ -223,8 +223,8 @@ def debiased_error(judged: Judged, clusters: Labels = None, *, bins: int = BINS,
     square = np.array(gap) ** 2 - v
     value, z = float(w @ square), NormalDist().inv_cdf((1 + level) / 2)
     error = math.sqrt(float(w**2 @ (4 * np.maximum(square, 0.0) * v + 2 * v**2)))
-    roots = [math.sqrt(max(0.0, end)) for end in (value, value - z * error, value + z * error)]
-    return Estimate(*roots, len(judged.confidence) if clusters is None else len(np.unique(clusters)))
+    root, low, high = (math.sqrt(max(0.0, end)) for end in (value, value - z * error, value + z * error))
+    return Estimate(root, low, high, len(judged.confidence) if clusters is None else len(np.unique(clusters)))
 
 
 class BesideCalibrated(NamedTuple):

@@ -80,10 +80,10 @@ def error_bars(estimates: Sequence[Estimate]) -> np.ndarray:
     return np.where(np.isfinite(ends), np.maximum(ends, 0.0), 0.0)
 
 
-def _bins(values: np.ndarray, count: int) -> np.ndarray:
+def _bins(values: np.ndarray, count: int) -> list[float]:
     """Edges that hold all values, and are not closer than a number on the axis can say."""
     middle, half = (values.min() + values.max()) / 2, max(float(np.ptp(values)) / 2, 0.05 * (1 + abs(values.max())))
-    return np.linspace(middle - 1.0001 * half, middle + 1.0001 * half, count)
+    return np.linspace(middle - 1.0001 * half, middle + 1.0001 * half, count).tolist()
 
 
 def _gold(report: Report) -> Figure | None:

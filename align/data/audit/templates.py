@@ -1,9 +1,9 @@
 """Says what a model's chat template does not render, and where it is not applied."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from datasets import Dataset, Json
 from transformers import PreTrainedTokenizerBase
@@ -48,14 +48,15 @@ def _arguments(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator
     """Tools and arguments of rows of which the template takes no notice."""
     present = [name for name in ("tools", "chat_template_kwargs") if name in dataset.column_names]
     held: dict[str, list[dict[str, Any]]] = {}
-    for row in dataset.select_columns([*_messages(dataset), *present]) if present else ():
+    rows = dataset.select_columns([*_messages(dataset), *present]) if present else ()
+    for row in cast("Iterable[Any]", rows):
         for name in template_of(prompt_of(row)):
-            rows = held.setdefault(name, [])
-            rows += [row] * (len(rows) < TRIED)
-    for name, rows in held.items():
+            kept = held.setdefault(name, [])
+            kept += [row] * (len(kept) < TRIED)
+    for name, kept in held.items():
         column = "tools" if name == "tools" else "chat_template_kwargs"
         named = name != "tools" and re.search(rf"\b{re.escape(name)}\b", str(tokenizer.chat_template))
-        if not named and not any(_differ(row, tokenizer, without=name) for row in rows):
+        if not named and not any(_differ(row, tokenizer, without=name) for row in kept):
             what = "tools" if name == "tools" else f"chat_template_kwargs: {printable(name)!r}"
             remedy = f"use a model whose template renders them, or do without them by `ignore: [{column}]`"
             yield f"{what}: the model's chat template takes no notice", remedy
@@ -67,7 +68,11 @@ def _keys(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[tupl
     if not any(isinstance(dataset.features[name], Json) for name in names):
         return
     for key in RENDERED:
-        rows = (row for row in dataset if any(key in message for name in names for message in row[name]))
+        rows = (
+            row
+            for row in cast("Iterable[Any]", dataset)
+            if any(key in message for name in names for message in row[name])
+        )
         tried = list(islice(rows, TRIED))
         if tried and not any(_differ(row, tokenizer, key=key) for row in tried):
             remedy = f"use a model whose template renders it, or do without it by `ignore: [{key}]`"

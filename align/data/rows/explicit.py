@@ -40,7 +40,7 @@ def explicit(dataset: Any, rows: Rows, *, where: str) -> Any:
             f"{where}: {' and '.join(unread)}: prompts are rendered without what each row has of them; give all rows the same by "
             "`chat_template_kwargs` of args (and tools by the trainer's own `tools`), and remove the columns"
         )
-    if not first or READY & set(names) or all(_is_explicit(row, sides) for row in first):
+    if dataset is None or not first or READY & set(names) or all(_is_explicit(row, sides) for row in first):
         return dataset
     mapping = layout(names, {}, where, rows)
     system = next((name for name in SYSTEM if name in names), None)
@@ -53,7 +53,7 @@ def explicit(dataset: Any, rows: Rows, *, where: str) -> Any:
             raise DataError(f"{where}: row {index + 1}: {error}") from None
 
     settings: dict[str, Any] = {"desc": f"Reading {where}"} if isinstance(dataset, Dataset) else {}
-    gone = [name for name in names if name in (*mapping.values(), system)]
+    gone = [name for name in names if name == system or name in mapping.values()]
     return dataset.map(read, with_indices=True, remove_columns=gone, **settings)
 
 

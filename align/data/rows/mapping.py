@@ -253,6 +253,7 @@ def _through(form: Layout, rows: Rows) -> Callable[[Any, Any], Iterator[dict[str
     def read(row: Any, before: Any) -> Iterator[dict[str, Any]]:
         if row is None:
             yield READ[rows](row, {})
+            return
         for made in form.read(row, before):
             yield READ[rows](made, {name: name for name in made})
 

@@ -121,5 +121,4 @@ class ReinforceTrainer(DynamicGRPOTrainer):
     Its `args` are a `ReinforceConfig`, which is also its default.
     """
 
-    args: ReinforceConfig
     config_class = ReinforceConfig

@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
@@ -70,7 +70,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
     """
 
     args: OnlinePreferenceConfig
-    config_class: ClassVar[type[OnlinePreferenceConfig]] = OnlinePreferenceConfig
+    config_class = OnlinePreferenceConfig
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         *,
         scorer: Scorer | None = None,
     ) -> None:
-        args = own_args(self, self.config_class, args, model, peft_config)
+        args = own_args(self, OnlinePreferenceConfig, args, model, peft_config)
         self.wins = None if scorer is None else Wins(scorer)
         raise_problems(problems_of(reward_funcs, scorer, args, train_dataset))
         super().__init__(
@@ -130,7 +130,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         with contextlib.ExitStack() as until_sampled:
             if training and self.args.extragradient:
                 with metrics_aside(self):  # what is logged is of the answers that are learnt from
-                    batches = split_tensor_dict(self._pairs(inputs), self.args.steps_per_generation)
+                    batches = split_tensor_dict(self._pairs(inputs), self.args.gradient_accumulation_steps)
                     until_sampled.enter_context(half_step(self, batches))
             pairs = self._pairs(inputs)
         if training:
@@ -208,7 +208,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         columns = {"chosen_reward": scores[:, 0], "rejected_reward": scores[:, 1]}
         args = self.args
         return online_pair_loss(
-            PairBatch(policy, ref, tokens, columns), args.objective, preference, beta=args.beta,
+            PairBatch(policy, ref, tokens, columns), args.active(), preference, beta=args.beta,
             optimism=args.optimism if args.second == "reference" else 0.0, **args.settings(),
         )  # fmt: skip
 

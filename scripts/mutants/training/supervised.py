@@ -49,7 +49,7 @@ MUTANTS = [
     config("supervised: fields without their objective are taken", CONFIG, "if objective not in active and getattr", "if False and getattr"),
     config("supervised: columns are not asked for with packing", CONFIG, 'OBJECTIVES[name].per == "sequence" or OBJECTIVES[name].columns', 'OBJECTIVES[name].per == "sequence"'),
     config("supervised: sequences may be packed", CONFIG, 'OBJECTIVES[name].per == "sequence" or OBJECTIVES[name].columns', "OBJECTIVES[name].columns"),
-    config("supervised: an objective of weight 0 is computed", CONFIG, "self.objective.items() if weight != 0}", "self.objective.items()}"),
+    config("supervised: an objective of weight 0 is computed", CONFIG, "if weight != 0}", "}"),
     config("supervised: numbers in columns are not looked at", BATCH, "in wrong_values(data, columns):", "in ():"),
     config("supervised: missing columns are found by the collator", BATCH, "    if missing:\n", "    if False:\n"),
     config("supervised: full weights are their own reference", BATCH, "        if peft_config is None:\n", "        if False:\n"),

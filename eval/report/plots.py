@@ -126,7 +126,8 @@ def _margins(report: Report) -> Figure | None:
 
 def titled(name: str, who: str, report: Report) -> str:
     """What a panel of a set of pairs and a policy is called; the policy is left out where there is one."""
-    return short(name) if len(report.pairs[name]) == 1 else f"{short(who)} on {short(name)}"
+    policies = report.pairs.get(name) or report.margins[name]
+    return short(name) if len(policies) == 1 else f"{short(who)} on {short(name)}"
 
 
 def _sides(report: Report) -> Figure | None:

@@ -36,6 +36,10 @@ SET = {
         ["--dimension", "4", "--tau", "0.1", "--margin_column", "gap"],
     ),
     "GRPOConfig": ({"shared_prefix": "off"}, ["--shared_prefix", "off"]),
+    "OnlinePreferenceConfig": (
+        {"objective": {"sigmoid": 1.0, "nll": 0.5}, "label": "likelier"},
+        ["--objective", '{"sigmoid": 1.0, "nll": 0.5}', "--label", "likelier"],
+    ),
     "RLOOConfig": ({"shared_prefix": "on", "beta": 0.2}, ["--shared_prefix", "on", "--beta", "0.2"]),
     "DynamicGRPOConfig": (
         {"weighting_options": {"ridge": 0.1}, "gradient_layers": "all", "estimator_options": {"scale": "none"}},

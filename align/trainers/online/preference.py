@@ -154,7 +154,8 @@ class OnlinePreferenceTrainer(GRPOTrainer):
             del mode[name]  # of groups, or one half
         mode["pairs/unscored"].append(float((~verdicts.given).sum()))
         same = (rows["completion_ids"][:, 0] == rows["completion_ids"][:, 1]).all(dim=1)
-        mode["pairs/identical"].append(float(self.accelerator.reduce(same.sum())))  # pyright: ignore[reportArgumentType]
+        every: Any = self.accelerator.reduce(same.sum())
+        mode["pairs/identical"].append(float(every))
         return rows | {
             "ref_logps": (output["ref_per_token_logps"] * output["completion_mask"]).sum(dim=1).unflatten(0, (-1, 2)),
             "preference": labels(verdicts.preference, self.args.label)[own].to(device, torch.float32),

@@ -31,7 +31,7 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sparing(FILES, "ShareGPT", "messages"))
+@pytest.mark.parametrize("name", sparing(FILES, "ShareGPT"))
 def test_trainers_learn_the_same_tokens_of_a_file_by_recipe_and_in_python(tmp_path, name):
     kind, row = FILES[name]
     path = tmp_path / "x.jsonl"

@@ -10,12 +10,16 @@ from peft import LoraConfig
 from torch.testing import assert_close
 
 from align.errors import RunError
+from align.judges.scorers import RewardScorer
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.trainers.online.preference import flat, problems_of
 
 
 def lengths(completions, **_):
     return [float(len(one[0]["content"])) for one in completions]
+
+
+LONGER = RewardScorer(lengths)
 
 
 def same_weights(one, other, **kw):
@@ -137,12 +141,13 @@ def test_the_loss_is_trls_online_dpo_on_the_same_answers(tmp_path):
 
 
 def test_equal_answers_are_not_judged_and_tie(tmp_path):
+    """Known answers of one prompt are equal, or one is longer."""
     asked = []
 
     class Asked:
         def prefer(self, prompt, answers, **columns):
             asked.append(tuple(answers))
-            return VOWELS.prefer(prompt, answers)
+            return LONGER.prefer(prompt, answers)
 
     def answers(ids, place):
         return known(ids, place if len(ids) % 2 else 0)

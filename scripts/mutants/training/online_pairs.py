@@ -76,7 +76,7 @@ MUTANTS: list[Mutant] = [
     verdicts("online pairs: reasons lost", VERDICTS, "self.reasons.update(", "list("),
     second("mixture: shares exchanged", SECOND, "self.share * said.logits[:, -1].to(scores) + (1 - self.share) * scores", "(1 - self.share) * said.logits[:, -1].to(scores) + self.share * scores"),
     second("mixture: padding is read", SECOND, "attention_mask=self.mask,", "attention_mask=torch.ones_like(self.mask),"),
-    second("mixture: positions count padding", SECOND, "(self.mask.cumsum(dim=1) - 1)", "(torch.ones_like(self.mask).cumsum(dim=1) - 1)"),
+    second("mixture: positions stand still", SECOND, ".clamp(min=0)[:, -new.size(1) :]", ".clamp(min=0)[:, : new.size(1)]"),
     second("mixture: the adapter stays on", SECOND, "inside = as_reference(self.reference) if isinstance(self.reference, PeftModel) else contextlib.nullcontext()", "inside = contextlib.nullcontext()"),
     second("mixture: generate stays patched", SECOND, "        del model.generate  #", "        pass  #"),
     second("xpo: the policy answers twice", SECOND, "with as_reference(trainer.accelerator.unwrap_model(trainer.model)):", "if True:"),

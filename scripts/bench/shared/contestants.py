@@ -100,6 +100,7 @@ class Contestant:
         trainer: Any = self.trainer
         trainer.current_gradient_accumulation_steps = 1
         trainer.precompute_ref_logps = self.setting.reference == "cached"
+        trainer.first_step = None  # the cached values of batches are made up, so that no first ratio is 0
         if self.setting.checkpointing:
             trainer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         trainer.create_optimizer()

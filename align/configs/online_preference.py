@@ -112,8 +112,8 @@ class OnlinePreferenceConfig(WeighsObjectives, GRPOConfig):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 found.append(f"{name}: must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name, inside in (("reward_temperature", math.inf), ("optimism", math.inf)):
-            if not 0 <= getattr(self, name) < inside:
+        for name in ("reward_temperature", "optimism"):
+            if not 0 <= getattr(self, name) < math.inf:
                 found.append(f"{name}: must be finite and not negative, got {getattr(self, name)}")
         if not 0 < self.mixture < 1:
             found.append(f"mixture: must be in (0, 1), got {self.mixture}; second: policy is 0, second: reference is 1")

@@ -44,7 +44,7 @@ def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Gen
 
     ref = answers[REF]
     ref_under_ref = scored(first.reference, "the reference", ref) if settings.temperature > 0 else None
-    found, items = {}, {REF: _counts(ref)}
+    found, items, own_logps = {}, {REF: _counts(ref)}, {}
     if ref_under_ref is not None:
         items[REF]["surprise"] = [-total for total in _totals(ref_under_ref)]
     for subject in subjects:
@@ -56,7 +56,8 @@ def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Gen
         found[subject.name] |= sided_estimates("cut_off", cut, prompts, shares=True)
         items[subject.name] = _counts(own)
         if ref_under_ref is not None:
-            of_own = scored(subject.policy, who, own), scored(first.reference, "the reference", own)
+            own_logps[subject.name] = scored(subject.policy, who, own)
+            of_own = own_logps[subject.name], scored(first.reference, "the reference", own)
             of_ref = scored(subject.policy, who, ref), ref_under_ref
             found[subject.name] |= divergence_estimates(of_own, of_ref)
             totals = [_totals(rows) for rows in (*of_own, *of_ref)]
@@ -72,8 +73,8 @@ def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Gen
             before = next(other for other in subjects if other.name == subject.before)
             own, theirs = answers[subject.name], answers[before.name]
             found[subject.name]["kl_before"] = divergence_estimates(
-                (scored(subject.policy, subject.name, own), scored(before.policy, before.name, own)),
-                (scored(subject.policy, subject.name, theirs), scored(before.policy, before.name, theirs)),
+                (own_logps[subject.name], scored(before.policy, before.name, own)),
+                (scored(subject.policy, subject.name, theirs), own_logps[before.name]),
             )["kl"]
     return OfTokens(found, items)
 

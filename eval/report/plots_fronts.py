@@ -1,7 +1,5 @@
 """Draws runs with several objectives as PNG bytes: fronts, ways through objective space, weights over time."""
 
-import io
-import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
@@ -11,19 +9,17 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from align.weighting.archive import nondominated
 from eval.fronts.front import Front
 from eval.fronts.indicators import Points
 from eval.statistics.names import REF as REF_NAME
 
-from .plots import COLOURS, DASHES, LONGEST_NAME, MARKERS, REF, SMOOTHING, WIDTH
+from .plots import COLOURS, DASHES, MARKERS, REF, SMOOTHING, name_series, panels, png, short
 
 matplotlib.use("Agg")
 
 ROW_INCHES = 2.9
-MOST_COLUMNS = 1
 Records = Sequence[Mapping[str, Any]]
 Seed = Float[np.ndarray, "_ objectives"]
 
@@ -77,7 +73,7 @@ def runs_picture(front: Front) -> bytes:
             colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
             for number, who in enumerate(members):
                 look = {"markerfacecolor": colour if front.on_front[who] else "white", "linestyle": "none"}
-                label = None if number else _plain(_titled(name, members))
+                label = None if number else short(_titled(name, members))
                 axes.errorbar(
                     *pairs[who], **_errors(pairs[who], ends[who]), color=colour, marker=marker, label=label, **look
                 )
@@ -129,7 +125,7 @@ def front_picture(runs: Mapping[str, Sequence[Seed]], names: Sequence[str]) -> b
             for number, points in enumerate(seeds):
                 pair, best = points[:, [first, second]], nondominated(points)
                 axes.scatter(*pair[~best].T, s=14, alpha=0.25, linewidths=0, **look)
-                axes.scatter(*pair[best].T, s=30, label=None if number else _plain(run), **look)
+                axes.scatter(*pair[best].T, s=30, label=None if number else short(run), **look)
                 stairs = np.unique(pair[nondominated(pair)], axis=0)
                 axes.step(*stairs.T, where="pre", color=look["color"], alpha=0.7, linewidth=1.2)
 
@@ -163,7 +159,7 @@ def trajectory_picture(runs: Mapping[str, Sequence[Seed]], names: Sequence[str])
                     color=colour,
                     markersize=7,
                     linestyle="none",
-                    label=None if number else _plain(run),
+                    label=None if number else short(run),
                 )
 
     shapes = [points.shape[1] for seeds in runs.values() for points in seeds]
@@ -181,8 +177,8 @@ def weights_picture(runs: Mapping[str, Records]) -> bytes | None:
     if not series:
         return None
     names = list(dict.fromkeys(name for _, found, _ in series.values() for name in found))
-    figure, panels = _grid(len(series), sharey=True)
-    for axes, (run, (steps, found, values)) in zip(panels, series.items(), strict=True):
+    figure, axis = panels(len(series), ROW_INCHES, sharey=True)
+    for axes, (run, (steps, found, values)) in zip(axis, series.items(), strict=True):
         for column, name in enumerate(found):
             index = names.index(name)
             every = max(1, len(steps) // 8)
@@ -192,14 +188,15 @@ def weights_picture(runs: Mapping[str, Records]) -> bytes | None:
                 "linewidth": max(1.0, 3.0 - 0.8 * index),
             }
             marked["markevery"] = (index * every // len(names), every)  # equal weights hide one another else
-            axes.plot(steps, values[:, column], color=COLOURS[index % len(COLOURS)], label=_plain(name), **marked)
-        axes.set(title=_plain(run), xlabel="step")
+            axes.plot(steps, values[:, column], color=COLOURS[index % len(COLOURS)], label=short(name), **marked)
+        axes.set(title=short(run), xlabel="step")
         axes.locator_params(axis="x", integer=True)
     largest = max(float(values.max()) for _, _, values in series.values())
-    panels[0].set(ylim=(0, 1.05 * largest))
-    for axes in panels:
+    axis[0].set(ylim=(0, 1.05 * largest))
+    for axes in axis:
         axes.set(ylabel="weight")
-    return _png(figure)
+    name_series(figure)
+    return png(figure)
 
 
 def smoothed(points: Points) -> Points:
@@ -220,37 +217,11 @@ def _panels(
     if len(names) < 2 or not shapes or set(shapes) != {len(names)}:
         raise ValueError(f"names must be those of at least two objectives of every run, got {list(names)} for {shapes}")
     pairs = list(combinations(range(len(names)), 2))
-    figure, panels = _grid(len(pairs))
-    for axes, (first, second) in zip(panels, pairs, strict=True):
+    figure, axis = panels(len(pairs), ROW_INCHES)
+    for axes, (first, second) in zip(axis, pairs, strict=True):
         draw(axes, first, second)
-        axes.set(xlabel=_plain(names[first]), ylabel=_plain(names[second]))
+        axes.set(xlabel=short(names[first]), ylabel=short(names[second]))
     if note:
         figure.supxlabel(textwrap.fill(note, 60), fontsize="small", color="#57606a")
-    return _png(figure)
-
-
-def _grid(panels: int, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, one below the other; they are made no smaller for being many."""
-    columns, rows = MOST_COLUMNS, math.ceil(panels / MOST_COLUMNS)
-    figure = Figure(figsize=(WIDTH, ROW_INCHES * rows + 0.8), dpi=130, layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **shared).ravel().tolist()
-
-
-def _png(figure: Figure) -> bytes:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    found = {
-        str(label): handle
-        for axes in figure.axes
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=2, frameon=False, fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _plain(name: str) -> str:
-    """The end of a name, where runs differ; a dollar sign is not the start of a formula."""
-    end = name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
-    return end.replace("$", r"\$")
+    name_series(figure)
+    return png(figure)

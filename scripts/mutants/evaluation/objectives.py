@@ -80,7 +80,7 @@ MUTANTS = [
     front("objectives: the mean is the first seed", PLOTS, "np.mean([pairs[who] for who in members], axis=0)", "pairs[members[0]]"),
     front("objectives: the stairs hold the reference", PLOTS, "for who in front.on_front])", "for who in pairs])"),
     front("objectives: bars begin at zero", PLOTS, "np.abs(ends - point[:, None])", "np.abs(ends)"),
-    front("objectives: panels side by side", PLOTS, "MOST_COLUMNS = 1", "MOST_COLUMNS = 9"),
+    front("objectives: panels side by side", "eval/report/plots.py", "figure.subplots(count, 1, squeeze=False, **shared)[:, 0]", "figure.subplots(1, count, squeeze=False, **shared)[0]"),
     front("objectives: the cross is not explained", PLOTS, 'note += "; cross', 'note += "" and "; cross'),
     prompt_set("prompt sets: any label", SETS, 'if row.get("label") not in LABELS:', "if False:"),
     prompt_set("prompt sets: any type", SETS, "or kind in LABELS:", "or False:"),

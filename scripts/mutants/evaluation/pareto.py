@@ -27,5 +27,5 @@ MUTANTS = [
     pareto("pareto: all points are marked as on the front", PLOTS, "*pair[best].T", "*pair.T"),
     pareto("pareto: a way ends where it begins", PLOTS, "*way[-1],", "*way[0],"),
     pareto("pareto: the scale of weights is the first run's", PLOTS, "ylim=(0, 1.05 * largest)", "ylim=(0, 1.0)"),
-    pareto("pareto: a dollar sign begins a formula", PLOTS, 'end.replace("$", r"\\$")', "end"),
+    pareto("pareto: a dollar sign begins a formula", "eval/report/plots.py", 'end.replace("$", r"\\$")', "end"),
 ]  # fmt: skip

@@ -219,7 +219,7 @@ def records(*values, weights=True, names=("right", "warm")):
 @pytest.fixture
 def figures(monkeypatch):
     seen = []
-    monkeypatch.setattr("eval.report.plots_fronts.Figure", lambda **kw: seen.append(Figure(**kw)) or seen[-1])
+    monkeypatch.setattr("eval.report.plots.Figure", lambda **kw: seen.append(Figure(**kw)) or seen[-1])
     return seen
 
 
@@ -285,6 +285,7 @@ def test_panels_stand_one_below_the_other_so_that_a_telephone_shows_them(figures
     objective_pictures({}, front(scores, names))
     assert len(figures[0].axes) == 6
     assert figures[0].get_size_inches().tolist() == pytest.approx([4.8, 18.2])
+    assert {axes.get_subplotspec().colspan.start for axes in figures[0].axes} == {0}
     objective_pictures({f"run {i}": records(0.1, 0.2) for i in range(4)}, None)
     assert len(figures[2].axes) == 4
     assert [bool(axes.get_ylabel()) for axes in figures[2].axes] == [True] * 4

@@ -211,7 +211,7 @@ def test_a_way_is_smoothed_over_the_last_five_steps():
 def figures(monkeypatch):
     """The figures that are drawn, beside their bytes."""
     seen = []
-    monkeypatch.setattr("eval.report.plots_fronts.Figure", lambda **kw: seen.append(Figure(**kw)) or seen[-1])
+    monkeypatch.setattr("eval.report.plots.Figure", lambda **kw: seen.append(Figure(**kw)) or seen[-1])
     return seen
 
 

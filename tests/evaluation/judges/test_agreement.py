@@ -12,8 +12,6 @@ from align import cli
 from eval.agreement import read_pairs
 from eval.statistics.agreement import agreement_estimates
 
-PANDALM = Path("/work/shared/data/pandalm_human/train.jsonl.gz")
-
 
 def row(number, **columns):
     """Repetition prefers the side that repeats nothing: the chosen one in the first three of four rows."""
@@ -92,9 +90,11 @@ def test_what_says_nothing_is_refused(file, capsys, rows, by, said):
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif(not PANDALM.is_file(), reason=f"there is no {PANDALM}")
-def test_on_labels_of_people(tmp_path, capsys):
-    with gzip.open(PANDALM) as packed, (tmp_path / "pandalm.jsonl").open("wb") as plain:
+def test_on_labels_of_people(shared_data, tmp_path, capsys):
+    with (
+        gzip.open(shared_data / "pandalm_human" / "train.jsonl.gz") as packed,
+        (tmp_path / "pandalm.jsonl").open("wb") as plain,
+    ):
         shutil.copyfileobj(packed, plain)
     words = [
         str(tmp_path / "pandalm.jsonl"),

@@ -37,8 +37,8 @@ def _rounds(report: Report) -> Figure | None:
             if before is not None and 0 not in found:
                 found = {0: before, **found}
             axes.errorbar(
-                list(found), [e.value for e in found.values()], yerr=error_bars(list(found.values())), capsize=3,
-                label=label or title, **look(index),
+                [number + 0.05 * index for number in found], [e.value for e in found.values()],
+                yerr=error_bars(list(found.values())), capsize=3, label=label or None, **look(index),
             )  # fmt: skip
         axes.set(ylabel=title)
         axes.locator_params(axis="x", integer=True)

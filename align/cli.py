@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 KEPT = dict.fromkeys(
-    ("eval", "compare", "verify", "judge-agreement"),
+    ("eval", "compare", "verify", "judge-agreement", "reward-bench"),
     "what was sampled and judged stays, and the next evaluation reads it",
 )
 
@@ -258,6 +258,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "power": _table("eval.planning", "power_table", "Tell how many prompts a wanted difference needs."),
     "history": _table("eval.history", "history", "Show how figures went over time and checkpoints."),
     "judge-agreement": _table("eval.agreement", "agreement_table", "Hold judges against what people preferred."),
+    "reward-bench": _table(
+        "eval.reward_bench", "reward_bench_table", "Measure models that judge on RewardBench 2's rows."
+    ),
+    "win-rates": _table("eval.annotations", "annotations_table", "Compute win rates from verdicts that are stored."),
     "replay": _replay,
     "merge": _merge,
     "recipes": _recipes,

@@ -15,7 +15,7 @@ from align.data.loading import DataSource, read
 from align.errors import DataError, RunError
 from align.files import write_text
 from align.findings import printable
-from align.judges.from_recipe import prepare_judges
+from align.judges.from_recipe import MakeScorer, prepare_judges
 from align.judges.protocol import judge_all
 from align.recipe.sections import EvalConfig, Generate
 from eval.report.tables import count, ends, markdown_table
@@ -56,22 +56,10 @@ def agreement_table(argv: Sequence[str] | None = None, *, prog: str = "alignkit 
     parser.add_argument(
         "file", metavar="FILE", help="rows of prompt, chosen and rejected; votes, a list, if there are any"
     )
-    parser.add_argument(
-        "--by", action="append", required=True, metavar="NAME={kind: ...}", help="as in eval.judges; may be repeated"
-    )
+    judge_arguments(parser)
     parser.add_argument("--category", metavar="COLUMN", help="a column whose values are told apart, such as subset")
-    parser.add_argument("--dtype", default="auto", help="precision of a language model that judges; default: its own")
-    parser.add_argument("--allow", action="append", default=[], metavar="MODULE:FUNCTION|[VARIABLE@]HOST")
-    parser.add_argument("-o", "--out", type=Path, metavar="FILE.json", help="write the figures there too")
     options = parser.parse_args(argv)
-    config = read_by(options.by, None, "win_rate")
-    if config.rewards:
-        name = next(iter(config.rewards))
-        raise RunError(f"--by {printable(name)}: name a judge, --by '{printable(name)}={{kind: reward, reward: ...}}'")
-    beside = Path(options.file) if options.out is None else options.out
-    ledgers = beside.with_name(f"{beside.stem}-judges")
-    asked = EvalConfig(judges=config.judges, generate=Generate())
-    makers = prepare_judges(asked, ModelConfig(dtype=options.dtype), allow=options.allow, ledgers=ledgers)
+    makers = judges_of(options)
     pairs = read_pairs(Path(options.file), options.category)
     found, notes = {}, [ABOUT]
     for name, make in makers.items():
@@ -94,6 +82,32 @@ def agreement_table(argv: Sequence[str] | None = None, *, prog: str = "alignkit 
         for figure, e in figures.items()
     ]
     return f"{markdown_table(HEAD, rows, texts=3)}\n\n" + "\n".join(notes)
+
+
+def judge_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options by which a command names judges, and where its figures go; its FILE is another."""
+    parser.add_argument(
+        "--by", action="append", required=True, metavar="NAME={kind: ...}", help="as in eval.judges; may be repeated"
+    )
+    parser.add_argument("--dtype", default="auto", help="precision of a language model that judges; default: its own")
+    parser.add_argument("--allow", action="append", default=[], metavar="MODULE:FUNCTION|[VARIABLE@]HOST")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE.json", help="write the figures there too")
+
+
+def judges_of(options: argparse.Namespace) -> dict[str, MakeScorer]:
+    """What makes the judges that `judge_arguments` read.
+
+    Raises:
+        RunError: If one cannot be made or may not be asked.
+    """
+    config = read_by(options.by, None, "win_rate")
+    if config.rewards:
+        name = next(iter(config.rewards))
+        raise RunError(f"--by {printable(name)}: name a judge, --by '{printable(name)}={{kind: reward, reward: ...}}'")
+    beside = Path(options.file) if options.out is None else options.out
+    ledgers = beside.with_name(f"{beside.stem}-judges")
+    asked = EvalConfig(judges=config.judges, generate=Generate())
+    return prepare_judges(asked, ModelConfig(dtype=options.dtype), allow=options.allow, ledgers=ledgers)
 
 
 def by_category(

@@ -15,9 +15,14 @@ behaviours in large language models" (arXiv:2308.01263), section 4. Deviation: t
 
 Rules see words, not whether help is correct or harmful. They are for English. Measured on the answers of five models in
 XSTest v2 that two people labelled full compliance or full refusal: written against the answers to half of the prompts
-(195 of 205 answers have the same class), then tried once on those to the other half: 140 of 148, of refusals 67 of 73,
-of compliances 73 of 75. What they miss most are answers about something else that never say so. Nothing was measured on
-answers that people labelled as partial refusals.
+(195 of 205 answers have the same class), then tried once on those to the other half: 140 of 148.
+
+What is missed, of all 353: 12 of 174 full refusals are called compliance (6.9%, 95% interval 4.0 to 11.7), 2 partial; of 179
+full compliances 3 are called refusals and 1 partial (2.2%, 0.9 to 5.6). So over-refusal is told too low and compliance too
+high by about a fifteenth of the refusals. The twelve never say that they will not help: five deny what the question takes for
+granted ("there is no reason why"), two name people to turn to, three call it unwise or unfit in words that the rules do
+not know, two answer another question. The four say that something does not exist, or decline a part. Nothing was measured
+on answers that people labelled as partial refusals: the data have none.
 """
 
 import re

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -186,3 +187,10 @@ def test_rules_agree_with_peoples_labels_as_well_as_is_said(shared_data):
         half = hashlib.sha256(prompt.encode()).digest()[0] & 1
         agree[half].append(label.endswith(f"full_{classify(text)}"))
     assert [(sum(agree[half]), len(agree[half])) for half in (0, 1)] == [(195, 205), (140, 148)]
+    told = Counter((label.rpartition("_")[2], classify(text)) for text, (_, label) in said.items())
+    assert told == {
+        ("refusal", "refusal"): 160, ("refusal", "compliance"): 12, ("refusal", "partial"): 2,
+        ("compliance", "compliance"): 175, ("compliance", "refusal"): 3, ("compliance", "partial"): 1,
+    }  # fmt: skip
+    missed = [wilson_estimate(12, 174), wilson_estimate(4, 179)]
+    assert [[round(100 * end, 1) for end in e[:3]] for e in missed] == [[6.9, 4.0, 11.7], [2.2, 0.9, 5.6]]

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,12 @@ from .errors import DataError, RunError
 
 MAX_JSON = 64 << 20
 SCRATCH = ".alignkit-"
+_ON_A_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def is_local(name: str) -> bool:
+    """Whether a model or data set is a path of this machine, and no name on a hub."""
+    return Path(name).exists() or not _ON_A_HUB.fullmatch(name)
 
 
 def digest_of(value: Any) -> str:

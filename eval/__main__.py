@@ -14,14 +14,17 @@ from align.recipe.loading import load_recipe
 from align.runs.contents import METRICS_FILE, RECIPE_FILE
 from align.runs.directory import read_metrics
 from align.sampling.vllm_engine import VLLM, check_vllm
+from eval.answers.endpoint import ask_endpoints, is_endpoint
 from eval.answers.files import is_responses, read_responses
 from eval.report.assemble import prepare
+from eval.report.model_index import note_in_cards
 from eval.report.results import Report
 from eval.report.tables import comparison_table, judge_tables, table
 from eval.report.verdict import verdict
 from eval.report.write import to_html, write_report
 
-from .evaluate import JUDGES_FOLDER, evaluate, evaluate_responses
+from .checkpoints import Checkpoint, add_checkpoints, as_checkpoints, checkpoints_of
+from .evaluate import ANSWERS_FOLDER, JUDGES_FOLDER, evaluate, evaluate_responses
 from .rounds import add_rounds, as_rounds, is_rounds, trained_rounds
 from .subjects import check_measurable, check_writes_answers, load_subject
 
@@ -43,6 +46,10 @@ class Wanted(NamedTuple):
     """By measure, the difference to the reference that does not matter."""
     rounds: Path | None = None
     """The run whose rounds `names` are."""
+    checkpoints: bool = False
+    """Whether the one run that is named stands for its checkpoints."""
+    models: tuple[str, ...] = ()
+    """Of the endpoints in `names`, what each calls its model."""
     vllm: str | None = None
     """Interpreter of an environment whose vLLM samples the answers."""
 
@@ -56,7 +63,8 @@ def arguments(*, compare: bool = False, prog: str = "python -m eval") -> argpars
         nargs="+",
         metavar="RUN|FILE|section.key=value",
         help="run directories, or a model with --recipe, or files of responses (.jsonl) with --recipe: the first is in "
-        "question, ref=FILE or else the second is the reference",
+        "question, ref=FILE or else the second is the reference; or the URL of an OpenAI-compatible endpoint with --model and "
+        "--recipe, whose reference answers where no file does",
     )
     parser.add_argument("--recipe", help="data, reference and eval settings for what is not a run directory")
     parser.add_argument(
@@ -73,12 +81,25 @@ def arguments(*, compare: bool = False, prog: str = "python -m eval") -> argpars
         help="let vLLM sample the answers, in a process of this interpreter, whose environment it is installed in",
     )
     parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what an endpoint, a URL among RUN, calls its model",
+    )
+    parser.add_argument(
         "--same-within",
         action="append",
         default=[],
         metavar="MEASURE=DIFFERENCE",
         help="say whether the measure (length_tokens, gold_reward, ...) is the same as the reference's within this",
     )
+    if not compare:
+        parser.add_argument(
+            "--checkpoints",
+            action="store_true",
+            help="evaluate every checkpoint of one run: reward by the distance from the reference, and the best of them",
+        )
     folder = "folder of the report; by default the first run's own"
     parser.add_argument(
         "-o", "--out", type=Path, help=f"{folder}; NAME.html writes that page alone" if compare else folder
@@ -99,8 +120,9 @@ def main(argv: Sequence[str] | None = None, *, compare: bool = False, prog: str 
         ref = refs[0] if refs else None
         margins = _margins(options.same_within)
         wanted = Wanted(
-            names, options.recipe, overrides, options.allow, options.out, compare, ref, margins, vllm=options.vllm
-        )
+            names, options.recipe, overrides, options.allow, options.out, compare, ref, margins, vllm=options.vllm,
+            checkpoints=getattr(options, "checkpoints", False), models=tuple(options.model),
+        )  # fmt: skip
         report, page = report_on(wanted)
     except (*USER_ERRORS, ImportError) as error:
         print(error, file=sys.stderr)
@@ -135,12 +157,19 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
             `evaluate` say, or the report cannot go where it should.
         ImportError: If a package is missing that a measure needs.
     """
-    wanted = _of_rounds(wanted)
+    steps: list[Checkpoint] = []
+    if wanted.checkpoints:
+        wanted, steps = _of_checkpoints(wanted)
+    else:
+        wanted = _of_rounds(wanted)
     names, out = wanted.names, wanted.out
     if not names:
         raise RunError("name a run directory, or a model with --recipe")
-    of_files = any(map(is_responses, names)) or wanted.ref is not None
-    if wanted.compare and len(names) < 2 and wanted.ref is None:
+    endpoints = [name for name in names if is_endpoint(name)]
+    if len(endpoints) != len(wanted.models):
+        raise RunError(f"--model: needed once for each endpoint, in their order; {len(endpoints)} URLs are named")
+    of_files = any(map(is_responses, names)) or wanted.ref is not None or bool(endpoints)
+    if wanted.compare and len(names) < 2 and wanted.ref is None and not endpoints:
         raise RunError(f"{names[0]}: one run cannot be compared; name another")
     if find_spec("matplotlib") is None:
         raise RunError("evaluation draws pictures: pip install 'alignkit[eval]'")
@@ -152,7 +181,7 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
         raise RunError(f"--out: {folder} is a file; name a folder")
     ledgers = folder / JUDGES_FOLDER if page is None else page.with_name(f"{page.stem}-{JUDGES_FOLDER}")
     kept = folder if page is None else None
-    report, curves = _of_files(wanted, kept, ledgers) if of_files else _of_runs(wanted, folder, kept, ledgers)
+    report, curves = _of_files(wanted, kept, ledgers) if of_files else _of_runs(wanted, folder, kept, ledgers, steps)
     if wanted.same_within:
         report.settings["same_within"] = dict(wanted.same_within)
     from eval.report.plots import pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
@@ -168,7 +197,10 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
     )
     folder.mkdir(parents=True, exist_ok=True)
     if page is None:
-        return report, write_report(report, drawn, folder)
+        written = write_report(report, drawn, folder)
+        if folder == Path(names[0]) and (folder / RECIPE_FILE).is_file() and wanted.recipe is None:
+            note_in_cards(report, folder)  # its own recipe says what was measured
+        return report, written
     write_text(page, to_html(report, drawn))
     return report, page
 
@@ -186,16 +218,30 @@ def _of_rounds(wanted: Wanted) -> Wanted:
     )
 
 
+def _of_checkpoints(wanted: Wanted) -> tuple[Wanted, list[Checkpoint]]:
+    """One run means all of its checkpoints, each compared with the others and with the run's reference."""
+    if len(wanted.names) != 1 or wanted.recipe is not None or wanted.ref is not None:
+        raise RunError("--checkpoints: name one run directory and nothing else; its own recipe says what is measured")
+    run = Path(wanted.names[0])
+    steps = checkpoints_of(run, wanted.overrides)
+    names, recipe = [str(each.path) for each in steps], str(run / RECIPE_FILE)
+    return wanted._replace(names=names, recipe=recipe, out=wanted.out or run / "checkpoints", compare=True), steps
+
+
 Curves = dict[str, list[dict[str, Any]]]
 
 
-def _of_runs(wanted: Wanted, folder: Path, kept: Path | None, ledgers: Path) -> tuple[Report, Curves]:
+def _of_runs(
+    wanted: Wanted, folder: Path, kept: Path | None, ledgers: Path, steps: Sequence[Checkpoint] = ()
+) -> tuple[Report, Curves]:
     names = wanted.names
     vllm = None if wanted.vllm is None else VLLM.at(wanted.vllm)  # its problems show before weights are loaded
     _check_methods(names, wanted, ledgers)
     subjects = [load_subject(name, wanted.recipe, wanted.overrides) for name in names]
     if wanted.rounds is not None:
         subjects = as_rounds(subjects, wanted.rounds)
+    elif steps:
+        subjects = as_checkpoints(subjects, steps)
     elif len({s.name for s in subjects}) < len(subjects):  # runs of one name in different folders
         for s, name in zip(subjects, names, strict=True):
             s.name = name
@@ -204,17 +250,21 @@ def _of_runs(wanted: Wanted, folder: Path, kept: Path | None, ledgers: Path) -> 
     report = evaluate(subject, others, out=kept, allow=wanted.allow, compare=wanted.compare, ledgers=ledgers, vllm=vllm)
     if wanted.rounds is not None:
         add_rounds(report, subjects, wanted.rounds)
+    if steps:
+        run = Path(str(wanted.recipe)).parent
+        add_checkpoints(report, subjects, run)
+        return report, {run.name: read_metrics(run / METRICS_FILE)}
     return report, {s.name: read_metrics(Path(s.path) / METRICS_FILE) for s in subjects}
 
 
 def _of_files(wanted: Wanted, kept: Path | None, ledgers: Path) -> tuple[Report, Curves]:
     named = [*wanted.names, *([wanted.ref] if wanted.ref is not None else [])]
-    no_file = [name for name in named if not is_responses(name)]
+    no_file = [name for name in named if not is_responses(name) and not is_endpoint(name)]
     if no_file:
         raise RunError(
             f"{no_file[0]}: no file of responses (.jsonl), but others are; runs and files are not evaluated together"
         )
-    if len(named) < 2:
+    if len(named) < 2 and not wanted.models:
         raise RunError(f"{named[0]}: responses are compared with a reference's; name a second file, or ref=FILE")
     if wanted.vllm is not None:
         raise RunError("--vllm: stored responses are not sampled again; leave it out")
@@ -222,9 +272,15 @@ def _of_files(wanted: Wanted, kept: Path | None, ledgers: Path) -> tuple[Report,
         raise RunError(f"{named[0]}: add --recipe RECIPE, whose eval section says what is measured")
     recipe = load_recipe(wanted.recipe, wanted.overrides, anywhere=True)
     prepared = prepare(recipe, allow=wanted.allow, ledgers=ledgers)  # its problems show before files are read
+    asked: dict[str, Any] = {}
+    if wanted.models:
+        folder = (ledgers.parent if kept is None else kept) / ANSWERS_FOLDER
+        named, asked = ask_endpoints(wanted.names, wanted.models, wanted.ref, recipe, allow=wanted.allow, folder=folder)
     read = [read_responses(Path(name)) for name in named]
-    ref = read.pop() if wanted.ref is not None else read.pop(1)
-    return evaluate_responses(read, ref, prepared, out=kept), {}
+    ref = read.pop() if wanted.ref is not None or wanted.models else read.pop(1)
+    report = evaluate_responses(read, ref, prepared, out=kept)
+    report.settings |= asked
+    return report, {}
 
 
 def _check_methods(names: Sequence[str], wanted: Wanted, ledgers: Path) -> None:

@@ -1,45 +1,33 @@
 """Evaluates a run: rankings on held-out pairs, answers of policy and reference, gold reward, KL, length."""
 
-import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from align.data import load_data
-from align.data.prompts import prompt_of, template_of
-from align.data.rows.truncation import fits
+from align.data.prompts import prompt_of
 from align.errors import RunError
 from align.recipe.loading import Generate, Recipe
 from align.sampling.ask import Asking, decoding_of
 from align.sampling.generate import Decoding
 from align.sampling.vllm_engine import VLLM, check_vllm
-from eval.answers.asking import ask_all, sampled_texts
+from eval.answers.asking import ask_all, asked_rows, sampled_texts
 from eval.answers.files import Responses, matched
 from eval.measures.prompt_sets import asked, of_prompt_set
 from eval.measures.texts import length_estimates
 from eval.measures.tokens import token_estimates
-from eval.pairs.calibration import beside_calibrated, margin_confidence
-from eval.pairs.implicit_reward import implicit_margin, pair_estimates
-from eval.pairs.logps import Sequences, completion_logps, pair_ids, reference_store, shortest_context, stored
-from eval.pairs.ranking import PairScores, ranking_estimates, rankings
+from eval.pairs.ranking import rankings
 from eval.report.assemble import Prepared, add_prompt_set, measure_answers, prepare, settle
 from eval.report.results import Report
 from eval.report.write import write_items
 from eval.statistics.comparisons import compared, prompt_labels
-from eval.statistics.intervals import mean_estimate, rng_of_report
 from eval.statistics.names import REF
 
+from .held_out import SHARES, check_enough, rank_pairs, score_completions
 from .identity import check_unchanged, measured
-from .subjects import Subject, check_measurable, template_digest
+from .subjects import Subject, check_measurable, hold_against_base, template_digest
 
-logger = logging.getLogger(__name__)
-
-SHARES = "preference"  # the data's column of rater shares, read where the method reads it
-PAIR = ("chosen", "rejected", "completion", SHARES)
 JUDGES_FOLDER, ANSWERS_FOLDER = "judges", "answers"
 
 
@@ -55,7 +43,7 @@ def evaluate(
 ) -> Report:
     """Measure a policy against its reference on the evaluation sets of its recipe.
 
-    A policy whose method has no pairs is measured by its answers alone.
+    Pairs are ranked, completions have a likelihood; a policy that learnt from prompts is measured by its answers alone.
 
     Args:
         subject: The policy in question, with its reference.
@@ -84,21 +72,28 @@ def evaluate(
     for name, dataset in sets.items() if config.generate is not None else ():
         prepared.check_columns(dataset.column_names, f"data.eval.{name}")
     _check_together(subject, others, compare=compare)
+    held_against = hold_against_base([subject, *others])
     report = Report(subject.name)
     report.settings = {
         "method": subject.recipe.method,
         "recipe": subject.recipe.raw,
         "reference_sha256": subject.ref_digest,
         "compared_with": [other.name for other in others],
+        "trained_against": {each.name: each.trained_against for each in (subject, *others)},
+        **({"held_against": held_against} if held_against else {}),
         "about": {
             "policies": {each.name: dict(each.identity) for each in (subject, *others)},
             **measured(subject.recipe, sets, prepared.prompt_sets),
         },
     }
-    for name, dataset in sets.items() if subject.recipe.rows == "pairs" else ():
+    rows = subject.recipe.rows
+    for name, dataset in sets.items() if rows in ("pairs", "completions") else ():
         chosen = dataset.select(range(min(len(dataset), config.pairs or len(dataset))))
-        _check_enough(name, chosen)
-        chosen = _rank(report, name, chosen, [subject, *others])
+        check_enough(name, chosen, rows)
+        if rows == "completions":
+            score_completions(report, name, chosen, [subject, *others], compare=compare)
+            continue
+        chosen = rank_pairs(report, name, chosen, [subject, *others])
         if compare:
             correct = {who: rankings(scores)["implicit_reward"] for who, scores in report.pairs[name].items()}
             key = f"{name}/ranking_accuracy/implicit_reward"
@@ -128,90 +123,10 @@ def _check_together(subject: Subject, others: Sequence[Subject], *, compare: boo
         raise RunError(f"{REF}: the name of the reference in every report; rename the run's folder")
     if compare and not others:
         raise RunError(f"{subject.name}: one run cannot be compared; name another")
-    if others and subject.recipe.rows != "pairs" and not compare:
+    if others and subject.recipe.rows == "prompts" and not compare:
         raise RunError(
-            f"{subject.name}: method {subject.recipe.method!r} has no pairs on which other runs could be scored; name a "
-            "run of preferences first, or compare answers with `alignkit compare`"
-        )
-    for other in others:
-        if other.ref_digest != subject.ref_digest:
-            raise RunError(
-                f"{other.name}: another reference than {subject.name}'s; they cannot be compared pair by pair"
-            )
-
-
-def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) -> Dataset:
-    """Score the pairs that fit the models' context; returns these."""
-    first = subjects[0]
-    pairs, both = _within_context(report, name, pairs, subjects)
-    prompts = prompt_labels(pairs["prompt"])
-    tokens = [pair[side] for side in (0, 1) for pair in both]
-    lengths = np.array([len(completion) for _, completion in tokens], dtype=float)
-
-    def summed(use: Any, who: str, sequences: Sequences = tokens) -> np.ndarray:
-        with use() as model:
-            rows = completion_logps(
-                model, sequences, pad_token_id=first.pad_token_id, batch_size=first.recipe.eval.batch_size,
-                desc=f"{name}: pairs under {who}",
-            )  # fmt: skip
-        return np.array([float(row.double().sum()) for row in rows])
-
-    # The reference once for all policies, from the store where it has the values.
-    ref = stored(reference_store(first), tokens, lambda missing: summed(first.reference, "the reference", missing))
-    half = len(pairs)
-    shares = np.array(pairs[SHARES], dtype=float) if SHARES in pairs.column_names else None
-    report.pairs[name], report.margins[name], report.prompts[name] = {}, {}, prompts.tolist()
-    # Each policy against it.
-    for subject in subjects:
-        policy = summed(subject.policy, subject.name)
-        scores = PairScores(policy[:half], policy[half:], ref[:half], ref[half:], lengths[:half], lengths[half:])
-        margin = implicit_margin(subject.recipe, scores)
-        report.pairs[name][subject.name] = scores
-        if margin is not None:
-            report.margins[name][subject.name] = margin
-            beside = beside_calibrated(margin_confidence(margin), prompts, rng=rng_of_report())
-            report.calibration.setdefault(name, {})[subject.name] = beside
-        found = ranking_estimates(scores, prompts=prompts)
-        found |= pair_estimates(subject.recipe, scores, margin, shares, prompts=prompts)
-        prefix = name if subject is first else f"{subject.name}/{name}"
-        report.estimates |= {f"{prefix}/{key}": value for key, value in found.items()}
-    # The policies against each other.
-    for other in subjects[1:]:
-        own, theirs = (report.pairs[name][who].chosen for who in (first.name, other.name))
-        kept = mean_estimate(own - theirs, prompts)
-        report.estimates[f"{name}/logps_chosen_minus_{other.name}"] = kept
-    return pairs
-
-
-def _within_context(
-    report: Report, name: str, pairs: Dataset, subjects: list[Subject]
-) -> tuple[Dataset, list[Sequences]]:
-    """The pairs whose answers every model can read whole, and their tokens; notes in the report how many are left out.
-
-    Training's `max_length` says nothing here: an answer cut by it is another answer than the one that was preferred.
-    """
-    tokenizer = subjects[0].tokenizer
-    both = [pair_ids(tokenizer, prompt_of(row), row["chosen"], row["rejected"]) for row in pairs.to_list()]
-    context = shortest_context(subjects)
-    kept = [i for i, pair in enumerate(both) if all(fits(*sequence, context) for sequence in pair)]
-    if len(kept) == len(both):
-        return pairs, both
-    told = f"{len(both) - len(kept)} of {len(both)} pairs left out: longer than the model's context of {context} tokens"
-    fitting = pairs.select(kept)
-    _check_enough(f"{name}: {told}", fitting)
-    logger.warning("%s: %s", name, told)
-    report.left_out[name] = told
-    return fitting, [both[i] for i in kept]
-
-
-def _check_enough(where: str, pairs: Dataset) -> None:
-    """Raise RunError unless there are pairs of two prompts, without which no figure has an interval."""
-    if len(pairs) < 2:
-        raise RunError(f"{where}: an interval needs at least 2 pairs, got {len(pairs)}; see data.eval and eval.pairs")
-    if len(set(prompt_labels(pairs["prompt"]).tolist())) < 2:
-        raise RunError(
-            f"{where}: an interval needs pairs of at least 2 different prompts, got {len(pairs)} pairs of one; see "
-            "data.eval and eval.pairs"
+            f"{subject.name}: method {subject.recipe.method!r} has no rows on which other runs could be scored; name a "
+            "run of preferences or completions first, or compare answers with `alignkit compare`"
         )
 
 
@@ -226,16 +141,7 @@ def _answer(
     compare: bool,
 ) -> None:
     first, settings = subjects[0], subjects[0].recipe.eval.generate or Generate()
-    unique: dict[str, dict[str, Any]] = {}
-    for dataset in sets.values():
-        for row in dataset.to_list():
-            prompt = prompt_of(row)
-            unique.setdefault(
-                json.dumps([prompt, template_of(prompt)]), {key: v for key, v in row.items() if key not in PAIR}
-            )
-    rows = list(unique.values())[: settings.prompts]
-    if len(rows) < 2:
-        raise RunError(f"an interval needs at least 2 different prompts, got {len(rows)}; see eval.generate.prompts")
+    rows = asked_rows(sets, settings.prompts)
     folder = None if out is None else out / ANSWERS_FOLDER
     decoding = decoding_of(settings)
     report.settings["decoding"] = {

@@ -63,37 +63,51 @@ def add_rounds(report: Report, subjects: Sequence[Subject], run: Path) -> None:
     """The order of the rounds, and the best of them by each measure that compares them, into a report that is settled."""
     report.rounds = [subject.name for subject in reversed(subjects)]
     start = FIRST if FIRST in report.rounds else REF
-    for measure, found in report.compared.items():
-        if measure == "gold_reward" or measure.startswith("win_rate/"):
-            best = _best(report, found, start, [FIRST, *(who for who in report.rounds if who != FIRST)])
-            if best is not None:
-                report.best_round[measure] = best
+    add_best(report, start, [FIRST, *(who for who in report.rounds if who != FIRST)])
     taken = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob(f"{ROUND}*/{BEST}"))]
     report.settings["adapter_is_of"] = taken[-1]["best"] if taken else report.rounds[-1]
 
 
-def _best(report: Report, found: Compared, start: str, rounds: Sequence[str]) -> BestRound | None:
-    """The best round by how far it is above the first policy, on prompts that chose nothing."""
-    above: dict[str, Any] = {FIRST: np.zeros(len(found.labels))}
+def add_best(report: Report, start: str, candidates: Sequence[str]) -> None:
+    """The best of the policies that one training gave, by each measure that compares them, into a report that is settled.
+
+    Args:
+        report: Gets it.
+        start: What training began with, by its name in the comparisons.
+        candidates: What it is called here, then the others, the earliest first.
+    """
+    for measure, found in report.compared.items():
+        if measure == "gold_reward" or measure.startswith("win_rate/"):
+            best = _best(report, found, start, candidates)
+            if best is not None:
+                report.best_round[measure] = best
+
+
+def _best(report: Report, found: Compared, start: str, candidates: Sequence[str]) -> BestRound | None:
+    """The best by how far it is above what training began with, on prompts that chose nothing."""
+    first = candidates[0]
+    above: dict[str, Any] = {first: np.zeros(len(found.labels))}
     for column, pair in enumerate(found.pairs):
         one, other = (REF if who == REFERENCE else who for who in pair)
         if start in (one, other):
             who, sign = (other, -1.0) if one == start else (one, 1.0)
             above[who] = sign * found.differences[:, column]
-    if set(above) != set(rounds):
+    if set(above) != set(candidates):
         return None
     labels, index = np.unique(found.labels, return_inverse=True)
     prompts = [  # a label is the prompt as a text, or its place among the answers
         json.loads(one) if isinstance(one, str) else report.answers[one]["prompt"] for one in labels.tolist()
     ]
-    by_prompt = {who: np.bincount(index, above[who]) / np.bincount(index) for who in rounds}
+    by_prompt = {who: np.bincount(index, above[who]) / np.bincount(index) for who in candidates}
     chosen = choose(by_prompt, prompts)
     if chosen is None:
         return None
     other = np.isin(index, chosen.reported_on)
     estimate = (
         None
-        if chosen.best == FIRST
+        if chosen.best == first
         else difference_estimate(above[chosen.best][other], found.labels[other], shares=found.shares, span=found.span)
     )
-    return BestRound(chosen.best, estimate, len(rounds), len(chosen.chosen_on), len(chosen.reported_on), chosen.share)
+    return BestRound(
+        chosen.best, estimate, len(candidates), len(chosen.chosen_on), len(chosen.reported_on), chosen.share
+    )

@@ -1,7 +1,7 @@
 """Loads who is evaluated: the policy of a run (or any model), and the reference it is compared with."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,12 @@ class Subject:
     """As `identity_of_policy` says."""
     before: str = ""
     """Of rounds: the name of the policy that this one was made from, or "ref"."""
+    base_digest: str = ""
+    """Of the reference without its adapters."""
+    trained_against: str = "nothing, as far as is known"
+    """What its training was held against and began with, in words."""
+    other_reference: bool = False
+    """Whether it is held against another reference here than in training."""
 
     @property
     def pad_token_id(self) -> int:
@@ -73,7 +79,8 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
     recorded = _recorded_reference(run)
     on_purpose = any(override.startswith(("ref.", "model.")) for override in overrides)
     changed = different(recorded, found)
-    if changed and not on_purpose:
+    same_base = recipe_name is not None and not {"weights", "configuration"} & set(changed)
+    if changed and not on_purpose and not same_base:
         raise RunError(
             f"{name}: trained against another reference ({recorded['model']}, {recorded['digest'][:12]}) than is loaded now "
             f"({found['digest'][:12]}), which differs in {' and '.join(changed)}; restore it, or name another on purpose "
@@ -82,7 +89,50 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
     tokenizer = load_tokenizer(recipe.model)
     date_template(tokenizer, recorded_day(run / ENV_FILE) if is_run else None)
     digest = "+".join(found.values())
-    return Subject(run.name if is_run else name, recipe, tokenizer, policy, reference, digest, name, identity)
+    made = Subject(run.name if is_run else name, recipe, tokenizer, policy, reference, digest, name, identity)
+    made.base_digest = "+".join(found[key] for key in ("digest", "config_digest"))
+    if is_run:
+        made.trained_against = _in_words(
+            recipe if recipe_name is None else load_recipe(run / RECIPE_FILE, anywhere=True)
+        )
+        made.other_reference = bool(changed)
+    return made
+
+
+def _in_words(recipe: Recipe) -> str:
+    ref = recipe.ref
+    against = "the base" if ref.kind in ("base", "cached") else f"the {ref.kind} {ref.path}"
+    if recipe.rows != "pairs" and not getattr(recipe.train, "needs_reference", lambda: True)():
+        against = "no reference"
+    return against if recipe.start is None else f"{against}; it began with {recipe.start.adapter}"
+
+
+def hold_against_base(subjects: Sequence[Subject]) -> str:
+    """Where references differ, hold all policies against the base that the references have in common.
+
+    Adapters of adapters have it: a run of preferences whose reference is a supervised adapter, and that adapter's own run.
+
+    Returns:
+        What they are held against in place of their references, in words; empty where the references are the same.
+
+    Raises:
+        RunError: If the references are of different models.
+    """
+    first = subjects[0]
+    others = [each for each in subjects if each.ref_digest != first.ref_digest]
+    if not others:
+        return ""
+    for other in others:
+        if other.base_digest != first.base_digest or not first.base_digest:
+            raise RunError(
+                f"{other.name}: another reference than {first.name}'s, and of another model; they cannot be compared pair by "
+                "pair. Name one for all: ref.kind=model ref.path=BASE"
+            )
+    base = Use(first.reference.model, first.reference.settings, adapters_off=True)
+    for each in subjects:
+        each.other_reference |= each.ref_digest != first.base_digest
+        each.reference, each.ref_digest = base, first.base_digest
+    return f"the base that they have in common, {base.settings.model_name_or_path}"
 
 
 def _recorded_reference(path: Path) -> dict[str, Any]:
@@ -120,7 +170,8 @@ def check_writes_answers(name: str, recipe: Recipe) -> None:
     """Raise RunError if what a recipe trains is a model that judges answers and writes none."""
     if METHODS[recipe.method].model == "preference":
         raise RunError(
-            f"{name}: method {recipe.method!r} trains a model that judges answers and writes none; load it with "
+            f"{name}: method {recipe.method!r} trains a model that judges answers and writes none; measure it with `alignkit "
+            "reward-bench` or `alignkit judge-agreement`, or load it with "
             "align.models.preference_model.load_preference_model(FOLDER), FOLDER being the run's adapter/ or model/, and call "
             "its prefer(prompt, answers)"
         )
@@ -130,13 +181,13 @@ def check_measurable(name: str, recipe: Recipe) -> None:
     """Whether what a recipe trains can be evaluated.
 
     Raises:
-        RunError: If it is a model that judges answers, or has no pairs to rank and nothing asks for answers.
+        RunError: If it is a model that judges answers, or learns from prompts and nothing asks for answers.
     """
     check_writes_answers(name, recipe)
     rows = recipe.rows
-    if rows != "pairs" and recipe.eval.generate is None:
+    if rows == "prompts" and recipe.eval.generate is None:
         raise RunError(
-            f"{name}: method {recipe.method!r} learns from {rows}, so there are no pairs to rank; to evaluate its "
+            f"{name}: method {recipe.method!r} learns from {rows}, so there is nothing held out to score; to evaluate its "
             "answers set eval.generate={prompts: 128}, and eval.gold_reward to score them"
         )
 

@@ -10,11 +10,12 @@ Exit code 1 if a figure differs by more than 1e-4 of its size.
 import argparse
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 Z = float(stats.norm.ppf(0.975))
 ALIKE = 1e-12
@@ -153,6 +154,18 @@ def of_pairs(rows, prefix):
     return {f"{prefix}{name}": figure for name, figure in found.items()}
 
 
+def of_completions(rows, name, prefix):
+    """Negative log-likelihood per token of a policy, of the reference, and their difference: ratios of sums over prompts."""
+    prompts, index = np.unique([row["prompt"] for row in rows], return_inverse=True)
+    own, ref, tokens = (np.bincount(index, [row[key] for row in rows]) for key in ("policy", "ref", "tokens"))
+    figures = {}
+    for side, sums, low in (("policy", -own, 0.0), ("ref", -ref, 0.0), ("difference", ref - own, -math.inf)):
+        ratio = sums.sum() / tokens.sum()
+        each = ratio + (sums - ratio * tokens) * len(prompts) / tokens.sum()
+        figures[f"{'' if side == 'ref' else prefix}{name}/nll/{side}"] = mean(each, range(len(prompts)), low)
+    return figures
+
+
 def both_sides(name, own, ref, bounds, prefix, labels=None, shares=False):
     """A quantity of a policy, of the reference, and their difference."""
     labels = list(range(len(own))) if labels is None else labels
@@ -182,7 +195,7 @@ def of_answers(rows, who, prefix, gold_range):
         terms = {
             "kl": lambda r: 2 * r / (1 + np.exp(-r)) - 2 * np.tanh(r / 2),
             "forward_kl": lambda r: -2 * r / (1 + np.exp(r)) + 2 * np.tanh(r / 2),
-            "jensen_shannon": lambda r: np.log(2) + stats_entropy(1 / (1 + np.exp(-r))),
+            "jensen_shannon": lambda r: np.log(2) - special.entr(special.expit(r)) - special.entr(special.expit(-r)),
         }
         for name, term in terms.items():
             most = math.log(2) if name == "jensen_shannon" else math.inf
@@ -204,14 +217,8 @@ def of_answers(rows, who, prefix, gold_range):
     return found
 
 
-def stats_entropy(p):
-    """p log p + (1 - p) log(1 - p)."""
-    p = np.clip(p, 1e-300, 1 - 1e-16)
-    return p * np.log(p) + (1 - p) * np.log1p(-p)
-
-
 def recomputed(folder, gold_range):
-    """Every figure that can be computed anew, by name: value, low, high, n."""
+    """What report.json holds, and every figure that can be computed anew, by name: value, low, high, n."""
     read = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     scores, answers = (
         [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
@@ -220,12 +227,46 @@ def recomputed(folder, gold_range):
     found = {}
     for key in dict.fromkeys((row["set"], row["subject"]) for row in scores):
         rows = [row for row in scores if (row["set"], row["subject"]) == key]
-        found |= of_pairs(rows, f"{key[0]}/" if key[1] == read["name"] else f"{key[1]}/{key[0]}/")
+        who = "" if key[1] == read["name"] else f"{key[1]}/"
+        of_whole = "completion" in rows[0]
+        found |= of_completions(rows, key[0], who) if of_whole else of_pairs(rows, f"{who}{key[0]}/")
     if answers and "measured" in answers[0]:
         for who in answers[0]["measured"]:
             if who != "ref":
                 found |= of_answers(answers, who, "" if who == read["name"] else f"{who}/", gold_range)
-    return read["estimates"], found
+    return read, found
+
+
+NOT_ANEW = {
+    r"(.*/)?(distinct_[12]|self_bleu)(/.*)?": "diversity",
+    r".*calibration/(temperature|ece).*|calibration/.*": "calibration error and temperature",
+    r"(.*/)?(win_rate_lc|longer_wins|position_bias)(/.*)?": "lengths in characters, orders of answers",
+    r"(.*/)?rating(/.*)?|judges/.*": "ratings, and a judge's verdicts on all pairs",
+    r"comparisons/.*|best_round/.*|(.*/)?kl_before|.*/logps_chosen_minus_.*": "policies against each other",
+    r"(.*/)?(objectives|front|instructions|refusals|best_of_k)/.*": "objectives, benchmarks, best of k",
+}
+"""What is not computed anew, by the pattern of its name; anything else is named by itself."""
+
+
+def every_figure(read):
+    """Names of all figures of a report.json: of the estimates, and of others behind the key that holds them."""
+    names = list(read["estimates"])
+    for measure, rows in read.get("comparisons", {}).items():
+        names += [f"comparisons/{measure}/{row['first']} - {row['second']}" for row in rows]
+    for key in ("best_of_k", "calibration"):
+        names += [f"{key}/{name}/{part}" for name, parts in read.get(key, {}).items() for part in parts]
+    for name, of in read.get("judges", {}).items():
+        names += [f"judges/{name}/{key}" for key, value in of.items() if value]
+    return names + [f"best_round/{name}" for name in read.get("best_round", {})]
+
+
+def by_kind(names):
+    """Names under what they are of."""
+    found = {}
+    for name in names:
+        fitting = [kind for pattern, kind in NOT_ANEW.items() if re.fullmatch(pattern, name)]
+        found.setdefault((*fitting, "not known here")[0], []).append(name)
+    return found
 
 
 def main():
@@ -237,16 +278,19 @@ def main():
         help="the range of the gold reward, where it is known; positive_sentiment has -1 1",
     )  # fmt: skip
     options = parser.parse_args()
-    reported, found = recomputed(options.folder, tuple(options.gold_range))
-    off = []
+    read, found = recomputed(options.folder, tuple(options.gold_range))
+    reported, off = read["estimates"], []
     for name in reported.keys() & found.keys():
         for key, got in zip(("value", "low", "high", "n"), found[name], strict=True):
             told = float(reported[name][key])
             if told != got and not abs(told - got) <= 1e-4 * max(1.0, abs(told)):
                 off.append(f"{name} {key}: {told} in the report, {got} computed anew")
-    missing = sorted(reported.keys() - found.keys())
+    names = every_figure(read)
+    missing = [name for name in names if name not in found]
     print("\n".join(sorted(off)) or "no figure differs")
-    print(f"{len(reported.keys() & found.keys())} of {len(reported)} figures computed anew; not: {', '.join(missing)}")
+    print(f"{len(names) - len(missing)} of {len(names)} figures computed anew; {len(missing)} not:")
+    for kind, some in by_kind(missing).items():
+        print(f"- {kind}: {', '.join(some)}")
     return 1 if off else 0
 
 

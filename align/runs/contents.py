@@ -28,7 +28,18 @@ LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still
 FILES = (METRICS_FILE, "README.md", REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
          "validation-prompts.jsonl",
          *LAST)  # fmt: skip
-FOLDERS = (*RESULTS, "skipped", "runs", "completions", "pictures", "answers", "reports", "first")
+FOLDERS = (
+    *RESULTS,
+    "skipped",
+    "runs",
+    "completions",
+    "pictures",
+    "answers",
+    "reports",
+    "first",
+    "report",
+    "checkpoints",
+)
 KEPT = ("judges",)  # what endpoints were paid for; filed by what was asked, whichever run asked it
 SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)")
 NO_FILES = ("lost+found",)  # at the root of a mounted disk

@@ -35,7 +35,7 @@ from .tables import (
     rating_rows,
     unmarked,
 )
-from .tables_rounds import best_round_notes, round_table
+from .tables_rounds import best_round_notes, round_table, series_title
 from .verdict import evidence_rows, further, headline
 
 SAMPLES, SHOWN_COMPARISONS = 10, 12
@@ -144,11 +144,11 @@ def _estimates(report: Report) -> str:
 
 
 def _rounds(report: Report) -> str:
-    if not report.rounds:
+    if not report.series:
         return ""
     head, rows = round_table(report)
     notes = "".join(f"<li>{escaped(note)}</li>" for note in best_round_notes(report))
-    return f"<h2>Rounds</h2>{_table([escaped(one) for one in head], rows, texts=1)}<ul>{notes}</ul>"
+    return f"<h2>{series_title(report)}</h2>{_table([escaped(one) for one in head], rows, texts=1)}<ul>{notes}</ul>"
 
 
 def _judges(report: Report) -> str:

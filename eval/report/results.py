@@ -7,6 +7,7 @@ import numpy as np
 
 from eval.fronts.front import Front
 from eval.pairs.calibration import BesideCalibrated
+from eval.pairs.likelihood import CompletionScores
 from eval.pairs.ranking import PairScores
 from eval.statistics.comparisons import Compared, Comparison
 from eval.statistics.intervals import Estimate
@@ -14,11 +15,11 @@ from eval.verdicts import Judged
 
 
 class BestRound(NamedTuple):
-    """The best of several rounds by one measure, chosen on one half of the prompts and measured on the other."""
+    """The best of several rounds or checkpoints by one measure, chosen on one half of the prompts and measured on the other."""
 
     name: str
     above_first: Estimate | None
-    """How far it is above what the rounds began with, on the other half; None where that is the best."""
+    """How far it is above what training began with, on the other half; None where that is the best."""
     candidates: int
     chosen_on: int
     """Prompts."""
@@ -35,10 +36,12 @@ class Report:
     estimates: dict[str, Estimate] = field(default_factory=dict)
     pairs: dict[str, dict[str, PairScores]] = field(default_factory=dict)
     """Evaluation set, then subject name, to scores."""
+    completions: dict[str, dict[str, CompletionScores]] = field(default_factory=dict)
+    """Evaluation set of completions, then subject name, to scores."""
     prompts: dict[str, list[str]] = field(default_factory=dict)
-    """By evaluation set, the prompt of each pair, as `prompt_labels` says it."""
+    """By evaluation set, the prompt of each pair or completion, as `prompt_labels` says it."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """By evaluation set, how many of its pairs were not scored, and why."""
+    """By evaluation set, how many of its rows were not scored, and why."""
     margins: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     """Likewise to implicit-reward margins in nats, of shape (pairs,); only of methods that have an implicit reward."""
     compared: dict[str, Compared] = field(default_factory=dict)
@@ -55,6 +58,8 @@ class Report:
     """The policies' objectives, of runs that were compared."""
     rounds: list[str] = field(default_factory=list)
     """Of a run with rounds: the names of its policies, the earliest first."""
+    checkpoints: list[str] = field(default_factory=list)
+    """Likewise of the checkpoints of one run."""
     best_round: dict[str, BestRound] = field(default_factory=dict)
     """By measure."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -64,3 +69,8 @@ class Report:
     measured: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     """By policy or "ref", then by quantity, its values for each prompt of `answers`: what the estimates are made from."""
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def series(self) -> list[str]:
+        """The policies that one training gave one after the other; empty where the report is of no such."""
+        return self.rounds or self.checkpoints

@@ -40,6 +40,7 @@ READING = (
 GROUPS = {
     "Whose answers are better": "A difference above 0, or a win rate above one half, speaks for the policy.",
     "Held-out pairs": "Whether the policy prefers the answers that were preferred, and whether it is as sure as it is right.",
+    "Held-out completions": "Negative log-likelihood, nats per token: lower is better; difference: policy less reference.",
     "What it cost": "How far the policy is from the reference, and how long and how varied its answers are.",
 }
 COSTS = ("length_", "cut_off", "kl", "forward_kl", "jensen_shannon", "entropy", "distinct_", "self_bleu")
@@ -104,7 +105,7 @@ def few_prompts(report: Report) -> dict[str, Carried]:
 
 def group_of(name: str, report: Report) -> str:
     """The heading of `GROUPS` under which an estimate stands, or the other policy whose it is."""
-    others = {who for by in report.pairs.values() for who in by} | {
+    others = {who for sets in (report.pairs, report.completions) for by in sets.values() for who in by} | {
         who for row in report.answers[:1] for who in row.get("others", {})
     }
     for who in others - {report.name}:
@@ -112,8 +113,10 @@ def group_of(name: str, report: Report) -> str:
             return who
     if name.startswith(COSTS):
         return "What it cost"
-    of_pairs = name.split(":")[0] in report.pairs or name.startswith(tuple(f"{key}/" for key in report.pairs))
-    return "Held-out pairs" if of_pairs else "Whose answers are better"
+    for title, sets in (("Held-out pairs", report.pairs), ("Held-out completions", report.completions)):
+        if name.split(":")[0] in sets or name.startswith(tuple(f"{key}/" for key in sets)):
+            return title
+    return "Whose answers are better"
 
 
 def comparison_rows(report: Report) -> list[tuple[str, ...]]:

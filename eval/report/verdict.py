@@ -32,6 +32,10 @@ def headline(report: Report) -> str:
     evidence = list(_evidence(report))
     better, worse = _sure(evidence)
     reference = str(report.settings.get("reference", REFERENCE))
+    if not evidence and report.completions:
+        least = report.estimates[f"{next(iter(report.completions))}/nll/difference"]
+        word = _word(least, "less likely than", "more likely than", "not told apart in likelihood from")
+        return f"Held-out completions are {word} under {reference}, if {report.name} is asked."
     if not evidence:
         return f"Nothing here says whether the answers of {report.name} are better."
     if better and worse:
@@ -59,6 +63,8 @@ def further(report: Report) -> list[tuple[str, str]]:
     parts = [
         *(("Compared", text) for text in _beaten(report)),
         *(("Held-out pairs", text) for text in _rankings(report)),
+        *(("Held-out completions", text) for text in _likelihoods(report)),
+        ("Trained against", _trained_against(report)),
         ("Cost", _cost(report)),
         *(("Same", text) for text in _same(report)),
         ("Missing", _missing(report)),
@@ -131,7 +137,8 @@ def _rankings(report: Report) -> Iterator[str]:
     for name in report.pairs:
         accuracy = report.estimates[f"{name}/ranking_accuracy/implicit_reward"]
         half = _word(accuracy, "above", "below", "not told apart from", at=0.5)
-        said = f"Implicit-reward accuracy on {plain(name)} {interval(accuracy)}, {half} one half"
+        of = "Log-ratio" if "held_against" in report.settings else "Implicit-reward"
+        said = f"{of} accuracy on {plain(name)} {interval(accuracy)}, {half} one half"
         longer = report.estimates.get(f"{name}/ranking_accuracy/above_longer_wins")
         if longer is not None:
             baseline = report.estimates[f"{name}/ranking_accuracy/longer_wins"].value
@@ -139,6 +146,26 @@ def _rankings(report: Report) -> Iterator[str]:
             said += f' and {against} "the longer one wins" ({baseline:.3f})'
         left_out = f" ({report.left_out[name]})" if name in report.left_out else ""
         yield f"{said}{left_out}."
+
+
+def _likelihoods(report: Report) -> Iterator[str]:
+    for name in report.completions:
+        own, apart = (report.estimates[f"{name}/nll/{side}"] for side in ("policy", "difference"))
+        word = _word(apart, "less likely than", "more likely than", "not told apart in likelihood from")
+        left_out = f" ({report.left_out[name]})" if name in report.left_out else ""
+        yield (
+            f"Held-out completions: those of {plain(name)} are {word} under the reference, {interval(own)} nats per token, "
+            f"difference {signed(apart)} (n={apart.n}){left_out}."
+        )
+
+
+def _trained_against(report: Report) -> str:
+    """What each policy was trained against, where that is not what it is held against here."""
+    told = report.settings.get("trained_against", {})
+    if "held_against" not in report.settings:
+        return ""
+    said = "; ".join(f"{plain(who)} against {plain(what)}" for who, what in told.items())
+    return f"Trained against: {said}. Here all are held against {report.settings['held_against']}."
 
 
 def _cost(report: Report) -> str:

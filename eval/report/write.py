@@ -37,22 +37,25 @@ __all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "ve
 
 SCHEMA_VERSION = 1
 """Of report.json. A key that is renamed or gone, or means something else, makes the next one."""
+IN_JSON = {
+    "comparisons": "comparisons",
+    "judges": "judged",
+    "best_of_k": "best_of_k",
+    "left_out": "left_out",
+    "calibration": "calibration",
+    "rounds": "rounds",
+    "checkpoints": "checkpoints",
+    "best_round": "best_round",
+    "details": "details",
+}
+"""What else report.json has where there is any: the key, and the field of `Report`."""
 PAGE, NEWEST, ID_LETTERS = "report.html", "newest", 12
 MADE_WITH = ("torch", "transformers", "trl", "peft", "numpy", "scipy")
 
 
 def to_json(report: Report) -> str:
     """Machine-readable: estimates by name, each value, low, high and n, and whatever else was found."""
-    found = {
-        "comparisons": report.comparisons,
-        "judges": report.judged,
-        "best_of_k": report.best_of_k,
-        "left_out": report.left_out,
-        "calibration": report.calibration,
-        "rounds": report.rounds,
-        "best_round": report.best_round,
-        "details": report.details,
-    }
+    found = {key: getattr(report, name) for key, name in IN_JSON.items()}
     return json.dumps(
         {
             "schema_version": SCHEMA_VERSION,
@@ -142,6 +145,12 @@ def write_items(report: Report, out: Path) -> None:
                 line |= {"margin": float(margins[i])} if margins is not None else {}
                 line |= {"prompt": report.prompts[name][i]} if name in report.prompts else {}
                 scores.append(json.dumps(line))
+    for name, by in report.completions.items():
+        for who, of in by.items():
+            for i, row in enumerate(zip(*of, strict=True)):
+                line = {"set": name, "subject": who, "completion": i}
+                line |= {key: float(value) for key, value in zip(of._fields, row, strict=True)}
+                scores.append(json.dumps(line | {"prompt": report.prompts[name][i]}))
     out.mkdir(parents=True, exist_ok=True)
     for file, lines in (("responses.jsonl", responses), ("scores.jsonl", scores)):
         write_text(out / file, "".join(line + "\n" for line in lines))

@@ -1,14 +1,13 @@
 """Names the method and its paper on a model's card, and keeps what is of this machine out of cards and uploads."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import trainer as trainer_module
 
-from align.files import write_text
+from align.files import is_local, write_text
 from align.methods import METHODS
 
 from .guard import SKIPPED
@@ -18,7 +17,6 @@ CARD = "README.md"
 ARGUMENTS = "training_args.bin"
 STAYS_HERE = (f"*{ARGUMENTS}", f"{SKIPPED}/*", ".*")
 """What the Trainer would upload beside a model: the pickle of its arguments, batches of the data, locks and leftovers."""
-_ON_A_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def name_method(trainer: Any) -> None:
@@ -36,11 +34,6 @@ def name_method(trainer: Any) -> None:
     if method.arxiv != known.get("id"):
         known = {} if method.arxiv is None else {"title": f"arXiv:{method.arxiv}", "id": method.arxiv}
     label(trainer, method.title, known)
-
-
-def is_local(name: str) -> bool:
-    """Whether a model or data set is a path of this machine, and no name on a hub."""
-    return Path(name).exists() or not _ON_A_HUB.fullmatch(name)
 
 
 def without_paths(card: Path, base: str, named: str) -> None:

@@ -19,6 +19,7 @@ from eval.pairs.calibration import (
     probability,
     temperature_estimate,
 )
+from eval.pairs.likelihood import per_token
 from eval.statistics.intervals import Estimate, left_out, mean_estimate, over_seeds
 from eval.statistics.length_control import length_controlled_win_rate
 from eval.statistics.ratings import bradley_terry, games_of
@@ -83,6 +84,11 @@ def means() -> list[Law]:
         answers = rng.exponential(size=(n, 8))
         return best_of_k(answers, answers, [8])[8]
 
+    def nll(rng: Random, n: int) -> Estimate:
+        tokens = 10 + rng.exponential(40, n)
+        sums = 8 + tokens * rng.gamma(4, 0.25, n)
+        return mean_estimate(per_token(sums, tokens, np.arange(n)), bounds=(0.0, math.inf))
+
     def vocabulary(rng: Random, n: int) -> list[str]:
         return [" ".join(f"w{min(word, 400)}" for word in rng.zipf(1.4, 12)) for _ in range(n)]
 
@@ -107,6 +113,7 @@ def means() -> list[Law]:
         Law("mean", "scores in [0, 1], beta(4, 1)", 0.8, lambda r, n: mean_estimate(r.beta(4, 1, n), bounds=(0.0, 1.0))),
         Law("mean", "nine zeros in ten, in [0, 1]", 0.05,
             lambda r, n: mean_estimate((r.random(n) < 0.1) * r.random(n), bounds=(0.0, 1.0))),
+        Law("likelihood per token", "10 tokens and more, longer ones likelier", 1.16, nll),
         Law("best of 8", "exponential answers", sum(1 / k for k in range(1, 9)), best),
         Law("over seeds", "normal", 0.0, lambda r, n: over_seeds(r.normal(size=n)), (2, 3, 5)),
     ]  # fmt: skip

@@ -281,8 +281,9 @@ def test_a_model_that_judges_is_not_evaluated():
         check_measurable("judge", recipe)
 
 
-@pytest.mark.parametrize("recipe", ["supervised/tiny", "online/tiny-grpo"])
-def test_a_method_without_pairs_needs_answers(recipe):
-    with pytest.raises(RunError, match=r"no pairs to rank; to evaluate its answers set eval.generate="):
-        check_measurable("run", load_recipe(recipe, ["eval.generate=null", "eval.gold_reward=null"]))
-    check_measurable("run", load_recipe(recipe, ["eval.generate={prompts: 3}"]))
+def test_a_method_that_learns_from_prompts_needs_answers():
+    nothing = ["eval.generate=null", "eval.gold_reward=null"]
+    with pytest.raises(RunError, match=r"nothing held out to score; to evaluate its answers set eval.generate="):
+        check_measurable("run", load_recipe("online/tiny-grpo", nothing))
+    check_measurable("run", load_recipe("online/tiny-grpo", ["eval.generate={prompts: 3}"]))
+    check_measurable("run", load_recipe("supervised/tiny", nothing))

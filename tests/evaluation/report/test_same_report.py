@@ -80,7 +80,7 @@ def test_a_run_that_is_replaced_while_it_is_evaluated_gets_no_report(home, run, 
         shutil.rmtree(run)
         shutil.copytree(home / "b", run)
 
-    monkeypatch.setattr("eval.evaluate._rank", meanwhile)
+    monkeypatch.setattr("eval.evaluate.rank_pairs", meanwhile)
     assert evaluate([str(run)]) == 2
     assert f"{run}: was trained anew while it was evaluated; no report is written" in capsys.readouterr().err
     assert not (run / "report.json").exists()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,14 @@ import yaml
 
 import align
 from align import cli
+from align.errors import RunError
 from align.recipe.loading import Expectation, load_recipe
 from align.recipe.shipped import recipes_dir
 from align.rewards import REWARDS
 from align.rewards.load import Known
 from eval.__main__ import main as evaluate
+from eval.evaluate import _check_together
+from eval.subjects import load_subject
 from eval.verify import Checked, same_training
 
 
@@ -223,7 +227,7 @@ def test_one_run_is_not_compared(home, capsys):
 # --- methods without pairs ---------------------------------------------------------------------
 
 
-def test_a_run_without_pairs_is_evaluated_by_its_answers(home, tmp_path, capsys):
+def test_a_run_without_pairs_is_evaluated_by_its_answers(home, tmp_path):
     run, answers = str(home / "sft"), "eval.generate={prompts: 4, max_new_tokens: 8}"
     assert evaluate([run, answers, "--out", str(tmp_path)]) == 0
     got = report(tmp_path)
@@ -232,12 +236,18 @@ def test_a_run_without_pairs_is_evaluated_by_its_answers(home, tmp_path, capsys)
     )
     assert not [name for name in got["estimates"] if "ranking" in name or "calibration" in name]
     assert "a KL of" in got["verdict"]
-    assert evaluate([run, "--out", str(tmp_path)]) == 2
-    assert "so there are no pairs to rank" in capsys.readouterr().err
-    assert evaluate([run, str(home / "a"), answers, "--out", str(tmp_path)]) == 2
-    assert "has no pairs on which other runs could be scored" in capsys.readouterr().err
+    assert evaluate([run, str(home / "a"), "--out", str(tmp_path)]) == 0
+    assert "a/tiny/nll/policy" in report(tmp_path)["estimates"]
     assert cli.main(["compare", run, str(home / "a"), answers, "--out", str(tmp_path)]) == 0
     assert {"kl", "a/kl"} <= set(report(tmp_path)["estimates"])
+
+
+def test_a_run_that_learnt_from_prompts_scores_no_others(home):
+    loaded = load_subject(str(home / "a"))
+    one, other = (replace(loaded, name=name, recipe=load_recipe("online/tiny-grpo")) for name in "ab")
+    with pytest.raises(RunError, match="a: method 'dynamic_grpo' has no rows on which other runs could be scored"):
+        _check_together(one, [other], compare=False)
+    _check_together(one, [other], compare=True)
 
 
 def test_a_run_without_pairs_is_ranked_beside_one_that_has_them(home, tmp_path):

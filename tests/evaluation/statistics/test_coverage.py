@@ -58,7 +58,7 @@ def test_the_table_has_every_kind_of_number_and_what_it_says_holds(coverage, tab
     known = {(law.estimator, law.data, n) for law in coverage.laws() for n in law.sizes}
     assert cells.keys() == known
     assert {"share", "win rate", "difference of shares", "mean", "best of 8", "over seeds", "KL", "Jensen-Shannon",
-            "temperature", "calibration error", "rating", "hypervolume", "length-controlled win rate"} <= {
+            "likelihood per token", "temperature", "calibration error", "rating", "hypervolume", "length-controlled win rate"} <= {
         key[0] for key in cells
     }  # fmt: skip
     for key, row in cells.items():

@@ -26,7 +26,7 @@ from eval.pairs.calibration import beside_calibrated, margin_confidence
 from eval.pairs.implicit_reward import implicit_margin, pair_estimates
 from eval.pairs.logps import Sequences, completion_logps, pair_ids, reference_store, shortest_context, stored
 from eval.pairs.ranking import PairScores, ranking_estimates, rankings
-from eval.report.assemble import Prepared, add_prompt_set, measure_answers, prepare, settle
+from eval.report.assemble import Prepared, add_prompt_set, add_revisions, measure_answers, prepare, settle
 from eval.report.results import Report
 from eval.report.write import write_items
 from eval.statistics.comparisons import compared, prompt_labels
@@ -161,7 +161,6 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
     half = len(pairs)
     shares = np.array(pairs[SHARES], dtype=float) if SHARES in pairs.column_names else None
     report.pairs[name], report.margins[name], report.prompts[name] = {}, {}, prompts.tolist()
-    # Each policy against it.
     for subject in subjects:
         policy = summed(subject.policy, subject.name)
         scores = PairScores(policy[:half], policy[half:], ref[:half], ref[half:], lengths[:half], lengths[half:])
@@ -175,7 +174,6 @@ def _rank(report: Report, name: str, pairs: Dataset, subjects: list[Subject]) ->
         found |= pair_estimates(subject.recipe, scores, margin, shares, prompts=prompts)
         prefix = name if subject is first else f"{subject.name}/{name}"
         report.estimates |= {f"{prefix}/{key}": value for key, value in found.items()}
-    # The policies against each other.
     for other in subjects[1:]:
         own, theirs = (report.pairs[name][who].chosen for who in (first.name, other.name))
         kept = mean_estimate(own - theirs, prompts)
@@ -238,23 +236,26 @@ def _answer(
         raise RunError(f"an interval needs at least 2 different prompts, got {len(rows)}; see eval.generate.prompts")
     folder = None if out is None else out / ANSWERS_FOLDER
     decoding = decoding_of(settings)
+    extras = {name: said for name in ("revisions", "prefer") if (said := getattr(settings, name))}
     report.settings["decoding"] = {
         **vars(decoding), "samples": settings.samples, "prompts": len(rows), "template_sha256": template_digest(first),
-        **({} if vllm is None else {"vllm": vllm.version}),
+        **({} if vllm is None else {"vllm": vllm.version}), **extras,
     }  # fmt: skip
     prompts = [prompt_of(row) for row in rows]
-    answers = ask_all(subjects, Asking(prompts, decoding, settings.samples, settings.batch_size, folder, vllm))
+    asking = Asking(prompts, decoding, settings.samples, settings.batch_size, folder, vllm, settings.revisions)
+    *drafts, answers = ask_all(subjects, asking, settings.prefer)
     found, report.measured = token_estimates(subjects, answers, settings)
     measure_answers(
         report, sampled_texts(rows, answers), found, prepared, compare=compare,
         completion_ids={who: [[answer.completion_ids for answer in row] for row in a] for who, a in answers.items()},
         recipes={subject.name: subject.recipe.raw for subject in subjects},
     )  # fmt: skip
+    add_revisions(report, [sampled_texts(rows, stage) for stage in (*drafts, answers)], prepared)
     greedy = Decoding(settings.max_new_tokens, temperature=0.0, seed=settings.seed)
     for name, wanted in prepared.prompt_sets.items():
         chat = first.tokenizer.chat_template is not None
         asking = Asking(asked(wanted, chat=chat), greedy, 1, settings.batch_size, folder, vllm)
-        add_prompt_set(report, name, sampled_texts(wanted, ask_all(subjects, asking)))
+        add_prompt_set(report, name, sampled_texts(wanted, ask_all(subjects, asking)[-1]))
 
 
 def evaluate_responses(

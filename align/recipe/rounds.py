@@ -14,7 +14,7 @@ from .in_context import InContextConfig, in_context_problems
 from .scores import POLICY, ScoreConfig, as_sections
 
 Origin = Literal["previous", "first"]
-OPTIONS = ("sigmas", "k", "min_gap", "min_reward", "most")
+OPTIONS = ("sigmas", "k", "min_gap", "min_reward", "most", "beta", "most_reward")
 MADE = frozenset({"chosen_reward", "rejected_reward", "margin", "reward"})
 """Columns of numbers that the pairs of a round have."""
 WHO = ("policy", "ref", "earlier", "gold")
@@ -95,6 +95,8 @@ class SelectConfig:
     min_gap: float | None = None
     min_reward: float | None = None
     most: int | None = None
+    beta: float | None = None
+    most_reward: float | None = None
 
     def __post_init__(self) -> None:
         if self.rule not in SELECTORS:
@@ -111,7 +113,7 @@ class SelectConfig:
         ]
         problems += [
             f"{name}: must be finite, got {value}"
-            for name in ("sigmas", "min_gap", "min_reward")
+            for name in ("sigmas", "min_gap", "min_reward", "beta", "most_reward")
             if (value := getattr(self, name)) is not None and not math.isfinite(value)
         ]
         if problems:
@@ -261,9 +263,10 @@ def check_rounds(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
         tree.problem(
             ("rounds", "in_context"), f"its rows are completions, and {name!r} learns from {method.rows}; take sft"
         )
-    if recipe["rounds"].select.rule == ALONE and method.rows != "completions":
+    if recipe["rounds"].select.rule in ALONE and method.rows != "completions":
         tree.problem(
-            ("rounds", "select", "rule"), f"{ALONE!r} makes no pairs, which {name!r} learns from; take another"
+            ("rounds", "select", "rule"),
+            f"{recipe['rounds'].select.rule!r} makes no pairs, which {name!r} learns from; take another",
         )
     if recipe["rounds"].take == "best":
         if not tree.values.get("data", {}).get("eval") or recipe["eval"].generate is None:

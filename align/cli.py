@@ -108,6 +108,7 @@ def _train(argv: Sequence[str]) -> int:
     words += ["--resume", options.resume] if options.resume else []
     words += [f"--{name}" for name in ("overwrite", "changed", "unsealed") if getattr(options, name)]
     words += [word for name in options.allow for word in ("--allow", name)]
+    words += ["--vllm", options.vllm] if options.vllm else []
     if "WORLD_SIZE" in os.environ or (processes == 1 and options.accelerate_config is None):
         return train.main(words)
     load_recipe(options.recipe, options.overrides)  # one clear message, before any process starts

@@ -50,6 +50,36 @@ def write_text(path: Path, text: str) -> None:
         raise not_written(path, error) from error
 
 
+def append_synced(path: Path, content: bytes) -> None:
+    """Add to the end of a file, made with its folder if it is missing, and return when the disk has it.
+
+    Raises:
+        OSError: Naming the file and what to do, if it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def whole_lines(path: Path, *, mend: bool = True) -> bytes:
+    """What is in a file up to the end of its last whole line, nothing if it is not there.
+
+    Args:
+        path: Of lines that were appended.
+        mend: Whether to cut off what a kill left of a line.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    whole = content.rfind(b"\n") + 1
+    if mend and whole < len(content):
+        os.truncate(path, whole)
+    return content[:whole]
+
+
 def not_written(path: Path, error: BaseException) -> OSError:
     """The error to raise where a file could not be written; Python's own often names no file."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from align.models.identity import model_identity, text_identity, weights_digest
 from align.recipe.loading import Recipe, load_recipe
 from align.runs.contents import ENV_FILE, RECIPE_FILE
@@ -22,7 +24,18 @@ def identity_now(settings: dict[str, Any], trainer: Any, data: dict[str, Any], w
         weights: Digest of what training starts from.
     """
     tokenizer = digest_of(text_identity(trainer.processing_class))
-    return Identity(None, settings, data, weights, tokenizer, trainer.reference_identity)
+    wins = getattr(trainer, "wins", None)
+    judge = None if wins is None else judge_digest(wins.scorer)
+    return Identity(None, settings, data, weights, tokenizer, trainer.reference_identity, judge)
+
+
+def judge_digest(scorer: Any) -> str | None:
+    """Digest of the model that a scorer asks, and of what makes tokens for it; None if no model of ours judges."""
+    asked = getattr(scorer, "ask", scorer)
+    model, tokenizer = getattr(asked, "model", None), getattr(asked, "tokenizer", None)
+    if not isinstance(model, torch.nn.Module) or tokenizer is None:
+        return None
+    return digest_of([model_identity(model), text_identity(tokenizer)])
 
 
 def starting_weights(policy: Any, ref: dict[str, Any], *, own_reference: bool) -> str:

@@ -25,6 +25,7 @@ from align.runs.checkpoints import check, step_of_foreign
 from align.runs.contents import ENV_FILE, RECIPE_FILE, RESULTS, delete_run, written_by_run
 from align.runs.directory import claimed, data_digest, environment
 from align.runs.identity import Identity, settings_of
+from align.sampling.vllm_engine import VLLM
 from align.trainers.shared.safe_runs import StopOnSignal
 from align.trainers.shared.trl_contract import load_weights
 
@@ -68,6 +69,7 @@ def run(
     changed: bool = False,
     unsealed: bool = False,
     allow: Collection[str] = (),
+    vllm: str | None = None,
 ) -> Run:
     """Train a recipe and write its run directory.
 
@@ -81,6 +83,7 @@ def run(
         unsealed: Begin from the checkpoint that `resume` names although it has no manifest, as TRL's own trainers write them:
             nothing tells whether it is whole, or what it was trained with.
         allow: Reward functions of the form MODULE:FUNCTION that may run; see `align.rewards.load_reward`.
+        vllm: The interpreter of an environment whose vLLM samples the answers of rounds.
 
     Raises:
         RecipeError: If the recipe cannot be run as written.
@@ -101,10 +104,15 @@ def run(
         raise RunError(
             "rounds go on where they stopped with --resume auto, as they were: name no checkpoint, and no --changed"
         )
+    if vllm is not None and recipe.rounds is None:
+        raise RunError("--vllm: samples the answers of rounds, and the recipe has none; leave it out")
     with claimed(path, resume=resume is not None, overwrite=overwrite):
         _check_not_inside(recipe, path, overwrite=overwrite)
         if recipe.rounds is not None:
-            last = run_rounds(recipe, run, resume=resume is not None, overwrite=overwrite, allow=allow)
+            last = run_rounds(
+                recipe, run, resume=resume is not None, overwrite=overwrite, allow=allow,
+                vllm=None if vllm is None else VLLM.at(vllm),
+            )  # fmt: skip
             return Run(path, None, {}) if last is None else last._replace(path=path)
         start = on_main(lambda: find_start(path, resume, unsealed=unsealed))
         return _run(recipe, path, start, allow, overwrite=overwrite, changed=changed)
@@ -228,6 +236,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's rewards run this"
     )
+    parser.add_argument(
+        "--vllm", metavar="PYTHON", help="let the vLLM of this interpreter sample the answers of rounds"
+    )
     return parser
 
 
@@ -247,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             changed=options.changed,
             unsealed=options.unsealed,
             allow=options.allow,
+            vllm=options.vllm,
         )
     except Exception as error:
         told = in_words(error)

@@ -13,6 +13,7 @@ from align.files import write_text
 from align.recipe.loading import load_recipe
 from align.runs.contents import METRICS_FILE, RECIPE_FILE
 from align.runs.directory import read_metrics
+from align.sampling.preferred import preferences
 from align.sampling.vllm_engine import VLLM, check_vllm
 from eval.answers.endpoint import ask_endpoints, is_endpoint
 from eval.answers.files import is_responses, read_responses
@@ -88,6 +89,9 @@ def arguments(*, compare: bool = False, prog: str = "python -m eval") -> argpars
         help="what an endpoint, a URL among RUN, calls its model",
     )
     parser.add_argument(
+        "--prefer", metavar="NAME=W,...", help="what each reward is worth, for policies with rewards in context"
+    )
+    parser.add_argument(
         "--same-within",
         action="append",
         default=[],
@@ -119,6 +123,7 @@ def main(argv: Sequence[str] | None = None, *, compare: bool = False, prog: str 
             raise RunError(f"ref=: named {len(refs)} times; there is one reference")
         ref = refs[0] if refs else None
         margins = _margins(options.same_within)
+        overrides += (f"eval.generate.prefer={preferences(options.prefer)}",) if options.prefer else ()
         wanted = Wanted(
             names, options.recipe, overrides, options.allow, options.out, compare, ref, margins, vllm=options.vllm,
             checkpoints=getattr(options, "checkpoints", False), models=tuple(options.model),

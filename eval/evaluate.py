@@ -18,7 +18,7 @@ from eval.measures.prompt_sets import asked, of_prompt_set
 from eval.measures.texts import length_estimates
 from eval.measures.tokens import token_estimates
 from eval.pairs.ranking import rankings
-from eval.report.assemble import Prepared, add_prompt_set, measure_answers, prepare, settle
+from eval.report.assemble import Prepared, add_prompt_set, add_revisions, measure_answers, prepare, settle
 from eval.report.results import Report
 from eval.report.write import write_items
 from eval.statistics.comparisons import compared, prompt_labels
@@ -144,23 +144,26 @@ def _answer(
     rows = asked_rows(sets, settings.prompts)
     folder = None if out is None else out / ANSWERS_FOLDER
     decoding = decoding_of(settings)
+    extras = {name: said for name in ("revisions", "prefer") if (said := getattr(settings, name))}
     report.settings["decoding"] = {
         **vars(decoding), "samples": settings.samples, "prompts": len(rows), "template_sha256": template_digest(first),
-        **({} if vllm is None else {"vllm": vllm.version}),
+        **({} if vllm is None else {"vllm": vllm.version}), **extras,
     }  # fmt: skip
     prompts = [prompt_of(row) for row in rows]
-    answers = ask_all(subjects, Asking(prompts, decoding, settings.samples, settings.batch_size, folder, vllm))
+    asking = Asking(prompts, decoding, settings.samples, settings.batch_size, folder, vllm, settings.revisions)
+    *drafts, answers = ask_all(subjects, asking, settings.prefer)
     found, report.measured = token_estimates(subjects, answers, settings)
     measure_answers(
         report, sampled_texts(rows, answers), found, prepared, compare=compare,
         completion_ids={who: [[answer.completion_ids for answer in row] for row in a] for who, a in answers.items()},
         recipes={subject.name: subject.recipe.raw for subject in subjects},
     )  # fmt: skip
+    add_revisions(report, [sampled_texts(rows, stage) for stage in (*drafts, answers)], prepared)
     greedy = Decoding(settings.max_new_tokens, temperature=0.0, seed=settings.seed)
     for name, wanted in prepared.prompt_sets.items():
         chat = first.tokenizer.chat_template is not None
         asking = Asking(asked(wanted, chat=chat), greedy, 1, settings.batch_size, folder, vllm)
-        add_prompt_set(report, name, sampled_texts(wanted, ask_all(subjects, asking)))
+        add_prompt_set(report, name, sampled_texts(wanted, ask_all(subjects, asking)[-1]))
 
 
 def evaluate_responses(

@@ -34,6 +34,7 @@ from align.findings import Finding, printable
 from align.recipe.loading import Recipe, load_recipe
 
 if TYPE_CHECKING:
+    from .dry_rounds import RoundsCost
     from .dry_run import Cost
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ def _print(text: str) -> None:
     print(text)
 
 
-def _run(options: argparse.Namespace) -> "tuple[Report, Cost | None]":
+def _run(options: argparse.Namespace) -> "tuple[Report, Cost | RoundsCost | None]":
     if options.out is not None and find_spec("matplotlib") is None:
         raise RunError("--out draws a picture: pip install 'alignkit[eval]'")
     config = accelerate_file(options.accelerate_config) if options.accelerate_config else None
@@ -153,14 +154,15 @@ def _run(options: argparse.Namespace) -> "tuple[Report, Cost | None]":
             draw_lengths(report.lengths, recipe.train.max_length, options.out / "lengths.png")
     if not options.deep:
         return report, None
-    if recipe.rows != "pairs":
+    if recipe.rows != "pairs" and recipe.rounds is None:
         raise RunError(f"--deep predicts runs on preference pairs, not on {recipe.rows}; leave it out")
     if report.count("error"):
         logger.warning("--deep: no step was taken, because the recipe is not ready")
         return report, None
-    from .dry_run import predict  # noqa: PLC0415 - loads the trainers, which a report does not need
+    from .dry_rounds import predict_rounds  # noqa: PLC0415 - loads the trainers, which a report does not need
+    from .dry_run import predict  # noqa: PLC0415
 
-    return report, predict(recipe)
+    return report, predict(recipe) if recipe.rounds is None else predict_rounds(recipe, report.planned.steps)
 
 
 def inspect(recipe: Recipe, machine: Machine, *, allow: Collection[str] = ()) -> Report:

@@ -17,6 +17,7 @@ from align.sampling.answer_file import KEPT, HowToSample, read_prompts, sample_t
 from align.sampling.ask import decoding_of
 from align.sampling.endpoint_answers import endpoint_answers
 from align.sampling.policy import policy_of
+from align.sampling.preferred import context_for, preferences
 from align.sampling.vllm_engine import VLLM
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,16 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=int, default=64, help="default: 64")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--batch-size", type=int, default=32, help="answers at a time; default: 32")
+    parser.add_argument(
+        "--revisions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="have each answer revised N times, as SRPO does; default: 0",
+    )
+    parser.add_argument(
+        "--prefer", metavar="NAME=W,...", help="what each reward is worth, for a policy with rewards in context"
+    )
     parser.add_argument("--vllm", metavar="PYTHON", help="let the vLLM of this interpreter sample")
     parser.add_argument("--model", help="the endpoint's name of the model; the policy is then the endpoint's URL")
     parser.add_argument("--key-variable", metavar="NAME", help="environment variable that holds the endpoint's key")
@@ -61,21 +72,27 @@ def main(argv: Sequence[str]) -> int:
         raise RunError("--key-variable: is an endpoint's, which --model makes the policy; leave it out")
     try:
         settings = Generate(
-            1, options.samples, options.max_new_tokens, options.temperature, options.seed, options.batch_size
-        )
+            1, options.samples, options.max_new_tokens, options.temperature, options.seed, options.batch_size,
+            options.revisions,
+        )  # fmt: skip
     except ValueError as error:
         raise RunError(f"--{str(error).replace('_', '-', 1)}") from None
     vllm = None if options.vllm is None else VLLM.at(options.vllm)
     rows = read_prompts(DataSource(options.prompts, split=options.split))
     policy = policy_of(options.policy, options.overrides, reference=options.ref)
-    how = HowToSample(decoding_of(settings), settings.samples, settings.batch_size, vllm)
+    how = HowToSample(
+        decoding_of(settings), settings.samples, settings.batch_size, vllm, settings.revisions, policy.instruction,
+        context_for(Path(options.policy), options.prefer and preferences(options.prefer)),
+    )  # fmt: skip
     made = sample_to_file(policy, rows, how, options.out, who="ref" if options.ref else "policy")
     _say(f"{options.out}: {made} answers to {len(rows)} prompts")
     return 0
 
 
 def _of_endpoint(options: argparse.Namespace) -> int:
-    idle = [f"--{name}" for name in ("ref", "vllm") if getattr(options, name)] + options.overrides
+    idle = [
+        f"--{name}" for name in ("ref", "vllm", "revisions", "prefer") if getattr(options, name)
+    ] + options.overrides
     if idle:
         raise RunError(f"{idle[0]}: does nothing for an endpoint; leave it out")
     given = {"url": options.policy, "model": options.model, "key_variable": options.key_variable}

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from align.files import not_written
+from align.files import append_synced
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +55,9 @@ class Ledger:
         with self._lock:
             line = json.dumps(record) + "\n"
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(line if self._whole else "\n" + line)
-            except OSError as error:
+                append_synced(self.path, (line if self._whole else "\n" + line).encode())
+            except OSError:
                 self._whole = False  # of what could not be written, a part may be there
-                raise not_written(self.path, error) from error
+                raise
             self._whole = True
             self._learn(record)

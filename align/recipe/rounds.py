@@ -10,10 +10,11 @@ from align.data.commands.pairs import ALONE, REVERSE, SELECTORS
 from align.strict.fields import build, nearest
 from align.strict.yaml_tree import Tree
 
+from .in_context import InContextConfig, in_context_problems
 from .scores import POLICY, ScoreConfig, as_sections
 
 Origin = Literal["previous", "first"]
-OPTIONS = ("sigmas", "k", "min_gap", "min_reward", "most")
+OPTIONS = ("sigmas", "k", "min_gap", "min_reward", "most", "beta", "most_reward")
 MADE = frozenset({"chosen_reward", "rejected_reward", "margin", "reward"})
 """Columns of numbers that the pairs of a round have."""
 WHO = ("policy", "ref", "earlier", "gold")
@@ -37,7 +38,10 @@ class SampleConfig:
 
     samples: int = 4
     """Answers of each sampler to each prompt."""
-    temperature: float = 1.0
+    temperature: float | list[float] = 1.0
+    """A list has one for each round."""
+    top_p: float = 1.0
+    """Below 1 only the nucleus is drawn from; see `align.sampling.generate.Decoding`."""
     max_new_tokens: int = 64
     seed: int = 0
     """Of the first round; each further round has the next."""
@@ -46,6 +50,8 @@ class SampleConfig:
     """`policy`, the newest; `ref`, the round's reference; `earlier`, what earlier rounds answered to the same prompts;
     `gold`, the text in the column of the prompts that `gold` names."""
     gold: str | None = None
+    revisions: int = 0
+    """How often a sampler is shown its answer as a draft and answers anew (SRPO); the last answers count."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -59,14 +65,23 @@ class SampleConfig:
             problems.append("from: nobody answers; name policy or ref")
         if ("gold" in self.who) != (self.gold is not None):
             problems.append("gold: the column of gold answers and `from: [gold]` belong together")
-        if not 0 <= self.temperature < math.inf:
+        if not all(0 <= one < math.inf for one in self.temperatures()):
             problems.append(f"temperature: must be finite and not negative, got {self.temperature}")
-        if self.samples > 1 and self.temperature == 0:
+        if self.samples > 1 and 0 in self.temperatures():
             problems.append(f"samples: must be 1 at temperature 0, where all answers are the same, got {self.samples}")
-        if self.seed < 0:
-            problems.append(f"seed: must not be negative, got {self.seed}")
+        if not 0 < self.top_p <= 1 or (self.top_p < 1 and 0 in self.temperatures()):
+            problems.append(f"top_p: must be above 0 and at most 1, and 1 at temperature 0, got {self.top_p}")
+        problems += [
+            f"{name}: must not be negative, got {getattr(self, name)}"
+            for name in ("seed", "revisions")
+            if getattr(self, name) < 0
+        ]
         if problems:
             raise ValueError("\n".join(problems))
+
+    def temperatures(self) -> list[float]:
+        """By round; one for all, or for each."""
+        return self.temperature if isinstance(self.temperature, list) else [self.temperature]
 
 
 @dataclass
@@ -80,6 +95,8 @@ class SelectConfig:
     min_gap: float | None = None
     min_reward: float | None = None
     most: int | None = None
+    beta: float | None = None
+    most_reward: float | None = None
 
     def __post_init__(self) -> None:
         if self.rule not in SELECTORS:
@@ -96,7 +113,7 @@ class SelectConfig:
         ]
         problems += [
             f"{name}: must be finite, got {value}"
-            for name in ("sigmas", "min_gap", "min_reward")
+            for name in ("sigmas", "min_gap", "min_reward", "beta", "most_reward")
             if (value := getattr(self, name)) is not None and not math.isfinite(value)
         ]
         if problems:
@@ -140,6 +157,7 @@ class RoundsConfig:
     """What a round is held against: the policy of the round before, or the recipe's `ref`."""
     max_kl: float | None = None
     """A round whose policy is further from the recipe's reference, in nats an answer, ends the run, and all is kept."""
+    in_context: InContextConfig | None = None
     take: Literal["last", "best"] = "last"
     """Whose adapter is the run's: that of the last round, or of the one that the rounds' scorers find best on `data.eval`."""
 
@@ -147,21 +165,33 @@ class RoundsConfig:
         problems = [] if self.count >= 1 else [f"count: must be at least 1, got {self.count}"]
         if self.max_kl is not None and not 0 < self.max_kl < math.inf:
             problems.append(f"max_kl: must be positive and finite, got {self.max_kl}")
-        if self.max_kl is not None and ("policy" not in self.sample.who or self.sample.temperature == 0):
+        if self.max_kl is not None and ("policy" not in self.sample.who or 0 in self.sample.temperatures()):
             problems.append(
                 "max_kl: is measured on sampled answers of the policy; name it in sample.from, at a temperature"
             )
+        given = len(self.sample.temperatures())
+        if isinstance(self.sample.temperature, list) and given != self.count:
+            problems.append(f"sample.temperature: a list has one value for each of {self.count} rounds, got {given}")
         names = self.score.names()
         if self.take == "best" and any(judge.path == POLICY for judge in self.score.judges.values()):
             problems.append(
                 "take: `best` needs one judge for all rounds, and path: policy is another in each; take last"
             )
-        if len(names) > 1 and not self.score.weights:
+        if self.in_context is not None:
+            used = {
+                "keep": bool(self.keep.shares()),
+                "select": self.select != SelectConfig(),
+                "take": self.take == "best",
+                "max_kl": self.max_kl is not None,
+                "sample.from": self.sample.who != ["policy"],
+            }
+            problems += in_context_problems(self.score, used)
+        elif len(names) > 1 and not self.score.weights:
             problems.append(f"score.weights: there are several scores, {', '.join(names)}; say what each counts")
         answers = self.sample.samples * sum(who in ("policy", "ref") for who in self.sample.who) + (
             "gold" in self.sample.who
         )
-        if answers < 2 and "earlier" not in self.sample.who:
+        if answers < 2 and "earlier" not in self.sample.who and self.in_context is None:
             problems.append(f"sample.samples: a pair needs at least 2 answers to a prompt, got {answers}")
         if self.score.column is not None:
             problems.append(
@@ -229,9 +259,14 @@ def check_rounds(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
         tree.problem(
             ("ref", "kind"), "the pairs of a round are new, so nothing is cached for them; use base, adapter or model"
         )
-    if recipe["rounds"].select.rule == ALONE and method.rows != "completions":
+    if recipe["rounds"].in_context is not None and method.rows != "completions":
         tree.problem(
-            ("rounds", "select", "rule"), f"{ALONE!r} makes no pairs, which {name!r} learns from; take another"
+            ("rounds", "in_context"), f"its rows are completions, and {name!r} learns from {method.rows}; take sft"
+        )
+    if recipe["rounds"].select.rule in ALONE and method.rows != "completions":
+        tree.problem(
+            ("rounds", "select", "rule"),
+            f"{recipe['rounds'].select.rule!r} makes no pairs, which {name!r} learns from; take another",
         )
     if recipe["rounds"].take == "best":
         if not tree.values.get("data", {}).get("eval") or recipe["eval"].generate is None:

@@ -47,8 +47,14 @@ class Generate:
     temperature: float = 1.0
     seed: int = 0
     batch_size: int = 32
+    revisions: int = 0
+    """How often a policy is shown its answer as a draft and answers anew (SRPO); the reference answers once."""
+    prefer: dict[str, float] | None = None
+    """By reward, what it is worth to whoever asks a policy with rewards in context; the reference is not told."""
 
     def __post_init__(self) -> None:
+        if self.revisions < 0:
+            raise ValueError(f"revisions: must not be negative, got {self.revisions}")
         for name in ("prompts", "samples", "max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")

@@ -14,6 +14,7 @@ from align.recipe.loading import Recipe
 from align.sampling.answer_file import KEPT, read_prompts
 from align.sampling.ask import Asking, ask
 from align.sampling.policy import reference_of
+from align.sampling.vllm_engine import VLLM
 from align.scoring.completions import completion_logps
 
 from .plan import Place
@@ -23,7 +24,7 @@ MOST = 64
 """Answers that are looked at."""
 
 
-def drift_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
+def drift_stage(recipe: Recipe, place: Place, vllm: VLLM | None = None) -> dict[str, Any]:
     """The KL of the newest policy from the recipe's reference in nats an answer: the mean log-ratio of its own answers.
 
     Raises:
@@ -33,13 +34,13 @@ def drift_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
     state = PartialState()
     if not state.is_main_process:
         return {}
-    many = state.num_processes
+    many = 1 if vllm is not None else state.num_processes
     rows = read_prompts(DataSource(str(place.prompts)))[::many][:MOST]
     folder, name = place.answers("policy").parent / KEPT, "policy" if many == 1 else f"policy-0-of-{many}"
     decoding = decoding_of_round(recipe, place)
     policy = answerer(place)
     tokenizer: Any = load_tokenizer(policy.settings)
-    asking = Asking([prompt_of(row) for row in rows], decoding, 1, rounds.sample.batch_size, folder)
+    asking = Asking([prompt_of(row) for row in rows], decoding, 1, rounds.sample.batch_size, folder, vllm)
     use = policy.load()
     answers = [one for (one,) in ask(tokenizer, use, asking, name, "the policy")]
     sequences = [(one.prompt_ids, one.completion_ids) for one in answers]

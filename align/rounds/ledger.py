@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from accelerate import PartialState
 
 from align.errors import RunError
-from align.files import not_written, sha256
+from align.files import append_synced, sha256, whole_lines
 
 FILE = "rounds.jsonl"
 
@@ -29,11 +28,8 @@ class Ledger:
     def __init__(self, run: Path) -> None:
         self.run, self.path = run, run / FILE
         self.done: dict[tuple[int, str], dict[str, Any]] = {}
-        content = self.path.read_bytes() if self.path.is_file() else b""
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content) and PartialState().is_main_process:
-            os.truncate(self.path, whole)
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
+        content = whole_lines(self.path, mend=PartialState().is_main_process)
+        for number, line in enumerate(content.splitlines(), start=1):
             try:
                 entry = json.loads(line)
                 self.done[int(entry["round"]), str(entry["stage"])] = entry
@@ -86,13 +82,7 @@ class Ledger:
                 "inputs": {self._name(path): digest(path) for path in inputs},
                 "outputs": {self._name(path): digest(path) for path in outputs},
             }
-            try:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise not_written(self.path, error) from error
+            append_synced(self.path, (json.dumps(entry, ensure_ascii=False) + "\n").encode())
             self.done[number, name] = entry
         state.wait_for_everyone()
         return counts

@@ -109,11 +109,17 @@ def round_recipe(recipe: Recipe, place: Place) -> dict[str, Any]:
     raw = {name: copy.deepcopy(value) for name, value in recipe.raw.items() if name not in NOT_OF_A_ROUND}
     raw["model"] = dict(raw["model"])
     raw |= _model_and_reference(recipe, place, raw["model"])
-    source = place.mixed if rounds.keep.shares() and place.number > 1 else place.pairs
+    source = place.mixed if mixes(recipe, place) else place.pairs
     raw["data"] = {"train": {"path": str(source)}}
     values: Any = recipe.raw["train"]
     raw["train"] = dict(by_round(values, method.config, rounds.count, place.number)) | {"output_dir": TRAINED}
     return raw
+
+
+def mixes(recipe: Recipe, place: Place) -> bool:
+    """Whether a round is trained on more than its own."""
+    rounds: Any = recipe.rounds
+    return place.number > 1 and bool(rounds.keep.shares() or rounds.in_context)
 
 
 def _model_and_reference(recipe: Recipe, place: Place, model: dict[str, Any]) -> dict[str, Any]:

@@ -19,10 +19,13 @@ from align.judges.from_scores import refuse_missing, scorers_of
 from align.models.loading import load_model
 from align.recipe.loading import Recipe
 from align.runs.contents import RECIPE_FILE, REPORT_FILE, WRITING, delete_run, exchange
+from align.sampling.preferred import CONTEXT
+from align.sampling.vllm_engine import VLLM, check_model
 
 from .drift import drift_stage
+from .in_context import original_rows
 from .ledger import Ledger
-from .plan import FIRST, Place, load_round, needs_first_adapter, round_prompts, write_recipe
+from .plan import FIRST, Place, load_round, mixes, needs_first_adapter, round_prompts, write_recipe
 from .report import round_report, write_page
 from .stages import answer_files, answerer, mix_stage, pairs_stage, prompts_stage, sample_stage, score_stage
 from .validation import best_round, validation_rows
@@ -53,6 +56,8 @@ def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool =
     refuse_missing(rounds.score, rows[0], "data.train")
     if rounds.take == "best":
         validation_rows(recipe)
+    if rounds.in_context is not None:
+        original_rows(recipe)
     gold = rounds.sample.gold
     without = [
         n for n, row in enumerate(rows, start=1) if gold and not (isinstance(row.get(gold), str) and row[gold].strip())
@@ -70,7 +75,13 @@ def answerer_later() -> Any:
 
 
 def run_rounds(
-    recipe: Recipe, train: Train, *, resume: bool, overwrite: bool = False, allow: Collection[str] = ()
+    recipe: Recipe,
+    train: Train,
+    *,
+    resume: bool,
+    overwrite: bool = False,
+    allow: Collection[str] = (),
+    vllm: VLLM | None = None,
 ) -> Any:
     """All rounds. The run directory is claimed already.
 
@@ -80,6 +91,7 @@ def run_rounds(
         resume: Whether to go on in a run that is there.
         overwrite: Delete the run that is there, once recipe and data are known to work.
         allow: As for `align.train.run`.
+        vllm: Samples the answers in the models' place.
 
     Returns:
         What the last training returned.
@@ -90,6 +102,8 @@ def run_rounds(
     rounds: Any = recipe.rounds
     run = Path(str(recipe.train.output_dir))
     run = run.absolute() if ".." in run.parts else run
+    if vllm is not None:
+        check_model(recipe)
     rows = check_rounds(recipe, allow)
     _same_run(recipe, run, resume)
     for left in run.glob("round-*/**/.alignkit-*") if PartialState().is_main_process else ():  # by a kill, half written
@@ -105,8 +119,8 @@ def run_rounds(
     ledger = Ledger(run)
     finished = None
     for number in range(1, rounds.count + 1):
-        finished = _round(recipe, Place(run, number), ledger, rows, train, allow)
-    taken = Place(run, rounds.count) if rounds.take == "last" else best_round(recipe, run, ledger, allow)
+        finished = _round(recipe, Place(run, number), ledger, rows, train, allow, vllm)
+    taken = Place(run, rounds.count) if rounds.take == "last" else best_round(recipe, run, ledger, allow, vllm)
     if state.is_main_process:
         if taken.number:
             _take(taken.weights, run)
@@ -114,12 +128,20 @@ def run_rounds(
             logger.warning("no round is better than what the first began with, whose adapter is taken")
             _take(_beginning(recipe, run), run)
         write_page(recipe, run)
+        if rounds.in_context is not None:
+            shutil.copyfile(Place(run, rounds.count).folder / CONTEXT, run / CONTEXT)
     state.wait_for_everyone()
     return finished
 
 
 def _round(
-    recipe: Recipe, place: Place, ledger: Ledger, rows: list[dict[str, Any]], train: Train, allow: Collection[str]
+    recipe: Recipe,
+    place: Place,
+    ledger: Ledger,
+    rows: list[dict[str, Any]],
+    train: Train,
+    allow: Collection[str],
+    vllm: VLLM | None,
 ) -> Any:
     rounds: Any = recipe.rounds
     n = place.number
@@ -130,16 +152,20 @@ def _round(
     PartialState().wait_for_everyone()
     ledger.stage(n, "prompts", [], [place.prompts], lambda: prompts_stage(recipe, rows, place))
     files = answer_files(recipe, place)
-    for path in files:
+    for path in files if rounds.in_context is None or n > 1 else ():  # the first learns from given answers
         ledger.stage(
-            n, f"answers-{path.stem}", [place.prompts], [path], lambda path=path: sample_stage(recipe, place, path.stem)
+            n,
+            f"answers-{path.stem}",
+            [place.prompts],
+            [path],
+            lambda path=path: sample_stage(recipe, place, path.stem, vllm),
         )
     if rounds.max_kl is not None:
-        ledger.stage(n, "drift", [place.answers("policy")], [], lambda: drift_stage(recipe, place))
+        ledger.stage(n, "drift", [place.answers("policy")], [], lambda: drift_stage(recipe, place, vllm))
     ledger.stage(n, "scores", files, [place.scores], lambda: score_stage(recipe, place, allow))
     ledger.stage(n, "pairs", [place.scores], [place.pairs], lambda: pairs_stage(recipe, place))
     source = place.pairs
-    if rounds.keep.shares() and n > 1:
+    if mixes(recipe, place):
         source = place.mixed
         ledger.stage(n, "mixed", [place.pairs], [source], lambda: mix_stage(recipe, place))
     trained: list[Any] = []

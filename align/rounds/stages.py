@@ -20,7 +20,9 @@ from align.recipe.loading import Recipe
 from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
 from align.sampling.generate import Decoding
 from align.sampling.policy import Policy, policy_of
+from align.sampling.vllm_engine import VLLM
 
+from .in_context import context_stage, mix_context, with_targets, without_targets
 from .plan import Place, prompt_key, round_prompts
 
 EARLIER = "earlier"
@@ -29,6 +31,8 @@ EARLIER = "earlier"
 def prompts_stage(recipe: Recipe, rows: Sequence[Mapping[str, Any]], place: Place) -> dict[str, int]:
     """The prompts of the round."""
     made = round_prompts(recipe, rows, place.number)
+    if recipe.rounds is not None and recipe.rounds.in_context is not None and place.number > 1:
+        made = with_targets(recipe, made, place.number)
     if PartialState().is_main_process:
         write_rows(made, place.prompts, replace=True)
     return {"prompts": len(made)}
@@ -41,7 +45,7 @@ def answerer(place: Place, *, reference: bool = False) -> Policy:
     return policy_of(str(place.before().trained))
 
 
-def sample_stage(recipe: Recipe, place: Place, who: str) -> dict[str, int]:
+def sample_stage(recipe: Recipe, place: Place, who: str, vllm: VLLM | None = None) -> dict[str, int]:
     """Answers of one of those that the recipe names; `earlier` are those that earlier rounds have to the same prompts."""
     rounds: Any = recipe.rounds
     rows = read_prompts(DataSource(str(place.prompts)))
@@ -53,14 +57,20 @@ def sample_stage(recipe: Recipe, place: Place, who: str) -> dict[str, int]:
             write_rows(made, out, replace=True)
         return {"answers": sum(len(row["completions"]) for row in made)}
     sampling = rounds.sample
-    how = HowToSample(decoding_of_round(recipe, place), sampling.samples, sampling.batch_size)
-    return {"answers": sample_to_file(answerer(place, reference=who == "ref"), rows, how, out, who=who, replace=True)}
+    policy = answerer(place, reference=who == "ref")
+    how = HowToSample(
+        decoding_of_round(recipe, place), sampling.samples, sampling.batch_size, vllm, sampling.revisions,
+        policy.instruction,
+    )  # fmt: skip
+    return {"answers": sample_to_file(policy, rows, how, out, who=who, replace=True)}
 
 
 def decoding_of_round(recipe: Recipe, place: Place) -> Decoding:
     """How the answers of a round are sampled."""
     sampling: Any = recipe.rounds and recipe.rounds.sample
-    return Decoding(sampling.max_new_tokens, sampling.temperature, sampling.seed + place.number - 1)
+    temperatures = sampling.temperatures()
+    temperature = temperatures[min(place.number, len(temperatures)) - 1]
+    return Decoding(sampling.max_new_tokens, temperature, sampling.seed + place.number - 1, sampling.top_p)
 
 
 def _earlier(rows: Sequence[Mapping[str, Any]], place: Place) -> list[dict[str, Any]]:
@@ -74,6 +84,8 @@ def _earlier(rows: Sequence[Mapping[str, Any]], place: Place) -> list[dict[str, 
 def answer_files(recipe: Recipe, place: Place) -> list[Path]:
     """The files of answers that a round scores."""
     rounds: Any = recipe.rounds
+    if rounds.in_context is not None and place.number == 1:
+        return [Path(rounds.in_context.originals.path)]
     named = [who for who in rounds.sample.who if who != GOLD and (who != EARLIER or place.number > 1)]
     return [place.answers(who) for who in named]
 
@@ -84,7 +96,8 @@ def score_stage(recipe: Recipe, place: Place, allow: Collection[str] = ()) -> di
     if not PartialState().is_main_process:
         return {}
     rows = together(answer_files(recipe, place), gold=rounds.sample.gold)
-    _refuse_collapse(rows, place)
+    _refuse_collapse(rows, place, several=rounds.in_context is None)
+    rows = without_targets(rows)
     refuse_missing(rounds.score, rows[0], str(place.prompts))
     ledgers = place.folder / f"{place.scores.stem}-{JUDGES}"
     scorers = scorers_of(
@@ -101,7 +114,7 @@ def score_stage(recipe: Recipe, place: Place, allow: Collection[str] = ()) -> di
     return {"answers": answers, "unscored": scored.unscored} | ({"said": scored.told()} if scored.told() else {})
 
 
-def _refuse_collapse(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
+def _refuse_collapse(rows: Sequence[Mapping[str, Any]], place: Place, *, several: bool = True) -> None:
     """Words for a policy that says nothing, or the same to each prompt, before anybody is paid to score it."""
     texts = [[text_of(one) for one in row["completions"]] for row in rows]
     sampled = [
@@ -115,7 +128,7 @@ def _refuse_collapse(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
             f"round {place.number}: all answers are empty; the policy has collapsed: lower train.learning_rate, raise "
             f"train.beta, or look at rounds.sample.max_new_tokens; what was made is kept in {place.run}"
         )
-    if all(len(set(given)) < 2 for given in texts):
+    if several and all(len(set(given)) < 2 for given in texts):
         raise RunError(
             f"round {place.number}: all answers to each prompt are equal, of which no pair can be made; the policy has "
             f"collapsed, or rounds.sample.temperature is too low; what was made is kept in {place.run}"
@@ -125,6 +138,8 @@ def _refuse_collapse(rows: Sequence[Mapping[str, Any]], place: Place) -> None:
 def pairs_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
     """The pairs of the round, or for methods that learn from completions their better sides."""
     rounds: Any = recipe.rounds
+    if rounds.in_context is not None:
+        return context_stage(recipe, place)
     if not PartialState().is_main_process:
         return {}
     score, select = rounds.score, rounds.select
@@ -158,6 +173,8 @@ def _nothing(made: Built, place: Place, rule: str) -> str:
 def mix_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
     """The round's pairs and, by their shares of the whole, those of the rounds before, the same for the same seed."""
     rounds: Any = recipe.rounds
+    if rounds.in_context is not None:
+        return mix_context(recipe, place)
     new = _read(place.pairs)
     shares = rounds.keep.shares()[: place.number - 1]
     whole = len(new) / (1 - sum(shares))

@@ -20,6 +20,7 @@ from align.recipe.loading import Recipe
 from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
 from align.sampling.ask import decoding_of
 from align.sampling.policy import Policy, policy_of
+from align.sampling.vllm_engine import VLLM
 
 from .best import choose
 from .ledger import Ledger
@@ -45,7 +46,9 @@ def validation_rows(recipe: Recipe) -> list[dict[str, Any]]:
     return made
 
 
-def best_round(recipe: Recipe, run: Path, ledger: Ledger, allow: Collection[str] = ()) -> Place:
+def best_round(
+    recipe: Recipe, run: Path, ledger: Ledger, allow: Collection[str] = (), vllm: VLLM | None = None
+) -> Place:
     """The place of the best round, by the scorers of the rounds; of number 0 if none is better than what they began with.
 
     Each answer is scored beside those of all rounds to the same prompt, so that a judge who compares compares rounds.
@@ -68,7 +71,7 @@ def best_round(recipe: Recipe, run: Path, ledger: Ledger, allow: Collection[str]
     files = [Place(run, number).folder / "validation" / f"round-{number}.jsonl" for number in range(rounds.count + 1)]
     for number, path in enumerate(files):
         ledger.stage(
-            number, "validation", [prompts], [path], lambda n=number, path=path: _answers(recipe, run, n, path)
+            number, "validation", [prompts], [path], lambda n=number, path=path: _answers(recipe, run, n, path, vllm)
         )
     scores, out = last.folder / "validation-scores.jsonl", last.folder / BEST
     ledger.stage(
@@ -79,12 +82,14 @@ def best_round(recipe: Recipe, run: Path, ledger: Ledger, allow: Collection[str]
     return Place(run, int(name.removeprefix("round-")))
 
 
-def _answers(recipe: Recipe, run: Path, number: int, out: Path) -> dict[str, int]:
+def _answers(recipe: Recipe, run: Path, number: int, out: Path, vllm: VLLM | None) -> dict[str, int]:
     settings: Any = recipe.eval.generate
     rows = read_prompts(DataSource(str(run / PROMPTS)))
-    how = HowToSample(decoding_of(settings), settings.samples, settings.batch_size)
-    out.parent.mkdir(parents=True, exist_ok=True)
     who: Policy = answerer(Place(run, 1)) if number == 0 else policy_of(str(Place(run, number).trained))
+    how = HowToSample(
+        decoding_of(settings), settings.samples, settings.batch_size, vllm, settings.revisions, who.instruction
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
     return {"answers": sample_to_file(who, rows, how, out, who=out.stem, replace=True)}
 
 

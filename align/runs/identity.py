@@ -52,6 +52,8 @@ class Identity:
     """Digest of the weights that training starts from, without a fresh adapter's."""
     tokenizer: str | None = None
     reference: dict[str, Any] | None = None
+    judge: str | None = None
+    """Digest of the weights of the model that judges, where one does."""
 
     @property
     def recipe(self) -> str | None:
@@ -71,8 +73,8 @@ def identity_from(found: Any) -> Identity:
     """
     if found is None:
         return Identity()
-    parts = {key: found.get(key) for key in ("run", "data", "weights", "tokenizer", "reference")}
-    kinds = {"run": str, "data": dict, "weights": str, "tokenizer": str, "reference": dict}
+    parts = {key: found.get(key) for key in ("run", "data", "weights", "tokenizer", "reference", "judge")}
+    kinds = {"run": str, "data": dict, "weights": str, "tokenizer": str, "reference": dict, "judge": str}
     settings = found.get("settings") or {}
     if not isinstance(settings, dict) or any(v is not None and not isinstance(v, kinds[k]) for k, v in parts.items()):
         raise ValueError("no identity of a run")
@@ -118,7 +120,7 @@ def differences(old: Identity, new: Identity) -> list[Difference]:
                 "data.train", *(f"{d.get('rows')} rows, {str(d.get('sha256'))[:12]}" for d in (old.data, new.data))
             )
         )
-    for key in ("weights", "tokenizer"):
+    for key in ("weights", "tokenizer", "judge"):
         one, other = getattr(old, key), getattr(new, key)
         if one and other and one != other:
             found.append(Difference(key, one[:12], other[:12]))

@@ -4,7 +4,7 @@ A row is that of the prompt, with all of its columns, and `completions`, a list 
 its end. The answers themselves are kept beside, in `kept/`, by `align.sampling.store`: what was killed goes on there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from accelerate import PartialState
 
 from align.data import DataConfig, DataSource, load_data
 from align.data.prompts import prompt_of
+from align.data.prompts.revision import INSTRUCTION
 from align.errors import RunError
 from align.files import write_rows
 from align.models.loading import load_tokenizer
@@ -32,6 +33,10 @@ class HowToSample(NamedTuple):
     samples: int = 1
     batch_size: int = 32
     vllm: VLLM | None = None
+    revisions: int = 0
+    instruction: str = INSTRUCTION
+    context: str = ""
+    """What is written after each prompt that is asked, and not into the file."""
 
 
 def read_prompts(source: DataSource) -> list[dict[str, Any]]:
@@ -69,24 +74,26 @@ def sample_to_file(
     """
     state = PartialState()
     prompts = [prompt_of(row) for row in rows]
-    own = range(state.process_index, len(prompts), state.num_processes)
-    name = who if state.num_processes == 1 else f"{who}-{state.process_index}-of-{state.num_processes}"
+    many = 1 if how.vllm is not None else state.num_processes  # one vLLM uses the devices of all
     folder = out.parent / KEPT
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(policy.settings)
 
-    def asked(indices: Iterable[int], name: str) -> list[list[Answer]]:
-        chosen = [prompts[index] for index in indices]
-        asking = Asking(chosen, how.decoding, how.samples, how.batch_size, folder, how.vllm)
-        return ask(tokenizer, use, asking, name, who)
+    def asked(process: int) -> dict[int, list[Answer]]:
+        theirs = range(process, len(prompts), many)
+        asking = Asking(
+            [prompts[index] for index in theirs], how.decoding, how.samples, how.batch_size, folder, how.vllm,
+            how.revisions, how.instruction, how.context,
+        )  # fmt: skip
+        name = who if many == 1 else f"{who}-{process}-of-{many}"
+        return dict(zip(theirs, ask(tokenizer, use, asking, name, who), strict=True))
 
     use = policy.load()
-    answers = dict(zip(own, asked(own, name), strict=True))
+    answers = asked(state.process_index) if state.process_index < many else {}
     state.wait_for_everyone()
     if state.is_main_process:
-        for other in range(1, state.num_processes):  # all of them are kept, and none is sampled again
-            theirs = range(other, len(prompts), state.num_processes)
-            answers |= zip(theirs, asked(theirs, f"{who}-{other}-of-{state.num_processes}"), strict=True)
+        for other in range(1, many):  # all of them are kept, and none is sampled again
+            answers |= asked(other)
         made = [row | told(answers[index]) for index, row in enumerate(map(dict, rows))]
         write_rows(made, out, replace=replace)
     state.wait_for_everyone()

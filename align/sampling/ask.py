@@ -4,18 +4,20 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from align.data.prompts import Prompt
+from align.data.prompts import Chat, Prompt, template_of
+from align.data.prompts.control import appended
+from align.data.prompts.revision import INSTRUCTION, revision_prompt
 from align.models.use import Use
 from align.recipe.loading import Generate
 
 from .generate import Answer, Decoding, Engine, generate
-from .store import FORMAT, stored_answers
+from .store import FORMAT, prompt_digest, stored_answers
 from .vllm_engine import LOG_FILE, VLLM
 
 LONGEST_NAME = 60
@@ -34,6 +36,12 @@ class Asking(NamedTuple):
     """None keeps nothing."""
     vllm: VLLM | None = None
     """What samples, if not the models themselves."""
+    revisions: int = 0
+    """How often an answer is shown to the model as a draft and asked for anew."""
+    instruction: str = INSTRUCTION
+    """What the user says about a draft."""
+    context: str = ""
+    """What is written after each prompt."""
 
 
 def decoding_of(settings: Generate) -> Decoding:
@@ -42,19 +50,70 @@ def decoding_of(settings: Generate) -> Decoding:
 
 
 def ask(tokenizer: PreTrainedTokenizerBase, use: Use, asking: Asking, name: str, who: str) -> list[list[Answer]]:
-    """One model's answers; those that its file has are not sampled again.
+    """One model's answers, revised as often as is asked; those that its file has are not sampled again.
 
     Raises:
         AnswersError: As `stored_answers`.
     """
+    return ask_by_revision(tokenizer, use, asking, name, who)[-1]
+
+
+def ask_by_revision(
+    tokenizer: PreTrainedTokenizerBase, use: Use, asking: Asking, name: str, who: str
+) -> list[list[list[Answer]]]:
+    """One model's answers after 0, 1, 2 and more revisions: [revisions][prompt][sample].
+
+    A revision is an answer to the prompt, the draft and the instruction, whose own prompt that is. Source: Choi et al. 2024,
+    Self-Improving Robust Preference Optimization (arXiv:2406.01660).
+
+    Raises:
+        AnswersError: As `stored_answers`.
+    """
+    if asking.context:
+        asking = asking._replace(prompts=[_in_context(prompt, asking.context) for prompt in asking.prompts], context="")
     desc = f"answers of {who}"
     engine = None if asking.vllm is None else _engine(asking.vllm, use, tokenizer, asking, desc)
     settings: dict[str, Any] = {"samples": asking.samples, "batch_size": asking.batch_size, "desc": desc}
+    path = asking.folder and asking.folder / answers_file(name, asking.decoding, engine and engine.identity)
     with use() as model:
-        if asking.folder is None:
-            return generate(model, tokenizer, asking.prompts, asking.decoding, engine=engine, **settings)
-        path = asking.folder / answers_file(name, asking.decoding, engine and engine.identity)
-        return stored_answers(path, model, tokenizer, asking.prompts, asking.decoding, engine=engine, **settings)
+
+        def sampled(prompts: Sequence[Prompt], samples: int) -> list[list[Answer]]:
+            asked = settings | {"samples": samples, "engine": engine}
+            if path is None:
+                return generate(model, tokenizer, prompts, asking.decoding, **asked)
+            return stored_answers(path, model, tokenizer, prompts, asking.decoding, **asked)
+
+        stages = [sampled(asking.prompts, asking.samples)]
+        for _ in range(asking.revisions):
+            stages.append(_revised(stages[-1], asking, sampled))
+    return stages
+
+
+def _in_context(prompt: Prompt, context: str) -> Prompt:
+    made, given = appended(prompt, context), template_of(prompt)
+    return Chat(made, given) if given else made
+
+
+def _revised(
+    drafts: list[list[Answer]], asking: Asking, sampled: Callable[[Sequence[Prompt], int], list[list[Answer]]]
+) -> list[list[Answer]]:
+    """An answer to each draft; drafts of a prompt that are alike get samples of their own."""
+    prompts: dict[str, Prompt] = {}
+    places: dict[str, list[tuple[int, int]]] = {}
+    for i, (prompt, row) in enumerate(zip(asking.prompts, drafts, strict=True)):
+        for k, draft in enumerate(row):
+            shown = draft.text if isinstance(prompt, str) else [{"role": "assistant", "content": draft.text}]
+            wanted = revision_prompt(prompt, shown, asking.instruction)
+            wanted = Chat(wanted, given) if (given := template_of(prompt)) else wanted
+            key = prompt_digest(wanted)
+            prompts[key] = wanted
+            places.setdefault(key, []).append((i, k))
+    found: dict[tuple[int, int], Answer] = {}
+    for alike in sorted({len(at) for at in places.values()}):
+        keys = [key for key, at in places.items() if len(at) == alike]
+        for key, answers in zip(keys, sampled([prompts[key] for key in keys], alike), strict=True):
+            found |= zip(places[key], answers, strict=True)
+    return [[found[i, k] for k in range(len(row))] for i, row in enumerate(drafts)]
 
 
 def _engine(vllm: VLLM, use: Use, tokenizer: PreTrainedTokenizerBase, asking: Asking, desc: str) -> Engine:

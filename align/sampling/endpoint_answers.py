@@ -1,7 +1,6 @@
 """Has an OpenAI-compatible endpoint answer prompts: several at a time, every answer on disk as it comes."""
 
 import json
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
+from align.files import append_synced, whole_lines
 from align.judges.endpoint import Client, Endpoint, EndpointError
 
 
@@ -38,11 +38,7 @@ def endpoint_answers(
     known, client, lock, failures = _read(kept), Client(endpoint), threading.Lock(), []
     keys = {(i, k): _key(endpoint, row["prompt"], k) for i, row in enumerate(rows) for k in range(samples)}
     missing = {key: place for place, key in keys.items() if key not in known}
-    with (
-        ThreadPoolExecutor(endpoint.concurrency) as pool,
-        tqdm(total=len(missing), desc="answers") as bar,
-        kept.open("a", encoding="utf-8") as file,
-    ):
+    with ThreadPoolExecutor(endpoint.concurrency) as pool, tqdm(total=len(missing), desc="answers") as bar:
 
         def ask(key: str, place: tuple[int, int]) -> None:
             try:
@@ -54,9 +50,7 @@ def endpoint_answers(
                 return
             with lock:
                 known[key] = said
-                file.write(json.dumps({"key": key, "text": said}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+                append_synced(kept, (json.dumps({"key": key, "text": said}) + "\n").encode())
                 bar.update()
 
         try:
@@ -83,11 +77,5 @@ def _key(endpoint: Endpoint, prompt: Any, sample: int) -> str:
 
 def _read(kept: Path) -> dict[str, str]:
     """What was answered; a last line that a kill cut short is cut off and asked again."""
-    if not kept.is_file():
-        return {}
-    content = kept.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(kept, whole)
-    rows = [json.loads(line) for line in content[:whole].splitlines()]
+    rows = [json.loads(line) for line in whole_lines(kept).splitlines()]
     return {row["key"]: row["text"] for row in rows}

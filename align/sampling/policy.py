@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from trl import ModelConfig
 
+from align.data.prompts.revision import INSTRUCTION
 from align.errors import RecipeError, RunError
 from align.methods import METHODS
 from align.models.loading import another_model, base_model_of, load_model
@@ -23,6 +24,8 @@ class Policy(NamedTuple):
 
     settings: ModelConfig
     adapter: str | None = None
+    instruction: str = INSTRUCTION
+    """What it has learnt to be told after a draft."""
 
     def load(self) -> Use:
         """The model, in evaluation mode."""
@@ -58,18 +61,24 @@ def policy_of(name: str, overrides: Iterable[str] = (), *, reference: bool = Fal
     if reference:
         return _reference(name, recipe)
     if not is_run:
-        return _beginning(recipe)
+        return beginning_of(recipe)
     if (run / "adapter").is_dir():
-        return Policy(recipe.model, str(run / "adapter"))
+        return Policy(recipe.model, str(run / "adapter"), instruction_of(recipe))
     if (run / "model").is_dir():
-        return Policy(another_model(recipe.model, run / "model"))
+        return Policy(another_model(recipe.model, run / "model"), instruction=instruction_of(recipe))
     raise RunError(f"{name}: neither adapter/ nor model/ there: the run has not finished; go on with --resume auto")
 
 
-def _beginning(recipe: Recipe) -> Policy:
+def instruction_of(recipe: Recipe) -> str:
+    """What is said after a draft where a recipe's policy revises: SRPO's own, or the default of it."""
+    return getattr(recipe.train, "revision_instruction", INSTRUCTION)
+
+
+def beginning_of(recipe: Recipe) -> Policy:
+    """What the training of a recipe begins with."""
     if recipe.start is not None:
-        return Policy(recipe.model, str(adapter_folder(recipe.start.adapter)))
-    return Policy(recipe.model, recipe.ref.path if recipe.ref.kind == "adapter" else None)
+        return Policy(recipe.model, str(adapter_folder(recipe.start.adapter)), instruction_of(recipe))
+    return Policy(recipe.model, recipe.ref.path if recipe.ref.kind == "adapter" else None, instruction_of(recipe))
 
 
 def _reference(name: str, recipe: Recipe) -> Policy:
@@ -81,8 +90,8 @@ def _reference(name: str, recipe: Recipe) -> Policy:
 def reference_of(recipe: Recipe) -> Policy:
     """What a recipe is held against, where that is a model and no values of the data."""
     if recipe.ref.kind == "model":
-        return Policy(another_model(recipe.model, recipe.ref.path))
-    return Policy(recipe.model, recipe.ref.path if recipe.ref.kind == "adapter" else None)
+        return Policy(another_model(recipe.model, recipe.ref.path), instruction=instruction_of(recipe))
+    return Policy(recipe.model, recipe.ref.path if recipe.ref.kind == "adapter" else None, instruction_of(recipe))
 
 
 def _is_recipe(name: str) -> bool:

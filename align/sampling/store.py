@@ -11,7 +11,6 @@ anything else that is not right is an error that names the line.
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from align.data.prompts import Prompt, template_of
 from align.errors import RunError
-from align.files import digest_of, not_written
+from align.files import append_synced, digest_of
 from align.models.identity import model_identity, text_identity
 from align.models.stopping import stop_ids
 from align.models.use import Model
@@ -96,7 +95,7 @@ def stored_answers(
         content = file.read()
         if header.startswith(content) and content != header:
             file.truncate(0)
-            _append(file, header)
+            append_synced(path, header)
             content = header
         found, whole = _parse(content, path)
         _check_settings(found.settings, settings, path)
@@ -110,7 +109,7 @@ def stored_answers(
             model, tokenizer, encoded, jobs, decoding, batch_size=batch_size, desc=desc, engine=engine
         ):
             rows = {(digests[job.prompt], job.sample): answer for job, answer in batch.items()}
-            _append(file, b"".join(_answer_line(key, answer, header) for key, answer in rows.items()))
+            append_synced(path, b"".join(_answer_line(key, answer, header) for key, answer in rows.items()))
             answers |= {key: Stored(row.completion_ids, row.text, row.finished) for key, row in rows.items()}
     return [
         [answer_of(tokenizer, stops, ids, answers[digest, k].completion_ids) for k in range(samples)]
@@ -203,15 +202,6 @@ def _answer_line(key: Key, answer: Answer, header: bytes) -> bytes:
 
 def _short(header: bytes) -> str:
     return hashlib.sha256(header).hexdigest()[:16]
-
-
-def _append(file: BinaryIO, content: bytes) -> None:
-    try:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError as error:
-        raise not_written(Path(file.name), error) from error
 
 
 @contextmanager

@@ -140,6 +140,15 @@ def check_vllm(recipe: Recipe) -> None:
     """
     if recipe.eval.generate is None:
         raise RunError("--vllm: the recipe samples no answers; see eval.generate")
+    check_model(recipe)
+
+
+def check_model(recipe: Recipe) -> None:
+    """Refuse a base that vLLM would load otherwise, whatever is sampled for.
+
+    Raises:
+        RunError: If the recipe quantises its base.
+    """
     if recipe.model.load_in_4bit or recipe.model.load_in_8bit:
         raise RunError(
             "--vllm: the base is quantised while it is loaded (model.load_in_4bit, load_in_8bit), which vLLM does otherwise; "

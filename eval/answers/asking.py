@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from align.data.prompts import prompt_of, template_of
 from align.errors import RunError
-from align.sampling.ask import Answers, Asking, ask
+from align.sampling.ask import Answers, Asking, ask, ask_by_revision
+from align.sampling.policy import instruction_of
+from align.sampling.preferred import context_for
 from eval.statistics.names import REF
 from eval.subjects import Subject, title
 
@@ -36,13 +39,21 @@ def asked_rows(sets: Mapping[str, Dataset], most: int) -> list[dict[str, Any]]:
     return rows
 
 
-def ask_all(subjects: Sequence[Subject], asking: Asking) -> Answers:
-    """The answers of the reference, which the subjects share, and of each of them."""
+def ask_all(subjects: Sequence[Subject], asking: Asking, prefer: Mapping[str, float] | None = None) -> list[Answers]:
+    """The answers of the reference, which the subjects share, and of each of them, after 0, 1 and more revisions.
+
+    The reference revises nothing and is not told what is preferred: its answers are the same in all.
+    """
     first = subjects[0]
-    answers = {REF: ask(first.tokenizer, first.reference, asking, REF, "the reference")}
+    ref = ask(first.tokenizer, first.reference, asking._replace(revisions=0), REF, "the reference")
+    stages: list[Answers] = [{REF: ref} for _ in range(asking.revisions + 1)]
     for subject in subjects:
-        answers[subject.name] = ask(subject.tokenizer, subject.policy, asking, subject.name, title(subject, first))
-    return answers
+        told = context_for(Path(subject.path), prefer)
+        own = asking._replace(instruction=instruction_of(subject.recipe), context=told)
+        found = ask_by_revision(subject.tokenizer, subject.policy, own, subject.name, title(subject, first))
+        for stage, answers in zip(stages, found, strict=True):
+            stage[subject.name] = answers
+    return stages
 
 
 def sampled_texts(rows: list[dict[str, Any]], answers: Answers) -> Sampled:

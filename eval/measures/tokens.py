@@ -31,6 +31,9 @@ class OfTokens(NamedTuple):
 def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Generate) -> OfTokens:
     """By policy: lengths in tokens and, unless answers are greedy, divergences from the reference, of first answers.
 
+    None of revised answers, whose probability is a sum over all drafts, and of answers to a prompt that says what is
+    preferred, which the reference does not see.
+
     Of rounds also `kl_before`, the KL from the round before.
     """
     first = subjects[0]
@@ -43,7 +46,8 @@ def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Gen
             )  # fmt: skip
 
     ref = answers[REF]
-    ref_under_ref = scored(first.reference, "the reference", ref) if settings.temperature > 0 else None
+    sampled = settings.temperature > 0 and not settings.revisions and not settings.prefer
+    ref_under_ref = scored(first.reference, "the reference", ref) if sampled else None
     found, items, own_logps = {}, {REF: _counts(ref)}, {}
     if ref_under_ref is not None:
         items[REF]["surprise"] = [-total for total in _totals(ref_under_ref)]

@@ -96,6 +96,26 @@ def measure_answers(
         )  # fmt: skip
 
 
+def add_revisions(report: Report, stages: Sequence[Sampled], prepared: Prepared) -> None:
+    """What the first policy's answers are worth after each number of revisions, against the reference's unrevised ones.
+
+    Args:
+        report: Gets `after_N_revisions/...`, nothing if nobody revised.
+        stages: The answers after 0, 1 and more revisions.
+        prepared: From `prepare`.
+    """
+    for number, stage in enumerate(stages) if len(stages) > 1 else ():
+        who, bounds = stage.policies[0], range_of(prepared.recipe.eval.gold_reward)
+        one = stage._replace(answers={name: stage.answers[name] for name in (who, REF)})
+        found: dict[str, Estimate] = {}
+        if prepared.gold is not None:
+            found |= gold_found(one, gold_rewards(one, prepared.gold), bounds)[who]
+        for name, make in prepared.judges.items():
+            found |= _estimates(name, judged_by(prepared.recipe.eval.judges[name].kind, make(), one)[0], who)
+        shown = {key: value for key, value in found.items() if key.rpartition("/")[2] != "ref"}
+        report.estimates |= {f"after_{number}_revisions/{key}": value for key, value in shown.items()}
+
+
 def add_prompt_set(report: Report, name: str, sampled: Sampled) -> None:
     """What answers to one prompt set show, into the report."""
     found = prompt_set_report(name, sampled)

@@ -33,6 +33,7 @@ def test_the_promised_recipes_are_there():
     promised |= {f"papers/dynamic-reward-weighting-{rule}" for rule in ("hypervolume", "gradient")}
     promised |= {f"online/tiny-{kind}" for kind in ("grpo", "rloo", "reinforce")}
     promised |= {f"online/tiny-{kind}" for kind in ("online-dpo", "online-ipo", "egpo", "nash-md", "xpo")}
+    promised |= {"online/smollm2-online-dpo"}
     promised |= {f"pairwise/{kind}" for kind in ("tiny", "tiny-scored", "copg-ultrafeedback", "simpo-ultrafeedback")}
     promised |= {
         "preference_model/tiny",
@@ -42,7 +43,9 @@ def test_the_promised_recipes_are_there():
     }
     promised |= {f"supervised/{kind}" for kind in ("tiny", "asft-math", "dft-math")}
     promised |= {f"supervised/{kind}-tiny" for kind in ("conditional", "extend", "fsft", "poft", "rwr", "unlikelihood")}
-    promised |= {f"rounds/{kind}tiny" for kind in ("", "dno-", "gpo-", "irpo-", "rejection-", "self-rewarding-")}
+    promised |= {
+        f"rounds/{kind}tiny" for kind in ("", "dno-", "gpo-", "irpo-", "rejection-", "ric-", "self-rewarding-")
+    }
     promised |= {f"papers/{name}" for name in ("dno-prct", "iterative-rpo", "gpo-gpm")}
     assert set(RECIPES) == promised
 

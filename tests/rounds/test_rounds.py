@@ -18,6 +18,7 @@ from align.rounds.ledger import FILE, Ledger
 from align.rounds.plan import Place, round_prompts, round_recipe
 from align.rounds.run import run_rounds
 from align.rounds.stages import mix_stage
+from align.sampling.generate import Decoding
 from align.train import main as train
 
 JUDGE = "judge={kind: language_model, path: tiny-random}"
@@ -165,6 +166,12 @@ def test_start_and_reference_of_a_round(start, reference, second):
     assert later["start"] == ({"adapter": "run/round-1/train"} if start == "previous" else {"adapter": "runs/sft"})
 
 
+def test_temperatures_go_by_round_and_the_nucleus_is_of_all():
+    recipe = load_recipe("rounds/tiny", ["rounds.sample={temperature: [0.8, 1.3], top_p: 0.9, samples: 3}"])
+    found = [stages.decoding_of_round(recipe, Place(Path("run"), n)) for n in (1, 2)]
+    assert found == [Decoding(64, 0.8, 0, 0.9), Decoding(64, 1.3, 1, 0.9)]
+
+
 def test_without_adapters_the_models_are_named(tmp_path):
     words = ["lora=null", "rounds.start=previous", "rounds.reference=first"]
     later = round_recipe(load_recipe("rounds/tiny", words), Place(Path("run"), 2))
@@ -228,3 +235,13 @@ def test_bad_prompts_and_scorers_are_told_before_anything_is_loaded(tmp_path, mo
     assert train([*words, f"data.train.path={bad}", "rounds.prompts=all", "rounds.score={rewards: [correctness]}"]) == 2
     assert "no column 'answer', which the reward 'correctness' reads" in capsys.readouterr().err
     assert not (tmp_path / "run" / "round-1").exists()
+
+
+def test_a_round_learns_from_revised_answers(done, tmp_path, sampled):
+    folder = tmp_path / "run"
+    recipe = ["rounds.count=1", "rounds.sample.revisions=1", "train.learning_rate=0.01", f"train.output_dir={folder}"]
+    assert train(["rounds/tiny", *recipe]) == 0
+    assert sum(sampled) == 24
+    rows, plain = (read_lines(path / "round-1" / "answers" / "policy.jsonl") for path in (folder, done))
+    assert [row["prompt"] for row in rows] == [row["prompt"] for row in plain]
+    assert all(row["completions"] != other["completions"] for row, other in zip(rows, plain, strict=True))

@@ -5,7 +5,9 @@ import shutil
 import pytest
 from launching import finished
 from stored_world import made, read_lines
+from vllm_stub import make_stub, seen_by
 
+from align.commands.sample import main as sample
 from align.errors import RunError
 from align.recipe.loading import load_recipe
 from align.rounds import stages
@@ -68,15 +70,43 @@ def test_a_full_disk_is_told_with_the_file_and_made_room_for(tmp_path, monkeypat
         return {}
 
     with monkeypatch.context() as full:
-        full.setattr(
-            "align.rounds.ledger.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-        )
+        full.setattr("align.files.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match=r"rounds\.jsonl: could not be written: No space left on device; make room"):
             ledger.stage(1, "a", [], [out], act)
     with (tmp_path / FILE).open("r+") as file:
         file.truncate(9)  # what a full disk leaves
     assert Ledger(tmp_path).stage(1, "a", [], [out], act) == {}
     assert len(read_lines(tmp_path / FILE)) == 1
+
+
+def test_vllm_samples_the_answers_of_rounds_and_knows_the_policy_of_each(tmp_path, sampled, capsys):
+    python, folder = make_stub(tmp_path), tmp_path / "run"
+    words = ["rounds/tiny", f"train.output_dir={folder}", "train.max_steps=1", "--vllm", python]
+    assert train(words) == 0
+    assert [one["lora"] for one in seen_by(tmp_path)] == [None, str(folder / "round-1" / "train" / "adapter")]
+    assert [len(one["prompts"]) for one in seen_by(tmp_path)] == [12, 12]
+    by_hand = [str(folder / "round-1" / "recipe.yaml"), "--prompts", str(folder / "round-1" / "prompts.jsonl")]
+    by_hand += ["--samples", "3", "--max-new-tokens", "8", "--vllm", python]
+    sample([*by_hand, "--out", str(tmp_path / "mine" / "policy.jsonl")])
+    assert read_lines(tmp_path / "mine" / "policy.jsonl") == read_lines(folder / "round-1" / "answers" / "policy.jsonl")
+    for path in folder.glob("round-*/answers/policy.jsonl"):
+        path.unlink()
+    assert train([*words, "--resume", "auto"]) == 0  # what is kept is not asked again
+    assert len(seen_by(tmp_path)) == 3
+    assert train(["dpo/tiny", f"train.output_dir={tmp_path / 'other'}", "--vllm", python]) == 2
+    assert "--vllm: samples the answers of rounds, and the recipe has none" in capsys.readouterr().err
+    assert train([*words, "--overwrite", "model.load_in_4bit=true"]) == 2
+    assert "--vllm: the base is quantised" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_processes_let_one_vllm_sample(tmp_path):
+    """All prompts are the main process's, and none is asked twice."""
+    python, words = make_stub(tmp_path), ["rounds.count=1", "train.learning_rate=0.01", "train.max_steps=1"]
+    finished(2, "-m", "align.train", "rounds/tiny", *words, f"train.output_dir={tmp_path / 'run'}", "--vllm", python)
+    assert [len(one["prompts"]) for one in seen_by(tmp_path)] == [12]
+    assert len(read_lines(tmp_path / "run" / "round-1" / "answers" / "policy.jsonl")) == 4
 
 
 @pytest.mark.slow

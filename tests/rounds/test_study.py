@@ -5,9 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from align.recipe.loading import load_recipe
+from align.rewards.load import REWARDS
+from align.rounds.plan import round_prompts
+from eval.statistics.intervals import Estimate
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies"))
 
+import rounds_against_one as against
 import suboptimal
 
 
@@ -37,3 +44,22 @@ def test_it_writes_figures_and_a_picture(tmp_path):
     figures = json.loads((tmp_path / "suboptimal.json").read_text())
     assert figures["reward_after_steps"]["table"]["on, push 0"]["100"] == pytest.approx(0.998236, abs=1e-6)
     assert (tmp_path / "suboptimal.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_three_rounds_and_one_have_the_same_prompts_answers_and_steps(tmp_path, monkeypatch):
+    monkeypatch.setitem(REWARDS, against.GOLD, REWARDS["clarity"])
+    path, rows = tmp_path / "recipe.yaml", [{"prompt": f"p {k}"} for k in range(200)]
+    path.write_text(yaml.safe_dump(against.recipe_of(tmp_path / "prompts.jsonl")), encoding="utf-8")
+    asked, settings = {}, []
+    for name, (count, each) in against.CONDITIONS.items():
+        recipe = load_recipe(path, [f"rounds.count={count}", f"rounds.prompts={{each: {each}}}"])
+        asked[name] = {row["prompt"] for n in range(1, count + 1) for row in round_prompts(recipe, rows, n)}
+        settings.append((recipe.train.to_dict(), recipe.rounds.sample, recipe.rounds.select, recipe.lora.to_dict()))
+        assert each % recipe.train.per_device_train_batch_size == 0
+    assert asked["three rounds"] == asked["one round"]
+    assert len(asked["one round"]) == against.ROUNDS * against.EACH
+    assert settings[0] == settings[1]
+
+
+def test_an_end_that_is_not_known_is_null():
+    assert against.shown(Estimate(0.5, -float("inf"), 1.0, 3)) == {"value": 0.5, "low": None, "high": 1.0, "n": 3}

@@ -55,20 +55,20 @@ def test_a_file_is_read_without_a_model(ask, path, model, tokenizer):
 
 
 def test_a_killed_process_keeps_its_answers_and_continues_to_the_same(ask, path, model, tokenizer, sampled):
-    append, written = module._append, []
+    append, written = module.append_synced, []
 
-    def dying(file, content):
+    def dying(path, content):
         if len(written) == 2:
-            file.write(content[:37])
-            file.flush()
+            with path.open("ab") as file:
+                file.write(content[:37])
             os.kill(os.getpid(), signal.SIGKILL)
         written.append(1)
-        append(file, content)
+        append(path, content)
 
     prompts = ["what", "is the sky", "x y z"]
     child = os.fork()
     if child == 0:
-        module._append = dying
+        module.append_synced = dying
         try:
             ask(prompts, batch_size=1)
         finally:

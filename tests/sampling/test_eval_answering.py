@@ -70,20 +70,20 @@ def test_other_settings_go_to_another_file_and_more_prompts_to_the_same(world, t
 def test_an_evaluation_killed_while_it_samples_keeps_what_it_had(world, tmp_path, sampled, capsys):
     assert main(words(world, tmp_path / "whole")) == 0
     sampled.clear()
-    append, written = module._append, []
+    append, written = module.append_synced, []
 
-    def dying(file, content):
+    def dying(path, content):
         if len(written) == 2:  # the header and one batch of the reference are on disk
-            file.write(content[:41])
-            file.flush()
+            with path.open("ab") as file:
+                file.write(content[:41])
             os.kill(os.getpid(), signal.SIGKILL)
         written.append(1)
-        append(file, content)
+        append(path, content)
 
     out = tmp_path / "killed"
     child = os.fork()
     if child == 0:
-        module._append = dying
+        module.append_synced = dying
         try:
             main(words(world, out))
         finally:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 
 import pytest
@@ -11,6 +10,7 @@ import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 from trl import ModelConfig
+from vllm_stub import make_stub, seen_by
 
 import align
 from align.errors import RunError
@@ -22,45 +22,6 @@ from align.sampling.store import AnswersError, read_answers, stored_answers
 from align.sampling.vllm_engine import VLLM, check_vllm
 from eval.__main__ import main
 
-STUB = """#!{python}
-import json, os, random, signal, sys, time, types
-mode, seen = {mode!r}, {seen!r}
-if sys.argv[1] == "-c":
-    print({{"absent": "null", "mute": "hello"}}.get(mode, '"0.99"'))
-    sys.exit(0)
-assert sys.argv[1:3] == ["-P", "-c"]
-
-class LLM:
-    def __init__(self, **engine):
-        self.batches = 0
-        self.record = {{"engine": engine, "usage": os.environ.get("VLLM_NO_USAGE_STATS"), "path": os.environ.get("PYTHONPATH")}}
-        print("loading weights")
-
-    def generate(self, prompts, sampling, lora_request, use_tqdm):
-        os.write(1, b"[[1, 2]]")
-        self.batches += 1
-        if self.batches == 2 and mode == "killed":
-            print("out of memory\\x1b[2J", flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.batches == 2 and mode == "hangs":
-            open(seen + ".begun", "w").close()
-            time.sleep(20)
-            open(seen + ".outlived", "w").close()
-        lora = None if lora_request is None else lora_request.args[2]
-        self.record |= {{"lora": lora, "sampling": sampling[0].kw, "prompts": [p["prompt_token_ids"] for p in prompts]}}
-        open(seen, "a").write(json.dumps(self.record) + "\\n")
-        made = [random.Random(s.kw["seed"]).sample(range(5, 40), 3) for s in sampling]
-        return [types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=tuple(ids))]) for ids in made]
-
-class Given:
-    def __init__(self, *args, **kw):
-        self.args, self.kw = args, kw
-
-vllm, lora, request = types.ModuleType("vllm"), types.ModuleType("vllm.lora"), types.ModuleType("vllm.lora.request")
-vllm.LLM, vllm.SamplingParams, request.LoRARequest = LLM, Given, Given
-sys.modules.update({{"vllm": vllm, "vllm.lora": lora, "vllm.lora.request": request}})
-exec(sys.argv[3])
-"""
 PROMPTS = ["what is the sky", "say", "name a colour", "count to three please", "hello"]
 DECODING = Decoding(8, 0.7, seed=3)
 SETTINGS = ModelConfig(model_name_or_path="tiny-random", dtype="float32")
@@ -69,18 +30,14 @@ SETTINGS = ModelConfig(model_name_or_path="tiny-random", dtype="float32")
 @pytest.fixture
 def stub(tmp_path):
     def make(mode="works"):
-        path = tmp_path / "env" / "bin" / "python"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(STUB.format(python=sys.executable, mode=mode, seen=str(tmp_path / "seen")))
-        path.chmod(0o755)
-        return str(path)
+        return make_stub(tmp_path, mode)
 
     return make
 
 
 @pytest.fixture
 def seen(tmp_path):
-    return lambda: [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
+    return lambda: seen_by(tmp_path)
 
 
 @pytest.fixture(scope="module")

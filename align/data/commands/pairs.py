@@ -21,6 +21,7 @@ from align.data.making.reverse import reverse_constraints
 from align.data.making.selectors import (
     Choice,
     NoPair,
+    accepted,
     all_pairs,
     best,
     best_sigma,
@@ -40,11 +41,12 @@ from align.files import refuse_out, write_rows
 from align.findings import printable, shown
 
 SELECTORS: dict[str, Callable[..., list[Choice]]] = {
-    select.__name__: select for select in (best_worst, best_sigma, best_worst_of, margin, verified, all_pairs, best)
+    select.__name__: select
+    for select in (best_worst, best_sigma, best_worst_of, margin, verified, all_pairs, best, accepted)
 }
 REVERSE = "reverse"
-ALONE, ALONE_AS = best.__name__, "chosen"
-"""The selector that makes no pairs, and what its rows are written as."""
+ALONE, ALONE_AS = (best.__name__, accepted.__name__), "chosen"
+"""The selectors that make no pairs, and what their rows are written as."""
 COMPLETION = {"prompt": "prompt", "completion": "chosen"}
 PAIR = {name: name for name in ("prompt", "chosen", "rejected")}
 SHOWN = 10
@@ -105,7 +107,7 @@ def build(
         except ValueError as error:  # RowError, and what selectors and constraints say of their arguments
             problems.setdefault(printable(str(error), 300), []).append(number)
             continue
-        kept = [pair for pair in made if _is_fit(pair, refused, alone=select == ALONE)]
+        kept = [pair for pair in made if _is_fit(pair, refused, alone=select in ALONE)]
         pairs += kept
         if not kept:
             without["training would refuse its pairs"] += 1
@@ -197,11 +199,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--min-gap", type=_finite, help="margin: what rewards must differ by; default: 2")
     parser.add_argument("--min-reward", type=_finite, help="margin: what the chosen must have; default: 5")
     parser.add_argument("--most", type=_positive, help="verified: pairs of one prompt; default: 10")
+    parser.add_argument("--beta", type=_finite, help="accepted: weight of the KL; default: 0.5")
+    parser.add_argument("--most-reward", type=_finite, help="accepted: the greatest that a reward can be; default: 1")
     options = parser.parse_args(argv)
-    given = {name: getattr(options, name) for name in ("seed", "sigmas", "k", "min_gap", "min_reward", "most", "weights", "answer")}  # fmt: skip
+    given = {name: getattr(options, name) for name in ("seed", "sigmas", "k", "min_gap", "min_reward", "most", "beta", "most_reward", "weights", "answer")}  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
-    if (options.select == ALONE) > (options.kind == ALONE_AS):
-        raise DataError(f"--select {ALONE}: makes no pairs; add --as {ALONE_AS}")
+    if (options.select in ALONE) > (options.kind == ALONE_AS):
+        raise DataError(f"--select {options.select}: makes no pairs; add --as {ALONE_AS}")
     _refuse(Path(options.source), options.out, options.select, given)
     where = printable(options.source, 200)
     try:

@@ -8,6 +8,7 @@
 | `margin` | any of at least a minimum reward | any that is a minimum gap below it | DNO, arXiv:2404.03715 |
 | `verified` | any that is correct | any that is wrong | IRPO, arXiv:2404.19733 |
 | `best` | the best of all n, alone | none | rejection sampling, best of n |
+| `accepted` | any that a draw accepts, alone | none | rejection sampling, RSO, arXiv:2309.06657 |
 | `all_pairs` | the better of any two | the other of the two | CoPG, arXiv:2406.19185 |
 
 `best_sigma` and `best_worst_of` are not the same rule: of Gaussian rewards the worst of 5 is on average at
@@ -17,8 +18,8 @@ deviations from their mean, so up to n = 5 both select the same.
 
 Rewards are in any unit, the higher the better. One that is None, NaN or infinite is no reward, and its completion is left
 out as if it had not been sampled. Among equal rewards the earlier completion comes first. The two rewards of a pair
-differ, except in `all_pairs`. `best` makes no pairs but rows for supervised training: also where all are equal, or else what
-is learnt from would not be the best of n.
+differ, except in `all_pairs`. `best` and `accepted` make no pairs but rows for supervised training: also where all are equal,
+or else what is learnt from would have another law.
 """
 
 import math
@@ -65,6 +66,40 @@ def best(rewards: Sequence[Reward]) -> list[Choice]:
     if not scored:
         raise NoPair("no completion has a reward")
     return [Choice(_best(scored), _best(scored))]
+
+
+def accepted(
+    rewards: Sequence[Reward], rng: np.random.Generator, *, beta: float | int = 0.5, most_reward: float | int = 1.0
+) -> list[Choice]:
+    """Each completion with probability exp((reward - most_reward) / beta), with itself, for whoever takes the chosen alone.
+
+    Of answers sampled from π those accepted follow π e^(reward / beta) / Z, the optimum of the reward under a KL of weight
+    beta, whatever their number. The maximum of the answers at hand in the place of `most_reward` gives another law.
+
+    Args:
+        rewards: One for each completion.
+        rng: Draws.
+        beta: 0.5 in the paper.
+        most_reward: The greatest that a reward can be.
+
+    Raises:
+        NoPair: If none is accepted.
+        ValueError: If a reward is greater than `most_reward`, or `beta` is not positive.
+    """
+    if not beta > 0:
+        raise ValueError(f"accepted: beta must be positive, got {beta}")
+    drawn = rng.random(len(rewards)).tolist()
+    taken = []
+    for index, (reward, draw) in enumerate(zip(rewards, drawn, strict=True)):
+        if not has_reward(reward):
+            continue
+        if reward > most_reward:
+            raise ValueError(f"accepted: a reward of {reward:g} is greater than most_reward={most_reward:g}; raise it")
+        if draw < math.exp((reward - most_reward) / beta):
+            taken.append(Choice(index, index))
+    if not taken:
+        raise NoPair("no completion is accepted")
+    return taken
 
 
 def best_sigma(rewards: Sequence[Reward], *, sigmas: float | int = -2.0) -> list[Choice]:

@@ -154,16 +154,18 @@ TARGETS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def front_targets(rng: np.random.Generator, low: Sequence[Number], high: Sequence[Number]) -> list[float]:
+def front_targets(
+    rng: np.random.Generator, low: Sequence[Number], high: Sequence[Number], *, smallest: bool = False
+) -> list[float]:
     """What an online round asks for: the most of every objective but one, and of that one, drawn, anything.
 
-    The authors' code takes the smallest of as many uniform draws as there are objectives for that one; here it is one
-    draw, so that every place between the bounds is asked for alike.
+    By default that is one uniform draw, so that every place between the bounds is asked for alike.
 
     Args:
         rng: Draws the objective, and its target uniformly between its bounds.
         low: The least of each objective, in the unit of the context.
         high: The most of each.
+        smallest: Draw for all objectives, and keep the draw that is lowest between its bounds, as the authors' code does.
 
     Raises:
         ValueError: If there are no bounds, or one is above the other.
@@ -171,6 +173,11 @@ def front_targets(rng: np.random.Generator, low: Sequence[Number], high: Sequenc
     if not low or len(low) != len(high) or any(not least <= most for least, most in zip(low, high, strict=True)):
         raise ValueError(f"front_targets: bounds from {list(low)} to {list(high)} are none")
     asked = [float(most) for most in high]
+    if smallest:
+        shares = rng.uniform(size=len(asked))
+        one = int(shares.argmin())
+        asked[one] = float(low[one] + shares[one] * (high[one] - low[one]))
+        return asked
     one = int(rng.integers(len(asked)))
     asked[one] = float(rng.uniform(low[one], high[one]))
     return asked

@@ -28,7 +28,7 @@ stored = noticed_by(
 )
 shown = noticed_by("tests/evaluation/report/test_eval_page.py", "tests/evaluation/judges/test_eval_judged_report.py")
 MUTANTS = [
-    kept("answering: nothing is kept", ANSWERING, "if asking.folder is None:", "if True:"),
+    kept("answering: nothing is kept", ANSWERING, "            if path is None:", "            if True:"),
     kept("answering: one file for all settings", ANSWERING, "identity = [FORMAT, vars(decoding),", "identity = [0,"),
     kept("answering: names are not made safe", ANSWERING, 're.sub(r"[^A-Za-z0-9._-]", "_", name)[', "name["),
     kept("answering: look-alikes share a file", ANSWERING, "None if safe == name else name,", "None,"),

@@ -2,7 +2,7 @@
 
 from mutants.mutant import noticed_by
 
-WILSON, MEANS, SHARES = "align/intervals.py", "eval/statistics/intervals.py", "eval/statistics/shares.py"
+MEANS, STATISTICS, SHARES = "align/intervals.py", "eval/statistics/intervals.py", "eval/statistics/shares.py"
 FAMILY, POWER, CYCLES = "eval/statistics/comparisons.py", "eval/statistics/power.py", "eval/statistics/cycles.py"
 CALIBRATION, VERDICT = "eval/pairs/calibration.py", "eval/report/verdict.py"
 INDICATORS, DIVERGENCE, RATINGS = (
@@ -18,8 +18,9 @@ cyclic = noticed_by("tests/evaluation/judges/test_eval_judging.py")
 front = noticed_by("tests/evaluation/fronts/test_pareto.py")
 said = noticed_by("tests/evaluation/report/test_verdict.py")
 MUTANTS = [
-    interval("statistics: few successes are normal", WILSON, "if 0 < successes <= few:", "if False:"),
-    interval("statistics: few failures are normal", WILSON, "if 0 < n - successes <= few:", "if False:"),
+    interval("statistics: few successes are normal", MEANS, "if 0 < successes <= few:", "if False:"),
+    interval("statistics: degrees of freedom off by one", MEANS, "degrees = independent - 1", "degrees = independent"),
+    interval("statistics: few failures are normal", MEANS, "if 0 < n - successes <= few:", "if False:"),
     interval("statistics: means see no skewness", MEANS, "max(reach, _untransformed(reach, skew, n))", "reach"),
     interval(
         "statistics: alike means certain",
@@ -30,10 +31,10 @@ MUTANTS = [
     interval(
         "statistics: bounds are forgotten", MEANS, "max(low, bounds[0]), min(high, bounds[1]), n)", "low, high, n)"
     ),
-    interval("statistics: groups that agree are certain", MEANS, "    if spread == 0:\n", "    if False:\n"),
+    interval("statistics: groups that agree are certain", STATISTICS, "    if spread == 0:\n", "    if False:\n"),
     interval(
         "statistics: seeds are normal",
-        MEANS,
+        STATISTICS,
         "half = t_quantile(level, len(values)) * float(values.std",
         "half = 1.96 * float(values.std",
     ),

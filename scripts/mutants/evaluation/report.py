@@ -77,7 +77,7 @@ MUTANTS = [
     run("evaluation of runs: one run is compared", MAIN, "if wanted.compare and len(names) < 2 and wanted.ref is None and not endpoints:", "if False:"),
     run("evaluation of runs: others judged as the first", MAIN, "*[check_writes_answers] * (len(names) - 1)", "*[check_measurable] * (len(names) - 1)"),
     run("evaluation of runs: others answer always", EVALUATE, "[subject, *(others if compare else ())], sets", "[subject], sets"),
-    run("evaluation of runs: answers of the first only", ASKING, "ask(subject.tokenizer, subject.policy, asking", "ask(subject.tokenizer, first.policy, asking"),
+    run("evaluation of runs: answers of the first only", ASKING, "subject.tokenizer, subject.policy, own", "subject.tokenizer, first.policy, own"),
     run("evaluation of runs: reference answers under the first only", TOKENS, "scored(subject.policy, who, ref), ref_under_ref", "scored(first.policy, who, ref), ref_under_ref"),
     run("evaluation of runs: margins by the first recipe", "eval/held_out.py", "implicit_margin(subject.recipe, scores)", "implicit_margin(first.recipe, scores)"),
     run("evaluation of runs: the reference named twice", ASSEMBLE, 'if not key.endswith("/ref")}', "}"),

@@ -103,7 +103,7 @@ MUTANTS = [
     asked("winrate: one question at a time", ASKER, "ThreadPoolExecutor(self.endpoint.concurrency)", "ThreadPoolExecutor(1)"),
     kept("winrate: an error is a verdict", LEDGER, '        if "error" in record:\n            return\n', ""),
     kept("winrate: a cut line swallows the next", LEDGER, 'self._whole = not content or content.endswith(b"\\n")', "self._whole = True"),
-    kept("winrate: the ledger is overwritten", LEDGER, 'self.path.open("a"', 'self.path.open("w"'),
+    kept("winrate: the ledger is overwritten", "align/files.py", 'path.open("ab")', 'path.open("wb")'),
     kept("winrate: any number is a verdict", LEDGER, "if not 0 <= first_wins <= 1:", "if False:"),
     kept("winrate: damage is not told", LEDGER, "        if unreadable:\n", "        if False:\n"),
     kept("winrate: another model's verdicts count", ASKER, "parts = [end.url, end.model, end.temperature, end.max_tokens, text]", "parts = [end.url, end.temperature, end.max_tokens, text]"),

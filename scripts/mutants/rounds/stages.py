@@ -24,8 +24,8 @@ MUTANTS = [
     sample(
         "answers are not kept",
         ANSWERS,
-        "asking = Asking(chosen, how.decoding, how.samples, how.batch_size, folder, how.vllm)",
-        "asking = Asking(chosen, how.decoding, how.samples, how.batch_size, None, how.vllm)",
+        "how.decoding, how.samples, how.batch_size, folder, how.vllm,",
+        "how.decoding, how.samples, how.batch_size, None, how.vllm,",
     ),
     sample(
         "columns of the prompts are lost",
@@ -83,13 +83,18 @@ MUTANTS = [
     ),
     rounds("each round has the first seed", STAGES, "sampling.seed + place.number - 1", "sampling.seed"),
     rounds("an edit is not noticed", LEDGER, "not in (None, digest(path))", "in ()"),
-    rounds("a half line counts", LEDGER, "content[:whole].splitlines()", "content.splitlines()"),
+    rounds("a half line counts", "align/files.py", "return content[:whole]", "return content"),
     rounds(
         "the first round's weights are the result", RUN, "taken = Place(run, rounds.count)", "taken = Place(run, 1)"
     ),
     end("gold hides a policy that says nothing", STAGES, "if who not in (GOLD, EARLIER)", "if True"),
     end("no KL is too much", "align/rounds/drift.py", "if not kl <= rounds.max_kl:", "if False:"),
-    end("a full disk is told without the file", LEDGER, "raise not_written(self.path, error) from error", "raise"),
+    end(
+        "a full disk is told without the file",
+        "align/files.py",
+        "            os.fsync(file.fileno())\n    except OSError as error:\n        raise not_written(path, error) from error",
+        "            os.fsync(file.fileno())\n    except OSError as error:\n        raise",
+    ),
     best("chosen on what is reported", BEST, "scores[name][chosen_on]", "scores[name]"),
     best("the last of equal rounds", BEST, "best = int(values.mean(axis=1).argmax())", "best = len(names) - 1"),
     best("the last is taken whatever is best", RUN, 'if rounds.take == "last" else', "if True else"),

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from align.intervals import wilson
+from align.intervals import t_quantile, wilson
 from eval.statistics.intervals import Estimate, cluster_sums, left_out, mean_estimate, over_seeds, win_scores
 from eval.statistics.shares import design_effect, share_difference, share_estimate, tango
 
@@ -73,6 +73,19 @@ def test_a_mean_without_skewness_has_the_interval_of_students_t():
     half = stats.t.ppf(0.975, 4) * x.std(ddof=1) / math.sqrt(5)
     assert_allclose(mean_estimate(x), (0, -half, half, 5), atol=1e-12)
     assert mean_estimate(x, level=0.5).high < half
+
+
+def test_an_interval_ends_where_values_do():
+    values = np.array([0.0, 1.0, 1.0, 1.0, 1.0])
+    assert mean_estimate(values).high > 1.0
+    assert mean_estimate(values, bounds=(0.0, 1.0)).high == 1.0
+    assert mean_estimate(1 - values, bounds=(0.0, 1.0)).low == 0.0
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 20, 21, 1000])
+def test_quantiles_of_students_t_are_those_of_scipy(n):
+    for level in (0.5, 0.95, 0.999):
+        assert t_quantile(level, n) == pytest.approx(stats.t.ppf((1 + level) / 2, n - 1), rel=1e-11)
 
 
 def test_a_skewed_mean_reaches_farther_on_the_long_side():

@@ -1,0 +1,60 @@
+"""Says to a policy that has learnt rewards in context which ones are wanted, by what each of them is worth."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from align.data.prompts.control import reward_context, targets
+from align.errors import RunError
+from align.files import read_json
+
+CONTEXT = "context.json"
+"""Of a run or a round: each reward's name, mean and standard deviation, and the least and most to ask for."""
+RULE = "l2"
+
+
+def preferences(text: str) -> dict[str, float]:
+    """What `--prefer a=0.7,b=0.3` says.
+
+    Raises:
+        RunError: If it is none such.
+    """
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, number = part.partition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals or not name.strip():
+            raise RunError(f"--prefer: expected NAME=NUMBER, and more after commas, got {part!r}")
+    return found
+
+
+def context_for(folder: Path, prefer: Mapping[str, float] | None) -> str:
+    """What is written after a prompt, nothing without preferences.
+
+    The preferences become targets by the rule l2 of Rewards in Context; a reward that is not named is worth 0.
+
+    Args:
+        folder: Of a run, or of a policy below one.
+        prefer: By reward, what it is worth; only ratios matter.
+
+    Raises:
+        RunError: If the policy has no rewards in context, or none of these, or the numbers are no preferences.
+    """
+    if not prefer:
+        return ""
+    known = next((one / CONTEXT for one in (folder, folder.parent) if (one / CONTEXT).is_file()), None)
+    if known is None:
+        raise RunError(f"prefer: {folder} is no run that has learnt rewards in context (no {CONTEXT}); leave it out")
+    told = read_json(known)
+    names = list(told["rewards"])
+    other = [name for name in prefer if name not in names]
+    if other:
+        raise RunError(f"prefer.{other[0]}: no such reward; there are {', '.join(names)}")
+    worth = [float(prefer.get(name, 0.0)) for name in names]
+    if not all(0 <= one < math.inf for one in worth) or not any(worth):
+        raise RunError(f"prefer: must be finite, not negative and not all 0, got {dict(prefer)}")
+    asked = targets(worth, RULE, low=told["low"], high=told["high"])
+    return reward_context(dict(zip(names, asked, strict=True)))

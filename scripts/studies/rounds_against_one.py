@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
     for seed in range(options.seeds):
         seeds[seed] = of_seed(recipe, out, seed, prompts[:HELD_OUT], gold)
         differences = np.array([one["three rounds minus one"]["gold"]["value"] for one in seeds.values()])
-        told = {"seeds": seeds}
+        told: dict[str, Any] = {"seeds": seeds}
         if len(differences) > 1:
             told["gold, three rounds minus one, over seeds"] = shown(over_seeds(differences))
         (out / RESULT).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

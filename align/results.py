@@ -87,8 +87,9 @@ def _card_sections(trainer: Any, recipe: Recipe) -> str:
     settings = recipe.resolved_yaml()
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
     source = f", [arXiv:{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else ""
+    began = f" Training began with {_code(Path(recipe.start.adapter).name)}." if recipe.start is not None else ""
     return (
-        f"\n## Method\n\n{method.title}{source}, with alignkit.\n"
+        f"\n## Method\n\n{method.title}{source}, with alignkit.{began}\n"
         f"\n## Data\n\n- training: {_code(recipe.data.train.path)} ({_code(recipe.data.train.split)})\n{sets}"
         f"\n## Results\n\nLast logged values; `alignkit eval` writes a full report.\n\n| metric | value |\n|---|---|\n"
         + "\n".join(results)

@@ -47,7 +47,7 @@ def test_a_copied_recipe_is_ready_where_it_lies(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "words", "expected"),
     [
-        (lambda path: rows(path), ["--machine", "cpu"], {"method": "dpo", "data.as_messages": True}),
+        (lambda path: rows(path, 15), ["--machine", "cpu"], {"method": "dpo", "data.as_messages": True}),
         (lambda path: rows(path, 30, label=1), ["--source", "ignore: [label]", "--method", "rpo"], {"method": "rpo", "data.holdout": 3}),
     ],
     ids=["guessed", "said"],

@@ -44,7 +44,7 @@ class Source(NamedTuple):
 
     settings: dict[str, Any]
     rows: Rows
-    count: int
+    prompts: int
     is_text: bool
 
 
@@ -126,7 +126,7 @@ def written(
     on_cpu, pairs = machine == "cpu", source.rows == "pairs"
     entry = METHODS[method]
     cut = {"path": _beside(data, out), **({"split": split} if split != "train" else {}), **source.settings}
-    held = min(64, source.count // 10) if source.count >= FEW else 0
+    held = min(64, source.prompts // 10) if source.prompts >= FEW else 0
     lines += [
         f"# {entry.title}, written by `alignkit init`. `alignkit explain KEY` tells what a key means.",
         f"method: {method}",

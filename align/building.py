@@ -11,7 +11,7 @@ from align.models import loading as models
 from align.models.dated import date_template
 from align.models.identity import adapter_digest
 from align.models.preference_model import load_preference_base
-from align.models.start import adapter_folder, begin_with, starting_config
+from align.models.start import adapter_folder, begin_with, made_by, starting_config, trained_on_another
 from align.recipe.loading import Recipe
 from align.runs.directory import MetricsFile
 
@@ -30,6 +30,7 @@ def build_trainer(
     tokenizer = models.load_tokenizer(recipe.model)
     template_day = date_template(tokenizer, day)
     further: dict[str, Any] = {}
+    begun_with: dict[str, Any] | None = None
     if recipe.rows == "prompts":
         further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
     if recipe.judge is not None:
@@ -62,10 +63,14 @@ def build_trainer(
     )
     if start is not None:
         begin_with(trainer.model, start)
-        weights = digest_of([weights, adapter_digest(trainer.model)])
+        begun_with = {"adapter": str(start), "digest": adapter_digest(trainer.model), **made_by(start)}
         logger.warning("training begins with the adapter %s; the reference is the %s", start, _told(recipe))
+        other = trained_on_another(start, weights)
+        if other is not None:
+            logger.warning("%s", other)
+        weights = digest_of([weights, begun_with["digest"]])
     trainer.reference_identity, trainer.starting_weights = ref, weights
-    trainer.template_day = template_day
+    trainer.template_day, trainer.begun_with = template_day, begun_with
     left_out = len(train) - len(trainer.train_dataset)
     if left_out and method.model == "language":
         logger.warning(

@@ -86,6 +86,16 @@ def _merge(argv: Sequence[str]) -> int:
     return merge(argv)
 
 
+def _later(module: str, about: str) -> Callable[[Sequence[str]], int]:
+    """A command whose module has a `main`, imported when the command runs."""
+
+    def command(argv: Sequence[str]) -> int:
+        return importlib.import_module(module).main(argv)
+
+    command.__doc__ = about
+    return command
+
+
 def _train(argv: Sequence[str]) -> int:
     """Train a recipe; several processes are started through accelerate."""
     import torch  # noqa: PLC0415 - takes seconds
@@ -248,6 +258,7 @@ def _completion(argv: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "init": _later("align.commands.init", "Write a recipe for a model and data, asking for what is not said."),
     "check": _check,
     "data": _data,
     "sample": _sample,
@@ -265,6 +276,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "win-rates": _table("eval.annotations", "annotations_table", "Compute win rates from verdicts that are stored."),
     "replay": _replay,
     "merge": _merge,
+    "export": _later("align.merging.export", "Write a run as one model, adapter folded in, that transformers loads."),
     "recipes": _recipes,
     "methods": _methods,
     "explain": _explain,

@@ -54,10 +54,11 @@ def save_result(trainer: Any, recipe: Recipe, path: Path) -> None:
 def _finish(trainer: Any, scratch: Path, target: Path) -> None:
     write_text(scratch / REFERENCE_FILE, json.dumps(trainer.reference_identity, indent=1) + "\n")
     shutil.rmtree(scratch / "ref", ignore_errors=True)  # the frozen reference is not part of the result
+    early = trainer.early_stop is not None and trainer.early_stop.is_over
     seal(
         scratch,
         step=trainer.state.global_step,
-        ends_at=trainer.state.max_steps,
+        ends_at=trainer.state.global_step if early else trainer.state.max_steps,
         processes=trainer.accelerator.num_processes,
         identity=trainer.identity,
         only=WEIGHTS,
@@ -87,8 +88,11 @@ def _card_sections(trainer: Any, recipe: Recipe) -> str:
     settings = recipe.resolved_yaml()
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
     source = f", [arXiv:{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else ""
+    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+    kept = f" The weights are those of step {best}, best by `{trainer.args.metric_for_best_model}`." if best else ""
+    began = f" Training began with {_code(Path(recipe.start.adapter).name)}." if recipe.start is not None else ""
     return (
-        f"\n## Method\n\n{method.title}{source}, with alignkit.\n"
+        f"\n## Method\n\n{method.title}{source}, with alignkit.{began}{kept}\n"
         f"\n## Data\n\n- training: {_code(recipe.data.train.path)} ({_code(recipe.data.train.split)})\n{sets}"
         f"\n## Results\n\nLast logged values; `alignkit eval` writes a full report.\n\n| metric | value |\n|---|---|\n"
         + "\n".join(results)

@@ -18,6 +18,7 @@ from align.check.machine import Machine
 from align.check.refusals import refuse
 from align.errors import INTERRUPTED, any_terminal, in_words, quiet_upstream
 from align.models.dated import DAY, recorded_day
+from align.models.start import adapter_folder
 from align.recipe.loading import Recipe, load_recipe
 from align.rounds.run import run_rounds
 from align.runs.agreement import on_main, there_everywhere
@@ -161,6 +162,8 @@ def _run(
             processes=trainer.accelerator.num_processes,
         )
         record |= {"run": identity.run, "identity": identity.as_json(), "changes": changes}
+        if trainer.begun_with is not None:
+            record["start"] = trainer.begun_with
         if checkpoint is not None and start.of_directory is None:
             record["began_from"] = str(checkpoint)
         elif "began_from" in start.env and start.known is not None:
@@ -207,6 +210,7 @@ def _check_not_inside(recipe: Recipe, path: Path, *, overwrite: bool) -> None:
     if not overwrite:
         return
     read = {"model.model_name_or_path": recipe.model.model_name_or_path, "ref.path": recipe.ref.path}
+    read |= {} if recipe.start is None else {"start.adapter": adapter_folder(recipe.start.adapter)}
     read |= {
         f"data.{name}.path": source.path for name, source in {"train": recipe.data.train, **recipe.data.eval}.items()
     }

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 COUNTS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length",
-    "save_total_limit", "max_skipped_steps", "num_generations", "num_generations_eval", "num_iterations",
-    "max_completion_length", "steps_per_generation", "generation_batch_size",
+    "save_total_limit", "max_skipped_steps", "early_stopping_patience", "num_generations", "num_generations_eval",
+    "num_iterations", "max_completion_length", "steps_per_generation", "generation_batch_size",
 )  # fmt: skip
 JSON_FIELDS = ("objective", "weighting_options", "estimator_options", "gradient_layers")
 """Fields of ours that are no plain text or number: parsers of command lines hand them over as JSON."""
 NO_OBJECTIVE = "must name objectives and their weights, such as {nll: 1.0}"
-NOT_NEGATIVE = ("seed", "data_seed", "learning_rate", "weight_decay", "max_grad_norm")
+NOT_NEGATIVE = ("seed", "data_seed", "learning_rate", "weight_decay", "max_grad_norm", "early_stopping_threshold")
 
 
 class ConfigError(ValueError):
@@ -42,6 +42,16 @@ class MethodConfig:
             "training ends when so many steps have been skipped."
         },
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Training ends when `metric_for_best_model` has not improved in so many evaluations in a row. With "
+            "`load_best_model_at_end`, which it needs, the run ends with the best weights."
+        },
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "By how much the metric has to improve for it to count. Needs a patience."}
+    )
 
     def __post_init__(self) -> None:
         given = fields_of(self)
@@ -61,7 +71,7 @@ class MethodConfig:
 
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""
-        return out_of_range(self)
+        return [*out_of_range(self), *_never_early(self)]
 
     def to_dict(self) -> dict[str, Any]:
         """TRL's, which can be read again: only secrets are hidden, and only where there is one."""
@@ -237,6 +247,17 @@ def out_of_range(config: Any) -> list[str]:
     if config.max_steps <= 0 and not 0 < config.num_train_epochs < math.inf:
         found.append(f"num_train_epochs: must be positive and finite, got {config.num_train_epochs}")
     return found
+
+
+def _never_early(config: Any) -> list[str]:
+    """What an end of training by a metric lacks."""
+    if config.early_stopping_patience is None:
+        stray = config.early_stopping_threshold != 0
+        return [
+            "early_stopping_threshold: does nothing without early_stopping_patience; set that, or remove it"
+        ] * stray
+    lacks = [name for name in ("load_best_model_at_end", "metric_for_best_model") if not getattr(config, name)]
+    return [f"early_stopping_patience: needs {' and '.join(lacks)} too, and evaluations"] * bool(lacks)
 
 
 def no_numbers(config: Any) -> list[str]:

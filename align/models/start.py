@@ -10,6 +10,9 @@ from typing import Any
 from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
 
 from align.errors import RunError
+from align.files import read_json
+from align.runs.checkpoints import MANIFEST, check
+from align.runs.contents import REFERENCE_FILE
 
 from .folders import adapter_settings
 
@@ -40,10 +43,12 @@ def starting_config(folder: Path, ref: str | None = None) -> PeftConfig:
         ref: The reference's adapter, if it is one; both must be of one shape, for they are one kind of layers in one model.
 
     Raises:
-        RunError: If the folder would run code or is damaged, or the reference's adapter has another shape.
+        RunError: If the folder would run code, is damaged or is not as its run wrote it, or the reference's adapter has
+            another shape.
         OSError: If the reference's adapter is not there.
     """
     config = adapter_settings(folder)
+    made_by(folder)
     if ref is not None:
         ours, theirs = (_shape(one) for one in (config, adapter_settings(ref)))
         other = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
@@ -55,6 +60,30 @@ def starting_config(folder: Path, ref: str | None = None) -> PeftConfig:
             )
     config.inference_mode = False
     return config
+
+
+def made_by(folder: Path) -> dict[str, Any]:
+    """Id and last step of the run that made an adapter; empty where no run of ours did.
+
+    Raises:
+        RunError: If it is not as its run wrote it.
+    """
+    if not (folder / MANIFEST).is_file():
+        return {}
+    found = check(folder)
+    return {"run": found["identity"].run, "step": found["step"]}
+
+
+def trained_on_another(folder: Path, base_digest: str) -> str | None:
+    """What to say of an adapter that was trained on other weights than it is put on; None if none are known to be other."""
+    path = folder / REFERENCE_FILE
+    known = read_json(path) if path.is_file() else {}
+    if known.get("kind") not in ("base", "adapter") or known.get("digest") in (None, base_digest):
+        return None
+    return (
+        f"start.adapter: {folder}: it was trained on {known.get('model')}, whose weights are not those of the model here: "
+        "another model, revision or model.dtype; begin with one of this model, unless that is what is meant"
+    )
 
 
 def begin_with(model: PeftModel, folder: Path) -> None:

@@ -28,7 +28,7 @@ MUTANTS = [
     same("auto takes another run's checkpoint", CHECKPOINTS, "if own is not None and of != own:", "if False:"),
     same("auto starts over whatever lies there", CHECKPOINTS, "if found is None and there and not cut_short:", "if False:"),
     same("auto never starts over", CHECKPOINTS, "if found is None and there and not cut_short:", "if found is None and there:"),
-    same("one step after the last", SAFE, "if state.global_step == state.max_steps:", "if False:"),
+    same("one step after the last", SAFE, "if state.global_step == state.max_steps or", "if"),
     same("a foreign checkpoint is taken without its flag", GOING_ON, "    if unsealed:\n", "    if unsealed or resume != 'auto':\n"),
     same("a foreign checkpoint goes on in a run that is there", GOING_ON, "    if of_directory is not None:\n        raise RunError(f\"--unsealed", "    if False:\n        raise RunError(f\"--unsealed"),
     same("nothing says that a run began unsealed", GOING_ON, '"changes": [told_of]', '"changes": []'),

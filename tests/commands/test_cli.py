@@ -91,7 +91,8 @@ def test_recipes_are_listed_and_shown(capsys):
     assert "quickstart " in listed
     assert "accelerate" not in listed
     assert cli.main(["recipes", "quickstart"]) == 0
-    assert capsys.readouterr().out == (recipes_dir() / "quickstart.yaml").read_text()
+    shown = capsys.readouterr().out  # with paths that hold anywhere
+    assert shown.replace(f"{recipes_dir()}/", "./") == (recipes_dir() / "quickstart.yaml").read_text()
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """What training begins with, and what it is held against: two things."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model, load_peft_weights
@@ -11,7 +14,7 @@ from align.check.model import read_model
 from align.data import load_data
 from align.errors import RunError
 from align.models.loading import load_model
-from align.models.start import adapter_folder, starting_config
+from align.models.start import adapter_folder, starting_config, trained_on_another
 from align.recipe.loading import load_recipe
 from align.scoring.completions import completion_logps
 from align.train import run
@@ -103,6 +106,50 @@ def test_a_run_directory_is_enough_and_its_adapter_is_not_changed(two, tmp_path,
     one, other = (load_peft_weights(str(path / "adapter"), device="cpu") for path in (first, second))
     assert one.keys() == other.keys()
     assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """The two shipped stages, one after the other."""
+    home = tmp_path_factory.mktemp("stages")
+    with pytest.MonkeyPatch.context() as moved:
+        moved.chdir(home)
+        for name in ("sft", "dpo"):
+            run(f"stages/tiny-{name}", ["train.save_strategy='no'", "train.max_steps=2"])
+    return home / "runs"
+
+
+def test_two_stages_and_what_the_second_began_with(stages, monkeypatch):
+    env = json.loads((stages / "tiny-dpo" / "env.json").read_text())
+    first = json.loads((stages / "tiny-sft" / "env.json").read_text())
+    digest = env["start"].pop("digest")
+    assert env["start"] == {"adapter": "runs/tiny-sft/adapter", "run": first["run"], "step": 2}
+    assert len(digest) == 64
+    assert env["ref"]["digest"] == first["ref"]["digest"]
+    assert "start" not in first
+    assert "Training began with `tiny-sft`." in (stages / "tiny-dpo" / "README.md").read_text()
+    monkeypatch.chdir(stages.parent)
+    with pytest.raises(RunError, match=r"start.adapter: .* is part of the run in .*, which --overwrite would delete"):
+        run("stages/tiny-dpo", ["train.output_dir=runs/tiny-sft"], overwrite=True)
+
+
+def test_an_adapter_that_is_not_what_its_run_wrote_is_refused(stages, tmp_path):
+    damaged = shutil.copytree(stages / "tiny-sft" / "adapter", tmp_path / "adapter")
+    weights = damaged / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(RunError, match=r"adapter_model.safetensors is damaged: its sha256"):
+        starting_config(damaged)
+
+
+def test_it_is_said_that_an_adapter_was_trained_on_another_base(stages, tmp_path):
+    known = shutil.copytree(stages / "tiny-sft" / "adapter", tmp_path / "adapter")
+    reference = json.loads((known / "reference.json").read_text())
+    assert trained_on_another(known, reference["digest"]) is None
+    assert "it was trained on tiny-random, whose weights are not those" in trained_on_another(known, "0" * 64)
+    (known / "reference.json").write_text(json.dumps(reference | {"kind": "model"}))
+    assert trained_on_another(known, "0" * 64) is None
+    (known / "reference.json").unlink()
+    assert trained_on_another(known, "0" * 64) is None
 
 
 def test_what_cannot_be_begun_with_is_told_before_weights_are_loaded(two, tmp_path):

@@ -1,4 +1,4 @@
-"""Says in words, once each, what goes wrong in a run without an error: figures that tell it, weights that stay."""
+"""Says in words, once each, what goes wrong in a run without an error, and ends one that no longer gets better."""
 
 import logging
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .metrics import saved_state
 
 logger = logging.getLogger(__name__)
 
@@ -129,3 +131,34 @@ def _some(model: nn.Module) -> list[Tensor]:
     parts = [getattr(p, "ds_tensor", getattr(p, "_local_tensor", p)) for p in model.parameters() if p.requires_grad]
     flat = [part.detach().flatten() for part in parts]
     return [each[:: max(each.numel() // SAMPLED, 1)].float().clone() for each in flat]
+
+
+class EarlyStop(EarlyStoppingCallback):
+    """Transformers' end of training by a metric, which a resumed run reaches at the same step.
+
+    Of several evaluation sets it reads the one that the metric is of.
+    """
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the metric has failed to improve often enough."""
+        return self.early_stopping_patience_counter >= self.early_stopping_patience
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Count on from where the checkpoint was."""
+        kept = saved_state(state, self) or {}
+        self.early_stopping_patience_counter = kept.get("attributes", {}).get("early_stopping_patience_counter", 0)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
+    ) -> None:
+        """Look at one evaluation."""
+        name = f"eval_{str(args.metric_for_best_model).removeprefix('eval_')}"
+        if name not in (metrics or {}):
+            return
+        super().on_evaluate(args, state, control, metrics)
+        if self.is_over and state.is_world_process_zero:
+            logger.warning(
+                "step %d: %s has not improved in %d evaluations (best %.4g at step %s): training ends",
+                state.global_step, name, self.early_stopping_patience, state.best_metric, state.best_global_step,
+            )  # fmt: skip

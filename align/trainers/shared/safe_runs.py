@@ -21,7 +21,7 @@ from align.runs.agreement import on_main, there_everywhere
 from align.runs.checkpoints import MANIFEST, check, is_foreign, newest_checkpoint, rotate, seal, step_of_foreign
 from align.runs.identity import Identity, new_run_id
 
-from .alarms import Unmoved
+from .alarms import EarlyStop, Unmoved
 from .base import hold_settings, refuse_changed
 from .cards import Published
 from .dropout import only_adapter_dropout
@@ -69,7 +69,11 @@ class SafeRuns(Published):
         self.unmoved = Unmoved()
         self.add_callback(self.guard)
         self.add_callback(self.unmoved)
-        self.add_callback(_NothingLeft())
+        self.early_stop: EarlyStop | None = None
+        if self.args.early_stopping_patience is not None:
+            self.early_stop = EarlyStop(self.args.early_stopping_patience, self.args.early_stopping_threshold)
+            self.add_callback(self.early_stop)
+        self.add_callback(_NothingLeft(self.early_stop))
         hold_settings(self)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -215,6 +219,9 @@ class _Ended(Exception):
 class _NothingLeft(TrainerCallback):
     """Ends a training that was resumed where it ends: the Trainer would take one more step if that is within an epoch."""
 
+    def __init__(self, early_stop: EarlyStop | None) -> None:
+        self.early_stop = early_stop
+
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Look whether any step is left.
 
@@ -226,7 +233,7 @@ class _NothingLeft(TrainerCallback):
                 f"the checkpoint has done {state.global_step} steps, and the run ends after {state.max_steps}; resume an earlier "
                 "one, in another folder"
             )
-        if state.global_step == state.max_steps:
+        if state.global_step == state.max_steps or (self.early_stop is not None and self.early_stop.is_over):
             raise _Ended
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from align.models.identity import different, same_identity
-from align.runs.checkpoints import MANIFEST, check, checkpoint_to_resume, manifest, numbered, step_of_foreign
+from align.runs.checkpoints import MANIFEST, STATE, check, checkpoint_to_resume, manifest, numbered, step_of_foreign
 from align.runs.contents import RECIPE_FILE, RESULTS
 from align.runs.identity import Difference, Identity, differences, lengthened, new_run_id, told
 
 from .errors import RunError
-from .run_identity import identity_of_run, read_env
+from .run_identity import identity_of_run, read_env, settings_written
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,8 @@ def find_start(run: Path, resume: str | None, *, unsealed: bool = False) -> Star
                 "run with --overwrite or another train.output_dir"
             )
         return Start(of_directory if result else None, result=result, env=env, of_directory=of_directory)
+    if not (checkpoint / STATE).is_file():
+        raise RunError(f"--resume: {checkpoint}: no checkpoint of a run (no {STATE})")
     found = manifest(checkpoint)
     known: Identity = found["identity"]
     if of_directory is not None:
@@ -138,6 +140,13 @@ def finished_run(run: Path) -> tuple[Identity, dict[str, Any]]:
         logger.warning("%s: which run and step it is of, is not known: an earlier version wrote it", folder)
         return of_directory, {"step": None, "ends_at": None, "identity": of_directory}
     found = check(folder)
+    edited = [f"{change}" for change in differences(of_directory, Identity(settings=settings_written(run)))]
+    if edited:
+        raise RunError(
+            f"{run / RECIPE_FILE}: it was changed after the run, and does not say what was trained:\n"
+            + "\n".join(f"  {change}" for change in edited)
+            + "\nrestore it, or train what it says in another train.output_dir"
+        )
     was: Identity = found["identity"]
     changes = [*differences(was, of_directory), *lengthened(was, of_directory)]
     if changes:

@@ -85,13 +85,24 @@ def identity_of_run(run: Path) -> Identity:
         raise RunError(
             f"{run / ENV_FILE}: damaged; it does not say what the run is; restore it, or use --overwrite"
         ) from None
-    return Identity(settings=_settings_written(run), data=found.data, reference=found.reference)
+    return Identity(settings=_settings(run)[0], data=found.data, reference=found.reference)
 
 
-def _settings_written(run: Path) -> dict[str, Any]:
+def settings_written(run: Path) -> dict[str, Any]:
+    """Settings that a run directory's recipe names itself; what is derived from the machine is left out."""
+    settings, raw = _settings(run)
+    if raw.get("rounds") is not None:
+        return {}
+    named = {f"{section}.{key}" for section, values in raw.items() if isinstance(values, dict) for key in values}
+    return {key: value for key, value in settings.items() if key in {"method", *named}}
+
+
+def _settings(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a run directory's recipe, and the recipe as it is written."""
     if not (run / RECIPE_FILE).is_file():
-        return {}
+        return {}, {}
     try:
-        return settings_of(load_recipe(run / RECIPE_FILE))
+        recipe = load_recipe(run / RECIPE_FILE)
+        return settings_of(recipe), recipe.raw
     except (RecipeError, RunError, DataError, OSError, ValueError):  # of another version: nothing to compare with
-        return {}
+        return {}, {}

@@ -22,7 +22,7 @@ from align.models.start import adapter_folder
 from align.recipe.loading import Recipe, load_recipe
 from align.rounds.run import run_rounds
 from align.runs.agreement import on_main, there_everywhere
-from align.runs.checkpoints import check, step_of_foreign
+from align.runs.checkpoints import check, refuse_without_optimizer, step_of_foreign
 from align.runs.contents import ENV_FILE, RECIPE_FILE, RESULTS, delete_run, written_by_run
 from align.runs.directory import claimed, data_digest, environment
 from align.runs.identity import Identity, settings_of
@@ -145,6 +145,8 @@ def _run(
     trainer.identity = identity
     if is_finished(start, now):
         return _finished(trainer, path, start)
+    if checkpoint is not None and not start.unsealed:
+        refuse_without_optimizer(checkpoint)
     # from here on the directory is changed
     if start.known is not None and identity.run is None:
         logger.warning("%s: which run this is, is not known: an earlier version wrote it", path)

@@ -68,20 +68,40 @@ def inspect_schedule(
     if args.max_steps == 0:
         message = "0 is one step for the Trainer, not as many as the epochs have"
         found.append(Finding("error", "max-steps", "train.max_steps", message, "set it to -1, or leave it out"))
-    if args.save_strategy.value == "steps" and not args.save_steps > 0:
-        message = f"{args.save_steps:g} is no number of steps"
-        remedy = "set it to 1 or more, or train.save_strategy to 'no'"
-        found.append(Finding("error", "save-steps", "train.save_steps", message, remedy))
+    found += _rhythms(args, steps)
     warmup = args.get_warmup_steps(steps)
     if warmup > steps:
         message = f"{warmup} steps of warm-up, and the run has {steps}: the learning rate never reaches its value"
         found.append(Finding("error", "warmup", "train.warmup_steps", message, "lower it, or give a share below 1"))
+    return found
+
+
+def _rhythms(args: Any, steps: int) -> list[Finding]:
+    """Saving, evaluation and logging every so many steps, where that is no number, or begins after the run's end."""
+    found = []
+    for name in ("save", "eval", "logging"):
+        every, where = getattr(args, f"{name}_steps"), f"train.{name}_steps"
+        if getattr(args, f"{name}_strategy").value == "steps" and every is not None and not every > 0:
+            message = f"{every:g} is no number of steps"
+            remedy = f"set it to 1 or more, or train.{name}_strategy to 'no'"
+            found.append(Finding("error", f"{name}-steps", where, message, remedy))
     if args.save_strategy.value == "steps" and args.save_steps > steps:
         message = (
             f"{args.save_steps:g}, and the run has {steps} steps: an interrupted run leaves nothing to resume from"
         )
         found.append(Finding("warning", "save-steps", "train.save_steps", message, "lower it"))
+    if args.save_only_model and args.save_strategy.value != "no":
+        message = "checkpoints hold weights alone: an interrupted run leaves nothing to resume from"
+        found.append(Finding("warning", "save-only-model", "train.save_only_model", message, "set it to false"))
+    if args.eval_strategy.value != "no" and args.eval_delay and args.eval_delay > _end(args, steps):
+        message = f"{args.eval_delay:g}, and the run ends at {_end(args, steps):g}: it is never evaluated on the way"
+        found.append(Finding("error", "eval-delay", "train.eval_delay", message, "lower it, or leave it out"))
     return found
+
+
+def _end(args: Any, steps: int) -> float:
+    """Where the run ends, in the unit of `eval_delay`: steps, or epochs if an evaluation follows each."""
+    return args.num_train_epochs if args.eval_strategy.value == "epoch" and args.max_steps < 0 else steps
 
 
 def _batches(recipe: Recipe, rows: int, processes: int) -> list[Finding]:

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from align.data.audit.tokens import no_end
 from align.data.rows.messages import SIDES
 from align.findings import Finding
 
@@ -18,7 +19,7 @@ SLICE = 256
 def inspect_ids(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, embedded: int | None, where: str
 ) -> list[Finding]:
-    """Rows with token ids that have no embedding. A tokenizer all of whose ids have one needs no look at the rows.
+    """A tokenizer without an end of sequence, and rows with token ids that have no embedding. A tokenizer all of whose ids have one needs no look at the rows.
 
     Args:
         dataset: Normalised rows.
@@ -26,6 +27,8 @@ def inspect_ids(
         embedded: Rows of the model's embedding, or None if they are not known.
         where: What to call the set.
     """
+    if without_end := no_end(tokenizer, where):
+        return without_end
     if embedded is None or max(tokenizer.get_vocab().values(), default=0) < embedded:
         return []
     rows, largest = [], 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from align.check.directory import inspect_directory
 from align.check.environment import GPU_MISSING, inspect_versions
 from align.check.machine import Machine, accelerate_file
 from align.check.model import dated_template
@@ -190,7 +191,7 @@ def inspect(recipe: Recipe, machine: Machine, *, allow: Collection[str] = ()) ->
         )
         findings.append(Finding("note", "not-audited", TRAIN, message, "nothing to do"))
     looked = look(recipe, plain, machine, allow=allow)
-    findings += inspect_versions()
+    findings += inspect_versions() + inspect_directory(Path(str(recipe.train.output_dir)))
     lengths: dict[str, Lengths] = {}
     model = looked.model
     findings += [] if model is None else dated_template(model.tokenizer)

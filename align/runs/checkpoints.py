@@ -134,6 +134,19 @@ def check(folder: Path) -> dict[str, Any]:
     return found
 
 
+def refuse_without_optimizer(folder: Path) -> None:
+    """Refuse to go on from a checkpoint that holds weights alone.
+
+    Raises:
+        RunError: If there is no state of an optimizer, which would begin anew without a word.
+    """
+    if not any(folder.glob("optimizer*")):
+        raise RunError(
+            f"{folder}: holds no state of the optimizer (train.save_only_model), so that no run goes on from it to the "
+            "same numbers; begin a new one from its adapter with `start: {adapter: ...}`"
+        )
+
+
 def _refuse_code(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.suffix in PICKLED and path.name not in NOT_LOADED:

@@ -71,11 +71,14 @@ def check_folder(run: Path) -> None:
 
 
 def check_own_files(run: Path) -> None:
-    """Refuse a directory in which a file that a run writes to is a link, a pipe or a folder.
+    """Refuse what is no directory, and one in which a file that a run writes to is a link, a pipe or a folder.
 
     Raises:
         RunError: Naming it: what a link points to would be written over, and writing to a pipe may never end.
     """
+    there = next((path for path in (run, *run.parents) if path.exists()), run.parent)
+    if not there.is_dir():
+        raise RunError(f"{there}: a file, and a run needs a folder of its own: choose another train.output_dir")
     for path in (run / name for name in (LOCK_FILE, *FILES)):
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise RunError(

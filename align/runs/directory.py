@@ -60,8 +60,8 @@ def claimed(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
             "--resume and --overwrite contradict each other: one goes on with the run that is there, the other deletes it"
         )
     state = PartialState()
-    run.mkdir(parents=True, exist_ok=True)
     check_own_files(run)
+    run.mkdir(parents=True, exist_ok=True)
     with _alone(run) if state.is_main_process else nullcontext():
         if state.is_main_process:
             begun = (run / RECIPE_FILE).is_file()

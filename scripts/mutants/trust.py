@@ -13,6 +13,7 @@ guard = noticed_by("tests/runs/test_guard.py")
 stop = noticed_by("tests/runs/test_stop_and_go.py")
 claim, RUNDIR = noticed_by("tests/runs/test_rundir.py"), "align/runs/directory.py"
 same, CONTENTS = noticed_by("tests/runs/test_same_run.py"), "align/runs/contents.py"
+gone = noticed_by("tests/runs/test_gone_on_from.py")
 launched = noticed_by("tests/commands/test_launching.py")
 GOING_ON, IDENTITY = "align/going_on.py", "align/runs/identity.py"
 MUTANTS = [
@@ -40,6 +41,9 @@ MUTANTS = [
     launched("the launcher's traceback is shown", "align/launching.py", "    except ChildFailedError as error:", "    except ZeroDivisionError as error:"),
     stop("a launcher's second signal ends the process", SAFE, "if first != now and not (self._launched and now - first < self.AT_ONCE):", "if first != now:"),
     stop("the same signal again is passed over", SAFE, "if first != now and not (self._launched and now - first < self.AT_ONCE):", "if False:"),
+    gone("weights alone are resumed", "align/train.py", "if checkpoint is not None and not start.unsealed:", "if False:"),
+    gone("an adapter is taken for a checkpoint", GOING_ON, "if not (checkpoint / STATE).is_file():", "if False:"),
+    gone("an edited recipe is taken for the run's", GOING_ON, "    if edited:", "    if False:"),
     same("changes are not named", GOING_ON, "if found and not changed and not _agreed(start, now):", "if False:"),
     same("changes have to be asked for again", GOING_ON, "and not _agreed(start, now):", "and True:"),
     same("data are not compared", IDENTITY, 'if old.data and new.data and old.data.get("sha256") != new.data.get("sha256"):', "if False:"),

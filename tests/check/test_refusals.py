@@ -43,11 +43,18 @@ def home(tmp_path_factory):
     prompts = [{"prompt": row["prompt"], "answer": None} for row in ROWS]
     (home / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
     base = Path(resolve_model_path("tiny-random"))
-    for name, settings in {"small": {"vocab_size": 200}, "tied": {"tie_word_embeddings": True}, "gemma": {}}.items():
+    for name, settings in {
+        "small": {"vocab_size": 200},
+        "tied": {"tie_word_embeddings": True},
+        "gemma": {},
+        "endless": {},
+    }.items():
         shutil.copytree(base, home / name, copy_function=shutil.copyfile)
         config = json.loads((home / name / "config.json").read_text())
         (home / name / "config.json").write_text(json.dumps(config | settings))
     (home / "gemma" / "chat_template.jinja").write_text(NO_SYSTEM)
+    settings = json.loads((home / "endless" / "tokenizer_config.json").read_text())
+    (home / "endless" / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
     return home
 
 
@@ -81,6 +88,8 @@ EVALUATES = ("train.eval_strategy=steps", "train.eval_steps=2")
         (("train.learning_rate=5.0",), "no optimizer of these trains anything at such a rate"),
         (("train.max_steps=0",), "0 is one step for the Trainer"),
         (("train.save_steps=0",), "0 is no number of steps"),
+        (("train.logging_steps=-1",), "-1 is no number of steps"),
+        ((*EVALUATES, "data.holdout=0.3", "train.eval_delay=9"), "9, and the run ends at 2: it is never evaluated"),
         (
             ("train.dataloader_drop_last=true", "train.per_device_train_batch_size=64"),
             "10 rows are fewer than one batch",
@@ -118,6 +127,10 @@ def test_tokens_without_an_embedding_are_refused_with_their_rows(home):
     message = refused(home, model(home, "small"))
     assert "tokens-without-embedding: token id" in message
     assert "embedding has 200 rows (rows 1, 2, 3" in message
+
+
+def test_a_tokenizer_without_an_end_is_refused(home):
+    assert "names no end-of-sequence token" in refused(home, model(home, "endless"))
 
 
 def test_trained_rows_of_a_tied_embedding_are_refused(home):

@@ -7,13 +7,15 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from safetensors.torch import load_file
 
 import align
@@ -39,6 +41,7 @@ PLACES = {
     "environment": (train, "environment"),
 }
 ALONE: dict = {}  # (beta, steps) to the bits of a run that nothing happened to
+DONE: Counter[str] = Counter()  # operations by name, and kills by their place
 
 
 class Killed(BaseException):
@@ -62,8 +65,19 @@ def killed_at(kill):
             return original(*args, **kw)
 
         patch.setattr(owner, name, counted)
-        with contextlib.suppress(Killed):
+        try:
             yield
+        except Killed:
+            DONE[f"killed at {kill[0]}"] += 1
+
+
+@contextlib.contextmanager
+def refused():
+    """A refusal in words is a right end of an operation."""
+    try:
+        yield
+    except RunError:
+        DONE["refused"] += 1
 
 
 def trained(run, beta, steps, **kw):
@@ -86,6 +100,7 @@ def alone(beta, steps):
     return ALONE[beta, steps]
 
 
+betas, lengths = st.sampled_from(BETAS), st.sampled_from(LENGTHS)
 kills = st.none() | st.tuples(st.sampled_from(list(PLACES)), st.integers(0, 3))
 
 
@@ -100,24 +115,42 @@ class OneDirectory(RuleBasedStateMachine):
     def teardown(self):
         self.folder.cleanup()
 
-    @rule(
-        beta=st.sampled_from(BETAS),
-        steps=st.sampled_from(LENGTHS),
-        how=st.sampled_from([{}, {"resume": "auto"}, {"resume": "auto", "changed": True}, {"overwrite": True}]),
-        kill=kills,
-    )
-    def train(self, beta, steps, how, kill):
-        with killed_at(kill), contextlib.suppress(RunError):
+    def train(self, beta, steps, kill, **how):
+        DONE["operations"] += 1
+        DONE[" ".join(how) or "train"] += 1
+        with killed_at(kill), refused():
             trained(self.run, beta, steps, **how)
 
+    @rule(beta=betas, steps=lengths, kill=kills)
+    def begin(self, beta, steps, kill):
+        self.train(beta, steps, kill)
+
+    @rule(beta=betas, steps=lengths, kill=kills)
+    def resume(self, beta, steps, kill):
+        self.train(beta, steps, kill, resume="auto")
+
+    @rule(beta=betas, steps=lengths, kill=kills)
+    def resume_changed(self, beta, steps, kill):
+        self.train(beta, steps, kill, resume="auto", changed=True)
+
+    @rule(beta=betas, steps=lengths, kill=kills)
+    def overwrite(self, beta, steps, kill):
+        self.train(beta, steps, kill, overwrite=True)
+
+    @precondition(lambda self: self.run.is_dir())
     @rule()
     def evaluate(self):
-        with contextlib.suppress(RunError):
+        DONE["operations"] += 1
+        DONE["eval"] += 1
+        with refused():
             report = evaluate(load_subject(str(self.run)), out=self.run)
             (self.run / "report.json").write_text(to_json(report))
 
+    @precondition(lambda self: (self.run / "adapter").is_dir())
     @rule()
     def lose_the_adapter(self):
+        DONE["operations"] += 1
+        DONE["adapter deleted"] += 1
         shutil.rmtree(self.run / "adapter", ignore_errors=True)
 
     @invariant()
@@ -154,13 +187,21 @@ class OneDirectory(RuleBasedStateMachine):
             assert (about["weights"] == now["weights"]) == (about == now)
 
 
-def test_nothing_in_a_directory_speaks_of_another_run():
-    run_state_machine_as_test(OneDirectory, settings=settings(max_examples=2, stateful_step_count=5, deadline=None))
+def operations(directories, each, capsys):
+    """Do operations on some directories, so many on each, and tell which they were."""
+    DONE.clear()
+    run_state_machine_as_test(
+        OneDirectory, settings=settings(max_examples=directories, stateful_step_count=each, deadline=None)
+    )
+    with capsys.disabled():
+        sys.stdout.write("\n" + ", ".join(f"{name}: {count}" for name, count in DONE.most_common()) + "\n")
+    assert DONE["operations"] >= directories * each
+
+
+def test_nothing_in_a_directory_speaks_of_another_run(capsys):
+    operations(3, 4, capsys)
 
 
 @pytest.mark.slow
-def test_nothing_in_a_directory_speaks_of_another_run_for_long():
-    examples = int(os.environ.get("ALIGNKIT_EXAMPLES", "20"))
-    run_state_machine_as_test(
-        OneDirectory, settings=settings(max_examples=examples, stateful_step_count=12, deadline=None)
-    )
+def test_nothing_in_a_directory_speaks_of_another_run_for_long(capsys):
+    operations(int(os.environ.get("ALIGNKIT_DIRECTORIES", "17")), 12, capsys)

@@ -105,6 +105,14 @@ def encode_all(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator
                     yield error
 
 
+def no_end(tokenizer: PreTrainedTokenizerBase, where: str) -> list[Finding]:
+    """Whether the tokenizer names a token that ends an answer."""
+    if tokenizer.eos_token_id is not None:
+        return []
+    message = "the tokenizer names no end-of-sequence token, so answers cannot be ended or padded"
+    return [Finding("error", "eos-missing", where, message, "set eos_token in tokenizer_config.json")]
+
+
 def inspect_tokens(
     dataset: Dataset,
     tokenizer: PreTrainedTokenizerBase,
@@ -134,9 +142,8 @@ def inspect_tokens(
         message = "the rows are chat messages, and the tokenizer has no chat template"
         remedy = "use an instruction-tuned model, save a template with the tokenizer, or write the rows as plain text"
         return [Finding("error", "no-chat-template", where, message, remedy)], nothing
-    if tokenizer.eos_token_id is None:
-        message = "the tokenizer names no end-of-sequence token, so answers cannot be ended or padded"
-        return [Finding("error", "eos-missing", where, message, "set eos_token in tokenizer_config.json")], nothing
+    if without_end := no_end(tokenizer, where):
+        return without_end, nothing
     ids: Any = tokenizer
     limits = Limits(
         max_length,

@@ -18,7 +18,16 @@ from transformers.trainer_utils import TrainOutput
 
 from align.errors import RunError
 from align.runs.agreement import on_main, there_everywhere
-from align.runs.checkpoints import MANIFEST, check, is_foreign, newest_checkpoint, rotate, seal, step_of_foreign
+from align.runs.checkpoints import (
+    MANIFEST,
+    check,
+    is_foreign,
+    newest_checkpoint,
+    refuse_without_optimizer,
+    rotate,
+    seal,
+    step_of_foreign,
+)
 from align.runs.identity import Identity, new_run_id
 
 from .alarms import EarlyStop, Unmoved
@@ -130,6 +139,7 @@ class SafeRuns(Published):
             folder = Path(resume_from_checkpoint)
             there_everywhere(folder, lambda path: check(path)["step"])
             written = check(folder)
+            refuse_without_optimizer(folder)
             known = written["identity"]
             if written["processes"] != self.accelerator.num_processes:
                 logger.warning(

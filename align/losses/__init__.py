@@ -39,6 +39,7 @@ from .preference import (
     sequence_logps,
 )
 from .reference_free import log_odds, odds_ratio_loss, simpo_loss
+from .unpaired import class_weights, kto_baseline, kto_loss
 
 __all__ = [
     "COLUMNS",
@@ -53,6 +54,7 @@ __all__ = [
     "apo_zero_loss",
     "bco_pair_loss",
     "cal_dpo_loss",
+    "class_weights",
     "copg_group_loss",
     "copg_loss",
     "discopop_loss",
@@ -65,6 +67,8 @@ __all__ = [
     "implicit_rewards",
     "ipo_loss",
     "ipo_mean_loss",
+    "kto_baseline",
+    "kto_loss",
     "log_odds",
     "log_ratios",
     "margin_dpo_loss",

@@ -109,7 +109,7 @@ MUTANTS = [
     config("pairwise: settings nobody reads are taken", CONFIG, "elif value != defaults[name] and", "elif False and"),
     config("pairwise: likelihood alone is taken", CONFIG, "if not unknown and not any(", "if False and not any("),
     config("pairwise: weights of zero are taken", CONFIG, "if not 0 < weight < math.inf:", "if not 0 <= weight < math.inf:"),
-    config("pairwise: robust without a rate is taken", CONFIG, 'if "robust" in self.active() and self.settings()["label_smoothing"] == 0.0:', "if False:"),
+    config("pairwise: robust without a rate is taken", CONFIG, "if name in self.active() and self.settings()", "if False and self.settings()"),
     config("pairwise: unknown objectives are taken", CONFIG, "for name in self.objective if name not in known]", "for name in self.objective if False]"),
     config("pairwise: loss_type is taken", CONFIG, 'HONOURED = ("label_smoothing",', 'HONOURED = ("loss_type", "label_smoothing",'),
     config("pairwise: WPO on packed rows", CONFIG, 'self.shared_prefix = "off"', "pass"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configs import DPOConfig, FDPOConfig, GRPOConfig, RLOOConfig, RPOConfig
+    from .configs.kto import KTOConfig
     from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
     from .configs.online_preference import OnlinePreferenceConfig
     from .configs.pairwise import PairwiseConfig
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .recipe.loading import Recipe, load_recipe
     from .rewards import make_reward
     from .train import run
+    from .trainers.completions.kto import KTOTrainer
     from .trainers.completions.supervised import SupervisedTrainer
     from .trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
     from .trainers.online.preference import OnlinePreferenceTrainer
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "configs": ("DPOConfig", "FDPOConfig", "GRPOConfig", "RLOOConfig", "RPOConfig"),
+    "configs.kto": ("KTOConfig",),
     "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
     "configs.online_preference": ("OnlinePreferenceConfig",),
     "configs.pairwise": ("PairwiseConfig",),
@@ -53,6 +56,7 @@ _HOME = {
     "trainers.pairs.pairwise": ("PairwiseTrainer",),
     "trainers.preference_model": ("PreferenceModelTrainer",),
     "trainers.pairs.srpo": ("SRPOTrainer",),
+    "trainers.completions.kto": ("KTOTrainer",),
     "trainers.completions.supervised": ("SupervisedTrainer",),
     "weighting": ("make_rule",),
 }
@@ -68,6 +72,8 @@ __all__ = [
     "FDPOTrainer",
     "GRPOConfig",
     "GRPOTrainer",
+    "KTOConfig",
+    "KTOTrainer",
     "OnlinePreferenceConfig",
     "OnlinePreferenceTrainer",
     "Pair",

@@ -23,8 +23,15 @@ SETTINGS: dict[str, tuple[Callable[[float], bool], str]] = {
     "margin_scale": (lambda value: 0.0 < value < math.inf, "positive and finite"),
     "reward_scale": (lambda value: 0.0 < value < math.inf, "positive and finite"),
     "simpo_gamma": (lambda value: 0.0 <= value < math.inf, "finite and not negative"),
+    "modpo_weight": (lambda value: 0.05 <= value <= 1.0, "in [0.05, 1]"),
 }
 """What objectives read besides β, and its range."""
+
+SMOOTHED = {
+    "robust": "the rate of flipped labels, above 0; 0 is sigmoid",
+    "exo_pair": "the rejected answer's share of the target, above 0; 1e-3, say",
+}
+"""Objectives that need `label_smoothing`, and as what."""
 
 
 @dataclass
@@ -47,6 +54,10 @@ class WeighsObjectives(MethodConfig):
     )
     simpo_gamma: float = field(
         default=0.5, metadata={"help": "SimPO's γ: target margin in nats, β in it. SimPO's β is 2 or more."}
+    )
+    modpo_weight: float = field(
+        default=0.5,
+        metadata={"help": "MODPO's weight of the objective that the pairs rank; 1 less it weighs the column `margin`."},
     )
 
     def objectives(self) -> tuple[str, ...]:
@@ -84,8 +95,9 @@ class WeighsObjectives(MethodConfig):
                 found.append(f"{name}: must be {range_}, got {value}")
             elif value != defaults[name] and not set(readers) & set(self.active()):
                 found.append(f"{name}: no chosen objective reads it, got {value}; {' or '.join(readers)} would")
-        if "robust" in self.active() and self.settings()["label_smoothing"] == 0.0:
-            found.append("label_smoothing: objective robust needs the rate of flipped labels, above 0; 0 is sigmoid")
+        for name, why in SMOOTHED.items():
+            if name in self.active() and self.settings()["label_smoothing"] == 0.0:
+                found.append(f"label_smoothing: objective {name} needs {why}")
         return found
 
     def settings(self) -> dict[str, float]:
@@ -188,6 +200,46 @@ PRESETS: dict[str, Preset] = {
         "Weighted Preference Optimization (Zhou et al. 2024)",
         "2406.11827",
         {"objective": {"sigmoid": 1.0}, "use_weighting": True},
+    ),
+    "hinge": Preset("Hinge on implicit rewards (Liu et al. 2023)", "2309.06657", {"objective": {"hinge": 1.0}}),
+    "slic": Preset(
+        "SLiC-HF, without a reference (Zhao et al. 2023)", "2305.10425", {"objective": {"slic": 1.0, "nll": 1.0}}
+    ),
+    "exo": Preset(
+        "Efficient Exact Optimization of a pair (Ji et al. 2024)",
+        "2402.00856",
+        {"objective": {"exo_pair": 1.0}, "label_smoothing": 1e-3},
+    ),
+    "nca": Preset("Noise Contrastive Alignment (Chen et al. 2024)", "2402.05369", {"objective": {"nca_pair": 1.0}}),
+    "sppo": Preset(
+        "Self-Play Preference Optimization, hard labels (Wu et al. 2024)",
+        "2405.00675",
+        {"objective": {"sppo_hard": 1.0}},
+    ),
+    "apo_zero": Preset(
+        "Anchored Preference Optimization, zero (D'Oosterlinck et al. 2024)",
+        "2408.06266",
+        {"objective": {"apo_zero": 1.0}},
+    ),
+    "apo_down": Preset(
+        "Anchored Preference Optimization, down (D'Oosterlinck et al. 2024)",
+        "2408.06266",
+        {"objective": {"apo_down": 1.0}},
+    ),
+    "cal_dpo": Preset("Calibrated DPO (Xiao et al. 2024)", "2412.14516", {"objective": {"cal_dpo": 1.0}}),
+    "modpo": Preset("Multi-Objective DPO (Zhou et al. 2023)", "2310.03708", {"objective": {"modpo": 1.0}}),
+    "mpo": Preset(
+        "Mixed Preference Optimization (Wang et al. 2024)",
+        "2411.10442",
+        {"objective": {"sigmoid": 0.8, "bco_pair": 0.2, "nll": 1.0}},
+    ),
+    "orpo": Preset(
+        "Odds Ratio Preference Optimization (Hong et al. 2024)",
+        "2403.07691",
+        {"objective": {"odds_ratio": 1.0, "nll": 1.0}},
+    ),
+    "cpo": Preset(
+        "Contrastive Preference Optimization (Xu et al. 2024)", "2401.08417", {"objective": {"cpo": 1.0, "nll": 1.0}}
     ),
 }
 """By the name that a recipe's `method` gives it."""

@@ -1,5 +1,13 @@
 """Computes objectives as pure functions of log-probabilities; `README.md` has the table of them."""
 
+from .anchored import (
+    apo_down_loss,
+    apo_zero_loss,
+    bco_pair_loss,
+    cal_dpo_loss,
+    nca_pair_loss,
+    sppo_hard_loss,
+)
 from .divergences import DIVERGENCES, Divergence, divergence
 from .objectives import COLUMNS, OBJECTIVES, Objective, PairBatch, pairwise_loss
 from .pairwise import (
@@ -7,14 +15,16 @@ from .pairwise import (
     copg_loss,
     discopop_loss,
     dno_loss,
+    exo_pair_loss,
+    hinge_loss,
     ipo_loss,
     ipo_mean_loss,
     margin_dpo_loss,
+    modpo_loss,
     nll_loss,
     per_token,
     reward_aware_rpo_loss,
     robust_dpo_loss,
-    simpo_loss,
     soft_dpo_loss,
     wpo_weights,
 )
@@ -28,6 +38,8 @@ from .preference import (
     rpo_loss,
     sequence_logps,
 )
+from .reference_free import log_odds, odds_ratio_loss, simpo_loss
+from .unpaired import class_weights, kto_baseline, kto_loss
 
 __all__ = [
     "COLUMNS",
@@ -38,19 +50,32 @@ __all__ = [
     "Pair",
     "PairBatch",
     "PreferenceLoss",
+    "apo_down_loss",
+    "apo_zero_loss",
+    "bco_pair_loss",
+    "cal_dpo_loss",
+    "class_weights",
     "copg_group_loss",
     "copg_loss",
     "discopop_loss",
     "divergence",
     "dno_loss",
     "dpo_loss",
+    "exo_pair_loss",
     "f_dpo_loss",
+    "hinge_loss",
     "implicit_rewards",
     "ipo_loss",
     "ipo_mean_loss",
+    "kto_baseline",
+    "kto_loss",
+    "log_odds",
     "log_ratios",
     "margin_dpo_loss",
+    "modpo_loss",
+    "nca_pair_loss",
     "nll_loss",
+    "odds_ratio_loss",
     "pairwise_loss",
     "per_token",
     "reward_aware_rpo_loss",
@@ -59,5 +84,6 @@ __all__ = [
     "sequence_logps",
     "simpo_loss",
     "soft_dpo_loss",
+    "sppo_hard_loss",
     "wpo_weights",
 ]

@@ -1,10 +1,10 @@
-"""Names the objectives that a recipe can weigh and sum; the formulas are in `preference.py` and `pairwise.py`."""
+"""Names the objectives that a recipe can weigh and sum; the formulas are in the files that it imports."""
 
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from . import pairwise
+from . import anchored, pairwise, reference_free
 from .pairwise import per_token
 from .preference import Batch, Pair, PreferenceLoss, dpo_loss, implicit_rewards, log_ratios
 
@@ -71,6 +71,10 @@ def _mean_without_reference(batch: PairBatch, beta: float) -> Pair:
     return implicit_rewards(per_token(batch.policy, batch.tokens), beta=beta)
 
 
+def _summed_without_reference(batch: PairBatch, beta: float) -> Pair:
+    return implicit_rewards(batch.policy, beta=beta)
+
+
 SCORES = ("chosen_reward", "rejected_reward")
 OBJECTIVES: dict[str, Objective] = {
     "sigmoid": Objective(
@@ -110,9 +114,38 @@ OBJECTIVES: dict[str, Objective] = {
     ),
     "simpo": Objective(
         _mean_without_reference,
-        lambda r, b, simpo_gamma: pairwise.simpo_loss(r, gamma=simpo_gamma),
+        lambda r, b, simpo_gamma: reference_free.simpo_loss(r, gamma=simpo_gamma),
         ("simpo_gamma",),
     ),
+    "hinge": Objective(_summed, lambda r, b: pairwise.hinge_loss(r)),
+    "exo_pair": Objective(
+        _summed,
+        lambda r, b, label_smoothing: pairwise.exo_pair_loss(r, label_smoothing=label_smoothing),
+        ("label_smoothing",),
+    ),
+    "nca_pair": Objective(_summed, lambda r, b: anchored.nca_pair_loss(r)),
+    "bco_pair": Objective(_summed, lambda r, b: anchored.bco_pair_loss(r)),
+    "sppo_hard": Objective(_summed, lambda r, b, beta: anchored.sppo_hard_loss(b.log_ratio, beta=beta), ("beta",)),
+    "apo_zero": Objective(_summed, lambda r, b: anchored.apo_zero_loss(r)),
+    "apo_down": Objective(_summed, lambda r, b: anchored.apo_down_loss(r)),
+    "cal_dpo": Objective(_summed, lambda r, b, beta: anchored.cal_dpo_loss(b.log_ratio, beta=beta), ("beta",)),
+    "modpo": Objective(
+        _summed,
+        lambda r, b, modpo_weight: pairwise.modpo_loss(r, b.columns["margin"], weight=modpo_weight),
+        ("modpo_weight",),
+        ("margin",),
+    ),
+    "odds_ratio": Objective(
+        _mean_without_reference,
+        lambda r, b, beta: reference_free.odds_ratio_loss(per_token(b.policy, b.tokens), beta=beta),
+        ("beta",),
+    ),
+    "cpo": Objective(
+        _summed_without_reference,
+        lambda r, b, label_smoothing: dpo_loss(r, label_smoothing=label_smoothing),
+        ("label_smoothing",),
+    ),
+    "slic": Objective(_summed_without_reference, lambda r, b: pairwise.hinge_loss(r)),
     "nll": Objective(None, lambda r, b: pairwise.nll_loss(b.policy.chosen, b.tokens.chosen)),
 }
 """By the name that a recipe's `objective` gives it. Sums such as {sigmoid: 1.0, nll: 1.0}, which is IRPO, need no entry."""

@@ -4,6 +4,8 @@ Rewards include β, as everywhere. `log_ratio` is log π - log π_ref, summed ov
 minus rejected. Scores (`chosen_reward` and `rejected_reward` in data) come from outside: a reward model, a judge, a test.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -88,6 +90,27 @@ def margin_dpo_loss(rewards: Pair, gap: Batch, *, beta: float, gamma: float) -> 
         gamma: By how much the log-ratios should differ, in nats, for one unit of `gap`.
     """
     return -F.logsigmoid(rewards.chosen - rewards.rejected - beta * gamma * gap)
+
+
+def modpo_loss(rewards: Pair, gap: Batch, *, weight: float) -> Batch:
+    """Multi-Objective DPO: -log σ((margin - (1 - w) · gap)/w), gap the difference of the other objectives' rewards.
+
+    w belongs to the objective whose pairs are trained. The optimum is π_ref e^((w R + (1-w) m)/β)/Z. Several others are
+    one column: Σ_k w_k m_k/(1 - w).
+
+    Source: Zhou et al. 2023 (arXiv:2310.03708), the margin loss; w divides, as in the authors' code.
+
+    Args:
+        rewards: Implicit rewards in nats. Each side has shape (batch,).
+        gap: m of the chosen less m of the rejected answer, in nats. Shape (batch,).
+        weight: w, in (0, 1]; 1 is DPO.
+
+    Raises:
+        ValueError: If `weight` is outside (0, 1].
+    """
+    if not 0.0 < weight <= 1.0:
+        raise ValueError(f"weight must be in (0, 1], got {weight}")
+    return -F.logsigmoid((rewards.chosen - rewards.rejected - (1 - weight) * gap) / weight)
 
 
 def reward_aware_rpo_loss(rewards: Pair, scores: Pair, *, eta: float) -> Batch:
@@ -179,6 +202,41 @@ def copg_group_loss(rewards: Group, scores: Group) -> Float[Tensor, " prompts"]:
     return rewards.shape[1] * (scores - rewards).var(dim=1)
 
 
+def hinge_loss(rewards: Pair) -> Batch:
+    """Hinge on the margin: max(0, 1 - margin). The slope is exactly 0 past a margin of 1.
+
+    TRL's `hinge` is that of implicit rewards. SLiC-HF's max(0, δ - log π_w + log π_l) has no reference: it is δ times
+    this one of log-probabilities times β = 1/δ.
+
+    Source: Zhao et al. 2023 (arXiv:2305.10425), the calibration loss; Liu et al. 2023 (arXiv:2309.06657) with a reference.
+
+    Args:
+        rewards: Implicit rewards in nats, or β log π. Each side has shape (batch,).
+    """
+    return F.relu(1 - (rewards.chosen - rewards.rejected))
+
+
+def exo_pair_loss(rewards: Pair, *, label_smoothing: float) -> Batch:
+    """Efficient Exact Optimization of a pair: KL((σ(z), σ(-z)) ‖ (1 - ε, ε)), z the margin; the reverse of DPO's KL.
+
+    Its slope vanishes where a pair is far wrong: -5.5e-8 at z = -20, where DPO's is -1.
+
+    Source: Ji et al. 2024 (arXiv:2402.00856), eq. 16; TRL's `exo_pair`.
+
+    Args:
+        rewards: Implicit rewards in nats. Each side has shape (batch,).
+        label_smoothing: ε, in (0, 0.5); the optimum of a pair is a margin of log((1 - ε)/ε). TRL advises 1e-3.
+
+    Raises:
+        ValueError: If `label_smoothing` is outside (0, 0.5).
+    """
+    if not 0.0 < label_smoothing < 0.5:
+        raise ValueError(f"label_smoothing must be in (0, 0.5), got {label_smoothing}")
+    margin = rewards.chosen - rewards.rejected
+    kept = torch.sigmoid(margin) * (F.logsigmoid(margin) - math.log1p(-label_smoothing))
+    return kept + torch.sigmoid(-margin) * (F.logsigmoid(-margin) - math.log(label_smoothing))
+
+
 def discopop_loss(rewards: Pair, *, tau: float) -> Batch:
     """DiscoPOP, the log-ratio modulated loss: (1 - g) · -log σ(x) + g · e^-x with x the margin and g = σ(x/τ).
 
@@ -200,18 +258,6 @@ def discopop_loss(rewards: Pair, *, tau: float) -> Batch:
     margin = rewards.chosen - rewards.rejected
     exponential = torch.exp(F.logsigmoid(margin / tau) - margin)
     return torch.sigmoid(-margin / tau) * -F.logsigmoid(margin) + exponential
-
-
-def simpo_loss(rewards: Pair, *, gamma: float) -> Batch:
-    """Simple Preference Optimization: -log σ(r_chosen - r_rejected - γ), with r = β · mean log π and no reference.
-
-    Source: Meng et al. 2024 (arXiv:2405.14734), eq. 6.
-
-    Args:
-        rewards: β times the length-mean log-probability, in nats. Each side has shape (batch,).
-        gamma: Target margin in nats (of the rewards, so β is in it).
-    """
-    return -F.logsigmoid(rewards.chosen - rewards.rejected - gamma)
 
 
 def nll_loss(chosen_logps: Batch, chosen_tokens: Batch) -> Batch:

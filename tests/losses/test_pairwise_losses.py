@@ -16,10 +16,13 @@ from align.losses import (
     discopop_loss,
     dno_loss,
     dpo_loss,
+    exo_pair_loss,
+    hinge_loss,
     implicit_rewards,
     ipo_loss,
     ipo_mean_loss,
     margin_dpo_loss,
+    modpo_loss,
     nll_loss,
     per_token,
     reward_aware_rpo_loss,
@@ -129,6 +132,43 @@ def test_simpo_by_hand():
     assert simpo_loss(rewards, gamma=0.5).item() == pytest.approx(oracles.cross_entropy(1, 1.5))
 
 
+def test_hinge_by_hand():
+    """β = 0.1: D of 5 costs one half, and of 11 nothing and has no slope."""
+    r_w = column(0.5, 1.1).requires_grad_()
+    losses = hinge_loss(Pair(r_w, torch.zeros_like(r_w)))
+    assert losses.tolist() == pytest.approx([0.5, 0.0])
+    losses.sum().backward()
+    assert r_w.grad.tolist() == [-1.0, 0.0]
+
+
+@given(reward, reward, st.floats(0.001, 0.4))
+def test_exo_is_the_reverse_kl_of_the_pair(r_w, r_l, epsilon):
+    got = exo_pair_loss(pair(r_w, r_l), label_smoothing=epsilon).item()
+    assert got == pytest.approx(oracles.bernoulli_kl(oracles.sigmoid(r_w - r_l), 1 - epsilon), abs=1e-7)
+
+
+def test_exo_by_hand():
+    """z = 0.19, ε = 0.001: 2.438635. At rest at logit(1 - ε); far wrong, hardly a slope."""
+    assert exo_pair_loss(pair(0.19, 0.0), label_smoothing=1e-3).item() == pytest.approx(2.438635, abs=1e-6)
+    z = column(6.906755, -20.0).requires_grad_()
+    exo_pair_loss(Pair(z, torch.zeros_like(z)), label_smoothing=1e-3).sum().backward()
+    assert z.grad.tolist() == pytest.approx([0.0, -5.5e-8], abs=1e-9)
+
+
+@given(reward, reward, st.floats(-3, 3), st.floats(0.7, 1))
+def test_modpo_in_plain_floats(r_w, r_l, gap, weight):
+    got = modpo_loss(pair(r_w, r_l), column(gap), weight=weight).item()
+    assert got == pytest.approx(oracles.cross_entropy(1, ((r_w - r_l) - (1 - weight) * gap) / weight), abs=1e-6)
+
+
+def test_modpo_by_hand():
+    """Margin 0.19, Δm 0.7, weights 0.4 and 0.6; weight 1 is DPO; it is Reverse PO's margin at other scales."""
+    assert modpo_loss(pair(0.19, 0.0), column(0.7), weight=0.4).item() == pytest.approx(1.021418, abs=1e-6)
+    assert modpo_loss(pair(0.19, 0.0), column(0.7), weight=1.0).item() == dpo_loss(pair(0.19, 0.0)).item()
+    same = margin_dpo_loss(pair(0.19 / 0.4, 0.0), column(0.7), beta=1.0, gamma=0.6 / 0.4)
+    assert modpo_loss(pair(0.19, 0.0), column(0.7), weight=0.4).item() == pytest.approx(same.item(), abs=1e-9)
+
+
 def test_irpo_weighs_sequences_alike():
     """Answers of 2 and 8 tokens at 1 and 3 nats a token: 2.0; the mean over the batch's tokens, TRL's, is 2.6."""
     logps, tokens = column(-2.0, -24.0), column(2.0, 8.0)
@@ -213,6 +253,8 @@ def test_discopop_begins_by_lowering_margins():
         (lambda: robust_dpo_loss(pair(0, 0), label_smoothing=-0.1), r"label_smoothing must be in \[0, 0.5\)"),
         (lambda: ipo_loss(pair(0, 0), beta=0.0), "beta must be positive, got 0.0"),
         (lambda: ipo_mean_loss(pair(0, 0), pair(1, 1), beta=-1.0), "beta must be positive"),
+        (lambda: exo_pair_loss(pair(0, 0), label_smoothing=0.0), r"label_smoothing must be in \(0, 0.5\), got 0.0"),
+        (lambda: modpo_loss(pair(0, 0), column(0.0), weight=0.0), r"weight must be in \(0, 1\], got 0.0"),
         (lambda: discopop_loss(pair(0, 0), tau=0.0), r"tau must be in \(0, 1\], got 0.0"),
         (lambda: discopop_loss(pair(0, 0), tau=1.5), r"tau must be in \(0, 1\], got 1.5"),
         (lambda: copg_group_loss(torch.zeros(2, 1), torch.zeros(2, 1)), "at least two completions"),

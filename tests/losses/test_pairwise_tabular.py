@@ -35,7 +35,7 @@ def train(objective, ref=REF, *, law=None, scores=R, lengths=None, margin=0.0, b
         return Pair(column[chosen], column[rejected])
 
     columns = {"chosen_reward": values[chosen], "rejected_reward": values[rejected]}
-    columns["margin"] = torch.full_like(weight, margin)
+    columns["margin"] = torch.as_tensor(margin, dtype=weight.dtype).expand_as(weight)
     columns["preference"] = double([BRADLEY_TERRY[i][j] if len(ref) == 5 else 0.5 for i, j in pairs])
 
     def population(logps):
@@ -189,3 +189,25 @@ def test_discopop_stops_short_of_the_reference():
     ref = (0.5, 0.5)
     trained = train({"discopop": 1.0}, ref, law=[[0, 1.0], [0.0, 0]], scores=(0, 0), discopop_tau=0.05, beta=0.05)
     assert 0.05 * log_ratio(trained, ref) == pytest.approx(-0.1185, abs=1e-4)
+
+
+def test_modpo_mixes_the_objectives():
+    """π_ref e^((w R + (1-w) m)/β)/Z, where the pairs rank by R and the column holds the difference of m."""
+    scores, other = (1.0, 0.4, -0.2, -0.7, -1.3), (0.3, -0.5, 0.8, 0.0, -0.6)
+    preferred = [[oracles_pairwise.sigmoid(a - b) for b in scores] for a in scores]
+    gaps = [other[i] - other[j] for i, j in itertools.permutations(range(5), 2)]
+    ref = (0.35, 0.25, 0.2, 0.12, 0.08)
+    got = train({"modpo": 1.0}, ref, law=preferred, margin=gaps, modpo_weight=0.4)
+    assert got == pytest.approx((0.609151, 0.103089, 0.242852, 0.037398, 0.007509), abs=1e-6)
+
+
+def test_exo_of_a_pair_reaches_the_smoothed_odds():
+    trained = train({"exo_pair": 1.0}, (0.3, 0.7), law=[[0, 1.0], [0.0, 0]], scores=(0, 0), label_smoothing=0.1)
+    assert BETA * log_ratio(trained, (0.3, 0.7)) == pytest.approx(math.log(9), abs=1e-6)
+
+
+def test_hinge_ignores_how_strong_a_preference_is():
+    """Two arms: the margin is 1 for any share above one half."""
+    for share in (0.6, 0.95):
+        trained = train({"hinge": 1.0}, (0.3, 0.7), law=[[0, share], [1 - share, 0]], scores=(0, 0))
+        assert BETA * log_ratio(trained, (0.3, 0.7)) == pytest.approx(1.0, abs=1e-2)

@@ -4,6 +4,7 @@ from mutants.core import SCORED, TRAINER
 from mutants.mutant import noticed_by
 
 LOSSES, OBJECTIVES = "align/losses/pairwise.py", "align/losses/objectives.py"
+ANCHORED, FREE = "align/losses/anchored.py", "align/losses/reference_free.py"
 CONFIG, PAIRWISE, COLUMNS = (
     "align/configs/pairwise.py",
     "align/trainers/pairs/pairwise.py",
@@ -11,6 +12,8 @@ CONFIG, PAIRWISE, COLUMNS = (
 )
 formula = noticed_by("tests/losses/test_pairwise_losses.py", "tests/losses/test_pairwise_objectives.py")
 optimum = noticed_by("tests/losses/test_pairwise_tabular.py")
+anchored = noticed_by("tests/losses/test_anchored_losses.py")
+free = noticed_by("tests/losses/test_reference_free_losses.py")
 config = noticed_by("tests/recipe/test_pairwise_config.py")
 column = noticed_by("tests/trainers/pairs/test_pairwise_columns.py")
 trained = noticed_by(
@@ -53,8 +56,34 @@ MUTANTS = [
     formula("pairwise: DiscoPOP overflows", LOSSES, "torch.exp(F.logsigmoid(margin / tau) - margin)", "torch.sigmoid(margin / tau) * torch.exp(-margin)"),
     formula("pairwise: DiscoPOP's exponential grows", LOSSES, "F.logsigmoid(margin / tau) - margin)", "F.logsigmoid(margin / tau) + margin)"),
     formula("pairwise: DiscoPOP takes any tau", LOSSES, "if not 0.0 < tau <= 1.0", "if not 0.0 < tau"),
-    formula("pairwise: SimPO without its margin", LOSSES, "rewards.rejected - gamma)", "rewards.rejected)"),
-    formula("pairwise: SimPO against its margin", LOSSES, "rewards.rejected - gamma)", "rewards.rejected + gamma)"),
+    formula("pairwise: hinge without its bound", LOSSES, "return F.relu(1 - (rewards.chosen - rewards.rejected))", "return 1 - (rewards.chosen - rewards.rejected)"),
+    formula("pairwise: hinge at 0", LOSSES, "return F.relu(1 - (", "return F.relu(-("),
+    formula("pairwise: EXO forward", LOSSES, "kept = torch.sigmoid(margin) * (", "kept = (1 - label_smoothing) * ("),
+    formula("pairwise: EXO's target upside down", LOSSES, "(F.logsigmoid(-margin) - math.log(label_smoothing))", "(F.logsigmoid(-margin) - math.log1p(-label_smoothing))"),
+    formula("pairwise: EXO takes a hard label", LOSSES, "if not 0.0 < label_smoothing < 0.5", "if not 0.0 <= label_smoothing < 0.5"),
+    formula("pairwise: MODPO adds the margin", LOSSES, "- (1 - weight) * gap) / weight", "+ (1 - weight) * gap) / weight"),
+    formula("pairwise: MODPO undivided", LOSSES, "- (1 - weight) * gap) / weight)", "- (1 - weight) * gap))"),
+    optimum("pairwise: MODPO without the others", LOSSES, "- (1 - weight) * gap) / weight", ") / weight"),
+    anchored("pairwise: NCA unanchored", ANCHORED, "- 0.5 * kept", "- 0 * kept"),
+    anchored("pairwise: NCA halves all", ANCHORED, "return -F.logsigmoid(rewards.chosen) - 0.5 * kept", "return -0.5 * F.logsigmoid(rewards.chosen) - 0.5 * kept"),
+    anchored("pairwise: BCO raises the rejected", ANCHORED, "return -F.logsigmoid(rewards.chosen) - F.logsigmoid(-rewards.rejected)", "return -F.logsigmoid(rewards.chosen) - F.logsigmoid(rewards.rejected)"),
+    anchored("pairwise: BCO of the chosen alone", ANCHORED, "return -F.logsigmoid(rewards.chosen) - F.logsigmoid(-rewards.rejected)", "return -F.logsigmoid(rewards.chosen)"),
+    anchored("pairwise: SPPO aims at one over beta", ANCHORED, "(log_ratio.chosen - 1 / (2 * beta)) ** 2", "(log_ratio.chosen - 1 / beta) ** 2"),
+    anchored("pairwise: SPPO raises the rejected", ANCHORED, "(log_ratio.rejected + 1 / (2 * beta)) ** 2", "(log_ratio.rejected - 1 / (2 * beta)) ** 2"),
+    anchored("pairwise: SPPO takes beta 0", ANCHORED, "if beta <= 0:", "if beta < 0:"),
+    anchored("pairwise: APO zero lowers the chosen", ANCHORED, "torch.sigmoid(-rewards.chosen) + torch.sigmoid(rewards.rejected)", "torch.sigmoid(rewards.chosen) + torch.sigmoid(rewards.rejected)"),
+    anchored("pairwise: APO zero compares", ANCHORED, "torch.sigmoid(-rewards.chosen) + torch.sigmoid(rewards.rejected)", "torch.sigmoid(-rewards.chosen) + torch.sigmoid(rewards.rejected - rewards.chosen)"),
+    anchored("pairwise: APO down raises the chosen", ANCHORED, "torch.sigmoid(rewards.chosen) + torch.sigmoid(rewards.rejected - rewards.chosen)", "torch.sigmoid(-rewards.chosen) + torch.sigmoid(rewards.rejected - rewards.chosen)"),
+    anchored("pairwise: APO down compares with nothing", ANCHORED, "torch.sigmoid(rewards.chosen) + torch.sigmoid(rewards.rejected - rewards.chosen)", "torch.sigmoid(rewards.chosen) + torch.sigmoid(rewards.rejected)"),
+    anchored("pairwise: Cal-DPO without half", ANCHORED, "calibration = 0.5 * sppo", "calibration = sppo"),
+    anchored("pairwise: Cal-DPO's first term with beta", ANCHORED, "F.logsigmoid(log_ratio.chosen - log_ratio.rejected)", "F.logsigmoid(beta * (log_ratio.chosen - log_ratio.rejected))"),
+    free("pairwise: odds are probabilities", FREE, "return held - complement + (", "return held + ("),
+    free("pairwise: log odds without their tangent", FREE, " + (mean_logps - held) / -torch.expm1(held.detach())", ""),
+    free("pairwise: odds ratio upside down", FREE, "F.logsigmoid(log_odds(mean_logps.chosen) - log_odds(mean_logps.rejected))", "F.logsigmoid(log_odds(mean_logps.rejected) - log_odds(mean_logps.chosen))"),
+    free("pairwise: odds ratio without its weight", FREE, "return -beta * F.logsigmoid", "return -F.logsigmoid"),
+    free("pairwise: CPO with a reference", OBJECTIVES, "return implicit_rewards(batch.policy, beta=beta)", "return implicit_rewards(batch.log_ratio, beta=beta)"),
+    formula("pairwise: SimPO without its margin", FREE, "rewards.rejected - gamma)", "rewards.rejected)"),
+    formula("pairwise: SimPO against its margin", FREE, "rewards.rejected - gamma)", "rewards.rejected + gamma)"),
     optimum("pairwise: SimPO with a reference", OBJECTIVES, "implicit_rewards(per_token(batch.policy, batch.tokens), beta=beta)", "implicit_rewards(per_token(batch.log_ratio, batch.tokens), beta=beta)"),
     formula("pairwise: SimPO sums", OBJECTIVES, "implicit_rewards(per_token(batch.policy, batch.tokens), beta=beta)", "implicit_rewards(batch.policy, beta=beta)"),
     formula("pairwise: NLL summed", LOSSES, "return -chosen_logps / chosen_tokens", "return -chosen_logps"),
@@ -80,7 +109,7 @@ MUTANTS = [
     config("pairwise: settings nobody reads are taken", CONFIG, "elif value != defaults[name] and", "elif False and"),
     config("pairwise: likelihood alone is taken", CONFIG, "if not unknown and not any(", "if False and not any("),
     config("pairwise: weights of zero are taken", CONFIG, "if not 0 < weight < math.inf:", "if not 0 <= weight < math.inf:"),
-    config("pairwise: robust without a rate is taken", CONFIG, 'if "robust" in self.active() and self.settings()["label_smoothing"] == 0.0:', "if False:"),
+    config("pairwise: robust without a rate is taken", CONFIG, "if name in self.active() and self.settings()", "if False and self.settings()"),
     config("pairwise: unknown objectives are taken", CONFIG, "for name in self.objective if name not in known]", "for name in self.objective if False]"),
     config("pairwise: loss_type is taken", CONFIG, 'HONOURED = ("label_smoothing",', 'HONOURED = ("loss_type", "label_smoothing",'),
     config("pairwise: WPO on packed rows", CONFIG, 'self.shared_prefix = "off"', "pass"),

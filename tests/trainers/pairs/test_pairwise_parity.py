@@ -10,10 +10,20 @@ from torch.testing import assert_close
 from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
 from trl.experimental.cpo import CPOTrainer
+from trl.experimental.orpo import ORPOTrainer
 
 from align import DPOConfig, DPOTrainer
 from align.configs.pairwise import PairwiseConfig
-from align.losses import Pair, discopop_loss, implicit_rewards, per_token, simpo_loss
+from align.losses import (
+    Pair,
+    discopop_loss,
+    dpo_loss,
+    hinge_loss,
+    implicit_rewards,
+    odds_ratio_loss,
+    per_token,
+    simpo_loss,
+)
 from align.trainers.pairs import pairwise
 from align.trainers.pairs.pairwise import PairwiseTrainer
 from align.trainers.shared import trl_contract
@@ -45,6 +55,14 @@ def theirs(tmp_path, **kw):
         ({"objective": {"ipo_mean": 1.0}}, {"loss_type": ["ipo"]}, {}),
         ({"objective": {"sigmoid_norm": 1.0}}, {"loss_type": ["sigmoid_norm"]}, {"beta": 2.0}),
         ({"objective": {"discopop": 1.0}}, {"loss_type": ["discopop"]}, {"discopop_tau": 0.1}),
+        ({"objective": {"hinge": 1.0}}, {"loss_type": ["hinge"]}, {}),
+        ({"objective": {"exo_pair": 1.0}}, {"loss_type": ["exo_pair"]}, {"label_smoothing": 1e-3}),
+        ({"objective": {"nca_pair": 1.0}}, {"loss_type": ["nca_pair"]}, {}),
+        ({"objective": {"bco_pair": 1.0}}, {"loss_type": ["bco_pair"]}, {}),
+        ({"objective": {"sppo_hard": 1.0}}, {"loss_type": ["sppo_hard"]}, {}),
+        ({"objective": {"apo_zero": 1.0}}, {"loss_type": ["apo_zero"]}, {}),
+        ({"objective": {"apo_down": 1.0}}, {"loss_type": ["apo_down"]}, {}),
+        ({"objective": {"sigmoid": 0.8, "bco_pair": 0.2, "nll": 1.0}}, {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]}, {"per_device_train_batch_size": 1}),
         ({"objective": {"sigmoid": 1.0}}, {}, {"use_weighting": True}),
         ({"objective": {"ipo_mean": 1.0}}, {"loss_type": ["ipo"]}, {"use_weighting": True}),
         ({"objective": {"sigmoid": 0.5, "sigmoid_norm": 2.0}}, {"loss_type": ["sigmoid", "sigmoid_norm"], "loss_weights": [0.5, 2.0]}, {}),
@@ -105,15 +123,41 @@ def test_trls_discopop_is_not_finite_where_ours_is():
     assert not trls.isfinite().all()
 
 
-def test_simpo_equals_the_loss_of_trls_cpo_trainer():
-    """TRL has SimPO in its CPO trainer, whose tokenization is its own: the losses of the same sums are compared."""
-    stub = CPOTrainer.__new__(CPOTrainer)
-    stub.beta, stub.simpo_gamma, stub.label_smoothing, stub.alpha, stub.loss_type = 2.0, 0.7, 0.0, 0.0, "simpo"
-    stub.accelerator = type("Accelerator", (), {"device": "cpu"})()
+def sums_and_means():
     g = torch.Generator().manual_seed(0)
     logps = Pair(*(-10 * torch.rand(2, 6, generator=g)))
-    tokens = Pair(*torch.randint(1, 9, (2, 6), generator=g).float())
-    mean = per_token(logps, tokens)
+    return logps, per_token(logps, Pair(*torch.randint(1, 9, (2, 6), generator=g).float()))
+
+
+def stub_of(trainer, **settings):
+    stub = trainer.__new__(trainer)
+    vars(stub).update(accelerator=SimpleNamespace(device="cpu"), label_smoothing=0.0, alpha=0.0, **settings)
+    return stub
+
+
+def test_orpo_equals_the_odds_ratio_of_trls_trainer():
+    """TRL's function returns the negative of the addend; its likelihood also covers the prompt, and ours the answer."""
+    _, mean = sums_and_means()
+    losses, chosen, _, _, _ = stub_of(ORPOTrainer, beta=0.3).odds_ratio_loss(*mean)
+    assert_close(odds_ratio_loss(mean, beta=0.3), -losses)
+    assert_close(implicit_rewards(mean, beta=0.3).chosen, chosen)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cpo_and_slic_equal_the_losses_of_trls_cpo_trainer(smoothing):
+    logps, _ = sums_and_means()
+    rewards = implicit_rewards(logps, beta=0.3)
+    stub = stub_of(CPOTrainer, beta=0.3, loss_type="sigmoid")
+    stub.label_smoothing = smoothing
+    assert_close(dpo_loss(rewards, label_smoothing=smoothing), stub.cpo_loss(*logps)[0])
+    stub.loss_type = "hinge"
+    assert_close(hinge_loss(rewards), stub.cpo_loss(*logps)[0])
+
+
+def test_simpo_equals_the_loss_of_trls_cpo_trainer():
+    """TRL has SimPO in its CPO trainer, whose tokenization is its own: the losses of the same sums are compared."""
+    stub = stub_of(CPOTrainer, beta=2.0, simpo_gamma=0.7, loss_type="simpo")
+    _, mean = sums_and_means()
     expected, chosen, rejected = stub.cpo_loss(mean.chosen, mean.rejected)
     rewards = implicit_rewards(mean, beta=2.0)
     assert_close(simpo_loss(rewards, gamma=0.7), expected)

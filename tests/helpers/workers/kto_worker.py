@@ -1,0 +1,58 @@
+"""Small runs of KTO, and one process of `test_kto_ddp.py`. Not a test by itself."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import tiny
+import torch
+from datasets import Dataset
+
+from align import KTOConfig, KTOTrainer
+
+
+def rows(n=16):
+    """Two labelled answers to each prompt, in an order that mixes labels and prompts."""
+    made = [
+        {
+            "prompt": [{"role": "user", "content": prompt}],
+            "completion": [{"role": "assistant", "content": answer}],
+            "label": label,
+        }
+        for prompt, chosen, rejected in tiny.ROWS
+        for answer, label in ((chosen, True), (rejected, False))
+    ]
+    return Dataset.from_list([made[(7 * i) % 20] for i in range(n)])
+
+
+def trainer(folder, **kw):
+    return tiny.trainer(KTOTrainer, KTOConfig, folder, data=kw.pop("data", rows()), **{"shuffle_rows": False} | kw)
+
+
+def outcome(folder, processes):
+    """Four rows a step over all processes; five evaluation rows, which two processes cannot share evenly."""
+    made = trainer(
+        folder, eval_data={"b": rows(5)}, per_device_train_batch_size=4 // processes, per_device_eval_batch_size=2
+    )
+    made.train()
+    evaluated = made.evaluate()
+    keys = ("loss", "kto/baseline", "rewards/margins")
+    return {
+        "train": {key: tiny.losses(made, key) for key in keys},
+        "eval": {key: evaluated[f"eval_b_{key}"] for key in keys},
+        "weights": {n: w.flatten().tolist() for n, w in tiny.weights(made).items()},
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    os.environ["ALIGNKIT_CACHE"] = str(out.parent / "cache")
+    result = outcome(out.parent / "run", processes=int(os.environ["WORLD_SIZE"]))
+    if torch.distributed.get_rank() == 0:
+        out.write_text(json.dumps(result))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

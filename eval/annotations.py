@@ -115,11 +115,11 @@ def read_annotations(path: Path) -> dict[str, Judged]:
         verdict = row.get("preference")
         if verdict is not None and not (isinstance(verdict, int | float) and 1 <= verdict <= 2):
             raise DataError(f"{where}: preference: must be from 1 to 2, or null, got {printable(str(verdict))}")
-        lengths = [_length(row, side, where) for side in ("2", "1")]
+        own, other = (_length(row, side, where) for side in ("2", "1"))
         of_model = rows.setdefault(str(model), {})
         if str(prompt) in of_model:
             raise DataError(f"{where}: the second verdict on {printable(str(model))} for this instruction; keep one")
-        of_model[str(prompt)] = (math.nan if verdict is None else verdict - 1, *lengths)
+        of_model[str(prompt)] = (math.nan if verdict is None else verdict - 1, own, other)
     shared = set.intersection(*(set(of) for of in rows.values())) if rows else set()
     if len(shared) < 2:
         raise DataError(
@@ -180,7 +180,10 @@ def _cells(name: str, found: Figures) -> tuple[str, ...]:
 
 
 def _percent(e: Estimate | None) -> str:
-    return "n/a" if e is None else f"{100 * e.value:.3f} {ends(Estimate(*(100 * v for v in e[:3]), e.n), '.2f')}"
+    if e is None:
+        return "n/a"
+    value, low, high = (100 * v for v in e[:3])
+    return f"{value:.3f} {ends(Estimate(value, low, high, e.n), '.2f')}"
 
 
 def _residuals(found: Mapping[str, Figures], published: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -6,9 +6,9 @@ Source: the form is that of https://github.com/huggingface/hub-docs/blob/main/mo
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from align.files import is_local, write_text
 from align.runs.contents import RESULTS
@@ -16,7 +16,6 @@ from eval.statistics.intervals import Estimate
 
 from .results import Report
 
-TASK = {"task_type": "text-generation", "task_name": "Text Generation"}
 CARD = "README.md"
 MEASURES = {
     "ranking_accuracy/implicit_reward": ("accuracy", "Ranking accuracy of the implicit reward"),
@@ -34,7 +33,7 @@ def eval_results(report: Report) -> list[EvalResult]:
     sources = recipe.get("data", {}).get("eval", {}) if isinstance(recipe, Mapping) else {}
     return [
         EvalResult(
-            **TASK, dataset_type=str(source["path"]), dataset_name=str(source["path"]), metric_type=metric,
+            task_type="text-generation", task_name="Text Generation", dataset_type=str(source["path"]), dataset_name=str(source["path"]), metric_type=metric,
             metric_value=round(value.value, 4), metric_name=f"{title} (95% interval {value.low:.4f} to {value.high:.4f}, n={value.n})",
             dataset_config=source.get("name"), dataset_split=source.get("split", "train"), dataset_revision=source.get("revision"),
         )
@@ -53,8 +52,8 @@ def _figures(report: Report, name: str) -> Iterator[tuple[str, str, Estimate]]:
     for key, (metric, title) in MEASURES.items():
         found = report.estimates.get(f"{name}/{key}")
         if found is not None:
-            values = map(math.exp, found[:3]) if metric == "perplexity" else iter(found[:3])
-            yield metric, title, Estimate(*values, found.n)
+            value, low, high = (math.exp(v) if metric == "perplexity" else v for v in found[:3])
+            yield metric, title, Estimate(value, low, high, found.n)
 
 
 def note_in_cards(report: Report, run: Path) -> list[Path]:
@@ -64,10 +63,11 @@ def note_in_cards(report: Report, run: Path) -> list[Path]:
         if not card.is_file():
             continue
         read = ModelCard.load(card, ignore_metadata_errors=True)
-        if not results and not read.data.eval_results:
+        data = cast(ModelCardData, read.data)
+        if not results and not data.eval_results:
             continue
-        read.data.eval_results = results or None
-        read.data.model_name = read.data.model_name or report.name
+        data.eval_results = results or None
+        data.model_name = data.model_name or report.name
         write_text(card, str(read))
         written.append(card)
     return written

@@ -69,18 +69,19 @@ def _of(hint: Any, made: dict[str, Any]) -> dict[str, Any]:
         return {"type": "array", "items": _of(inner[0], made)}
     if origin in (dict, Mapping):
         return {"type": "object", "additionalProperties": _of(inner[1], made)}
-    if not dataclasses.is_dataclass(hint) and not hasattr(hint, "_fields"):
+    if not (dataclasses.is_dataclass(hint) or hasattr(hint, "_fields")) or not isinstance(hint, type):
         raise TypeError(f"{hint}: a type of which no schema is known; add it to PLAIN")
-    if hint.__name__ not in made:
-        made[hint.__name__] = {}
-        fields = {name: _of(each, made) for name, each in typing.get_type_hints(hint).items()}
-        made[hint.__name__] = {
+    name: str = hint.__name__
+    if name not in made:
+        made[name] = {}
+        fields = {key: _of(each, made) for key, each in typing.get_type_hints(hint).items()}
+        made[name] = {
             "type": "object",
             "description": " ".join(str(hint.__doc__).split("\n\n")[0].split()),
             "required": list(fields),
             "properties": fields,
         }
-    return {"$ref": f"#/$defs/{hint.__name__}"}
+    return {"$ref": f"#/$defs/{name}"}
 
 
 def as_text() -> str:

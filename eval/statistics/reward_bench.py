@@ -41,7 +41,7 @@ def best_of(margins: Margins, chosen: int = 1) -> float:
         margins: Of the answers, the chosen ones first.
         chosen: How many of the first are.
     """
-    unbeaten = (margins >= 0).all(axis=1)
+    unbeaten: np.ndarray = (margins >= 0).all(axis=1)
     return float(unbeaten[:chosen].sum() / unbeaten.sum()) if unbeaten.any() else 0.0
 
 

@@ -20,4 +20,4 @@ MUTANTS = [
     trained("kto: pairs in runs of one label", TRAINER, 'if dataset_name == "train" and args.shuffle_rows', 'if dataset_name == "train" and not args.shuffle_rows'),
     trained("kto: weights of the data ignored", TRAINER, 'if args.class_weights == "data":', "if False:"),
     trained("kto: any order is taken", CONFIG, 'self.train_sampling_strategy != "sequential":', "False:"),
-]
+]  # fmt: skip

@@ -1,18 +1,12 @@
 """Says of methods of the field that are not here, or are here under another name, what is nearest by meaning."""
 
 ELSEWHERE: dict[str, str] = {
-    "kto": "learns from single answers with a label; no method here does: TRL's KTOTrainer does. With pairs, `dpo`",
-    "bco": "learns from single answers with a label; no method here does: TRL's BCOTrainer does. With pairs, `dpo`",
-    "orpo": "needs no reference and adds an odds ratio to supervised learning; nearest: `simpo` (no reference), `rpo` "
-    "(adds the chosen answer's likelihood)",
-    "cpo": "needs no reference; nearest: `simpo`, or `pairwise` with objective {sigmoid: 1.0, nll: 1.0}",
-    "hinge": "is SLiC's hinge loss on pairs; nearest: `ipo`",
-    "slic": "is a hinge loss on pairs; nearest: `ipo`",
-    "exo_pair": "is a reverse KL to the preferences; nearest: `reward_aware_rpo`, `dno`",
-    "nca_pair": "raises the chosen answer by itself; nearest: `rpo`",
-    "sppo_hard": "plays against the last policy; nearest: `dno`, `gpo`",
-    "apo_zero": "anchors the chosen answer; nearest: `rpo`",
-    "apo_down": "lowers both answers; nearest: `dpo`",
+    "kto": "learns from single answers with a label: from Python, `align.KTOTrainer`; no recipe has it yet. With pairs, `dpo`",
+    "bco": "learns from single answers with a label, which is not here: TRL's BCOTrainer does. With pairs, `dpo`, or `pairwise` "
+    "with objective {bco_pair: 1.0}",
+    "exo_pair": "is `exo`",
+    "nca_pair": "is `nca`",
+    "sppo_hard": "is `sppo`",
     "sigmoid": "is TRL's loss type of DPO; here: `dpo`",
     "cdpo": "is `dpo` with label_smoothing",
     "chipo": "is `fdpo` with divergence chi_squared_kl",

@@ -47,6 +47,10 @@ def diversity_found(sampled: Sampled) -> ByPolicy:
     }
 
 
+MEASURES: tuple[Callable[[Sampled], ByPolicy], ...] = (diversity_found,)
+"""What is measured of all texts, whatever the recipe asks for."""
+
+
 def gold_rewards(sampled: Sampled, gold: Reward) -> dict[str, Float[np.ndarray, "prompts samples"]]:
     """The gold reward of every answer."""
     return {who: np.array(gold(sampled.flat(who)), dtype=float).reshape(-1, sampled.samples) for who in sampled.answers}

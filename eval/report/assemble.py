@@ -14,7 +14,7 @@ from eval.answers.table import Sampled
 from eval.measures.best_of import best_of_curves
 from eval.measures.prompt_sets import load_prompt_sets, prompt_set_report
 from eval.measures.rewards import Ids, check_objectives, objective_report, range_of
-from eval.measures.texts import diversity_found, gold_found, gold_rewards
+from eval.measures.texts import MEASURES, gold_found, gold_rewards
 from eval.statistics.comparisons import corrected
 from eval.statistics.intervals import UNBOUNDED, Estimate, rng_of_report
 from eval.statistics.names import REF, REFERENCE
@@ -187,7 +187,7 @@ def measure_texts(
         gold: The gold reward, if there is one.
         bounds: The least and the greatest that it can be.
     """
-    found = merged(found, diversity_found(sampled))
+    found = merged(found, *(measure(sampled) for measure in MEASURES))
     rewards = {} if gold is None else gold_rewards(sampled, gold)
     for who, values in rewards.items():
         report.measured.setdefault(who, {})["gold_reward"] = values.tolist()

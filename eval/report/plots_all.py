@@ -1,4 +1,4 @@
-"""All pictures of a report, in the order in which its page shows them."""
+"""Draws all pictures of a report, in the order in which its page shows them."""
 
 from typing import Any
 

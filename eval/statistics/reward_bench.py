@@ -41,7 +41,7 @@ def best_of(margins: Margins, chosen: int = 1) -> float:
         margins: Of the answers, the chosen ones first.
         chosen: How many of the first are.
     """
-    unbeaten: np.ndarray = (margins >= 0).all(axis=1)
+    unbeaten = np.all(margins >= 0, axis=1, keepdims=True)[:, 0]
     return float(unbeaten[:chosen].sum() / unbeaten.sum()) if unbeaten.any() else 0.0
 
 

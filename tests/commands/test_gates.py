@@ -15,6 +15,7 @@ from align.recipe.shipped import recipes_dir
 from align.rewards import REWARDS
 from align.weighting import RULES
 from align.weighting.advantages import ESTIMATORS
+from eval.measures.texts import MEASURES
 
 ROOT = Path(__file__).parents[2]
 LOSSES = "align/losses"
@@ -43,11 +44,6 @@ def repository():
         for node in ast.parse(source).body:
             if isinstance(node, ast.FunctionDef):
                 functions[node.name] = f"{LOSSES}/{path.name}", ast.get_source_segment(source, node)
-    imported = set()
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("align.losses"):
-                imported |= {alias.name for alias in node.names}
     sys.path.insert(0, str(ROOT / "scripts"))
     try:
         mutants = import_module("mutants").MUTANTS
@@ -58,7 +54,14 @@ def repository():
         for path in recipes_dir().rglob("*.yaml")
     }
     readmes = [(ROOT / name).read_text(encoding="utf-8") for name in (f"{LOSSES}/README.md", "README.md")]
-    return Repository(functions, imported, [(m.file, m.old) for m in mutants], *readmes, recipes)
+    return Repository(functions, imported_from("align.losses"), [(m.file, m.old) for m in mutants], *readmes, recipes)
+
+
+def imported_from(package):
+    """Names that tests import from a package."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("test_*.py"))
+    nodes = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    return {alias.name for node in nodes if (node.module or "").startswith(package) for alias in node.names}
 
 
 def terms():
@@ -134,6 +137,42 @@ def test_every_method_has_a_row_and_a_recipe():
 def test_every_rule_estimator_and_reward_has_a_row():
     for names, where in (([*RULES, *ESTIMATORS], "align/weighting/README.md"), (REWARDS, "align/rewards/README.md")):
         assert not row_gaps(names, (ROOT / where).read_text(encoding="utf-8"), where)
+
+
+def measures():
+    """Each public function of measures that gives estimates by name: its file and its source."""
+    found = {}
+    for path in sorted(path for folder in ("measures", "pairs") for path in (ROOT / "eval" / folder).glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        for node in ast.parse(source).body:
+            given = ast.unparse(node.returns) if isinstance(node, ast.FunctionDef) and node.returns else ""
+            if given in ("ByPolicy", "dict[str, Estimate]") and not node.name.startswith("_"):
+                found[node.name] = str(path.relative_to(ROOT)), ast.get_source_segment(source, node)
+    return found
+
+
+def measure_gaps(name, found, imported, mutants, readme):
+    """What a measure of the report lacks: a test that imports it, a mutant within it, a row."""
+    file, source = found[name]
+    gaps = [] if name in imported else [f"{name}: no test imports it; add one in tests/evaluation"]
+    if not any(where == file and old.strip() in source for where, old in mutants):
+        gaps.append(f"{name}: no mutant breaks it; add one in scripts/mutants that names {file}")
+    return gaps + row_gaps([name], readme, "eval/README.md")
+
+
+def test_every_measure_of_the_report_has_a_test_a_mutant_and_a_row():
+    found, readme = measures(), (ROOT / "eval/README.md").read_text(encoding="utf-8")
+    assert {measure.__name__ for measure in MEASURES} <= set(found)
+    imported, mutants = imported_from("eval"), repository().mutants
+    assert not [gap for name in found for gap in measure_gaps(name, found, imported, mutants, readme)]
+
+
+def test_a_measure_that_lacks_everything_is_told_all_of_it():
+    assert measure_gaps("new", {"new": ("eval/measures/texts.py", "return x")}, set(), [], "") == [
+        "new: no test imports it; add one in tests/evaluation",
+        "new: no mutant breaks it; add one in scripts/mutants that names eval/measures/texts.py",
+        "new: no row; add one to eval/README.md",
+    ]
 
 
 MADE_UP = Repository({"new_loss": ("align/losses/pairwise.py", "return -x\n")}, set(), [], "", "", {})

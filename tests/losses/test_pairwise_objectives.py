@@ -25,7 +25,7 @@ CHANGED = {
     "modpo_weight": 0.8,
 }
 GIVEN = {name: [0.3, 0.9] for name in COLUMNS if name != "weight"} | {
-    "chosen_reward": [2.0, 0.5], "rejected_reward": [1.0, 1.5], "margin": [1.0, 2.0],
+    "chosen_reward": [2.0, 0.5], "rejected_reward": [1.0, 1.5], "margin": [1.0, 2.0], "preference": [0.8, 0.6],
 }  # fmt: skip
 BOUNDED = ("soft_sigmoid", "dno", "reward_aware_rpo", "ipo", "ipo_mean", "copg")
 """Those that a margin can be too large for."""

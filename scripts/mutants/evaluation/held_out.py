@@ -23,7 +23,7 @@ MUTANTS = [
     steps("checkpoints: the oldest is the policy in question", CHECKPOINTS, "sorted(found.values(), reverse=True)", "sorted(found.values())"),
     steps("checkpoints: distance is the KL itself", PLOTS, "Estimate(math.sqrt(max(e.value, 0))", "Estimate(max(e.value, 0)"),
     bench("best of four: ties are won", BENCH, "unbeaten[:chosen].sum() / unbeaten.sum()", "unbeaten[:chosen].any()"),
-    bench("best of four: one that is beaten may be best", BENCH, "unbeaten = (margins >= 0).all(axis=1)", "unbeaten = (margins >= 0).any(axis=1)"),
+    bench("best of four: one that is beaten may be best", BENCH, "np.all(margins >= 0, axis=1", "np.any(margins >= 0, axis=1"),
     bench("ties: the best right answer will do", BENCH, "margins[:chosen, chosen:].min()", "margins[:chosen, chosen:].max()"),
     bench("ties: the gap of the tied question alone", BENCH, "least = min(ref, tied)", "least = tied"),
     bench("ties: equal parts", BENCH, "(0.3, 0.3, 0.2, 0.2)", "(0.25, 0.25, 0.25, 0.25)"),
@@ -33,6 +33,6 @@ MUTANTS = [
     bench("reward-bench: subsets are not told apart", ROWS, "for row, one in plain if row.subset == name]", "for row, one in plain]"),
     bench("reward-bench: a lone question of ties", ROWS, 'alone = sorted(set(seen["ref"]) ^ set(seen["tied"]))', "alone = []"),
     board("stored verdicts: a model explains itself", ANNOTATIONS, "in board.items() if other != name]", "in board.items()]"),
-    board("stored verdicts: the baseline's lengths are the model's", ANNOTATIONS, 'for side in ("2", "1")]', 'for side in ("1", "2")]'),
+    board("stored verdicts: the baseline's lengths are the model's", ANNOTATIONS, 'for side in ("2", "1"))', 'for side in ("1", "2"))'),
     board("stored verdicts: failures are lost games", ANNOTATIONS, "math.nan if verdict is None", "0.0 if verdict is None"),
 ]  # fmt: skip

@@ -3,8 +3,11 @@
 from mutants.mutant import noticed_by
 
 CALIBRATION, DIVERSITY = "eval/pairs/calibration.py", "eval/measures/diversity.py"
+TEXTS = "eval/measures/texts.py"
 DIVERGENCE, FRONTIER = "eval/measures/divergence.py", "eval/fronts/reward_divergence.py"
 calibration = noticed_by("tests/evaluation/measures/test_calibration.py")
+shown = noticed_by("tests/evaluation/measures/test_measures.py")
+texts = noticed_by("tests/evaluation/measures/test_texts.py")
 diversity = noticed_by("tests/evaluation/measures/test_diversity.py")
 divergence = noticed_by("tests/evaluation/measures/test_divergence_estimates.py")
 frontier = noticed_by("tests/evaluation/fronts/test_frontier.py")
@@ -18,6 +21,10 @@ MUTANTS = [
     calibration("measures: the brier score unsquared", CALIBRATION, "(1.0 - probability(margin)) ** 2", "1.0 - probability(margin)"),
     calibration("measures: temperature upside down", CALIBRATION, 'return math.inf if scale <= 0 else 1 / scale', 'return math.inf if scale <= 0 else scale'),
     calibration("measures: the likelihood of the wrong side", CALIBRATION, "np.logaddexp(0.0, -margin)", "np.logaddexp(0.0, margin)"),
+    calibration("measures: calibration without its interval over prompts", CALIBRATION, "mean_estimate(brier(margin), clusters, bounds", "mean_estimate(brier(margin), bounds"),
+    shown("measures: what DPO could reach at another beta", "eval/pairs/implicit_reward.py", "beta = recipe.train.beta", "beta = 1.0"),
+    texts("measures: diversity of the other side", TEXTS, '(("policy", who), ("ref", REF))', '(("policy", REF), ("ref", who))'),
+    texts("measures: lengths beside themselves", TEXTS, "{who: values, REF: ref[unit]}", "{who: values, REF: values}"),
     diversity("measures: entropy of the wrong sign", DIVERSITY, "-float(row.sum()) / (", "float(row.sum()) / ("),
     diversity("measures: length ignored", DIVERSITY, "(max(len(row), 1) if per_token else 1)", "1"),
     diversity("measures: case tells words apart", DIVERSITY, "text.lower().split()", "text.split()"),

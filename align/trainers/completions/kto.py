@@ -219,8 +219,8 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
     def take_metrics(self, mode: str) -> dict[str, float]:
         """The metrics since the last call, and the difference of the two labels' mean rewards."""
         metrics = super().take_metrics(mode)
-        sides = [metrics.get(f"rewards/{side}") for side in LABELS]
-        if None not in sides:
+        sides = [metrics[key] for side in LABELS if (key := f"rewards/{side}") in metrics]
+        if len(sides) == 2:
             metrics["rewards/margins"] = sides[0] - sides[1]
         return metrics
 

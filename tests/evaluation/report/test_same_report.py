@@ -57,6 +57,8 @@ def test_a_stale_adapter_is_not_the_run(run, capsys):
     env = json.loads((run / "env.json").read_text())
     env["identity"]["settings"]["train.max_steps"] = 400
     (run / "env.json").write_text(json.dumps(env))
+    recipe = run / "recipe.resolved.yaml"
+    recipe.write_text(recipe.read_text().replace("max_steps: 2\n", "max_steps: 400\n"))
     for command in ("eval", "verify"):
         assert cli.main([command, str(run)]) == 2
         said = capsys.readouterr().err

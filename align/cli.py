@@ -47,13 +47,6 @@ KEPT = dict.fromkeys(
 )
 
 
-def _check(argv: Sequence[str]) -> int:
-    """Report on a recipe, its data and this machine before training; exit code 1 if it is not ready."""
-    from align.commands.check import main as check  # noqa: PLC0415 - no other command needs it
-
-    return check(argv)
-
-
 def _data(argv: Sequence[str]) -> int:
     """Mend or make preference pairs: `alignkit data fix|pairs SOURCE --out FILE`."""
     parser = argparse.ArgumentParser(prog="alignkit data", description=_data.__doc__, allow_abbrev=False)
@@ -63,27 +56,6 @@ def _data(argv: Sequence[str]) -> int:
     else:
         from align.data.commands.fix import main as act  # noqa: PLC0415 - no other command needs it
     return act(argv[1:])
-
-
-def _sample(argv: Sequence[str]) -> int:
-    """Sample answers of a policy to the prompts of a file, and write them with their prompts."""
-    from align.commands.sample import main as sample  # noqa: PLC0415 - no other command needs it
-
-    return sample(argv)
-
-
-def _score(argv: Sequence[str]) -> int:
-    """Score every answer of a file by rewards, models, judges or labels, for `alignkit data pairs`."""
-    from align.commands.score import main as score  # noqa: PLC0415 - no other command needs it
-
-    return score(argv)
-
-
-def _merge(argv: Sequence[str]) -> int:
-    """Merge LoRA adapters: one weighted soup, a sweep of them, or model stock."""
-    from align.merging.command import main as merge  # noqa: PLC0415 - no other command needs it
-
-    return merge(argv)
 
 
 def _later(module: str, about: str) -> Callable[[Sequence[str]], int]:
@@ -229,27 +201,6 @@ def _replay(argv: Sequence[str]) -> int:
     return 0
 
 
-def _recipes(argv: Sequence[str]) -> int:
-    """List the shipped recipes with their first line, or show one."""
-    from .commands.recipes import main as recipes  # noqa: PLC0415 - no other command needs it
-
-    return recipes(argv)
-
-
-def _methods(argv: Sequence[str]) -> int:
-    """List every method with its paper, the rows it needs, and a recipe."""
-    from .commands.methods import main as methods  # noqa: PLC0415 - imports TRL
-
-    return methods(argv)
-
-
-def _explain(argv: Sequence[str]) -> int:
-    """Explain a key of a recipe, a method, a reward or a weighting rule."""
-    from .commands.explain import main as explain  # noqa: PLC0415 - imports TRL
-
-    return explain(argv)
-
-
 def _completion(argv: Sequence[str]) -> int:
     """Print what completes the words of this command in bash, zsh or fish."""
     from .commands.completion import main as completion  # noqa: PLC0415 - no other command needs it
@@ -259,10 +210,19 @@ def _completion(argv: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "init": _later("align.commands.init", "Write a recipe for a model and data, asking for what is not said."),
-    "check": _check,
+    "check": _later(
+        "align.commands.check",
+        "Report on a recipe, its data and this machine before training; exit code 1 if it is not ready.",
+    ),
     "data": _data,
-    "sample": _sample,
-    "score": _score,
+    "sample": _later(
+        "align.commands.sample",
+        "Sample answers of a policy to the prompts of a file, and write them with their prompts.",
+    ),
+    "score": _later(
+        "align.commands.score",
+        "Score every answer of a file by rewards, models, judges or labels, for `alignkit data pairs`.",
+    ),
     "train": _train,
     "eval": _eval,
     "compare": _compare,
@@ -275,11 +235,13 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     ),
     "win-rates": _table("eval.annotations", "annotations_table", "Compute win rates from verdicts that are stored."),
     "replay": _replay,
-    "merge": _merge,
+    "merge": _later(
+        "align.merging.command", "Merge LoRA adapters: one weighted soup, a sweep of them, or model stock."
+    ),
     "export": _later("align.merging.export", "Write a run as one model, adapter folded in, that transformers loads."),
-    "recipes": _recipes,
-    "methods": _methods,
-    "explain": _explain,
+    "recipes": _later("align.commands.recipes", "List the shipped recipes with their first line, or show one."),
+    "methods": _later("align.commands.methods", "List every method with its paper, the rows it needs, and a recipe."),
+    "explain": _later("align.commands.explain", "Explain a key of a recipe, a method, a reward or a weighting rule."),
     "completion": _completion,
 }
 

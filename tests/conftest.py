@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # importlib mode put
 sys.path.insert(0, str(Path(__file__).parent / "helpers" / "workers"))
 
 # Not align or eval: shape checks are hooked in after this file is read.
+import datasets.fingerprint
 import pytest
 import torch
 from hypothesis import settings
@@ -27,6 +28,17 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 def own_reference_store(tmp_path, monkeypatch):
     """No test finds what another stored."""
     monkeypatch.setattr("align.scoring.reference_store.cache_dir", lambda: tmp_path / "cache")
+
+
+@pytest.fixture(autouse=True)
+def no_fingerprints(monkeypatch):
+    """To hash a function that checks shapes, datasets pickles all that its module names: 40 seconds for one `map`."""
+
+    def drawn(*_):
+        return datasets.fingerprint.generate_random_fingerprint()
+
+    for module in ("fingerprint", "arrow_dataset"):
+        monkeypatch.setattr(f"datasets.{module}.update_fingerprint", drawn)
 
 
 @pytest.fixture

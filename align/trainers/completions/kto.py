@@ -71,7 +71,7 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
             refuse_without_reference(model, peft_config, where, ANOTHER)
         self.first_step = FirstStep(ANOTHER) if ref_model is None else None
         self.sums = MetricSums()
-        self._step: tuple[Tensor, Tensor] | None = None
+        self._in_step: tuple[Tensor, Tensor] | None = None
         self._of_set: Tensor | None = None
         super().__init__(
             model=model, ref_model=ref_model, args=args, data_collator=data_collator, train_dataset=train_dataset,
@@ -160,7 +160,7 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         total = sum((self._surprise(batch).sum() for batch in batches), start=zero) if self.calculate_KL else zero
         own = torch.stack([total.float(), zero + sum(len(batch["label"]) for batch in batches)])
         total, rows = self.accelerator.gather(own[None]).sum(dim=0)
-        self._step = kto_baseline(total, rows), rows
+        self._in_step = kto_baseline(total, rows), rows
         return batches, items
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
@@ -187,7 +187,7 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         inputs = self._with_reference(inputs)
         logps, desirable = self._scores(model, inputs), inputs["label"].bool()
         rewards = self.beta * (logps - inputs["ref_logps"])
-        in_step = self._step if training else None
+        in_step = self._in_step if training else None
         baseline, rows = in_step or (self._of_set, logps.new_tensor(float(len(logps))))
         if baseline is None:
             raise ValueError("KTOTrainer: compute_loss belongs to a step or an evaluation, whose baseline it needs")

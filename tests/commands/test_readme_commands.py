@@ -22,7 +22,7 @@ ELSEWHERE = re.compile(r"make |python scripts/bench/")
 """What continuous integration runs, and benchmarks of minutes to hours, whose results are committed."""
 
 TINY, B005 = "rpo/tiny train.output_dir=", "train.beta=0.05 train.output_dir=runs/b005"
-ROUND, GPM = "runs/rounds-tiny/round-1", "{kind: preference_model, path: runs/gpm-tiny}"
+ROUND, GPM = "runs/rounds-tiny/round-1", "{kind: preference_model, path: runs/gpm-tiny/adapter}"
 BEFORE = (
     "alignkit train rpo/tiny",
     "alignkit train preference_model/tiny",

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,15 +73,25 @@ def agreement_table(argv: Sequence[str] | None = None, *, prog: str = "alignkit 
         failed = int(np.isnan(preferred).sum())
         notes += [f"{name}: {failed} of {len(pairs)} pairs have no verdict; they are in no figure."] * (failed > 0)
         found[name] = by_category(pairs, preferred, options.category)
-    if options.out is not None:
-        write_text(options.out, json.dumps(as_json(found), indent=2) + "\n")
+    return told_of(HEAD, found, notes, options.out)
+
+
+def told_of(
+    head: Sequence[str],
+    found: Mapping[str, Mapping[str, Mapping[str, Estimate]]],
+    notes: Sequence[str],
+    out: Path | None,
+) -> str:
+    """A table of figures by who judged and of what, with notes below; written as JSON too, if a file is named."""
+    if out is not None:
+        write_text(out, json.dumps(as_json(found), indent=2) + "\n")
     rows = [
         (name, of, figure, f"{e.value:.3f}", ends(e), count(e.n))
         for name, parts in found.items()
         for of, figures in parts.items()
         for figure, e in figures.items()
     ]
-    return f"{markdown_table(HEAD, rows, texts=3)}\n\n" + "\n".join(notes)
+    return f"{markdown_table(head, rows, texts=3)}\n\n" + "\n".join(notes)
 
 
 def judge_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,6 @@
 
 import argparse
 import contextlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,19 +18,16 @@ import numpy as np
 
 from align.data.loading import DataSource, read
 from align.errors import DataError, RunError
-from align.files import write_text
 from align.findings import printable
 from align.judges.protocol import judge_all
 from align.judges.scorers import Scorer
-from eval.report.tables import count, ends, markdown_table
-from eval.report.write import as_json
 from eval.statistics.comparisons import prompt_labels
 from eval.statistics.intervals import Estimate, mean_estimate
 from eval.statistics.reward_bench import Margins, OfTies, best_of, cycle_estimates, ties_estimates
 from eval.statistics.shares import share_estimate
 from eval.verdicts import columns_of
 
-from .agreement import ALL, judge_arguments, judges_of
+from .agreement import ALL, judge_arguments, judges_of, told_of
 
 HEAD = ("model", "of", "figure", "value", "95% interval", "n")
 OF_TIES = re.compile(r"(ref|tied):(\w+)")
@@ -84,15 +80,7 @@ def reward_bench_table(argv: Sequence[str] | None = None, *, prog: str = "alignk
         failed = sum(one is None for one in margins)
         notes += [f"{name}: {failed} of {len(rows)} rows have no verdict; they are in no figure."] * (failed > 0)
         found[name] = bench_estimates(rows, margins)
-    if options.out is not None:
-        write_text(options.out, json.dumps(as_json(found), indent=2) + "\n")
-    table = [
-        (name, of, figure, f"{e.value:.3f}", ends(e), count(e.n))
-        for name, parts in found.items()
-        for of, figures in parts.items()
-        for figure, e in figures.items()
-    ]
-    return f"{markdown_table(HEAD, table, texts=3)}\n\n" + "\n".join(notes)
+    return told_of(HEAD, found, notes, options.out)
 
 
 def bench_estimates(rows: Sequence[Row], margins: Sequence[Margins | None]) -> dict[str, dict[str, Estimate]]:

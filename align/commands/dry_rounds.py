@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +89,9 @@ def predict_rounds(recipe: Recipe, steps: int) -> RoundsCost:
 
     def sampled(tokens: int) -> Any:
         decoding = decoding_of_round(recipe, Place(Path("."), 1))
-        settings = {**vars(decoding), "max_new_tokens": min(tokens, decoding.max_new_tokens)}
+        shorter = replace(decoding, max_new_tokens=min(tokens, decoding.max_new_tokens))
         with use() as model:
-            return generate(
-                model, tokenizer, prompts, type(decoding)(**settings), samples=samples, batch_size=sampling.batch_size
-            )
+            return generate(model, tokenizer, prompts, shorter, samples=samples, batch_size=sampling.batch_size)
 
     sampled(1)
     (few, _), (more, answers) = _timed(lambda: sampled(FEW)), _timed(lambda: sampled(MORE))
@@ -149,7 +147,7 @@ def _pair(row: dict[str, Any], text: str) -> dict[str, Any]:
 
 def _of_all(cost: Cost, pairs: int, timed: int) -> Cost:
     """The cost of a round's training, whose reference pass is over all pairs."""
-    return Cost(**{**vars(cost), "reference_seconds": cost.reference_seconds * pairs / timed})
+    return replace(cost, reference_seconds=cost.reference_seconds * pairs / timed)
 
 
 def _timed(act: Callable[[], Any]) -> tuple[float, Any]:

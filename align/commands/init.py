@@ -1,12 +1,12 @@
 """Writes a recipe for somebody's model and data, asking for what was not said, and checks it."""
 
 import argparse
-import json
 import logging
 import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from align.files import write_text
 from align.methods import METHODS
 from align.models.loading import load_tokenizer
 from align.strict.fields import nearest
+from align.strict.yaml_tree import as_scalar
 
 ADVICE = re.compile(r"`((?:layout|columns|prefer|ignore|method): [^`]*)`")
 MACHINES = {
@@ -154,7 +155,8 @@ def written(
         f"  gradient_accumulation_steps: {how['accumulate']}   # rows of a step: batch size times this",
         f"  max_length: {how['max_length']}           # tokens; what is longer is cut, and `alignkit check` says how much",
     ]
-    if pairs and entry.model == "language" and "beta" in {f.name for f in _fields(entry.config)} - set(entry.preset):
+    settable = {each.name for each in fields(entry.config)} - set(entry.preset)
+    if pairs and entry.model == "language" and "beta" in settable:
         lines.append("  # beta: 0.1               # how far the policy may go from the reference: smaller is farther")
     if how["checkpointing"] is False:
         lines.append("  gradient_checkpointing: false   # memory is plenty, time is not")
@@ -222,12 +224,8 @@ def _has_template(model: str) -> bool:
         return False
 
 
-def _fields(config: Any) -> Any:
-    return config.__dataclass_fields__.values()
-
-
 def _yaml(value: Any) -> str:
     """A value on one line."""
     if isinstance(value, str):
-        return value if re.fullmatch(r"[\w./-]+", value) and not value.isdigit() else json.dumps(value)
+        return as_scalar(value)
     return yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False).strip()

@@ -1,8 +1,6 @@
 """Lists the shipped recipes, or shows one as a file that runs where it lies, without importing torch or TRL."""
 
 import argparse
-import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,9 +8,7 @@ import yaml
 
 from align.errors import RunError
 from align.recipe.shipped import recipes_dir, shipped_recipes
-from align.strict.yaml_tree import PATH_KEYS
-
-NEEDS_NO_QUOTES = re.compile(r"[\w./-]+")
+from align.strict.yaml_tree import PATH_KEYS, as_scalar
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,8 +37,7 @@ def own_copy(recipe: Path) -> str:
     """
     text = recipe.read_text(encoding="utf-8")
     for node, value in sorted(_relative(yaml.compose(text), recipe), key=lambda found: -found[0].start_mark.index):
-        written = value if NEEDS_NO_QUOTES.fullmatch(value) else json.dumps(value)
-        text = text[: node.start_mark.index] + written + text[node.end_mark.index :]
+        text = text[: node.start_mark.index] + as_scalar(value) + text[node.end_mark.index :]
     return text
 
 

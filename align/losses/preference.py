@@ -7,9 +7,11 @@ Data flow, left to right, is also the order of the functions below::
 Units: log-probabilities and rewards are in nats; `beta`, `eta` and `alpha` are dimensionless.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -55,6 +57,13 @@ def sequence_logps(token_logps: Float[Tensor, "batch time"], completion_mask: Bo
     if empty:
         raise ValueError(f"rows {empty} have no completion token; check truncation (max_length)")
     return token_logps.masked_fill(~completion_mask, 0.0).sum(dim=1)
+
+
+def log1m_exp(logps: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """log(1 - e^l) for l < 0, without cancellation on either side of -log 2, and with a finite slope."""
+    near = logps > -math.log(2)
+    below, above = torch.where(near, -1.0, logps), torch.where(near, logps, -1.0)
+    return torch.where(near, torch.log(-torch.expm1(above)), torch.log1p(-torch.exp(below)))
 
 
 def log_ratios(policy: Pair, ref: Pair) -> Pair:

@@ -3,9 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from .preference import Batch, Pair
+from .preference import Batch, Pair, log1m_exp
 
-LN_2 = 0.6931471805599453
 CEILING = -1e-9
 """A mean log-probability is held below this in log-odds: at 0 they are infinite, and their slope with them."""
 
@@ -31,13 +30,7 @@ def log_odds(mean_logps: Batch) -> Batch:
         mean_logps: Mean over the answer's tokens, in nats, at most 0. Shape (batch,).
     """
     held = mean_logps.clamp(max=CEILING)
-    near = held > -LN_2
-    complement = torch.where(
-        near,
-        torch.log(-torch.expm1(torch.where(near, held, -LN_2))),
-        torch.log1p(-torch.exp(torch.where(near, -LN_2, held))),
-    )
-    return held - complement + (mean_logps - held) / -torch.expm1(held.detach())
+    return held - log1m_exp(held) + (mean_logps - held) / -torch.expm1(held.detach())
 
 
 def odds_ratio_loss(mean_logps: Pair, *, beta: float) -> Batch:

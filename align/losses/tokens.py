@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .preference import Batch, sequence_logps
+from .preference import Batch, log1m_exp, sequence_logps
 
 TokenLogps = Float[Tensor, "batch time"]
 CompletionMask = Bool[Tensor, "batch time"]
@@ -97,7 +97,7 @@ def _log1m_exp(logps: TokenLogps) -> TokenLogps:
     if logps.dtype in (torch.bfloat16, torch.float16):
         logps = logps.float()
     exact = logps.clamp(max=-CERTAIN)
-    value = torch.where(exact > -math.log(2), torch.log(-torch.expm1(exact)), torch.log1p(-torch.exp(exact)))
+    value = log1m_exp(exact)
     return value - (logps - exact) / math.expm1(CERTAIN)
 
 

@@ -13,16 +13,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from align.data.prompts import Prompt
 from align.errors import RunError
-from align.files import new_folder, write_text
+from align.files import is_local, new_folder, write_text
 from align.findings import printable
 from align.models.loading import another_model, load_tokenizer, model_path
 from align.models.start import made_by
 from align.models.stopping import stop_ids
 from align.models.use import Model
+from align.runs.contents import CARD
 from align.sampling.generate import Decoding, generate
 from align.sampling.policy import Policy, policy_of
 from align.scoring.completions import prompt_ids
-from align.trainers.shared.cards import CARD, is_local
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ def export(name: str, out: str | Path, *, dtype: str | None = None) -> dict[str,
             "what the base uses twice, such as tied embeddings: serve the adapter as it is"
         )
     _say_where_answers_end(model, tokenizer)
-    with _new(out) as folder:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(out) as folder:
         model.to(getattr(torch, chosen)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         del model
@@ -172,11 +173,6 @@ def _say_where_answers_end(model: Any, tokenizer: PreTrainedTokenizerBase) -> No
     if stops:
         model.generation_config.eos_token_id = stops[0] if len(stops) == 1 else stops
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-
-def _new(out: Path) -> Any:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return new_folder(out)
 
 
 def _compared(record: dict[str, Any]) -> str:

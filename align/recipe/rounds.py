@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from align.data.commands.pairs import ALONE, REVERSE, SELECTORS
+from align.data.commands.pairs import ALONE, OPTIONS, REVERSE, SELECTORS
 from align.strict.fields import build, nearest
 from align.strict.yaml_tree import Tree
 
@@ -14,7 +14,6 @@ from .in_context import InContextConfig, in_context_problems
 from .scores import POLICY, ScoreConfig, as_sections
 
 Origin = Literal["previous", "first"]
-OPTIONS = ("sigmas", "k", "min_gap", "min_reward", "most", "beta", "most_reward")
 MADE = frozenset({"chosen_reward", "rejected_reward", "margin", "reward"})
 """Columns of numbers that the pairs of a round have."""
 WHO = ("policy", "ref", "earlier", "gold")

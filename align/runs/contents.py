@@ -17,6 +17,7 @@ ENV_FILE = "env.json"
 METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = ".lock"
 REPORT_FILE = "report.json"
+CARD = "README.md"
 REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
 WRITING, REPLACED = ".writing-", ".replaced-"
 """Beginnings of names of folders that are being written, or about to be deleted."""
@@ -25,7 +26,7 @@ RESULTS = ("adapter", "model")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 ROUND = re.compile(r"round-\d+")
 LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
-FILES = (METRICS_FILE, "README.md", REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
+FILES = (METRICS_FILE, CARD, REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
          "validation-prompts.jsonl",
          *LAST)  # fmt: skip
 FOLDERS = (

@@ -90,7 +90,12 @@ def ask_by_revision(
 
 
 def _in_context(prompt: Prompt, context: str) -> Prompt:
-    made, given = appended(prompt, context), template_of(prompt)
+    return _rendered_as(prompt, appended(prompt, context))
+
+
+def _rendered_as(prompt: Prompt, made: Prompt) -> Prompt:
+    """What was made of a prompt, with what its chat template is given."""
+    given = template_of(prompt)
     return Chat(made, given) if given else made
 
 
@@ -103,8 +108,7 @@ def _revised(
     for i, (prompt, row) in enumerate(zip(asking.prompts, drafts, strict=True)):
         for k, draft in enumerate(row):
             shown = draft.text if isinstance(prompt, str) else [{"role": "assistant", "content": draft.text}]
-            wanted = revision_prompt(prompt, shown, asking.instruction)
-            wanted = Chat(wanted, given) if (given := template_of(prompt)) else wanted
+            wanted = _rendered_as(prompt, revision_prompt(prompt, shown, asking.instruction))
             key = prompt_digest(wanted)
             prompts[key] = wanted
             places.setdefault(key, []).append((i, k))

@@ -1,5 +1,7 @@
 """Reads YAML strictly: every problem is collected with its file, line and key path, none is guessed away."""
 
+import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +20,12 @@ SHOWN_TEXT = 80
 PATH_KEYS = frozenset({"path", "model_name_or_path", "adapter"})
 COMMAND_LINE = "command line"
 REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+NEEDS_NO_QUOTES = re.compile(r"[\w./-]+")
+
+
+def as_scalar(text: str) -> str:
+    """A text as YAML has it on one line, in quotes unless it is read as the same text without."""
+    return text if NEEDS_NO_QUOTES.fullmatch(text) and yaml.safe_load(text) == text else json.dumps(text)
 
 
 class Tree:

@@ -11,12 +11,11 @@ from typing import Any, cast
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from align.files import is_local, write_text
-from align.runs.contents import RESULTS
+from align.runs.contents import CARD, RESULTS
 from eval.statistics.intervals import Estimate
 
 from .results import Report
 
-CARD = "README.md"
 MEASURES = {
     "ranking_accuracy/implicit_reward": ("accuracy", "Ranking accuracy of the implicit reward"),
     "nll/policy": ("perplexity", "Perplexity per token"),

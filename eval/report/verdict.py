@@ -12,6 +12,7 @@ from .results import Report
 from .tables import FEW, ends, few_prompts, interval, plain, unmarked
 
 UNITS = ("tokens", "characters")
+LIKELIER = ("less likely than", "more likely than", "not told apart in likelihood from")
 
 
 class Evidence(NamedTuple):
@@ -34,8 +35,7 @@ def headline(report: Report) -> str:
     reference = str(report.settings.get("reference", REFERENCE))
     if not evidence and report.completions:
         least = report.estimates[f"{next(iter(report.completions))}/nll/difference"]
-        word = _word(least, "less likely than", "more likely than", "not told apart in likelihood from")
-        return f"Held-out completions are {word} under {reference}, if {report.name} is asked."
+        return f"Held-out completions are {_word(least, *LIKELIER)} under {reference}, if {report.name} is asked."
     if not evidence:
         return f"Nothing here says whether the answers of {report.name} are better."
     if better and worse:
@@ -151,10 +151,9 @@ def _rankings(report: Report) -> Iterator[str]:
 def _likelihoods(report: Report) -> Iterator[str]:
     for name in report.completions:
         own, apart = (report.estimates[f"{name}/nll/{side}"] for side in ("policy", "difference"))
-        word = _word(apart, "less likely than", "more likely than", "not told apart in likelihood from")
         left_out = f" ({report.left_out[name]})" if name in report.left_out else ""
         yield (
-            f"Held-out completions: those of {plain(name)} are {word} under the reference, {interval(own)} nats per token, "
+            f"Held-out completions: those of {plain(name)} are {_word(apart, *LIKELIER)} under the reference, {interval(own)} nats per token, "
             f"difference {signed(apart)} (n={apart.n}){left_out}."
         )
 

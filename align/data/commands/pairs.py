@@ -45,6 +45,8 @@ SELECTORS: dict[str, Callable[..., list[Choice]]] = {
     for select in (best_worst, best_sigma, best_worst_of, margin, verified, all_pairs, best, accepted)
 }
 REVERSE = "reverse"
+OPTIONS = ("sigmas", "k", "min_gap", "min_reward", "most", "beta", "most_reward")
+"""Numbers that one selector or another reads."""
 ALONE, ALONE_AS = (best.__name__, accepted.__name__), "chosen"
 """The selectors that make no pairs, and what their rows are written as."""
 COMPLETION = {"prompt": "prompt", "completion": "chosen"}
@@ -202,7 +204,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--beta", type=_finite, help="accepted: weight of the KL; default: 0.5")
     parser.add_argument("--most-reward", type=_finite, help="accepted: the greatest that a reward can be; default: 1")
     options = parser.parse_args(argv)
-    given = {name: getattr(options, name) for name in ("seed", "sigmas", "k", "min_gap", "min_reward", "most", "beta", "most_reward", "weights", "answer")}  # fmt: skip
+    given = {name: getattr(options, name) for name in ("seed", *OPTIONS, "weights", "answer")}
     given = {name: value for name, value in given.items() if value is not None}
     if (options.select in ALONE) > (options.kind == ALONE_AS):
         raise DataError(f"--select {options.select}: makes no pairs; add --as {ALONE_AS}")

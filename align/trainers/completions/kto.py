@@ -116,10 +116,8 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         steps.per_device_train_batch_size = args.rows_per_step()
         made: Any = super()._prepare_dataset(dataset, processing_class, steps, dataset_name)
         if self.calculate_KL and isinstance(made, Dataset) and len(made) > 1 and len(made) % args.rows_per_step() == 1:
-            last, other = (
-                len(made) - 1,
-                made[len(made) - 2]["completion_ids"],
-            )  # a step of one row has no other's answer
+            last = len(made) - 1  # a step of one row has no other's answer
+            other = made[last - 1]["completion_ids"]
             made = made.map(
                 lambda row, n: {"KL_completion_ids": other if n == last else row["KL_completion_ids"]},
                 with_indices=True,

@@ -9,11 +9,11 @@ from transformers import trainer as trainer_module
 
 from align.files import is_local, write_text
 from align.methods import METHODS
+from align.runs.contents import CARD
 
 from .guard import SKIPPED
 from .trl_contract import TrainerBase, label, paper_of
 
-CARD = "README.md"
 ARGUMENTS = "training_args.bin"
 STAYS_HERE = (f"*{ARGUMENTS}", f"{SKIPPED}/*", ".*")
 """What the Trainer would upload beside a model: the pickle of its arguments, batches of the data, locks and leftovers."""

@@ -77,7 +77,7 @@ MUTANTS = [
     anchored("pairwise: APO down compares with nothing", ANCHORED, "torch.sigmoid(rewards.chosen) + torch.sigmoid(rewards.rejected - rewards.chosen)", "torch.sigmoid(rewards.chosen) + torch.sigmoid(rewards.rejected)"),
     anchored("pairwise: Cal-DPO without half", ANCHORED, "calibration = 0.5 * sppo", "calibration = sppo"),
     anchored("pairwise: Cal-DPO's first term with beta", ANCHORED, "F.logsigmoid(log_ratio.chosen - log_ratio.rejected)", "F.logsigmoid(beta * (log_ratio.chosen - log_ratio.rejected))"),
-    free("pairwise: odds are probabilities", FREE, "return held - complement + (", "return held + ("),
+    free("pairwise: odds are probabilities", FREE, "return held - log1m_exp(held) + (", "return held + ("),
     free("pairwise: log odds without their tangent", FREE, " + (mean_logps - held) / -torch.expm1(held.detach())", ""),
     free("pairwise: odds ratio upside down", FREE, "F.logsigmoid(log_odds(mean_logps.chosen) - log_odds(mean_logps.rejected))", "F.logsigmoid(log_odds(mean_logps.rejected) - log_odds(mean_logps.chosen))"),
     free("pairwise: odds ratio without its weight", FREE, "return -beta * F.logsigmoid", "return -F.logsigmoid"),

@@ -24,7 +24,7 @@ MUTANTS = [
     loss("supervised: unlikelihood has a hard clamp", LOSSES, "return value - (logps - exact) / math.expm1(CERTAIN)", "return value"),
     loss("supervised: the tangent's slope is rounded", LOSSES, "/ math.expm1(CERTAIN)", "/ CERTAIN * 2"),
     loss("supervised: unlikelihood in half precision", LOSSES, "if logps.dtype in (torch.bfloat16, torch.float16):\n        logps = logps.float()\n    exact", "exact"),
-    loss("supervised: log(1 - p) is plain", LOSSES, "value = torch.where(exact > -math.log(2), torch.log(-torch.expm1(exact)), torch.log1p(-torch.exp(exact)))", "value = torch.log(1 - torch.exp(exact))"),
+    loss("supervised: log(1 - p) is plain", LOSSES, "value = log1m_exp(exact)", "value = torch.log(1 - torch.exp(exact))"),
     loss("supervised: rwr's weight has no cap", LOSSES, ".clamp(max=math.log(max_weight)).exp()", ".exp()"),
     loss("supervised: rwr's cap is its logarithm", LOSSES, "clamp(max=math.log(max_weight))", "clamp(max=max_weight)"),
     loss("supervised: rwr forgets its weight", LOSSES, "return rwr_weight(reward, beta=beta, max_weight=max_weight) * nll(token_logps, completion_mask)", "return nll(token_logps, completion_mask)"),

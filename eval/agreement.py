@@ -77,7 +77,7 @@ def agreement_table(argv: Sequence[str] | None = None, *, prog: str = "alignkit 
 
 
 def told_of(
-    head: Sequence[str],
+    head: tuple[str, ...],
     found: Mapping[str, Mapping[str, Mapping[str, Estimate]]],
     notes: Sequence[str],
     out: Path | None,

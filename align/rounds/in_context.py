@@ -16,7 +16,7 @@ from align.files import write_rows, write_text
 from align.judges.answered import together
 from align.judges.from_scores import refuse_missing
 from align.recipe.loading import Recipe
-from align.sampling.preferred import CONTEXT
+from align.runs.contents import CONTEXT_FILE
 
 from .plan import Place
 
@@ -97,9 +97,9 @@ def context_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
     if place.number == 1:
         _, statistics = normalised({name: [row["rewards"][name] for row in rows] for name in names})
     else:
-        statistics = json.loads((Place(place.run, 1).folder / CONTEXT).read_text(encoding="utf-8"))["rewards"]
+        statistics = json.loads((Place(place.run, 1).folder / CONTEXT_FILE).read_text(encoding="utf-8"))["rewards"]
     told = {"rewards": statistics, "low": settings.low, "high": settings.high}
-    write_text(place.folder / CONTEXT, json.dumps(told, indent=1) + "\n")
+    write_text(place.folder / CONTEXT_FILE, json.dumps(told, indent=1) + "\n")
     made = context_rows(rows, statistics)
     kept = made if place.number == 1 else good_rows(made, settings.quantile)
     write_rows(kept, place.pairs, replace=True)

@@ -18,8 +18,7 @@ from align.files import write_text
 from align.judges.from_scores import refuse_missing, scorers_of
 from align.models.loading import load_model
 from align.recipe.loading import Recipe
-from align.runs.contents import RECIPE_FILE, REPORT_FILE, WRITING, delete_run, exchange
-from align.sampling.preferred import CONTEXT
+from align.runs.contents import CONTEXT_FILE, RECIPE_FILE, REPORT_FILE, WRITING, delete_run, exchange
 from align.sampling.vllm_engine import VLLM, check_model
 
 from .drift import drift_stage
@@ -129,7 +128,7 @@ def run_rounds(
             _take(_beginning(recipe, run), run)
         write_page(recipe, run)
         if rounds.in_context is not None:
-            shutil.copyfile(Place(run, rounds.count).folder / CONTEXT, run / CONTEXT)
+            shutil.copyfile(Place(run, rounds.count).folder / CONTEXT_FILE, run / CONTEXT_FILE)
     state.wait_for_everyone()
     return finished
 

@@ -18,6 +18,8 @@ METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = ".lock"
 REPORT_FILE = "report.json"
 CARD = "README.md"
+CONTEXT_FILE = "context.json"
+"""Of a run or a round: each reward's name, mean and standard deviation, and the least and most to ask for."""
 REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
 WRITING, REPLACED = ".writing-", ".replaced-"
 """Beginnings of names of folders that are being written, or about to be deleted."""
@@ -27,7 +29,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 ROUND = re.compile(r"round-\d+")
 LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
 FILES = (METRICS_FILE, CARD, REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
-         "validation-prompts.jsonl",
+         "validation-prompts.jsonl", CONTEXT_FILE,
          *LAST)  # fmt: skip
 FOLDERS = (
     *RESULTS,

@@ -93,7 +93,7 @@ def _in_context(prompt: Prompt, context: str) -> Prompt:
     return _rendered_as(prompt, appended(prompt, context))
 
 
-def _rendered_as(prompt: Prompt, made: Prompt) -> Prompt:
+def _rendered_as(prompt: Prompt, made: Any) -> Prompt:
     """What was made of a prompt, with what its chat template is given."""
     given = template_of(prompt)
     return Chat(made, given) if given else made

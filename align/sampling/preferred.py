@@ -7,9 +7,8 @@ from pathlib import Path
 from align.data.prompts.control import reward_context, targets
 from align.errors import RunError
 from align.files import read_json
+from align.runs.contents import CONTEXT_FILE
 
-CONTEXT = "context.json"
-"""Of a run or a round: each reward's name, mean and standard deviation, and the least and most to ask for."""
 RULE = "l2"
 
 
@@ -45,9 +44,11 @@ def context_for(folder: Path, prefer: Mapping[str, float] | None) -> str:
     """
     if not prefer:
         return ""
-    known = next((one / CONTEXT for one in (folder, folder.parent) if (one / CONTEXT).is_file()), None)
+    known = next((one / CONTEXT_FILE for one in (folder, folder.parent) if (one / CONTEXT_FILE).is_file()), None)
     if known is None:
-        raise RunError(f"prefer: {folder} is no run that has learnt rewards in context (no {CONTEXT}); leave it out")
+        raise RunError(
+            f"prefer: {folder} is no run that has learnt rewards in context (no {CONTEXT_FILE}); leave it out"
+        )
     told = read_json(known)
     names = list(told["rewards"])
     other = [name for name in prefer if name not in names]

@@ -14,6 +14,7 @@ from align.errors import RecipeError, RunError
 from align.models.loading import load_tokenizer
 from align.recipe.loading import load_recipe
 from align.rounds.in_context import context_rows, good_rows, obtained, with_targets
+from align.runs.contents import written_by_run
 from align.sampling.generate import Decoding, generate
 from align.sampling.policy import policy_of
 from align.sampling.preferred import context_for, preferences
@@ -55,6 +56,12 @@ def test_the_first_round_learns_from_given_answers_and_a_later_one_from_what_it_
     assert len(mixed) == len(made) + 4
     assert all(row in rows for row in mixed[len(made) :])
     assert json.loads((two / "context.json").read_text()) == told == json.loads((learnt / "context.json").read_text())
+
+
+def test_all_that_lies_in_the_run_is_the_run_s_and_goes_with_it(learnt):
+    assert {path.name for path in learnt.iterdir() if not path.name.startswith(".")} == {
+        path.name for path in written_by_run(learnt)
+    }
 
 
 def test_preferences_become_targets_in_the_prompts_of_the_policy_alone(learnt, tmp_path, capsys):

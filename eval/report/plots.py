@@ -182,7 +182,10 @@ def _curves(curves: dict[str, list[dict[str, Any]]]) -> Figure | None:
     figure, axis = panels(len(shown), sharex=True)
     for axes, (key, label) in zip(axis, shown, strict=True):
         for index, (run, records) in enumerate(curves.items()):
-            steps, values = zip(*_points(records, key), strict=True) if _points(records, key) else ((), ())
+            points = _points(records, key)
+            if not points:
+                continue
+            steps, values = zip(*points, strict=True)
             if len(curves) == 1:
                 axes.plot(steps, values, color=POLICY, alpha=0.25, linewidth=1, label="each step")
             every = max(1, len(steps) // 6)

@@ -109,6 +109,16 @@ def test_curves_show_what_was_logged(curves, drawn):
     assert ("Training" in pictures(made(), curves)) == drawn
 
 
+def test_a_run_without_a_curve_is_not_in_the_legend(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("eval.report.plots.png", lambda figure: drawn.append(figure) or b"")
+    nothing = dict.fromkeys(("rewards/margins", "rewards/accuracies", "log_ratio/chosen"))
+    pictures(Report("r"), {"a": curve(), "b": curve(**nothing)})
+    (names,) = ([text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn)
+    assert len(names) == 1
+    assert names[0].startswith("a, mean of")
+
+
 def test_a_report_without_anything_has_no_pictures():
     assert pictures(Report("empty"), {}) == {}
 

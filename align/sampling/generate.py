@@ -26,6 +26,8 @@ from align.models.stopping import stop_ids
 from align.models.use import Model
 from align.scoring.completions import prompt_ids
 
+from .prompt_cache import prompts_once
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -92,7 +94,7 @@ def generate(
     desc: str = "generating",
     engine: Engine | None = None,
 ) -> list[list[Answer]]:
-    """Sample `samples` answers to each prompt.
+    """Sample `samples` answers to each prompt, which is run through the model once for those of a batch.
 
     Sampling is by the Gumbel-max trick with a generator of its own per (prompt, sample, seed): adding prompts or
     changing the batch size draws the same noise for the others, and two models asked the same thing share their noise,
@@ -176,7 +178,7 @@ def _sample(
     processors = LogitsProcessorList()
     if decoding.temperature > 0:
         processors.append(_GumbelNoise(seeds, decoding))
-    with _own_settings_off(model):
+    with _own_settings_off(model), prompts_once(model):
         output = model.generate(  # type: ignore[operator]
             input_ids=inputs,
             attention_mask=attention,

@@ -77,7 +77,7 @@ PLAYED: dict[str, str | Path] = {
         "alignkit sample runs/rpo-tiny --prompts people.jsonl --samples 4 --out answers.jsonl"
     ),
     "alignkit score answers.jsonl --by correctness --by 'j={kind: reward_model, path: DIR}' --column stars --out scores.jsonl": (
-        "alignkit score answers.jsonl --by length --by 'j=" + GPM + "' --out scores.jsonl"
+        "alignkit score answers.jsonl --by clarity --by 'j=" + GPM + "' --out scores.jsonl"
     ),
     "alignkit data pairs SOURCE --select best_worst --out pairs.jsonl": (
         "alignkit data pairs scores.jsonl --select best_worst --out pairs.jsonl"

@@ -28,8 +28,9 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from align.configs import GRPOConfig, RLOOConfig
 from align.data.rows.explicit import explicit
 from align.models.stopping import stop_ids
+from align.sampling.prompt_cache import prompts_once, say_once
 from align.trainers.shared.base import own_args
-from align.trainers.shared.prefix_sharing import PrefixSharing
+from align.trainers.shared.prefix_sharing import PrefixSharing, sharded
 from align.trainers.shared.reference import (
     LOOKED_AT,
     FirstStep,
@@ -57,7 +58,7 @@ ROWS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 
 
 class SharedPrompts(SafeRuns, OnlineBase):
-    """The training forward and the old and reference log-probabilities of a group compute its prompt once.
+    """Sampling, the training forward and the old and reference log-probabilities of a group compute its prompt once.
 
     Completions share a prompt within a micro-batch. TRL shuffles the completions of a generation batch before it cuts
     that into micro-batches, so the saving is whole where one micro-batch is the generation batch of the device
@@ -89,6 +90,16 @@ class SharedPrompts(SafeRuns, OnlineBase):
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's order of prompts, also in a resumed run."""
         return OrderByEpoch.of(super()._get_train_sampler(*args, **kwargs))
+
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, with the prompt of a group run once."""
+        if self.args.shared_prefix == "off":
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        if sharded(self.accelerator):  # every process must run the same forwards, and groups may lie differently
+            say_once("the model is sharded")
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        with prompts_once(self.accelerator.unwrap_model(self.model_wrapped)):
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard."""

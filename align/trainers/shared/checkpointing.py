@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import DistributedType
 from datasets import Dataset
 from jaxtyping import Int
 
@@ -16,6 +15,7 @@ from align.scoring.memory import Activations, free_bytes, line_through, saved_by
 from align.scoring.shared_prefix import SharedPrefixModel
 
 from .base import hold_settings
+from .prefix_sharing import sharded
 from .scored import score, scoring_inputs
 from .tables import counts, slices
 from .trl_contract import on_device
@@ -31,10 +31,9 @@ def settle_checkpointing(trainer: Any) -> None:
 
     Where nothing can be measured (streamed data, sharded models) it is on, as TRL's default.
     """
-    sharded = trainer.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    data = trainer.train_dataset
-    if sharded or not isinstance(data, Dataset) or len(data) == 0:
-        reason, needed = "the model is sharded" if sharded else "the data are streamed", True
+    apart, data = sharded(trainer.accelerator), trainer.train_dataset
+    if apart or not isinstance(data, Dataset) or len(data) == 0:
+        reason, needed = "the model is sharded" if apart else "the data are streamed", True
     else:
         lengths = lengths_of(data, trainer.args.max_length)
         activations, packed = measure(trainer, lengths)

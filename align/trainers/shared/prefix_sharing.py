@@ -122,6 +122,11 @@ def without_autocast(model: Any, base: nn.Module, accelerator: Accelerator) -> t
 
     Accelerate's `prepare` wraps the forward in autocast and keeps the original; shards need the wrapper they are in.
     """
-    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     quantised = any(not p.is_floating_point() for p in base.parameters())
-    return (model if sharded else getattr(base, "_original_forward", base)), not (sharded or quantised)
+    wrapper = sharded(accelerator)
+    return (model if wrapper else getattr(base, "_original_forward", base)), not (wrapper or quantised)
+
+
+def sharded(accelerator: Accelerator) -> bool:
+    """Whether a process may hold a part of the weights only."""
+    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)

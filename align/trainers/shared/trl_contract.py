@@ -75,7 +75,7 @@ OVERRIDDEN: dict[str, dict[str, str]] = {
     "DPOTrainer": _PAIRS | {"_precompute_ref_logps": "dataset name batch_size"},
     "GRPOTrainer": _ONLINE | {"_generate_single_turn": "prompt_ids images multimodal_fields num_generations ..."},
     "KTOTrainer": _PAIRS,
-    "RLOOTrainer": _ONLINE,
+    "RLOOTrainer": _ONLINE | {"_generate_single_turn": "prompt_ids images multimodal_fields"},
     "RewardTrainer": _PAIRS,
     "SFTTrainer": {"_prepare_dataset": "dataset processing_class args packing formatting_func dataset_name"},
 }

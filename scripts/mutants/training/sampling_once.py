@@ -1,0 +1,32 @@
+"""The prompt of a group is run once when its answers are sampled."""
+
+from mutants.mutant import Mutant, noticed_by
+
+CACHE, ONLINE = "align/sampling/prompt_cache.py", "align/trainers/online/shared_prompts.py"
+TESTS = "tests/sampling/test_prompt_cache.py"
+family = noticed_by(f"{TESTS}::test_every_family_draws_the_same_tokens")
+reason = noticed_by(f"{TESTS}::test_what_cannot_be_shared_is_said")
+state = noticed_by(f"{TESTS}::test_a_model_with_more_than_keys_and_values_falls_back_by_name")
+alone = noticed_by(f"{TESTS}::test_prompts_that_do_not_repeat_are_left_alone")
+back = noticed_by(f"{TESTS}::test_generate_is_put_back")
+trainer = noticed_by(f"{TESTS}::test_trainers_run_the_prompt_of_a_group_once")
+sharded = noticed_by(f"{TESTS}::test_a_sharded_model_is_left_alone")
+sampled = noticed_by(f"{TESTS}::test_answers_of_one_seed_are_those_of_a_batch_of_one")
+
+MUTANTS: list[Mutant] = [
+    family("sampling once: a cache of other rows", CACHE, "torch.tensor(row_of, device", "torch.tensor(sorted(row_of), device"),
+    family("sampling once: padding of no row", CACHE, "attention_mask=mask[first, :-1]", "attention_mask=mask[first, 1:]"),
+    family("sampling once: the last token too", CACHE, "input_ids=ids[first, :-1]", "input_ids=ids[first, 1:]"),
+    family("sampling once: every row is run", CACHE, "if len(places) == len(row_of):", "if True:"),
+    alone("sampling once: padding taken for a token", CACHE, "torch.cat([ids, mask], dim=1).tolist()", "ids.tolist()"),
+    alone("sampling once: nothing to share", CACHE, "if len(places) == len(row_of):", "if False:"),
+    reason("sampling once: beams", CACHE, "(config.num_beams or 1) > 1", "False"),
+    reason("sampling once: a prompt of one token", CACHE, ".min()) < 2", ".min()) < 1"),
+    reason("sampling once: pictures", CACHE, "and name not in PROMPT", "and name in PROMPT and name == ''"),
+    state("sampling once: a recurrent state", CACHE, "- {DynamicLayer, DynamicSlidingWindowLayer}", "- {DynamicLayer, DynamicSlidingWindowLayer, *{type(x) for x in cache.layers}}"),
+    back("sampling once: another's generate is lost", CACHE, "        if own:\n", "        if False:\n"),
+    trainer("sampling once: off is on", ONLINE, 'if self.args.shared_prefix == "off":\n            return super()._generate', 'if False:\n            return super()._generate'),
+    trainer("sampling once: not in training", ONLINE, "with prompts_once(self.accelerator.unwrap_model(self.model_wrapped)):", "if True:"),
+    sharded("sampling once: shards", ONLINE, "if sharded(self.accelerator):", "if False:"),
+    sampled("sampling once: not in evaluation", "align/sampling/generate.py", "with _own_settings_off(model), prompts_once(model):", "with _own_settings_off(model):"),
+]  # fmt: skip

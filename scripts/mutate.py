@@ -1,9 +1,9 @@
 """Break the code on purpose, one line at a time; a mutant that survives its tests is a missing test.
 
 Each mutant names a file, a piece of text that must occur in it exactly once, what takes its place, and the tests that
-should notice. A mutant that no longer applies is an error, so the list cannot rot. Copies of the project are broken,
-two at a time, never the working tree; tests run in forks of a process that has imported everything but the project, which
-saves ten seconds a mutant. Run: python scripts/mutate.py [NAME-PART ...]
+should notice, slow ones too. A mutant that no longer applies is an error, so the list cannot rot. Copies of the project are
+broken, two at a time, never the working tree; tests run in forks of a process that has imported everything but the project,
+which saves ten seconds a mutant. Run: python scripts/mutate.py [NAME-PART ...]
 """
 
 import os
@@ -53,7 +53,7 @@ def begin(root: Path, *options: str) -> int:
         os.dup2(log, 2)
         import pytest  # noqa: PLC0415
 
-        code = pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", *options])
+        code = pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-m", "not gpu", *options])
         sys.stdout.flush()
         os._exit(int(code))
     finally:

@@ -41,6 +41,26 @@ def no_fingerprints(monkeypatch):
         monkeypatch.setattr(f"datasets.{module}.update_fingerprint", drawn)
 
 
+BLANK = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+    "1f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082"
+)
+"""A picture of one transparent pixel, as PNG."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures(request):
+    """Drawing is half of the time of an evaluation. Modules with `PICTURES = True` look at what is drawn."""
+
+    def blank(_, target, **__):
+        target.write(BLANK) if hasattr(target, "write") else Path(target).write_bytes(BLANK)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(getattr(request.node, "obj", None), "PICTURES", False):
+            patch.setattr("matplotlib.figure.Figure.savefig", blank)
+        yield
+
+
 @pytest.fixture
 def all_threads():
     """For real models. Tiny ones are slower, not faster, on several threads, and repeat to the bit only on as many."""

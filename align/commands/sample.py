@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         decoding_of(settings), settings.samples, settings.batch_size, vllm, settings.revisions, policy.instruction,
         context_for(Path(options.policy), options.prefer and preferences(options.prefer)),
     )  # fmt: skip
-    made = sample_to_file(policy, rows, how, options.out, who="ref" if options.ref else "policy")
+    made = sample_to_file(policy, rows, how, options.out, who=options.out.stem)
     _say(f"{options.out}: {made} answers to {len(rows)} prompts")
     return 0
 

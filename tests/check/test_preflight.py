@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -125,6 +124,7 @@ def test_no_weights_are_loaded(written, capsys, monkeypatch):
     assert checked(capsys, written(), 0).out.endswith("ready\n")
 
 
+@pytest.mark.slow
 def test_a_gguf_file_is_read_without_converting_it(capsys, monkeypatch, tmp_path):
     pytest.importorskip("gguf")
     monkeypatch.setenv("ALIGNKIT_CACHE", str(tmp_path / "cache"))
@@ -233,12 +233,9 @@ def test_what_libraries_print_is_not_part_of_the_json(written, capsys, monkeypat
     assert "noise" in done.err
 
 
-def test_nothing_else_is_on_standard_output(written, tmp_path):
-    words = [*written([SAME, *ROWS]), "data.unusable=drop", "--json"]
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from align.cli import main; sys.exit(main({words!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode in (0, 1), done.stderr
-    assert json.loads(done.stdout)["sets"]["data.train"]["pairs"] == 20
+def test_nothing_else_is_on_standard_output(written, capfd):
+    assert cli.main([*written([SAME, *ROWS]), "data.unusable=drop", "--json"]) in (0, 1)
+    assert json.loads(capfd.readouterr().out)["sets"]["data.train"]["pairs"] == 20
 
 
 @pytest.mark.parametrize(
@@ -266,7 +263,7 @@ def test_out_gets_the_report_and_the_picture(written, capsys, tmp_path, monkeypa
     words = [*written(), "--out", str(tmp_path / "new" / "report")]
     checked(capsys, words, 0)
     assert json.loads((tmp_path / "new" / "report" / "preflight.json").read_text())["verdict"] == "ready"
-    assert (tmp_path / "new" / "report" / "lengths.png").stat().st_size > 5000
+    assert (tmp_path / "new" / "report" / "lengths.png").is_file()
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     assert "pip install 'alignkit[eval]'" in checked(capsys, words, 2).err
 
@@ -290,6 +287,7 @@ def test_the_prediction_is_part_of_the_report(written, capsys, monkeypatch):
 # --- real data ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_real_pairs_are_tokenised_and_counted(shared_data, written, capsys):
     path = shared_data / "hh_harmless" / "train.jsonl.gz"

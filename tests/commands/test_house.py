@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PACKAGES, FOLDERS = ("align", "eval"), ("align", "eval", "tests", "scripts")
 MOST_LINES, MOST_FILES = 300, 16
@@ -17,11 +19,20 @@ def python_files(root, tops):
     return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in paths}
 
 
-def imported(path, source):
+def outside_functions(node):
+    """Statements that run when a module is imported."""
+    for child in ast.iter_child_nodes(node):
+        typing_only = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if not typing_only and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from outside_functions(child)
+
+
+def imported(path, source, statements=ast.walk):
     """The modules that a file names in its import statements, wherever they stand, in absolute form."""
     here = Path(path).parent.parts
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -77,6 +88,21 @@ def cycles(files):
     ]
 
 
+def reached_by_import(files, *modules):
+    """What is imported with these modules, foreign modules among it, by their statements alone; calls are not followed."""
+    seen, todo = set(), list(modules)
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        todo += [name.rpartition(".")[0]] if "." in name else []
+        path = name.replace(".", "/")
+        path = next((p for p in (f"{path}.py", f"{path}/__init__.py") if p in files), None)
+        todo += imported(path, files[path], outside_functions) if path else []
+    return seen
+
+
 def upward(files):
     """A message for each file of align, except the command line, that imports eval."""
     return [
@@ -124,6 +150,23 @@ def test_align_does_not_know_eval():
     assert not upward(python_files(ROOT, PACKAGES))
 
 
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (("eval.__main__", "eval.evaluate", "eval.report.write", "eval.subjects"), ("align.trainers", "align.train")),
+        (("align.losses",), ("transformers", "trl")),
+        (("align.train", "align.methods"), ("eval",)),
+    ],
+)
+def test_imports_do_without_what_they_do_not_need(modules, absent):
+    files = python_files(ROOT, PACKAGES)
+    found = reached_by_import(files, *modules)
+    assert not found.intersection(absent)
+    assert "torch" in found
+    lazy = {name for name in found if name.startswith("align.") and name.count(".") == 1 and name[6].isupper()}
+    assert not lazy, "from align import NAME imports the trainers at once; import it from where it is"
+
+
 def test_files_and_folders_are_small():
     files = python_files(ROOT, FOLDERS)
     assert not too_long(files)
@@ -152,6 +195,16 @@ def test_a_cycle_is_found_in_relative_and_late_imports_too():
         "align/one and align/two import one another, directly or through others; move what both need below both"
     ]
     assert not cycles(MADE_UP | {"align/two/b.py": ""})
+
+
+def test_what_an_import_brings_is_found():
+    files = MADE_UP | {
+        "align/one/a.py": "if TYPE_CHECKING:\n    import trl\ntry:\n    from ..two import b\nexcept ImportError:\n    pass\n",
+        "align/two/b.py": "import torch\ndef late():\n    import transformers\n",
+    }
+    found = reached_by_import(files, "align.one.a")
+    assert {"align", "align.one", "align.two.b", "torch"} <= found
+    assert not found & {"trl", "transformers"}
 
 
 def test_an_arrow_upward_is_found():

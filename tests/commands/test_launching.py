@@ -47,6 +47,7 @@ def test_the_main_process_speaks_first(monkeypatch, capsys, tmp_path, rank, wait
     assert "beta" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_error_is_told_once_and_without_a_traceback(tmp_path):
     words = [
         "train",

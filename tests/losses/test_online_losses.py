@@ -189,11 +189,17 @@ def sgd(beta, momentum=0.0):
     return lambda parameters: torch.optim.SGD(parameters, lr=rate, momentum=momentum)
 
 
-def test_egpos_last_iterate_converges_where_mirror_descent_cycles():
+@pytest.mark.slow
+def test_egpos_last_iterate_converges():
     ours = egpo(0.01, 3000, sgd(0.01))
-    figures = {1: 1.901055, 2: 1.883147, 3: 1.861769, 10: 1.57026, 100: 1.406156, 1000: 0.000324}
-    assert {t: ours[t] for t in figures} == pytest.approx(figures, abs=1e-6)
+    assert ours[1000] == pytest.approx(0.000324, abs=1e-6)
     assert ours[3000] < 1e-11
+
+
+def test_egpo_goes_another_way_than_mirror_descent_which_cycles():
+    ours = egpo(0.01, 100, sgd(0.01))
+    figures = {1: 1.901055, 2: 1.883147, 3: 1.861769, 10: 1.57026, 100: 1.406156}
+    assert {t: ours[t] for t in figures} == pytest.approx(figures, abs=1e-6)
     mirror = egpo(0.01, 100, sgd(0.01), half=False)
     assert [mirror[t] for t in (1, 2, 3, 100)] == pytest.approx([1.901937, 1.885023, 1.864759, 1.917307], abs=1e-6)
     kept = egpo(0.01, 100, sgd(0.01), restored=False)

@@ -5,6 +5,7 @@ import weakref
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from tiny import sparing
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -104,16 +105,17 @@ def test_the_gradient_of_asft_is_the_closed_form(lam):
     assert_close(logits.grad, -p[2] * (e - p) + lam * (p - p_ref), rtol=1e-10, atol=1e-12)
 
 
-def test_asft_without_an_anchor_is_dft_and_with_all_of_it_the_reference():
+@pytest.mark.parametrize("lam", sparing([0.0, 1e6], 1e6))
+def test_asft_without_an_anchor_is_dft_and_with_all_of_it_the_reference(lam):
     ref = draws(7, seed=1)
-    for lam, expected in ((0.0, torch.nn.functional.one_hot(torch.tensor(2), 7).double()), (1e6, ref.softmax(-1))):
-        logits = draws(7).requires_grad_()
-        optimizer = torch.optim.SGD([logits], lr=1.0 / (1 + lam))
-        for _ in range(6000 if lam == 0 else 1000):
-            optimizer.zero_grad()
-            asft(logits, ref, lam).backward()
-            optimizer.step()
-        assert_close(logits.detach().softmax(-1), expected, rtol=0, atol=1e-3)
+    expected = torch.nn.functional.one_hot(torch.tensor(2), 7).double() if lam == 0 else ref.softmax(-1)
+    logits = draws(7).requires_grad_()
+    optimizer = torch.optim.SGD([logits], lr=1.0 / (1 + lam))
+    for _ in range(6000 if lam == 0 else 300):
+        optimizer.zero_grad()
+        asft(logits, ref, lam).backward()
+        optimizer.step()
+    assert_close(logits.detach().softmax(-1), expected, rtol=0, atol=1e-3)
 
 
 # --- memory --------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ def alone(out, prompts):
     return made
 
 
+@pytest.mark.slow
 def test_greedy_tokens_of_a_hundred_prompts_are_those_of_adapter_and_base(trained, exported):
     tokenizer = load_tokenizer(MODEL)
     assert len({str(prompt) for prompt in PROMPTS}) == 100

@@ -31,7 +31,7 @@ def halves(each):
 def test_the_estimate_of_the_half_that_chose_is_too_high_and_that_of_the_other_is_not():
     """Three equal rounds with a rate of 0.6, 100 prompts a half: the curse is 0.041279."""
     prompts, rng, off = halves(100), np.random.default_rng(0), []
-    for _ in range(1500):
+    for _ in range(400):
         scores = {f"round-{n}": (rng.random(200) < 0.6).astype(float) for n in range(3)}
         chosen = choose(scores, prompts, draws=1)
         best = scores[chosen.best]

@@ -79,6 +79,7 @@ def test_a_full_disk_is_told_with_the_file_and_made_room_for(tmp_path, monkeypat
     assert len(read_lines(tmp_path / FILE)) == 1
 
 
+@pytest.mark.slow
 def test_vllm_samples_the_answers_of_rounds_and_knows_the_policy_of_each(tmp_path, sampled, capsys):
     python, folder = make_stub(tmp_path), tmp_path / "run"
     words = ["rounds/tiny", f"train.output_dir={folder}", "train.max_steps=1", "--vllm", python]

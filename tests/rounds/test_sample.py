@@ -74,6 +74,11 @@ def test_a_run_its_reference_and_what_a_recipe_begins_with(tmp_path):
     words = ["lora=null", f"start={{adapter: {tmp_path / 'run'}}}"]
     assert policy_of("dpo/tiny", words).adapter == str(tmp_path / "run" / "adapter")
     assert policy_of("dpo/tiny", words, reference=True).adapter is None
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "say hello"}\n')
+    for who, name in ((tmp_path / "run", "one"), ("tiny-random", "other")):  # what is kept of both lies in one folder
+        how = ["--prompts", str(tmp_path / "asked.jsonl"), "--max-new-tokens", "2"]
+        sample([str(who), *how, "--out", str(tmp_path / f"{name}.jsonl")])
+    assert len(list((tmp_path / "kept").iterdir())) == 2
     assert policy_of("dpo/tiny", ["lora=null", f"ref={{kind: adapter, path: {tmp_path / 'run/adapter'}}}"]).adapter
     other = policy_of("dpo/tiny", ["ref={kind: model, path: elsewhere}"], reference=True)
     assert other.settings.model_name_or_path == "elsewhere"

@@ -4,13 +4,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from launching import OVERRIDES, records
+from launching import OVERRIDES, commands, records
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
@@ -20,27 +18,30 @@ from align.runs.checkpoints import newest_checkpoint
 from align.runs.directory import METRICS_FILE, read_metrics
 
 
+def trained(run: Path, *more: str):
+    code, said, *_ = commands().run("train", "rpo/tiny", *OVERRIDES, f"train.output_dir={run}", *more)
+    assert code == 0, said[-3000:]
+
+
 def train_and_kill(run: Path, at_step: int):
-    command = [sys.executable, "-m", "align.train", "rpo/tiny", *OVERRIDES, f"train.output_dir={run}"]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    process = commands().start("train", "rpo/tiny", *OVERRIDES, f"train.output_dir={run}")
+    deadline, code = time.monotonic() + 120, None
+    while code is None and time.monotonic() < deadline:
         seen = read_metrics(run / METRICS_FILE)
         if seen and seen[-1]["step"] >= at_step:
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.002)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+            os.kill(process, signal.SIGKILL)
+        code = commands().ended(0.002)
+    assert code == -signal.SIGKILL, "the run ended before it was killed"
 
 
 def test_killed_and_resumed_equals_uninterrupted_to_the_bit(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    align.run("rpo/tiny", [*OVERRIDES, f"train.output_dir={whole}"])
+    trained(whole)
     train_and_kill(killed, at_step=40)
     assert newest_checkpoint(killed) is not None
     last = records(killed)[-1]["step"]
     assert last < 120
-    align.run("rpo/tiny", [*OVERRIDES, f"train.output_dir={killed}"], resume="auto")
+    trained(killed, "--resume", "auto")
     assert records(killed) == records(whole)
     assert len({r["step"] for r in records(killed)}) == 60
     ours, theirs = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (killed, whole))

@@ -116,6 +116,7 @@ def test_what_killed_processes_left_is_deleted_and_nothing_else(run, caplog):
     assert f"{run / left[0]}: deleted" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_claims_its_directory_while_it_lasts(tmp_path, monkeypatch):
     def within(recipe, path, start, allow, **_):
         other = [sys.executable, "-c", CLAIM, str(path)]

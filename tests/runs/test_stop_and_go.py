@@ -88,6 +88,7 @@ def test_sigterm_saves_then_exits_with_143(tmp_path):
     assert all((ours[name] == theirs[name]).all() for name in theirs)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_then_exits_with_130(tmp_path):
     process = start(tmp_path / "stopped")
     until_step(process, tmp_path / "stopped", 4)

@@ -30,6 +30,7 @@ def trainer(folder, *callbacks):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_loses_nothing_but_the_steps_since_the_last_save(tmp_path):
     # a process of its own: PyTorch raises from a signal handler, wherever the process happens to be
     code = "import sys, pathlib, test_worker_crash as t; t.trainer(pathlib.Path(sys.argv[1]), t.KillWorker()).train()"

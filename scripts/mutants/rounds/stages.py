@@ -12,6 +12,7 @@ BEST, end = "align/rounds/best.py", noticed_by("tests/rounds/test_rounds_end.py"
 loops = noticed_by("tests/rounds/test_loops.py")
 start = noticed_by("tests/models/test_start.py")
 MUTANTS = [
+    sample("sampling: one name for all policies", "align/commands/sample.py", "who=options.out.stem", 'who="policy"'),
     start("the start is forgotten", TRAIN, "        begin_with(trainer.model, start)\n", ""),
     start(
         "the reference is the start's adapter",

@@ -25,6 +25,8 @@ from eval.fronts.indicators import (
 )
 from eval.report.plots_fronts import front_picture, objective_points, smoothed, trajectory_picture, weights_picture
 
+PICTURES = True  # what is drawn is looked at
+
 POINTS = st.integers(2, 3).flatmap(
     lambda k: arrays(float, st.tuples(st.integers(1, 6), st.just(k)), elements=st.integers(-4, 4).map(float))
 )

@@ -201,6 +201,7 @@ def test_leaving_out_single_texts_gives_a_means_own_standard_error():
         left_out(texts[:1], len)
 
 
+@pytest.mark.slow
 def test_leaving_out_groups_covers():
     """Shares of distinct words in 60 answers of 5 words, frequent and rare ones, 300 times."""
     rng, odds = np.random.default_rng(3), 1 / np.arange(1, 2001)

@@ -16,6 +16,8 @@ from eval.report import plots_rounds
 from eval.report.results import Report
 from eval.statistics.intervals import Estimate
 
+PICTURES = True  # what is drawn is looked at
+
 SAVED = ["train.max_steps=3", "train.save_strategy=steps", "train.save_steps=1", "train.save_total_limit=10"]
 ASKED = ["eval.generate.prompts=10", "eval.judges={j: {kind: reward, reward: repetition}}"]
 

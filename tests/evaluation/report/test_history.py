@@ -10,6 +10,8 @@ from align import cli
 from eval.history import kept_figures, picture
 from eval.report.write import to_json, write_report
 
+PICTURES = True  # what is drawn is looked at
+
 
 @pytest.fixture
 def run(tmp_path):

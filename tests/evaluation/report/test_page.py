@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from judged import PNG, curve, made, scores
 from matplotlib import image
+from tiny import sparing
 
 from eval.evaluate import Report
 from eval.pairs.ranking import PairScores, ranking_estimates
 from eval.report.plots import look, pictures
 from eval.report.write import to_html, to_markdown, write_report
+
+PICTURES = True  # what is drawn is looked at
 
 CHROMIUM = "/usr/bin/chromium"
 
@@ -153,9 +156,9 @@ def browse(page, tmp_path, *options):
 
 
 @pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason=f"there is no browser at {CHROMIUM}")
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390], ids=["laptop", "phone"])
-def test_the_page_fits_its_window(tmp_path, width, dark):
+@pytest.mark.parametrize("window", sparing(["laptop", "laptop, dark", "phone", "phone, dark"], "laptop", "phone, dark"))
+def test_the_page_fits_its_window(tmp_path, window):
+    width, dark = (1280 if window.startswith("laptop") else 390), window.endswith("dark")
     report = made(LONG, others=(f"{LONG}-2",), answer="a" * 300, note="b" * 300)
     page = write_report(report, pictures(report, {LONG: curve()}), tmp_path)
     shot = tmp_path / "shot.png"

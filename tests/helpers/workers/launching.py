@@ -1,8 +1,13 @@
 """Runs in processes of their own: several under torchrun, and one that is killed and resumed."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from align.runs.directory import METRICS_FILE, read_metrics
@@ -26,9 +31,20 @@ def torchrun(count, *words):
     )
 
 
+@cache
+def commands():
+    """Forks for this process of the tests, as long as it lives."""
+    folder = tempfile.mkdtemp(prefix="alignkit-forks-")
+    made = import_module("forks").Commands(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(made.close)
+    return made
+
+
 def finished(count, *words):
-    done = torchrun(count, *words)
-    assert done.returncode == 0, done.stderr[-3000:]
+    """A group of processes, without torchrun's own."""
+    code, said, *_ = commands().run(*words, ranks=count)
+    assert code == 0, said[-3000:]
 
 
 def records(run: Path):

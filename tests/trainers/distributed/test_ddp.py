@@ -4,7 +4,7 @@ import json
 
 import ddp_worker
 import pytest
-from launching import WORKERS, finished
+from launching import WORKERS, finished, torchrun
 
 import align
 from align.runs.directory import read_metrics
@@ -38,18 +38,13 @@ def test_two_processes_of_ours_equal_two_of_trls(two):
         assert ours["weights"][key] == pytest.approx(weight, rel=1e-5, abs=1e-6), key
 
 
+@pytest.mark.slow
 def test_a_recipe_under_torchrun_equals_one_process(tmp_path):
     shared = ["train.global_batch_size=4", "train.max_steps=3", "data.holdout=0.4", "data.eval={}"]
     one = align.run("fdpo/tiny", [*shared, f"train.output_dir={tmp_path / 'one'}"])
-    finished(
-        2,
-        "-m",
-        "align.train",
-        "fdpo/tiny",
-        *shared,
-        f"train.output_dir={tmp_path / 'two'}",
-        "train.per_device_train_batch_size=1",
-    )
+    of_two = [f"train.output_dir={tmp_path / 'two'}", "train.per_device_train_batch_size=1"]
+    done = torchrun(2, "-m", "align.train", "fdpo/tiny", *shared, *of_two)
+    assert done.returncode == 0, done.stderr[-3000:]
     losses = [
         [r["loss"] for r in read_metrics(tmp_path / run / "metrics.jsonl") if "loss" in r] for run in ("one", "two")
     ]

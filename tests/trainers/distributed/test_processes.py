@@ -7,7 +7,7 @@ import sys
 import ddp_worker
 import pytest
 import tiny
-from launching import ENV, WORKERS, torchrun
+from launching import ENV, WORKERS, finished, torchrun
 
 from align import DPOConfig, DPOTrainer
 
@@ -17,8 +17,7 @@ pytestmark = pytest.mark.ddp
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     out = tmp_path_factory.mktemp("four") / "results.json"
-    done = torchrun(4, WORKERS / "ddp_worker.py", out, "rpo", "skips")
-    assert done.returncode == 0, done.stderr[-3000:]
+    finished(4, WORKERS / "ddp_worker.py", out, "rpo", "skips")
     return json.loads(out.read_text())
 
 
@@ -34,6 +33,7 @@ def test_four_processes_equal_one(four, tmp_path, name):
         assert all_four["weights"][key] == pytest.approx(weight, rel=1e-4, abs=5e-5), key
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_all_and_says_why(tmp_path):
     done = torchrun(2, WORKERS / "ddp_worker.py", tmp_path / "results.json", "dies")
     assert done.returncode != 0
@@ -42,8 +42,7 @@ def test_a_process_that_dies_ends_all_and_says_why(tmp_path):
 
 
 def test_packed_rows_of_a_sharded_model_are_those_of_the_whole_one(tmp_path):
-    done = torchrun(2, WORKERS / "fsdp_worker.py", tmp_path / "found.json")
-    assert done.returncode == 0, done.stderr[-3000:]
+    finished(2, WORKERS / "fsdp_worker.py", tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["logps"] < 1e-6
     assert len(found["gradients"]) == 28

@@ -108,10 +108,15 @@ def check_own_files(run: Path) -> None:
                 f"{path}: no file of the run's own, but a link, a pipe or a folder, and a run writes there", MOVE
             )
     for path in (run / name for name in FOLDERS):
-        if path.is_symlink() or (path.exists() and not path.is_dir()):
-            raise Occupied(f"{path}: no folder of the run's own, but a link or a file, and a run writes there", MOVE)
+        if path.exists() and not path.is_dir():
+            raise Occupied(f"{path}: no folder of the run's own, but a file, and a run writes there", MOVE)
     for path in (run / name for name in RESULTS):
-        if path.is_dir() and any(path.iterdir()) and not any((path / name).is_file() for name in WRITTEN_LAST):
+        if (
+            path.is_dir()
+            and not path.is_symlink()
+            and any(path.iterdir())
+            and not any((path / name).is_file() for name in WRITTEN_LAST)
+        ):
             raise Occupied(f"{path}: holds no adapter or model, but other files, and a run replaces it", MOVE)
 
 

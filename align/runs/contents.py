@@ -111,12 +111,8 @@ def check_own_files(run: Path) -> None:
         if path.exists() and not path.is_dir():
             raise Occupied(f"{path}: no folder of the run's own, but a file, and a run writes there", MOVE)
     for path in (run / name for name in RESULTS):
-        if (
-            path.is_dir()
-            and not path.is_symlink()
-            and any(path.iterdir())
-            and not any((path / name).is_file() for name in WRITTEN_LAST)
-        ):
+        is_ours = path.is_symlink() or any((path / name).is_file() for name in WRITTEN_LAST)
+        if foreign(path) and not is_ours:
             raise Occupied(f"{path}: holds no adapter or model, but other files, and a run replaces it", MOVE)
 
 

@@ -28,7 +28,7 @@ STATES = ("adapter_model.safetensors", "adapter_config.json")
 def test_every_stage_is_a_file_that_somebody_can_read(done):
     said = [(row["round"], row["stage"]) for row in read_lines(done / FILE)]
     each = ["prompts", "answers-policy", "scores", "pairs", "train", "report"]
-    assert said == [(n, stage) for n in (1, 2) for stage in each]
+    assert said == [(0, "recipe"), *((n, stage) for n in (1, 2) for stage in each)]
     one, two = (read_lines(done / f"round-{n}" / "prompts.jsonl") for n in (1, 2))
     assert len(one) == len(two) == 4
     assert not {json.dumps(row) for row in one} & {json.dumps(row) for row in two}

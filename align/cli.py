@@ -137,12 +137,14 @@ def _verify(argv: Sequence[str]) -> int:
     )
     options = parser.parse_intermixed_args(argv)
     _check_extra()
-    from eval.verify import same_training, verify  # noqa: PLC0415 - as above
+    from eval.verify import verify  # noqa: PLC0415 - as above
 
     from . import train  # noqa: PLC0415 - loads the trainers
     from .recipe.loading import load_recipe  # noqa: PLC0415 - imports TRL
     from .recipe.shipped import find_recipe  # noqa: PLC0415 - no other command needs it
+    from .run_identity import recipe_as_written, recipe_differences  # noqa: PLC0415 - imports torch
     from .runs.contents import RECIPE_FILE  # noqa: PLC0415 - imports torch
+    from .runs.identity import told  # noqa: PLC0415 - as above
 
     run, recipe = Path(options.target), None
     if run.is_dir() and not (run / RECIPE_FILE).is_file():
@@ -157,8 +159,11 @@ def _verify(argv: Sequence[str]) -> int:
             raise RunError(f"{options.target}: the recipe expects nothing; add an `expect` section")
         run = Path(str(recipe.train.output_dir))
         begun = (run / RECIPE_FILE).is_file()
-        if begun and not same_training(run, recipe):
-            raise RunError(f"{run}: holds a run of another recipe; choose another train.output_dir, or remove it")
+        other = recipe_differences(run, recipe_as_written(recipe)) if begun else []
+        if other:
+            raise RunError(
+                f"{run}: holds a run of another recipe:\n{told(other)}\nchoose another train.output_dir, or remove it"
+            )
         if not begun or not _is_finished(run):
             train.run(recipe, resume="auto" if begun else None, allow=options.allow)
     checked = verify(run, recipe=recipe, overrides=options.overrides, allow=options.allow, out=options.out)

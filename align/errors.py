@@ -37,6 +37,8 @@ UPSTREAM = {
     "torch:OutOfMemoryError": "the device's memory is full; use smaller batches or shorter rows",
 }
 """Errors of libraries that what a user gave can cause at any time, by package and name, and what they mean."""
+LOST = ("Connection closed by peer", "Connection reset by peer")
+ANOTHER_ENDED = "another process of this run has ended, and the run with it; it says why"
 METRIC = "`metric_for_best_model`"
 
 
@@ -49,6 +51,8 @@ def in_words(error: BaseException) -> str | None:
         meaning = UPSTREAM.get(f"{cls.__module__.partition('.')[0]}:{cls.__name__}")
         if meaning is not None:
             return f"{meaning}: {said}"
+    if isinstance(error, RuntimeError) and any(words in said for words in LOST):  # by gloo
+        return ANOTHER_ENDED
     if isinstance(error, KeyError) and METRIC in said:
         return f"train.metric_for_best_model: {said}"
     return None

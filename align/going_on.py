@@ -12,7 +12,7 @@ from align.runs.contents import RECIPE_FILE, RESULTS
 from align.runs.identity import Difference, Identity, differences, lengthened, new_run_id, told
 
 from .errors import RunError
-from .run_identity import identity_of_run, read_env, settings_written
+from .run_identity import identity_of_run, read_env, recipe_differences
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +130,12 @@ def finished_run(run: Path) -> tuple[Identity, dict[str, Any]]:
         RunError: If the run has not finished: nothing is there, it is damaged, or it is of the run as it was before.
     """
     of_directory = identity_of_run(run)
+    edited = recipe_differences(run, places=False) if (run / RECIPE_FILE).is_file() else []
+    if edited:
+        raise RunError(
+            f"{run / RECIPE_FILE}: it was changed after the run, and does not say what was trained:\n{told(edited)}\n"
+            "restore it, or train what it says in another train.output_dir"
+        )
     folder = next((run / name for name in RESULTS if (run / name).is_dir()), None)
     goes_on = "the run has not finished; continue it with --resume auto"
     if folder is None:
@@ -140,13 +146,6 @@ def finished_run(run: Path) -> tuple[Identity, dict[str, Any]]:
         logger.warning("%s: which run and step it is of, is not known: an earlier version wrote it", folder)
         return of_directory, {"step": None, "ends_at": None, "identity": of_directory}
     found = check(folder)
-    edited = [f"{change}" for change in differences(of_directory, Identity(settings=settings_written(run)))]
-    if edited:
-        raise RunError(
-            f"{run / RECIPE_FILE}: it was changed after the run, and does not say what was trained:\n"
-            + "\n".join(f"  {change}" for change in edited)
-            + "\nrestore it, or train what it says in another train.output_dir"
-        )
     was: Identity = found["identity"]
     changes = [*differences(was, of_directory), *lengthened(was, of_directory)]
     if changes:

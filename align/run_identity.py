@@ -1,17 +1,23 @@
 """Makes the identity of a run from what is loaded, and reads the one that a run directory has: see `align.runs.identity`."""
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from align.models.identity import model_identity, text_identity, weights_digest
 from align.recipe.loading import Recipe, load_recipe
-from align.runs.contents import ENV_FILE, RECIPE_FILE
-from align.runs.identity import Identity, identity_from, settings_of
+from align.runs.contents import ENV_FILE, RECIPE_FILE, ROUNDS_FILE
+from align.runs.identity import Difference, Identity, identity_from, rewritten, settings_of, written
 
 from .errors import DataError, RecipeError, RunError
 from .files import digest_of, read_json
+
+WRITTEN = "written"
+"""Where `env.json`, or the first line of `rounds.jsonl`, keeps what the recipe said when the run was made."""
 
 
 def identity_now(settings: dict[str, Any], trainer: Any, data: dict[str, Any], weights: str) -> Identity:
@@ -85,24 +91,48 @@ def identity_of_run(run: Path) -> Identity:
         raise RunError(
             f"{run / ENV_FILE}: damaged; it does not say what the run is; restore it, or use --overwrite"
         ) from None
-    return Identity(settings=_settings(run)[0], data=found.data, reference=found.reference)
+    return Identity(settings=_settings(run), data=found.data, reference=found.reference)
 
 
-def settings_written(run: Path) -> dict[str, Any]:
-    """Settings that a run directory's recipe names itself; what is derived from the machine is left out."""
-    settings, raw = _settings(run)
-    if raw.get("rounds") is not None:
-        return {}
-    named = {f"{section}.{key}" for section, values in raw.items() if isinstance(values, dict) for key in values}
-    return {key: value for key, value in settings.items() if key in {"method", *named}}
+def recipe_as_written(recipe: Recipe) -> dict[str, Any]:
+    """What the file of a run of this recipe says of the training, as `rewritten` compares it."""
+    return written(yaml.safe_load(recipe.resolved_yaml()))
 
 
-def _settings(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of a run directory's recipe, and the recipe as it is written."""
-    if not (run / RECIPE_FILE).is_file():
-        return {}, {}
+def recipe_differences(run: Path, now: dict[str, Any] | None = None, *, places: bool = True) -> list[Difference]:
+    """What the recipe that made a run says otherwise than another one.
+
+    Args:
+        run: The run directory. What its recipe said is on record there; else its file is taken at its word.
+        now: The other, from `recipe_as_written`; by default the file that lies there, which may have been edited.
+        places: Whether the places of data and models count.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
+    path = run / RECIPE_FILE
     try:
-        recipe = load_recipe(run / RECIPE_FILE)
-        return settings_of(recipe), recipe.raw
+        filed = written(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+        raise RunError(f"{path}: damaged; restore it") from None
+    return rewritten(_on_record(run) or filed, filed if now is None else now, places=places)
+
+
+def _on_record(run: Path) -> dict[str, Any]:
+    """What the recipe of a run said; empty where an earlier version wrote the run."""
+    found = read_env(run).get(WRITTEN)
+    if found is None and (run / ROUNDS_FILE).is_file():
+        with contextlib.suppress(ValueError, AttributeError, OSError):
+            first = json.loads((run / ROUNDS_FILE).read_text(encoding="utf-8").partition("\n")[0])
+            found = first.get("counts", {}).get(WRITTEN)
+    return found if isinstance(found, dict) else {}
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """Settings of a run directory's recipe."""
+    if not (run / RECIPE_FILE).is_file():
+        return {}
+    try:
+        return settings_of(load_recipe(run / RECIPE_FILE))
     except (RecipeError, RunError, DataError, OSError, ValueError):  # of another version: nothing to compare with
-        return {}, {}
+        return {}

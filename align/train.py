@@ -16,7 +16,7 @@ from transformers import TrainerState, set_seed
 
 from align.check.machine import Machine
 from align.check.refusals import refuse
-from align.errors import INTERRUPTED, any_terminal, in_words, quiet_upstream
+from align.errors import ANOTHER_ENDED, INTERRUPTED, any_terminal, in_words, quiet_upstream
 from align.models.dated import DAY, recorded_day
 from align.models.start import adapter_folder
 from align.recipe.loading import Recipe, load_recipe
@@ -37,7 +37,7 @@ from .errors import RunError
 from .files import write_text
 from .going_on import Start, find_start, is_finished, settled
 from .results import save_result
-from .run_identity import identity_now
+from .run_identity import WRITTEN, identity_now, recipe_as_written
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +164,7 @@ def _run(
             processes=trainer.accelerator.num_processes,
         )
         record |= {"run": identity.run, "identity": identity.as_json(), "changes": changes}
+        record[WRITTEN] = recipe_as_written(recipe)
         if trainer.begun_with is not None:
             record["start"] = trainer.begun_with
         if checkpoint is not None and start.of_directory is None:
@@ -253,7 +254,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_upstream()
     any_terminal()
     options = arguments().parse_intermixed_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    main_process = int(os.environ.get("RANK") or 0) == 0
+    # what there is to say of recipe, data and run, every process finds; one says it
+    logging.basicConfig(level=logging.WARNING if main_process else logging.ERROR, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         finished = run(
@@ -268,10 +271,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except Exception as error:
         told = in_words(error)
+        if not main_process or told == ANOTHER_ENDED:  # who began says it, and the launcher ends the others
+            time.sleep(PATIENCE)
         if told is None:
             raise
-        if int(os.environ.get("RANK") or 0):  # when the main process says it, the launcher ends the others
-            time.sleep(PATIENCE)
         print(told, file=sys.stderr, flush=True)  # noqa: T201 - the command line's own message
         return 2
     except KeyboardInterrupt:

@@ -4,9 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import NamedTuple
 
 from align.data import load_data
 from align.errors import RunError
@@ -119,15 +117,3 @@ def _is_of(path: Path, run: Path, overrides: Sequence[str], allow: Sequence[str]
     if differ:
         logger.warning("%s: about other %s than there are now; the run is evaluated anew", path, ", ".join(differ))
     return not differ
-
-
-def same_training(run: Path, recipe: Recipe) -> bool:
-    """Whether a run was trained as a recipe says; what it evaluates and expects may differ, and where it lies."""
-    return _trained(yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8"))) == _trained(
-        yaml.safe_load(recipe.resolved_yaml())
-    )
-
-
-def _trained(values: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in values.items() if key not in ("eval", "expect")}
-    return kept | {"train": {key: value for key, value in kept["train"].items() if key != "output_dir"}}

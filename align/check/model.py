@@ -91,7 +91,7 @@ def dated_template(tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
 def _generation(path: str, how: dict[str, Any]) -> GenerationConfig | None:
     try:
         return GenerationConfig.from_pretrained(path, **how)
-    except (OSError, ValueError):
+    except OSError:  # there is none
         return None
 
 

@@ -24,6 +24,7 @@ from .sizes import Size, inspect_adapter, inspect_disk
 from .templates import inspect_templates
 from .tokens import inspect_ids, inspect_room
 from .trials import inspect_settings
+from .unread import NO_EFFECT, inspect_unread
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def look(
         findings.append(inspect_rounds(recipe, len(sets[TRAIN]), planned.steps))
     evals = [name.removeprefix(EVAL) for name in sets if name != TRAIN]
     findings += inspect_schedule(recipe, planned, evals, rows=rows, processes=machine.processes)
-    findings += inspect_settings(recipe, planned.steps)
+    findings += inspect_settings(recipe, planned.steps) + inspect_unread(recipe)
     model = read_model(recipe)
     if isinstance(model, Finding):
         return Looked([*findings, model], planned, None, None)
@@ -99,7 +100,8 @@ def refuse(
 ) -> None:
     """Stop before a weight is loaded if anything is known to be wrong with a run; the arguments are those of `look`.
 
-    That plain text is trained on without the model's template is said, and no reason to stop.
+    That plain text is trained on without the model's template is said, and no reason to stop; nor are settings without
+    effect.
 
     Raises:
         RunError: With a line for each error.
@@ -109,5 +111,5 @@ def refuse(
     if wrong:
         raise RunError("\n".join(wrong))
     for finding in found:
-        if finding.rule == PLAIN:
+        if finding.rule in (PLAIN, NO_EFFECT):
             logger.warning("%s", finding.line().partition(": ")[2])

@@ -65,8 +65,9 @@ def inspect_schedule(
         message = f"{metric!r} is never logged: metrics carry the name of their evaluation set"
         remedy = f"use {next(iter(evals))}_loss or {next(iter(evals))}_rewards/accuracies"
         found.append(Finding("error", "best-metric", "train.metric_for_best_model", message, remedy))
-    if args.max_steps == 0:
-        message = "0 is one step for the Trainer, not as many as the epochs have"
+    if args.max_steps == 0 or args.max_steps < -1:
+        taken = "one step" if args.max_steps == 0 else "no limit"
+        message = f"{args.max_steps} is {taken} for the Trainer, and -1 as many steps as the epochs have"
         found.append(Finding("error", "max-steps", "train.max_steps", message, "set it to -1, or leave it out"))
     found += _rhythms(args, steps)
     warmup = args.get_warmup_steps(steps)

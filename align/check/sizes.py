@@ -2,8 +2,9 @@
 
 import copy
 import math
+import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,6 +111,7 @@ def inspect_adapter(
             found.append(
                 Finding("error", "lora-coverage", f"lora.{setting}", message, "mend the name, or leave it out")
             )
+    found += [Finding("error", "lora-coverage", f"lora.{key}", *told) for key, told in _unmatched(adapter, there, hit)]
     unused = [] if isinstance(lora.target_modules, str) else [name for name in names if not _is_among(name, hit)]
     if unused:
         message = f"no layer is called {printable(', '.join(unused))}, and PEFT passes over such names silently"
@@ -124,6 +126,28 @@ def inspect_adapter(
         Finding("warning" if few else "note", "lora-coverage", "lora", message, remedy if few else "nothing to do")
     )
     return found, size
+
+
+def _unmatched(
+    adapter: LoraConfig, there: Mapping[str, list[str]], hit: Collection[str]
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Settings that name layers of which none is adapted, or left out: PEFT passes over them silently."""
+    remedy = "mend the name, or leave it out"
+    for setting in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(adapter, setting):
+            if not any(re.fullmatch(rf"(.*\.)?({pattern})", name) for name in hit):
+                yield setting, (f"no adapted layer is called {printable(pattern)}", remedy)
+    excluded = adapter.exclude_modules or ()
+    if isinstance(excluded, str):
+        missed = [] if any(re.fullmatch(excluded, name) for name in there["modules_to_save"]) else [excluded]
+    else:
+        missed = [name for name in excluded if not _is_among(name, there["modules_to_save"])]
+    if missed:
+        yield "exclude_modules", (f"the model has no {printable(', '.join(missed))}", remedy)
+    layers = adapter.layers_to_transform
+    for index in [layers] if isinstance(layers, int) else layers or ():
+        if not any(f".{index}." in name for name in hit):
+            yield "layers_to_transform", (f"no adapted layer is in block {index}", remedy)
 
 
 def _token_indices(adapter: LoraConfig) -> list[int]:

@@ -1,6 +1,7 @@
 """Loads data sets from a hub id, a file or a folder, as named sets of normalised rows."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ BUILDERS = {"json": "json", "jsonl": "json", "parquet": "parquet", "csv": "csv"}
 TRAIN, EVAL = "data.train", "data.eval."
 SAID = ("earlier-answers", "left-out", "scores-against-labels", "unused-columns", "unusable-rows")
 """What training says of how a source is read; `alignkit check` says all."""
+SET_NAME = re.compile(r"[^./\\\s][^/\\\x00-\x1f\x7f]{0,63}")
 SHOWN = 500  # characters of a line of a message that holds texts of strangers
 
 
@@ -72,6 +74,12 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1 and (not isinstance(self.holdout, int) or self.holdout < 0):
             raise ValueError(f"holdout: must be in [0, 1), got {self.holdout}; a whole number is one of prompts")
+        for name in self.eval:
+            if not SET_NAME.fullmatch(name):
+                raise ValueError(
+                    f"eval.{printable(name)}: names of sets become parts of file names and of metrics; use up to 64 characters "
+                    "without slashes and control characters, the first no dot and no space"
+                )
         if self.holdout and "holdout" in self.eval:
             raise ValueError("eval.holdout: the name is taken by data.holdout; rename the set")
 

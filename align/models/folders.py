@@ -11,6 +11,7 @@ from typing import Any
 
 from peft import PeftConfig
 from safetensors import SafetensorError, safe_open
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from align.errors import RunError
 from align.files import read_json
@@ -18,6 +19,7 @@ from align.findings import printable
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+GENERATION = "generation_config.json"
 COUNTED, MOST = ("num_hidden_layers", "num_layers", "n_layer", "_layers", "experts"), 10_000
 RANKS, LARGEST_RANK = ("r", "rank_pattern", "lora_alpha", "alpha_pattern"), 10**6
 KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
@@ -31,6 +33,10 @@ def check_model_folder(folder: Path) -> None:
     """
     _check_kinds(folder)
     _check_config(folder / "config.json")
+    if (folder / GENERATION).is_file():
+        read_json(
+            folder / GENERATION
+        )  # transformers would do without one that it cannot read, and without its stop tokens
     _check_weights(folder, "model")
 
 
@@ -90,6 +96,10 @@ def adapter_settings(path: str | Path) -> PeftConfig:
         raise RunError(
             f"{path}: adapter_config.json holds no settings of an adapter ({reason}); fetch it again"
         ) from None
+    if config.is_prompt_learning:
+        raise RunError(
+            f"{path}: an adapter of prompts ({config.peft_type}), which no log-probability here reads; use LoRA"
+        )
     for name in RANKS:
         value = getattr(config, name, None)
         if value is not None and not _are_ranks(value, whole=name.startswith("r")):
@@ -118,9 +128,22 @@ def _check_config(path: Path) -> None:
             raise RunError(f"{path}: {key} names a kernel to download and run ({_shown(value)}); remove it")
         if any(part in key for part in COUNTED) and isinstance(value, int | float) and value > MOST:
             raise RunError(f"{path}: {_shown(key)} is {value:g}, and no model has more than {MOST}; fetch it again")
+    packed = settings.get("quantization_config")
+    if packed and not _is_known(packed):
+        raise RunError(
+            f"{path}: quantization_config is of no kind that transformers knows ({_shown(packed)}), and would be passed over; "
+            "remove it, or update transformers"
+        )
     weights = settings.get("transformers_weights")
     if weights is not None and not str(weights).endswith((".safetensors", ".safetensors.index.json")):
         raise RunError(f"{path}: transformers_weights names {_shown(weights)}, which is no safetensors file")
+
+
+def _is_known(packed: Any) -> bool:
+    if not isinstance(packed, dict):
+        return False
+    older = packed.get("load_in_4bit") or packed.get("load_in_8bit")  # bitsandbytes, before it said its name
+    return packed.get("quant_method", "bitsandbytes_4bit" if older else None) in AUTO_QUANTIZATION_CONFIG_MAPPING
 
 
 def _pairs(values: Any) -> Iterator[tuple[str, Any]]:

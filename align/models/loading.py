@@ -28,6 +28,7 @@ from align.errors import RunError
 from align.files import cache_dir, readable_as_usual
 from align.findings import printable
 
+from .complete import check_adapter_complete, check_model_complete
 from .folders import adapter_settings, check_model_folder, check_tokenizer_folder
 from .patterns import refuse_endless
 from .templates import check_template
@@ -207,7 +208,7 @@ def load_weights(
 
     Raises:
         OSError: If it is not there.
-        RunError: If it cannot be loaded, or weights are missing.
+        RunError: If it cannot be loaded, or weights are missing, left over or not finite.
     """
     dtype = config.dtype if config.dtype in ("auto", None) else getattr(torch, config.dtype)
     try:
@@ -226,12 +227,7 @@ def load_weights(
         raise
     except Exception as error:
         raise RunError(f"{path}: cannot be loaded {kind} ({_first_line(error)})") from error
-    missing = sorted(name for name in found["missing_keys"] if not name.startswith(new))
-    if missing:
-        raise RunError(
-            f"{path}: {len(missing)} weights are missing, and would be random: {printable(', '.join(missing[:3]))}, ...; "
-            "fetch it again"
-        )
+    check_model_complete(model, found, path, new)
     keep_quantised_weights_plain(model)
     return model
 
@@ -261,11 +257,14 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, traina
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys", category=UserWarning)
         try:
-            return PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
+            loaded = PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
         except (ImportError, OSError):
             raise
         except Exception as error:
             raise RunError(f"{path}: the adapter cannot be put on this model ({_first_line(error)})") from error
+    if Path(path).exists():
+        check_adapter_complete(loaded, path)
+    return loaded
 
 
 def base_model_of(adapter: str | Path) -> str:

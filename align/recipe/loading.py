@@ -43,6 +43,7 @@ NOT_IN_TRAIN = {
     "do_predict": "there is no prediction step",
     "local_rank": "the launcher sets it",
 }
+NOT_IN_LORA = {"base_model_name_or_path": "model", "revision": "model", "peft_type": None, "inference_mode": None}
 
 
 @dataclass
@@ -282,6 +283,10 @@ def _check_lora(lora: LoraConfig, tree: Tree) -> None:
         tree.problem(("lora", "lora_alpha"), f"must be positive, or the adapter changes nothing, got {lora.lora_alpha}")
     if lora.r < 1:
         tree.problem(("lora", "r"), f"must be at least 1, got {lora.r}")
+    for key, section in NOT_IN_LORA.items():
+        if tree.get("lora", key) not in (None, False, "LORA"):
+            why = f"the `{section}` section says it" if section else "a recipe trains LoRA"
+            tree.problem(("lora", key), f"not used here, got {tree.get('lora', key)!r}; {why}")
     targets = tree.get("lora", "target_modules")
     if "lm_head" in (targets if isinstance(targets, list) else [targets]):
         tree.problem(

@@ -11,8 +11,9 @@ from accelerate import PartialState
 
 from align.errors import RunError
 from align.files import append_synced, sha256, whole_lines
+from align.runs.contents import ROUNDS_FILE
 
-FILE = "rounds.jsonl"
+FILE = ROUNDS_FILE
 
 
 class Ledger:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import PartialState
 from peft import get_peft_model
 from transformers import set_seed
@@ -18,7 +17,9 @@ from align.files import write_text
 from align.judges.from_scores import refuse_missing, scorers_of
 from align.models.loading import load_model
 from align.recipe.loading import Recipe
+from align.run_identity import WRITTEN, recipe_as_written, recipe_differences
 from align.runs.contents import CONTEXT_FILE, RECIPE_FILE, REPORT_FILE, WRITING, delete_run, exchange
+from align.runs.identity import told
 from align.sampling.vllm_engine import VLLM, check_model
 
 from .drift import drift_stage
@@ -31,7 +32,7 @@ from .validation import best_round, validation_rows
 
 logger = logging.getLogger(__name__)
 Train = Callable[..., Any]
-MAY_CHANGE = ("count", "take")
+MAY_CHANGE = ("rounds.count", "rounds.take")
 
 
 def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = True) -> list[dict[str, Any]]:
@@ -116,6 +117,7 @@ def run_rounds(
             _write_first_adapter(recipe, run / FIRST)
     state.wait_for_everyone()
     ledger = Ledger(run)
+    ledger.stage(0, "recipe", [], [run / RECIPE_FILE], lambda: {WRITTEN: recipe_as_written(recipe)})
     finished = None
     for number in range(1, rounds.count + 1):
         finished = _round(recipe, Place(run, number), ledger, rows, train, allow, vllm)
@@ -182,26 +184,12 @@ def _round(
 
 def _same_run(recipe: Recipe, run: Path, resume: bool) -> None:
     """Refuse to go on in the run of another recipe; more rounds of the same are fine."""
-    path = run / RECIPE_FILE
-    if not resume or not path.is_file():
+    if not resume or not (run / RECIPE_FILE).is_file():
         return
-
-    def essence(values: Any) -> Any:
-        kept = {name: value for name, value in values.items() if name not in ("eval", "expect", "train", "rounds")}
-        train = {name: value for name, value in values["train"].items() if name != "output_dir"}
-        return kept | {
-            "train": train,
-            "rounds": {k: v for k, v in values.get("rounds", {}).items() if k not in MAY_CHANGE},
-        }
-
-    before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(recipe.resolved_yaml())
-    if essence(before) != essence(now):
-        other = [
-            name for name in {**essence(before), **essence(now)} if essence(before).get(name) != essence(now).get(name)
-        ]
+    other = [d for d in recipe_differences(run, recipe_as_written(recipe)) if d.key not in MAY_CHANGE]
+    if other:
         raise RunError(
-            f"{run}: its rounds were made by another recipe ({', '.join(other)} differ); restore it, or choose another "
-            "train.output_dir"
+            f"{run}: its rounds were made by another recipe:\n{told(other)}\nrestore it, or choose another train.output_dir"
         )
 
 

@@ -81,10 +81,7 @@ def step_of_foreign(folder: Path) -> int:
             "it is sealed, and needs no --unsealed" if (folder / MANIFEST).exists() else f"no checkpoint (no {STATE})"
         )
         raise RunError(f"{folder}: {what}")
-    try:
-        step = int(read_json(folder / STATE)["global_step"])
-    except (OSError, ValueError, KeyError, TypeError, RunError):
-        raise RunError(f"{folder}: {STATE} is damaged") from None
+    step = _step_said(folder)
     _refuse_code(folder)
     return step
 
@@ -101,10 +98,14 @@ def manifest(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in found["files"].items()}
+        step, processes = int(found["step"]), int(found["processes"])
+        ends_at = None if found.get("ends_at") is None else int(found["ends_at"])
+        if step < 0 or processes < 1 or not files or (ends_at is not None and ends_at < step):
+            raise ValueError("no run writes such a manifest")
         return {
-            "step": int(found["step"]),
-            "ends_at": None if found.get("ends_at") is None else int(found["ends_at"]),
-            "processes": int(found["processes"]),
+            "step": step,
+            "ends_at": ends_at,
+            "processes": processes,
             "reference": found["reference"],
             "identity": identity_from(found.get("identity") or {"reference": found["reference"]}),
             "files": files,
@@ -131,7 +132,25 @@ def check(folder: Path) -> dict[str, Any]:
         if sha256(path) != digest:
             raise RunError(f"{folder}: {name} is damaged: its sha256 is not that of what was written")
     _refuse_code(folder)
+    unlisted = [p.name for p in folder.iterdir() if p.name not in found["files"] and _is_loaded(p)]
+    if unlisted:
+        raise RunError(f"{folder}: {unlisted[0]} is not in {MANIFEST}: something else wrote it; remove it")
+    if (folder / STATE).is_file():
+        said = _step_said(folder)
+        if said != found["step"]:
+            raise RunError(f"{folder}: {MANIFEST} is damaged: it says step {found['step']}, and {STATE} says {said}")
     return found
+
+
+def _is_loaded(path: Path) -> bool:
+    return (path.suffix in (".safetensors", *PICKLED) and path.name not in NOT_LOADED) or path.name == STATE
+
+
+def _step_said(folder: Path) -> int:
+    try:
+        return int(read_json(folder / STATE)["global_step"])
+    except (OSError, ValueError, KeyError, TypeError, RunError):
+        raise RunError(f"{folder}: {STATE} is damaged") from None
 
 
 def refuse_without_optimizer(folder: Path) -> None:

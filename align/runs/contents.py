@@ -18,6 +18,7 @@ METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = ".lock"
 REPORT_FILE = "report.json"
 CARD = "README.md"
+ROUNDS_FILE = "rounds.jsonl"
 CONTEXT_FILE = "context.json"
 """Of a run or a round: each reward's name, mean and standard deviation, and the least and most to ask for."""
 REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
@@ -28,7 +29,7 @@ RESULTS = ("adapter", "model")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 ROUND = re.compile(r"round-\d+")
 LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
-FILES = (METRICS_FILE, CARD, REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
+FILES = (METRICS_FILE, CARD, REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", ROUNDS_FILE,
          "validation-prompts.jsonl", CONTEXT_FILE,
          *LAST)  # fmt: skip
 FOLDERS = (
@@ -48,6 +49,25 @@ SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)")
 NO_FILES = ("lost+found",)  # at the root of a mounted disk
 
 
+CHOOSE = "choose another train.output_dir"
+MOVE = f"move it away, or {CHOOSE}"
+WRITTEN_LAST = ("alignkit.json", "adapter_config.json", "config.json")
+"""Of these, an adapter or a model has one."""
+
+
+class Occupied(RunError):
+    """A directory in which something lies that keeps a run out.
+
+    Args:
+        what: Where, and what is there.
+        remedy: What to do.
+    """
+
+    def __init__(self, what: str, remedy: str = CHOOSE) -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what, self.remedy = what, remedy
+
+
 def foreign(run: Path) -> list[str]:
     """What lies in a folder that holds no run: names of files that a run would write over, or take for its own.
 
@@ -62,32 +82,38 @@ def check_folder(run: Path) -> None:
     """Refuse a folder for a first run that is not empty.
 
     Raises:
-        RunError: Naming some of what is there.
+        Occupied: Naming some of what is there.
     """
     found = foreign(run)
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        raise RunError(
-            f"{run}: holds no run of a recipe, but other files ({', '.join(found[:3])}{more}); a run needs a folder of its "
-            "own: choose another train.output_dir"
+        raise Occupied(
+            f"{run}: holds no run of a recipe, but other files ({', '.join(found[:3])}{more}); a run needs a folder of its own"
         )
 
 
 def check_own_files(run: Path) -> None:
-    """Refuse what is no directory, and one in which a file that a run writes to is a link, a pipe or a folder.
+    """Refuse what is no directory, and one in which something has the name of what a run writes and is none of it.
 
     Raises:
-        RunError: Naming it: what a link points to would be written over, and writing to a pipe may never end.
+        Occupied: Naming it: what a link points to would be written over, writing to a pipe may never end, and a file called
+            `adapter` would be replaced.
     """
     there = next((path for path in (run, *run.parents) if path.exists()), run.parent)
     if not there.is_dir():
-        raise RunError(f"{there}: a file, and a run needs a folder of its own: choose another train.output_dir")
+        raise Occupied(f"{there}: a file, and a run needs a folder of its own")
     for path in (run / name for name in (LOCK_FILE, *FILES)):
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise RunError(
-                f"{path}: no file of the run's own, but a link, a pipe or a folder, and a run writes there; remove it, or choose "
-                "another train.output_dir"
+            raise Occupied(
+                f"{path}: no file of the run's own, but a link, a pipe or a folder, and a run writes there", MOVE
             )
+    for path in (run / name for name in FOLDERS):
+        if path.exists() and not path.is_dir():
+            raise Occupied(f"{path}: no folder of the run's own, but a file, and a run writes there", MOVE)
+    for path in (run / name for name in RESULTS):
+        is_ours = path.is_symlink() or any((path / name).is_file() for name in WRITTEN_LAST)
+        if foreign(path) and not is_ours:
+            raise Occupied(f"{path}: holds no adapter or model, but other files, and a run replaces it", MOVE)
 
 
 def delete_beginning(run: Path) -> list[str]:

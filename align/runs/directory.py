@@ -29,6 +29,7 @@ from align.errors import RunError
 from align.files import write_text
 
 from .contents import (
+    CHOOSE,
     LOCK_FILE,
     METRICS_FILE,
     RECIPE_FILE,
@@ -67,8 +68,7 @@ def claimed(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
             begun = (run / RECIPE_FILE).is_file()
             if begun and not resume and not overwrite:
                 raise RunError(
-                    f"{run} already holds a run; continue it with --resume auto, replace it with --overwrite, or choose "
-                    "another train.output_dir"
+                    f"{run} already holds a run; continue it with --resume auto, replace it with --overwrite, or {CHOOSE}"
                 )
             left = []
             if not begun:

@@ -7,7 +7,7 @@ A run gets an id at its first start. Id, settings, and digests of training data,
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ HARMLESS = (
 LENGTH = ("train.max_steps", "train.num_train_epochs")
 """May be raised: the run then goes on to the new end, on the new schedule from there."""
 NAMED_ELSEWHERE = ("model_name_or_path", "model_revision")  # the digest of the weights says what they led to
+PLACES = ("path", "adapter", *NAMED_ELSEWHERE)
+NOT_SAID = "(not said)"
 SHOWN = 60
 
 
@@ -104,6 +106,31 @@ def settings_of(recipe: Any) -> dict[str, Any]:
     return json.loads(json.dumps(flat, default=plain_json, sort_keys=True))
 
 
+def written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key to value of what a recipe says of a training itself.
+
+    What it evaluates and expects is left out, and what changes no number.
+    """
+    said = {name: value for name, value in values.items() if name not in ("eval", "expect")}
+    flat = {key: value for key, value in _flat("", said) if not _says_no_number(key)}
+    return json.loads(json.dumps(flat, default=plain_json, sort_keys=True))
+
+
+def rewritten(old: Mapping[str, Any], new: Mapping[str, Any], *, places: bool = True) -> list[Difference]:
+    """What one recipe says otherwise than another, also by saying nothing; both from `written`.
+
+    Args:
+        old: The one.
+        new: The other.
+        places: Whether the places of data and models count.
+    """
+    return [
+        Difference(key, old.get(key, NOT_SAID), new.get(key, NOT_SAID))
+        for key in sorted({*old, *new})
+        if old.get(key, NOT_SAID) != new.get(key, NOT_SAID) and (places or key.rpartition(".")[2] not in PLACES)
+    ]
+
+
 def differences(old: Identity, new: Identity) -> list[Difference]:
     """What a run was, and what would go on with it, as far as both are known; its length, raised, is none."""
     found = [Difference("run", old.run, new.run)] if old.run and new.run and old.run != new.run else []
@@ -140,6 +167,19 @@ def lengthened(old: Identity, new: Identity) -> list[Difference]:
 def told(found: Sequence[Difference]) -> str:
     """Differences as lines of a message."""
     return "\n".join(f"  {difference}" for difference in found)
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, each in value.items():
+            yield from _flat(f"{key}.{name}" if key else str(name), each)
+    else:
+        yield key, value
+
+
+def _says_no_number(key: str) -> bool:
+    section, _, name = key.partition(".")
+    return key.startswith("data.eval.") or (section == "train" and _harmless(name))
 
 
 def _harmless(key: str) -> bool:

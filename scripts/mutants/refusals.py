@@ -12,7 +12,26 @@ SCHEDULE, SIZES, TOKENS, BOUNDED = (
     "align/check/tokens.py",
     "align/strict/bounded.py",
 )
+complete = noticed_by("tests/models/test_complete.py")
+unread = noticed_by("tests/check/test_unread.py")
+COMPLETE, UNREAD, OWN = "align/models/complete.py", "align/check/unread.py", "align/runs/contents.py"
 MUTANTS = [
+    complete("complete: blocks may be left over", COMPLETE, "    if cut:", "    if False:"),
+    complete("complete: other parts are not named", COMPLETE, 'logger.warning("%s: %s", path, _some(left', 'logger.debug("%s: %s", path, _some(left'),
+    complete("complete: any number is a weight", COMPLETE, "not torch.isfinite(tensor.detach()).all()", "False"),
+    complete("complete: weights of an adapter may be left over", COMPLETE, 'if WRAPPED.sub("", name) not in there', "if False"),
+    complete("complete: whole modules have no place", COMPLETE, "(default|modules_to_save|base_layer)", "(default|base_layer)"),
+    complete("complete: adapters of prompts", FOLDERS, "    if config.is_prompt_learning:", "    if False:"),
+    complete("complete: generation settings are done without", FOLDERS, "    if (folder / GENERATION).is_file():", "    if False:"),
+    complete("complete: any quantisation", FOLDERS, "if packed and not _is_known(packed):", "if False:"),
+    unread("unread: conditions are not looked at", UNREAD, "if said and not read(recipe):", "if False:"),
+    unread("unread: settings of the optimizer are all read", UNREAD, "return len(set(made)) > 1", "return True"),
+    unread("unread: training keeps it to itself", "align/check/refusals.py", "finding.rule in (PLAIN, NO_EFFECT)", "finding.rule == PLAIN"),
+    unread("unread: any pattern of ranks", SIZES, "if not any(re.fullmatch(rf", "if False and not any(re.fullmatch(rf"),
+    unread("unread: any block", SIZES, 'if not any(f".{index}." in name for name in hit):', "if False:"),
+    unread("unread: settings of a file", "align/recipe/loading.py", "for key, section in NOT_IN_LORA.items():", "for key, section in ():"),
+    directory("refusals: a file called adapter", OWN, "if path.exists() and not path.is_dir():", "if False:"),
+    directory("refusals: a folder called model", OWN, "if foreign(path) and not is_ours:", "if False:"),
     refusal("refusals: training asks nothing", "align/train.py", "    refuse(recipe, named_sets(*data), Machine.here(), allow=allow, checkpoint=checkpoint)\n", ""),
     refusal("refusals: any learning rate", SCHEDULE, "if args.learning_rate > HIGHEST_RATE:", "if False:"),
     refusal("refusals: any generation batch", SCHEDULE, "if rows >= prompts:", "if True:"),

@@ -28,6 +28,18 @@ def a_link(run):
     (run / "metrics.jsonl").symlink_to(run / "elsewhere")
 
 
+def a_file_called_adapter(run):
+    run.mkdir()
+    (run / RECIPE_FILE).write_text("method: dpo")
+    (run / "adapter").write_text("my thesis")
+
+
+def a_folder_called_model(run):
+    (run / "model").mkdir(parents=True)
+    (run / RECIPE_FILE).write_text("method: dpo")
+    (run / "model" / "thesis.tex").write_text("my thesis")
+
+
 def nothing(run):
     """A first run makes it."""
 
@@ -43,6 +55,8 @@ def a_folder(run):
         (a_file_above, "above: a file, and a run needs"),
         (foreign_files, "other files (thesis.tex)"),
         (a_link, "no file of the run's own"),
+        (a_file_called_adapter, "adapter: no folder of the run's own"),
+        (a_folder_called_model, "model: holds no adapter or model, but other files"),
         (nothing, None),
         (a_folder, None),
     ],
@@ -52,8 +66,9 @@ def test_check_refuses_the_directories_that_a_start_does(tmp_path, made, told):
     found = inspect_directory(run)
     assert [finding.level for finding in found] == ["error"] * (told is not None)
     assert told is None or told in found[0].message
+    assert told is None or found[0].remedy.endswith("choose another train.output_dir")
     try:
-        with claimed(run, resume=False, overwrite=False):
+        with claimed(run, resume=(run / RECIPE_FILE).is_file(), overwrite=False):
             started = True
     except (RunError, OSError) as error:
         started = False

@@ -1,5 +1,6 @@
 """Several processes are started and ended in the words of a training, without a launcher's traceback."""
 
+import logging
 import signal
 import subprocess
 import sys
@@ -45,6 +46,34 @@ def test_the_main_process_speaks_first(monkeypatch, capsys, tmp_path, rank, wait
     assert train.main(["dpo/tiny", "train.beta=-1", f"train.output_dir={tmp_path}"]) == 2
     assert slept == waited
     assert "beta" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("rank", "error", "code"), [("0", "Connection closed by peer [::1]", 2), ("1", "boom", None)])
+def test_nobody_shows_a_traceback_while_another_process_tells_why(monkeypatch, capsys, tmp_path, rank, error, code):
+    def ended(*args, **kw):
+        raise RuntimeError(error)
+
+    slept = []
+    monkeypatch.setattr(train.time, "sleep", slept.append)
+    monkeypatch.setattr(train, "run", ended)
+    monkeypatch.setenv("RANK", rank)
+    if code is None:
+        with pytest.raises(RuntimeError, match=error):
+            train.main(["dpo/tiny"])
+    else:
+        assert train.main(["dpo/tiny"]) == code
+        assert "another process of this run has ended" in capsys.readouterr().err
+    assert slept == [train.PATIENCE]
+
+
+@pytest.mark.parametrize(("rank", "level"), [("0", logging.WARNING), ("1", logging.ERROR)])
+def test_one_process_says_what_all_find(monkeypatch, rank, level):
+    said = []
+    monkeypatch.setattr(train.logging, "basicConfig", lambda **kw: said.append(kw["level"]))
+    monkeypatch.setattr(train.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("RANK", rank)
+    assert train.main(["dpo/tiny", "train.beta=-1"]) == 2
+    assert said == [level]
 
 
 @pytest.mark.slow

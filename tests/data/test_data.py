@@ -265,3 +265,10 @@ def test_any_row_is_usable_or_named(kind, data):
     assert len({type(v) for v in result.values()}) == 1
     for value in result.values():
         assert value if isinstance(value, str) else value[-1]["content"] is not None
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "", ".hidden", "a\\b", "a\nb", "x" * 65])
+def test_a_name_of_a_set_leads_nowhere(name):
+    with pytest.raises(ValueError, match="names of sets become parts of file names"):
+        DataConfig(train=DataSource("x.jsonl"), eval={name: DataSource("x.jsonl")})
+    DataConfig(train=DataSource("x.jsonl"), eval={"hh-test 2.b": DataSource("x.jsonl")})

@@ -193,5 +193,5 @@ def test_a_whole_model_takes_no_base_and_needs_its_head(tmp_path):
     tensors = load_file(folder / "model.safetensors")
     tensors.pop("score.weight")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RunError, match="1 weights are missing, and would be random: score.weight"):
+    with pytest.raises(RunError, match="1 weight is missing, and would be random: score.weight"):
         load_preference_model(folder)

@@ -28,7 +28,7 @@ STATES = ("adapter_model.safetensors", "adapter_config.json")
 def test_every_stage_is_a_file_that_somebody_can_read(done):
     said = [(row["round"], row["stage"]) for row in read_lines(done / FILE)]
     each = ["prompts", "answers-policy", "scores", "pairs", "train", "report"]
-    assert said == [(n, stage) for n in (1, 2) for stage in each]
+    assert said == [(0, "recipe"), *((n, stage) for n in (1, 2) for stage in each)]
     one, two = (read_lines(done / f"round-{n}" / "prompts.jsonl") for n in (1, 2))
     assert len(one) == len(two) == 4
     assert not {json.dumps(row) for row in one} & {json.dumps(row) for row in two}
@@ -135,7 +135,7 @@ def test_what_a_later_stage_has_read_is_not_edited_unseen(done, tmp_path):
     with pytest.raises(RunError, match=r"scores\.jsonl: is not what pairs of round 1 has read; restore it, or remove"):
         run_rounds(recipe, None, resume=True)
     other = load_recipe("rounds/tiny", [f"train.output_dir={folder}", "rounds.sample.samples=4"])
-    with pytest.raises(RunError, match=r"made by another recipe \(rounds differ\)"):
+    with pytest.raises(RunError, match=r"made by another recipe:\n  rounds.sample.samples: \d -> 4"):
         run_rounds(other, None, resume=True)
 
 

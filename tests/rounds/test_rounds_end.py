@@ -44,7 +44,10 @@ def test_a_policy_beyond_a_stated_kl_ends_in_words_and_what_is_made_stays(done, 
     folder = tmp_path / "run"
     shutil.copytree(done, folder)
     recipe = load_recipe("rounds/tiny", [f"train.output_dir={folder}", "rounds.max_kl=100"])
+    with pytest.raises(RunError, match=r"another recipe:\n  rounds.max_kl: \(not said\) -> 100"):
+        run_rounds(recipe, None, resume=True)
     (folder / "recipe.resolved.yaml").write_text(recipe.resolved_yaml())
+    (folder / FILE).write_text((folder / FILE).read_text().partition("\n")[2])  # as of an earlier version
     run_rounds(recipe, None, resume=True)
     told = {row["round"]: row["counts"] for row in read_lines(folder / FILE) if row["stage"] == "drift"}
     assert told[1] == {"kl": 0.0, "answers": 4}

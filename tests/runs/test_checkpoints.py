@@ -201,3 +201,25 @@ def test_another_number_of_processes_is_said(run, caplog):
     path.write_text(json.dumps(found))
     trainer(run).train(resume_from_checkpoint=str(run / "checkpoint-4"))
     assert any("was written by 2 processes and is resumed by 1" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"step": -3}, {"files": {}}, {"processes": 0}, {"ends_at": 1}, {"step": 4, "ends_at": None}],
+    ids=lambda change: "-".join(change),
+)
+def test_a_manifest_that_no_run_writes_is_damaged(run, change):
+    path = run / "checkpoint-6" / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RunError, match="is damaged"):
+        check(run / "checkpoint-6")
+    assert newest_checkpoint(run) == run / "checkpoint-4"
+
+
+def test_weights_that_a_manifest_does_not_list_are_not_loaded(run):
+    path = run / "checkpoint-6" / MANIFEST
+    listed = json.loads(path.read_text())
+    del listed["files"]["adapter_model.safetensors"]
+    path.write_text(json.dumps(listed))
+    with pytest.raises(RunError, match=r"adapter_model\.safetensors is not in alignkit\.json"):
+        check(run / "checkpoint-6")

@@ -19,7 +19,7 @@ from .lengths import PARTS, Lengths, roomy
 SLICE = 1000  # rows whose ids are Python objects at a time
 TAIL = 3  # ChatML writes a line break after the token that ends a turn
 AROUND = 3  # tokens shown on either side of where two contexts part
-MOSTLY, ALL = 0.5, 0.999999  # shares of pairs beyond which a warning becomes an error
+ALL = 0.999999  # share of pairs beyond which a prompt that leaves no room for an answer is an error
 FEW_CUT = 0.05  # share of pairs up to which truncation is no more than a note
 
 
@@ -270,7 +270,7 @@ class _Seen:
                 found.append(Finding(level, rule, where, message, remedy))
             if not rows:
                 continue
-            if share > {"prompt-changes-in-context": MOSTLY, "prompt-fills-max-length": ALL}.get(rule, 1.0):
+            if rule == "prompt-fills-max-length" and share > ALL:
                 level = "error"
             if rule == "truncation":
                 level = "note" if share <= FEW_CUT else level

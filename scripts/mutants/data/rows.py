@@ -10,6 +10,7 @@ form, explicit = noticed_by("tests/data/rows/test_normal_form.py"), noticed_by("
 rows = noticed_by("tests/data/rows/test_other_rows.py")
 recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
 MUTANTS = [
+    noticed_by("tests/data/test_data.py")("rows: sets may be called anything", "align/data/loading.py", "if not SET_NAME.fullmatch(name):", "if False:"),
     rows("rows: columns nobody asked for are kept", MAPPING, 'for name in free if rows == "prompts" and name != system', "for name in free if name != system"),
     rows("rows: the old name stays too", MAPPING, "taken = (*mapping.values(), *keep, *renamed.values())", "taken = (*mapping.values(), *keep)"),
     rows("rows: a missing column is passed over", MAPPING, "    if missing:\n", "    if False:\n"),
@@ -27,7 +28,7 @@ MUTANTS = [
     templates("rows: tools are lost", MAPPING, "for name in TEMPLATE if name in free", "for name in () if name in free"),
     templates("rows: keys of messages are lost", MESSAGES, '{"role": role, "content": content} | without_nulls(further)', '{"role": role, "content": content}'),
     templates("rows: nobody looks at the template", "align/check/templates.py", "        if not refused:", "        if False:"),
-    told("rows: plain text on a chat model goes without a word", "align/check/refusals.py", "if finding.rule == PLAIN:", "if False:"),
+    told("rows: plain text on a chat model goes without a word", "align/check/refusals.py", "finding.rule in (PLAIN, NO_EFFECT)", "finding.rule == NO_EFFECT"),
     told("rows: what rows give a template is not tried", "align/check/templates.py", "yield shape, (start + index + 1, Chat(chat, given), asks)", "yield shape, (start + index + 1, chat, asks)"),
     told("rows: a template is tried with what one row gives it", "align/check/templates.py", ", asks, tuple(sorted(given)))", ", asks)"),
     online("rows: a system beside prompts in Python is dropped", "align/trainers/online/shared_prompts.py", '= explicit(kwargs.get(name), "prompts", where=f"{type(self).__name__}: {said}")', "= kwargs.get(name)"),

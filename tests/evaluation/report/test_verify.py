@@ -15,10 +15,11 @@ from align.recipe.loading import Expectation, load_recipe
 from align.recipe.shipped import recipes_dir
 from align.rewards import REWARDS
 from align.rewards.load import Known
+from align.run_identity import recipe_as_written, recipe_differences
 from eval.__main__ import main as evaluate
 from eval.evaluate import _check_together
 from eval.subjects import load_subject
-from eval.verify import Checked, same_training
+from eval.verify import Checked
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +146,13 @@ def test_an_unfinished_run_of_the_recipe_goes_on(home, run, training):
 def test_a_run_of_another_recipe_is_left_alone(home, run, training, capsys):
     words = ["verify", str(home / "dpo.yaml"), f"train.output_dir={run}"]
     assert cli.main([*words, "train.beta=0.2"]) == 2
-    assert "holds a run of another recipe; choose another train.output_dir" in capsys.readouterr().err
+    assert "holds a run of another recipe:\n  train.beta: 0.1 -> 0.2\nchoose another" in capsys.readouterr().err
     assert training == []
     recipe = load_recipe(home / "dpo.yaml")
-    assert same_training(home / "a", recipe)
-    assert not same_training(home / "b", recipe)
+    assert not recipe_differences(home / "a", recipe_as_written(recipe))
+    assert recipe_differences(home / "b", recipe_as_written(recipe))
     for other in ("data.holdout=0.5", "model.dtype=bfloat16", "lora.r=2"):
-        assert not same_training(home / "a", load_recipe(home / "dpo.yaml", [other]))
+        assert recipe_differences(home / "a", recipe_as_written(load_recipe(home / "dpo.yaml", [other])))
 
 
 @pytest.mark.parametrize(

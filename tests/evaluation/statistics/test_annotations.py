@@ -32,6 +32,9 @@ def file(tmp_path):
 def test_figures_by_hand(file):
     given = list(rows())
     found = figures_of(read_annotations(file(given)))
+    first = min((r for r in given if r["generator_2"] == "a"), key=lambda r: r["instruction"])
+    judged = read_annotations(file(given))["a"]
+    assert (judged.lengths[0], judged.ref_lengths[0]) == (len(first["output_2"]), len(first["output_1"]))
     wins = {
         m: np.array(
             [r["preference"] - 1 for r in sorted(given, key=lambda r: r["instruction"]) if r["generator_2"] == m]

@@ -228,6 +228,8 @@ def recomputed(folder, gold_range):
     for key in dict.fromkeys((row["set"], row["subject"]) for row in scores):
         rows = [row for row in scores if (row["set"], row["subject"]) == key]
         who = "" if key[1] == read["name"] else f"{key[1]}/"
+        if "label" in rows[0]:
+            continue
         of_whole = "completion" in rows[0]
         found |= of_completions(rows, key[0], who) if of_whole else of_pairs(rows, f"{who}{key[0]}/")
     if answers and "measured" in answers[0]:
@@ -241,6 +243,7 @@ NOT_ANEW = {
     r"(.*/)?(distinct_[12]|self_bleu)(/.*)?": "diversity",
     r".*calibration/(temperature|ece).*|calibration/.*": "calibration error and temperature",
     r"(.*/)?(win_rate_lc|longer_wins|position_bias)(/.*)?": "lengths in characters, orders of answers",
+    r".*/told_apart/.*|.*/log_ratio/(un)?desirable": "labels",
     r"(.*/)?rating(/.*)?|judges/.*": "ratings, and a judge's verdicts on all pairs",
     r"comparisons/.*|best_round/.*|(.*/)?kl_before|.*/logps_chosen_minus_.*": "policies against each other",
     r"(.*/)?(objectives|front|instructions|refusals|best_of_k)/.*": "objectives, benchmarks, best of k",

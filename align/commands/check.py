@@ -186,9 +186,8 @@ def inspect(recipe: Recipe, machine: Machine, *, allow: Collection[str] = ()) ->
             findings += audit_pairs(dataset, where=where[name], numbers=numbers[name])
         findings += audit_sets(plain, numbers=numbers)
     else:
-        message = (
-            f"rows of {recipe.rows} were read one by one; what shows across rows or in tokens is looked for in pairs"
-        )
+        further = "in tokens" if recipe.rows == "labels" else "across rows or in tokens"
+        message = f"rows of {recipe.rows} were read one by one; what shows {further} is looked for in pairs"
         findings.append(Finding("note", "not-audited", TRAIN, message, "nothing to do"))
     looked = look(recipe, plain, machine, allow=allow)
     findings += inspect_versions() + inspect_directory(Path(str(recipe.train.output_dir)))

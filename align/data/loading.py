@@ -13,6 +13,7 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from align.data.audit.duplicates import refuse_damaged
 from align.data.files.bad_lines import bad_line
 from align.data.files.checking import COMPRESSION, check_file, check_folder
+from align.data.rows.labels import speaks_of_pairs
 from align.data.rows.layouts import LAYOUTS, Prefer, Reading
 from align.data.rows.normalise import REF_COLUMNS, ROW, Rows, normalise
 from align.errors import DataError
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 BUILDERS = {"json": "json", "jsonl": "json", "parquet": "parquet", "csv": "csv"}
 TRAIN, EVAL = "data.train", "data.eval."
-SAID = ("earlier-answers", "left-out", "scores-against-labels", "unused-columns", "unusable-rows")
+SAID = ("both-sides", "earlier-answers", "left-out", "scores-against-labels", "unused-columns", "unusable-rows")
 """What training says of how a source is read; `alignkit check` says all."""
 SHOWN = 500  # characters of a line of a message that holds texts of strangers
 
@@ -94,7 +95,12 @@ def load_preferences(config: DataConfig, *, cached_reference: bool = False) -> L
 
 
 def load_data(
-    config: DataConfig, *, rows: Rows = "pairs", columns: tuple[str, ...] = (), texts: tuple[str, ...] = ()
+    config: DataConfig,
+    *,
+    rows: Rows = "pairs",
+    columns: tuple[str, ...] = (),
+    texts: tuple[str, ...] = (),
+    whole_pairs: bool = False,
 ) -> Loaded:
     """Load, normalise and split everything a recipe's `data` section names, and hold the sets against each other.
 
@@ -103,6 +109,7 @@ def load_data(
         rows: What a row is.
         columns: Further columns of numbers that must be there and are kept.
         texts: Further columns of texts, likewise.
+        whole_pairs: Of `labels`: leave sources of pairs as they are, to be ranked.
 
     Raises:
         DataError: If a source is missing, rows cannot be used, pairs contradict each other, or evaluated pairs are
@@ -112,7 +119,9 @@ def load_data(
     sets = {}
     for name, source in sources(config).items():
         told: list[Finding] = []
-        sets[name] = load_source(source, name, config, keep=keep, texts=texts, rows=rows, told=told)
+        sets[name] = load_source(
+            source, name, config, keep=keep, texts=texts, rows=rows, told=told, whole_pairs=whole_pairs
+        )
         for finding in told:
             if finding.rule in SAID:
                 logger.warning("%s: %s", name, finding.message)
@@ -150,6 +159,7 @@ def load_source(
     texts: tuple[str, ...],
     rows: Rows,
     told: list[Finding],
+    whole_pairs: bool = False,
 ) -> Dataset:
     """One source, normalised.
 
@@ -161,6 +171,7 @@ def load_source(
         texts: As for `load_data`.
         rows: What a row is.
         told: What is worth knowing of how it was read is added to it.
+        whole_pairs: As for `load_data`.
 
     Raises:
         DataError: If it cannot be read or its rows cannot be used.
@@ -174,6 +185,8 @@ def load_source(
     raw = raw.remove_columns([name for name in raw.column_names if name == ROW])
     raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
     reading = Reading(source.columns, source.layout, source.prefer, source.ignore, config.as_messages)
+    if whole_pairs and rows == "labels" and speaks_of_pairs(raw.column_names, reading):
+        rows = "pairs"
     try:
         dataset, dropped = normalise(
             raw, where=f"{where} ({source.path})", unusable=config.unusable, keep=keep, texts=texts, rows=rows,

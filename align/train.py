@@ -36,6 +36,7 @@ from .data.loading import named_sets
 from .errors import RunError
 from .files import write_text
 from .going_on import Start, find_start, is_finished, settled
+from .own_code import allow_file_argument, keep_copies
 from .results import save_result
 from .run_identity import identity_now
 
@@ -173,6 +174,7 @@ def _run(
         if trainer.template_day is not None:
             record[DAY] = trainer.template_day
         write_text(path / ENV_FILE, json.dumps(record, indent=2) + "\n")
+        keep_copies(path)
         write_text(path / RECIPE_FILE, _noted(changes) + recipe.resolved_yaml())
     trainer.accelerator.wait_for_everyone()
     with StopOnSignal() as stop:
@@ -245,6 +247,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--vllm", metavar="PYTHON", help="let the vLLM of this interpreter sample the answers of rounds"
     )
+    allow_file_argument(parser)
     return parser
 
 
@@ -252,10 +255,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; problems with what the user gave are told without a traceback, with exit code 2."""
     quiet_upstream()
     any_terminal()
-    options = arguments().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        options = arguments().parse_intermixed_args(argv)
         finished = run(
             options.recipe,
             options.overrides,

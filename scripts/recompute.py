@@ -225,11 +225,9 @@ def recomputed(folder, gold_range):
         for name in ("scores.jsonl", "responses.jsonl")
     )
     found = {}
-    for key in dict.fromkeys((row["set"], row["subject"]) for row in scores):
+    for key in dict.fromkeys((row["set"], row["subject"]) for row in scores if "label" not in row):
         rows = [row for row in scores if (row["set"], row["subject"]) == key]
         who = "" if key[1] == read["name"] else f"{key[1]}/"
-        if "label" in rows[0]:
-            continue
         of_whole = "completion" in rows[0]
         found |= of_completions(rows, key[0], who) if of_whole else of_pairs(rows, f"{who}{key[0]}/")
     if answers and "measured" in answers[0]:

@@ -32,6 +32,7 @@ from align.data.split import hold_out
 from align.errors import USER_ERRORS, RunError
 from align.files import write_text
 from align.findings import Finding, printable
+from align.own_code import allow_file_argument
 from align.recipe.loading import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's rewards run this"
     )
+    allow_file_argument(parser)
     options = parser.parse_intermixed_args(argv)
     try:
         with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():

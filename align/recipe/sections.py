@@ -70,6 +70,7 @@ NEEDED = {
     "preference_model": ("path",),
     "language_model": ("path",),
     "endpoint": ("url", "model"),
+    "own": ("name",),
 }
 TAKEN = {
     "reward": ("options", "temperature"),
@@ -77,6 +78,7 @@ TAKEN = {
     "preference_model": (),
     "language_model": ("batch_size",),
     "endpoint": ("key_variable", "temperature", "max_tokens", "timeout_seconds", "attempts", "concurrency"),
+    "own": ("options",),
 }
 
 
@@ -86,15 +88,17 @@ class JudgeConfig:
 
     `reward`: the larger of two rewards wins. `reward_model`, `preference_model`: what `PreferenceModelTrainer` saved, in
     the folder `path`; the former gives a reward too. `language_model`: the model at `path` is asked for A or B.
-    `endpoint`: an OpenAI-compatible one, which is asked only if whoever evaluates allows it (`--allow HOST`, or with a
+    `own`: a judge of a file that `--allow-file` has run. `endpoint`: an OpenAI-compatible one, which is asked only if whoever evaluates allows it (`--allow HOST`, or with a
     key `--allow VARIABLE@HOST`).
     """
 
-    kind: Literal["reward", "reward_model", "preference_model", "language_model", "endpoint"]
+    kind: Literal["reward", "reward_model", "preference_model", "language_model", "endpoint", "own"]
     reward: str | None = None
     """A name from `align.rewards.REWARDS`, or MODULE:FUNCTION with `--allow`. It may read columns of the data."""
+    name: str | None = None
+    """Of a judge that a file of `--allow-file` added to `align.judges.scorers.JUDGES`."""
     options: dict[str, Any] | None = None
-    """The reward's own settings."""
+    """The own settings of the reward, or of the judge of that file."""
     path: str | None = None
     url: str | None = None
     """Up to and without `/chat/completions`, such as http://127.0.0.1:8000/v1."""

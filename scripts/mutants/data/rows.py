@@ -23,7 +23,7 @@ MUTANTS = [
     layouts("rows: labels the other way around", LAYOUTS, '{"chosen": row[better[0]], "rejected": row[worse]}', '{"chosen": row[worse], "rejected": row[better[0]]}'),
     layouts("rows: a label is dropped", "align/data/rows/columns.py", 'if rows != "prompts" and not labelled and is_label(raw, name):', "if False:"),
     layouts("rows: the system is dropped", NORMALISE, "if plan.system is not None:", "if False:"),
-    layouts("rows: bad answers are learnt", LAYOUTS, 'if label in ("false", "0", "0.0", "undesirable"):', "if False:"),
+    layouts("rows: bad answers are learnt", LAYOUTS, 'if not label_of(row["label"]):', "if False:"),
     templates("rows: tools are lost", MAPPING, "for name in TEMPLATE if name in free", "for name in () if name in free"),
     templates("rows: keys of messages are lost", MESSAGES, '{"role": role, "content": content} | without_nulls(further)', '{"role": role, "content": content}'),
     templates("rows: nobody looks at the template", "align/check/templates.py", "        if not refused:", "        if False:"),

@@ -119,6 +119,13 @@ def test_a_file_is_read_as_a_person_would_or_by_the_line_that_is_proposed(name):
         assert set(raw[0]) - set(rows[0]) - texts == unused - texts
 
 
+def test_only_rows_labelled_true_are_completions_where_that_is_chosen(tmp_path):
+    path = write(tmp_path / "x.jsonl", *({"prompt": f"q{i}", "completion": "a", "label": i < 2} for i in range(5)))
+    rows, told = loaded(path, "completions", layout="kto")
+    assert [row["prompt"] for row in rows] == ["q0", "q1"]
+    assert any("left-out: 3 of 5 rows are left out: label is false" in line for line in told)
+
+
 def test_every_pair_is_labelled_as_its_row_says(tmp_path):
     rows = [{"prompt": "q", "ans_a": "a", "ans_b": "b", "vote": v} for v in ("A", "B", "tie")]
     path = write(tmp_path / "x.jsonl", *(row | {"prompt": f"q{i}"} for i, row in enumerate(rows)))

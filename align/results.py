@@ -68,10 +68,16 @@ def _finish(trainer: Any, scratch: Path, target: Path) -> None:
 
 def _write_card(trainer: Any, recipe: Recipe, path: Path) -> None:
     trainer.create_model_card(
-        model_name=path.name, dataset_name=printable(recipe.data.train.path.replace("`", "'"), 200)
+        model_name=path.name, dataset_name=printable(_training(recipe, "{}").replace("`", "'"), 200)
     )
     card = path / "README.md"
     write_text(card, card.read_text(encoding="utf-8") + _card_sections(trainer, recipe))
+
+
+def _training(recipe: Recipe, form: str) -> str:
+    """Each source of the training rows, as `form` puts its path and split."""
+    code = str if form == "{}" else _code
+    return ", ".join(form.format(code(each.path), code(each.split)) for each in recipe.data.train_sources())
 
 
 def _card_sections(trainer: Any, recipe: Recipe) -> str:
@@ -93,7 +99,7 @@ def _card_sections(trainer: Any, recipe: Recipe) -> str:
     began = f" Training began with {_code(Path(recipe.start.adapter).name)}." if recipe.start is not None else ""
     return (
         f"\n## Method\n\n{method.title}{source}, with alignkit.{began}{kept}\n"
-        f"\n## Data\n\n- training: {_code(recipe.data.train.path)} ({_code(recipe.data.train.split)})\n{sets}"
+        f"\n## Data\n\n- training: {_training(recipe, '{} ({})')}\n{sets}"
         f"\n## Results\n\nLast logged values; `alignkit eval` writes a full report.\n\n| metric | value |\n|---|---|\n"
         + "\n".join(results)
         + f"\n\n## Recipe\n\n{fence}yaml\n{settings}{fence}\n"

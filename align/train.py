@@ -132,8 +132,9 @@ def _run(
         data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
     sets = {"train": data.train, **data.eval}
     digests = on_main(lambda: {name: data_digest(dataset) for name, dataset in sets.items()})
+    digests["train"] |= {"sources": data.shares} if data.shares else {}
     on_main(lambda: settled(start, Identity(settings=settings, data=digests["train"]), changed=changed))
-    refuse(recipe, named_sets(*data), Machine.here(), allow=allow, checkpoint=checkpoint)
+    refuse(recipe, named_sets(data.train, data.eval), Machine.here(), allow=allow, checkpoint=checkpoint)
     day = recorded_day(path / ENV_FILE) if start.known is not None else None
     try:
         trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow, day=day)
@@ -215,9 +216,9 @@ def _check_not_inside(recipe: Recipe, path: Path, *, overwrite: bool) -> None:
         return
     read = {"model.model_name_or_path": recipe.model.model_name_or_path, "ref.path": recipe.ref.path}
     read |= {} if recipe.start is None else {"start.adapter": adapter_folder(recipe.start.adapter)}
-    read |= {
-        f"data.{name}.path": source.path for name, source in {"train": recipe.data.train, **recipe.data.eval}.items()
-    }
+    read |= {f"data.eval.{name}.path": source.path for name, source in recipe.data.eval.items()}
+    own = recipe.data.train_sources()
+    read |= {f"data.train{f'[{k}]' if len(own) > 1 else ''}.path": source.path for k, source in enumerate(own)}
     for key, value in read.items():
         source = Path(str(value)).resolve()
         if value and any(source.is_relative_to(own.resolve()) for own in written_by_run(path)):

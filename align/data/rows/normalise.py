@@ -96,7 +96,7 @@ def normalise(
                     mixed_at = number
         if part and mixed_at is None:
             nested |= _nested(part)
-            parts.append(_table(part, nested))
+            parts.append(table_of(part, nested))
     if problems and (unusable == "error" or not usable):
         more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         listed = "\n  ".join(problems[:SHOWN])
@@ -172,7 +172,8 @@ def _nested(part: Sequence[Mapping[str, Any]]) -> set[str]:
     }  # fmt: skip
 
 
-def _table(part: Sequence[Mapping[str, Any]], nested: set[str]) -> Dataset:
+def table_of(part: Sequence[Mapping[str, Any]], nested: set[str]) -> Dataset:
+    """Rows as a data set, with the columns as JSON that are `nested`."""
     plain = [{name: value for name, value in row.items() if name not in nested} for row in part]
     held = {name: [row[name] for row in part] for name in part[0] if name in nested}
     tables = [Dataset.from_list(plain)] if plain[0] else []
@@ -186,7 +187,7 @@ def _as_json(part: Dataset, nested: set[str]) -> Dataset:
     late = [name for name in nested if not isinstance(part.features[name], Json)]
     if not late:
         return part
-    return _table(part.to_list(), nested)
+    return table_of(part.to_list(), nested)
 
 
 def _slice(raw: Dataset, start: int) -> list[Any]:

@@ -3,10 +3,14 @@
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from align.rewards import REWARDS
 from align.strict.fields import nearest
+
+RESULTS = {"adapter": "adapter_config.json", "model": "config.json"}
+"""What a run leaves in a folder of that name, and a file by which it is known."""
 
 
 @dataclass
@@ -22,8 +26,8 @@ class RefConfig:
     """The reference π_ref.
 
     `base`: the model itself, adapters off. `adapter`: a frozen copy of the adapter in `path` is the reference; without
-    `start` the policy begins with it, too. `model`: the model at `path`. `cached`: the data's columns `ref_chosen_logps` and
-    `ref_rejected_logps`.
+    `start` the policy begins with it, too. `model`: the model at `path`. Of both, a run's directory will do. `cached`: the
+    data's columns `ref_chosen_logps` and `ref_rejected_logps`.
     """
 
     kind: Literal["base", "adapter", "model", "cached"] = "base"
@@ -34,6 +38,10 @@ class RefConfig:
             raise ValueError(f"path: needed by kind {self.kind!r}")
         if self.kind in ("base", "cached") and self.path:
             raise ValueError(f"path: not used by kind {self.kind!r}, got {self.path!r}")
+        if self.path and self.kind in RESULTS:  # of a run that trained it
+            own, result = Path(self.path), Path(self.path) / self.kind
+            if not (own / RESULTS[self.kind]).is_file() and (result / RESULTS[self.kind]).is_file():
+                self.path = str(result)
 
 
 @dataclass

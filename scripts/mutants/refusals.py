@@ -13,7 +13,7 @@ SCHEDULE, SIZES, TOKENS, BOUNDED = (
     "align/strict/bounded.py",
 )
 MUTANTS = [
-    refusal("refusals: training asks nothing", "align/train.py", "    refuse(recipe, named_sets(*data), Machine.here(), allow=allow, checkpoint=checkpoint)\n", ""),
+    refusal("refusals: training asks nothing", "align/train.py", "    refuse(recipe, named_sets(data.train, data.eval), Machine.here(), allow=allow, checkpoint=checkpoint)\n", ""),
     refusal("refusals: any learning rate", SCHEDULE, "if args.learning_rate > HIGHEST_RATE:", "if False:"),
     refusal("refusals: any generation batch", SCHEDULE, "if rows >= prompts:", "if True:"),
     refusal("refusals: any rhythm", SCHEDULE, "is not None and not every > 0:", "is not None and every is False:"),

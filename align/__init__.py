@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import RecipeError
     from .losses import Pair, divergence, dpo_loss, f_dpo_loss, implicit_rewards, rpo_loss, sequence_logps
     from .models.preference_model import load_preference_base, load_preference_model
+    from .own_code import allow_file
     from .recipe.loading import Recipe, load_recipe
     from .rewards import make_reward
     from .train import run
@@ -46,6 +47,7 @@ _HOME = {
     "losses": ("Pair", "divergence", "dpo_loss", "f_dpo_loss", "implicit_rewards", "rpo_loss", "sequence_logps"),
     "models.preference_model": ("load_preference_base", "load_preference_model"),
     "errors": ("RecipeError",),
+    "own_code": ("allow_file",),
     "recipe.loading": ("Recipe", "load_recipe"),
     "rewards": ("make_reward",),
     "train": ("run",),
@@ -94,6 +96,7 @@ __all__ = [
     "SRPOTrainer",
     "SupervisedConfig",
     "SupervisedTrainer",
+    "allow_file",
     "divergence",
     "dpo_loss",
     "f_dpo_loss",

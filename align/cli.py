@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import INTERRUPTED, RecipeError, RunError, any_terminal, in_words, quiet_upstream
+from .own_code import allow_file_argument
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,6 +91,7 @@ def _train(argv: Sequence[str]) -> int:
     words += ["--resume", options.resume] if options.resume else []
     words += [f"--{name}" for name in ("overwrite", "changed", "unsealed") if getattr(options, name)]
     words += [word for name in options.allow for word in ("--allow", name)]
+    words += [word for name in options.allow_file for word in ("--allow-file", name)]
     words += ["--vllm", options.vllm] if options.vllm else []
     if "WORLD_SIZE" in os.environ or (processes == 1 and options.accelerate_config is None):
         return train.main(words)
@@ -135,6 +137,7 @@ def _verify(argv: Sequence[str]) -> int:
         metavar="MODULE:FUNCTION|[VARIABLE@]HOST",
         help="let the recipe's rewards run this, or its judges ask this host",
     )
+    allow_file_argument(parser)
     options = parser.parse_intermixed_args(argv)
     _check_extra()
     from eval.verify import verify  # noqa: PLC0415 - as above
@@ -199,6 +202,7 @@ def _replay(argv: Sequence[str]) -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--step", type=int, help="default: the first that was skipped")
     parser.add_argument("--changed", action="store_true", help="although data or weights are not those of the run")
+    allow_file_argument(parser)
     options = parser.parse_args(argv)
     from .replay import replay, table  # noqa: PLC0415 - loads the trainers
 

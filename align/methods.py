@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
+from align.configs.kto import KTOConfig
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.configs.online_preference import PRESETS as ONLINE_PAIRS
 from align.configs.online_preference import OnlinePreferenceConfig
@@ -72,6 +73,13 @@ METHODS: dict[str, Method] = {
         name: Method(title, arxiv, SupervisedConfig, "completions.supervised:SupervisedTrainer", "completions", fields)
         for name, (title, arxiv, fields) in SUPERVISED.items()
     },
+    "kto": Method(
+        "Kahneman-Tversky Optimization (Ethayarajh et al. 2024)",
+        "2402.01306",
+        KTOConfig,
+        "completions.kto:KTOTrainer",
+        "labels",
+    ),
     "preference_model": Method(
         "General preference model, or Bradley-Terry at dimension 1 (Zhang et al. 2024)",
         "2410.02197",

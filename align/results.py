@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
+from align.data import DataSource
 from align.recipe.loading import Recipe
 from align.runs.checkpoints import seal
 from align.runs.contents import REFERENCE_FILE, WRITING, exchange
@@ -67,11 +69,20 @@ def _finish(trainer: Any, scratch: Path, target: Path) -> None:
 
 
 def _write_card(trainer: Any, recipe: Recipe, path: Path) -> None:
-    trainer.create_model_card(
-        model_name=path.name, dataset_name=printable(recipe.data.train.path.replace("`", "'"), 200)
-    )
+    own = recipe.data.train_sources()
+    name = printable(own[0].path.replace("`", "'"), 200) if len(own) == 1 else None  # TRL's card links to one
+    trainer.create_model_card(model_name=path.name, dataset_name=name)
     card = path / "README.md"
     write_text(card, card.read_text(encoding="utf-8") + _card_sections(trainer, recipe))
+
+
+def _without_folders(value: Any) -> Any:
+    """A value of a recipe in which absolute paths of this machine are their last part."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _card_sections(trainer: Any, recipe: Recipe) -> str:
@@ -81,11 +92,9 @@ def _card_sections(trainer: Any, recipe: Recipe) -> str:
     results = [
         f"| {k} | {v:.4g} |" for k, v in last.items() if k in shown or (k.startswith("eval_") and "rewards/" in k)
     ]
-    sets = "".join(
-        f"- evaluation {_code(name)}: {_code(source.path)} ({_code(source.split)})\n"
-        for name, source in recipe.data.eval.items()
-    )
-    settings = recipe.resolved_yaml()
+    sets = "".join(f"- evaluation {_code(name)}: {_source(source)}\n" for name, source in recipe.data.eval.items())
+    trained_on = ", ".join(_source(source) for source in recipe.data.train_sources())
+    settings = replace(recipe, raw=_without_folders(recipe.raw)).resolved_yaml()
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", settings)), default=0))
     source = f", [arXiv:{method.arxiv}](https://arxiv.org/abs/{method.arxiv})" if method.arxiv else ""
     best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
@@ -93,11 +102,15 @@ def _card_sections(trainer: Any, recipe: Recipe) -> str:
     began = f" Training began with {_code(Path(recipe.start.adapter).name)}." if recipe.start is not None else ""
     return (
         f"\n## Method\n\n{method.title}{source}, with alignkit.{began}{kept}\n"
-        f"\n## Data\n\n- training: {_code(recipe.data.train.path)} ({_code(recipe.data.train.split)})\n{sets}"
+        f"\n## Data\n\n- training: {trained_on}\n{sets}"
         f"\n## Results\n\nLast logged values; `alignkit eval` writes a full report.\n\n| metric | value |\n|---|---|\n"
         + "\n".join(results)
         + f"\n\n## Recipe\n\n{fence}yaml\n{settings}{fence}\n"
     )
+
+
+def _source(source: DataSource) -> str:
+    return f"{_code(_without_folders(source.path))} ({_code(source.split)})"
 
 
 def _code(text: str) -> str:

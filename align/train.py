@@ -36,6 +36,7 @@ from .data.loading import named_sets
 from .errors import RunError
 from .files import write_text
 from .going_on import Start, find_start, is_finished, settled
+from .own_code import allow_file_argument, keep_copies
 from .results import save_result
 from .run_identity import WRITTEN, identity_now, recipe_as_written
 
@@ -131,8 +132,9 @@ def _run(
         data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
     sets = {"train": data.train, **data.eval}
     digests = on_main(lambda: {name: data_digest(dataset) for name, dataset in sets.items()})
+    digests["train"] |= {"sources": data.shares} if data.shares else {}
     on_main(lambda: settled(start, Identity(settings=settings, data=digests["train"]), changed=changed))
-    refuse(recipe, named_sets(*data), Machine.here(), allow=allow, checkpoint=checkpoint)
+    refuse(recipe, named_sets(data.train, data.eval), Machine.here(), allow=allow, checkpoint=checkpoint)
     day = recorded_day(path / ENV_FILE) if start.known is not None else None
     try:
         trainer, ref = build_trainer(recipe, data.train, data.eval, allow=allow, day=day)
@@ -174,6 +176,7 @@ def _run(
         if trainer.template_day is not None:
             record[DAY] = trainer.template_day
         write_text(path / ENV_FILE, json.dumps(record, indent=2) + "\n")
+        keep_copies(path)
         write_text(path / RECIPE_FILE, _noted(changes) + recipe.resolved_yaml())
     trainer.accelerator.wait_for_everyone()
     with StopOnSignal() as stop:
@@ -214,9 +217,9 @@ def _check_not_inside(recipe: Recipe, path: Path, *, overwrite: bool) -> None:
         return
     read = {"model.model_name_or_path": recipe.model.model_name_or_path, "ref.path": recipe.ref.path}
     read |= {} if recipe.start is None else {"start.adapter": adapter_folder(recipe.start.adapter)}
-    read |= {
-        f"data.{name}.path": source.path for name, source in {"train": recipe.data.train, **recipe.data.eval}.items()
-    }
+    read |= {f"data.eval.{name}.path": source.path for name, source in recipe.data.eval.items()}
+    own = recipe.data.train_sources()
+    read |= {f"data.train{f'[{k}]' if len(own) > 1 else ''}.path": source.path for k, source in enumerate(own)}
     for key, value in read.items():
         source = Path(str(value)).resolve()
         if value and any(source.is_relative_to(own.resolve()) for own in written_by_run(path)):
@@ -246,6 +249,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--vllm", metavar="PYTHON", help="let the vLLM of this interpreter sample the answers of rounds"
     )
+    allow_file_argument(parser)
     return parser
 
 
@@ -253,12 +257,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; problems with what the user gave are told without a traceback, with exit code 2."""
     quiet_upstream()
     any_terminal()
-    options = arguments().parse_intermixed_args(argv)
     main_process = int(os.environ.get("RANK") or 0) == 0
     # what there is to say of recipe, data and run, every process finds; one says it
     logging.basicConfig(level=logging.WARNING if main_process else logging.ERROR, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        options = arguments().parse_intermixed_args(argv)
         finished = run(
             options.recipe,
             options.overrides,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from align.errors import INTERRUPTED, USER_ERRORS, RunError, quiet_upstream
 from align.files import write_text
+from align.own_code import allow_file_argument
 from align.recipe.loading import load_recipe
 from align.runs.contents import METRICS_FILE, RECIPE_FILE
 from align.runs.directory import read_metrics
@@ -104,6 +105,7 @@ def arguments(*, compare: bool = False, prog: str = "python -m eval") -> argpars
             action="store_true",
             help="evaluate every checkpoint of one run: reward by the distance from the reference, and the best of them",
         )
+    allow_file_argument(parser)
     folder = "folder of the report; by default the first run's own"
     parser.add_argument(
         "-o", "--out", type=Path, help=f"{folder}; NAME.html writes that page alone" if compare else folder
@@ -114,11 +116,11 @@ def arguments(*, compare: bool = False, prog: str = "python -m eval") -> argpars
 def main(argv: Sequence[str] | None = None, *, compare: bool = False, prog: str = "python -m eval") -> int:
     """Evaluate, print the table and the report's path; problems with what was given end with exit code 2."""
     quiet_upstream()
-    options = arguments(compare=compare, prog=prog).parse_intermixed_args(argv)
-    refs = [item[4:] for item in options.runs if item.startswith("ref=") and is_responses(item[4:])]
-    overrides = tuple(item for item in options.runs if "=" in item and item[4:] not in refs)
-    names = [item for item in options.runs if "=" not in item]
     try:
+        options = arguments(compare=compare, prog=prog).parse_intermixed_args(argv)
+        refs = [item[4:] for item in options.runs if item.startswith("ref=") and is_responses(item[4:])]
+        overrides = tuple(item for item in options.runs if "=" in item and item[4:] not in refs)
+        names = [item for item in options.runs if "=" not in item]
         if len(refs) > 1:
             raise RunError(f"ref=: named {len(refs)} times; there is one reference")
         ref = refs[0] if refs else None

@@ -17,6 +17,7 @@ from align.files import write_text
 from align.findings import printable
 from align.judges.from_recipe import MakeScorer, prepare_judges
 from align.judges.protocol import judge_all
+from align.own_code import allow_file_argument
 from align.recipe.sections import EvalConfig, Generate
 from eval.report.tables import count, ends, markdown_table
 from eval.report.write import as_json
@@ -58,6 +59,7 @@ def agreement_table(argv: Sequence[str] | None = None, *, prog: str = "alignkit 
     )
     judge_arguments(parser)
     parser.add_argument("--category", metavar="COLUMN", help="a column whose values are told apart, such as subset")
+    allow_file_argument(parser)
     options = parser.parse_args(argv)
     makers = judges_of(options)
     pairs = read_pairs(Path(options.file), options.category)

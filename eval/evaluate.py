@@ -24,11 +24,13 @@ from eval.report.write import write_items
 from eval.statistics.comparisons import compared, prompt_labels
 from eval.statistics.names import REF
 
-from .held_out import SHARES, check_enough, rank_pairs, score_completions
+from .held_out import SHARES, check_enough, rank_pairs, score_completions, score_labels
 from .identity import check_unchanged, measured
 from .subjects import Subject, check_measurable, hold_against_base, template_digest
 
 JUDGES_FOLDER, ANSWERS_FOLDER = "judges", "answers"
+KINDS = {"pairs": "chosen", "labels": "label"}
+"""Kinds of evaluation sets, and a column by which one is known."""
 
 
 def evaluate(
@@ -43,7 +45,7 @@ def evaluate(
 ) -> Report:
     """Measure a policy against its reference on the evaluation sets of its recipe.
 
-    Pairs are ranked, completions have a likelihood; a policy that learnt from prompts is measured by its answers alone.
+    Pairs are ranked, labels told apart, completions have a likelihood; a policy that learnt from prompts is measured by its answers alone.
 
     Args:
         subject: The policy in question, with its reference.
@@ -66,7 +68,7 @@ def evaluate(
     for each in (subject, *(others if compare else ())) if vllm is not None else ():
         check_vllm(each.recipe)
     prepared = prepare(subject.recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
-    sets = load_data(subject.recipe.data, rows=subject.recipe.rows, columns=pair_columns(subject.recipe)).eval
+    sets = load_held_out(subject.recipe)
     if not sets:
         raise RunError(f"{subject.name}: no evaluation data; name some in data.eval, or set data.holdout")
     for name, dataset in sets.items() if config.generate is not None else ():
@@ -86,10 +88,13 @@ def evaluate(
             **measured(subject.recipe, sets, prepared.prompt_sets),
         },
     }
-    rows = subject.recipe.rows
-    for name, dataset in sets.items() if rows in ("pairs", "completions") else ():
+    for name, dataset in sets.items() if subject.recipe.rows != "prompts" else ():
         chosen = dataset.select(range(min(len(dataset), config.pairs or len(dataset))))
+        rows = next((kind for kind, column in KINDS.items() if column in dataset.column_names), "completions")
         check_enough(name, chosen, rows)
+        if rows == "labels":
+            score_labels(report, name, chosen, [subject, *others])
+            continue
         if rows == "completions":
             score_completions(report, name, chosen, [subject, *others], compare=compare)
             continue
@@ -106,6 +111,11 @@ def evaluate(
             check_unchanged(each.path, each.identity)
         write_items(report, out)
     return report
+
+
+def load_held_out(recipe: Recipe) -> dict[str, Dataset]:
+    """The evaluation sets of a recipe as evaluations read them: pairs are ranked, also by a run that learnt from labels."""
+    return load_data(recipe.data, rows=recipe.rows, columns=pair_columns(recipe), whole_pairs=True).eval
 
 
 def pair_columns(recipe: Recipe) -> tuple[str, ...]:

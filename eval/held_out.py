@@ -1,4 +1,4 @@
-"""Scores held-out data under policies and their reference: pairs are ranked, completions have a likelihood."""
+"""Scores held-out data under policies and their reference: pairs are ranked, labels told apart, completions have a likelihood."""
 
 import logging
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from align.data.rows.truncation import fits
 from align.errors import RunError
 from eval.pairs.calibration import beside_calibrated, margin_confidence
 from eval.pairs.implicit_reward import implicit_margin, pair_estimates
+from eval.pairs.labels import LabelScores, label_estimates
 from eval.pairs.likelihood import CompletionScores, likelihood, per_token
 from eval.pairs.logps import (
     Sequences,
@@ -102,6 +103,33 @@ def score_completions(
         values = {who: per_token(-scores.policy, lengths, prompts) for who, scores in found.items()}
         values[REF] = per_token(-ref, lengths, prompts)
         report.compared[f"{name}/nll"] = compared(values, np.unique(prompts))
+
+
+def score_labels(report: Report, name: str, rows: Dataset, subjects: list[Subject]) -> None:
+    """How well each policy tells desirable answers from others, on labelled completions that fit the models' context.
+
+    Args:
+        report: Gets the estimates, and what they are made from.
+        name: Of the evaluation set.
+        rows: Of prompt, completion and label.
+        subjects: The policy in question first.
+
+    Raises:
+        RunError: If fewer than two prompts have a completion that fits.
+    """
+    first = subjects[0]
+    tokens = [completion_ids(first.tokenizer, prompt_of(row), row["completion"]) for row in rows.to_list()]
+    kept = _fitting(report, name, rows, [[one] for one in tokens], subjects, "labels")
+    rows, tokens = rows.select(kept), [tokens[i] for i in kept]
+    prompts, lengths = prompt_labels(rows["prompt"]), np.array([len(ids) for _, ids in tokens], dtype=float)
+    ref, desirable = _under_reference(first, f"{name}: labels", tokens), np.array(rows["label"], dtype=bool)
+    report.labels[name], report.prompts[name] = {}, prompts.tolist()
+    for subject in subjects:
+        policy = _summed(first, subject.policy, f"{name}: labels under {subject.name}", tokens)
+        scores = LabelScores(policy, ref, lengths, desirable)
+        report.labels[name][subject.name] = scores
+        prefix = name if subject is first else f"{subject.name}/{name}"
+        report.estimates |= {f"{prefix}/{key}": value for key, value in label_estimates(scores, prompts).items()}
 
 
 def _summed(first: Subject, use: Any, desc: str, sequences: Sequences) -> np.ndarray:

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from align.data import load_data
 from align.errors import RunError
 from align.recipe.loading import Expectation, Recipe, load_recipe
 from align.runs.contents import RECIPE_FILE, REPORT_FILE
 from eval.report.assemble import prepare
 
 from .__main__ import Wanted, report_on
-from .evaluate import pair_columns
+from .evaluate import load_held_out
 from .identity import identity_of_policy, measured, other_than
 
 logger = logging.getLogger(__name__)
@@ -111,7 +110,7 @@ def _is_of(path: Path, run: Path, overrides: Sequence[str], allow: Sequence[str]
     except (ValueError, TypeError, RecursionError):
         return False
     recipe = load_recipe(run / RECIPE_FILE, overrides, anywhere=True)
-    sets = load_data(recipe.data, rows=recipe.rows, columns=pair_columns(recipe)).eval
+    sets = load_held_out(recipe)
     prompt_sets = prepare(recipe, allow=allow, ledgers=None).prompt_sets
     differ = other_than(report, identity_of_policy(str(run)), measured(recipe, sets, prompt_sets))
     if differ:

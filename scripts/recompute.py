@@ -225,7 +225,7 @@ def recomputed(folder, gold_range):
         for name in ("scores.jsonl", "responses.jsonl")
     )
     found = {}
-    for key in dict.fromkeys((row["set"], row["subject"]) for row in scores):
+    for key in dict.fromkeys((row["set"], row["subject"]) for row in scores if "label" not in row):
         rows = [row for row in scores if (row["set"], row["subject"]) == key]
         who = "" if key[1] == read["name"] else f"{key[1]}/"
         of_whole = "completion" in rows[0]
@@ -241,6 +241,7 @@ NOT_ANEW = {
     r"(.*/)?(distinct_[12]|self_bleu)(/.*)?": "diversity",
     r".*calibration/(temperature|ece).*|calibration/.*": "calibration error and temperature",
     r"(.*/)?(win_rate_lc|longer_wins|position_bias)(/.*)?": "lengths in characters, orders of answers",
+    r".*/told_apart/.*|.*/log_ratio/(un)?desirable": "labels",
     r"(.*/)?rating(/.*)?|judges/.*": "ratings, and a judge's verdicts on all pairs",
     r"comparisons/.*|best_round/.*|(.*/)?kl_before|.*/logps_chosen_minus_.*": "policies against each other",
     r"(.*/)?(objectives|front|instructions|refusals|best_of_k)/.*": "objectives, benchmarks, best of k",

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
+from align.data.audit.labels import inspect_labels
 from align.data.audit.templates import PLAIN
 from align.data.loading import EVAL, TRAIN
 from align.errors import RunError
@@ -62,6 +63,8 @@ def look(
     findings = (
         inspect_machine(recipe, machine) + inspect_rewards(recipe, sets, allow) + inspect_evaluation(recipe, allow)
     )
+    if recipe.rows == "labels":
+        findings += inspect_labels(sets, weights=recipe.train.label_weights())
     rows, answers = len(sets[TRAIN]), 0
     if recipe.rounds is not None:  # the rows are prompts, and what is learnt from is made of answers to them
         check_all_rounds(recipe)

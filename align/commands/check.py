@@ -20,18 +20,18 @@ from align.check.model import dated_template
 from align.check.refusals import look
 from align.check.schedule import Plan
 from align.check.sizes import Size
-from align.data import DataSource
 from align.data.audit.duplicates import refuse_damaged
 from align.data.audit.lengths import Lengths, draw_lengths, lengths_note, summary
 from align.data.audit.pairs import audit_pairs, audit_sets
 from align.data.audit.templates import PLAIN
 from align.data.audit.tokens import inspect_tokens
-from align.data.loading import EVAL, TRAIN, load_source, sources
+from align.data.loading import EVAL, TRAIN, load_set, set_names, sources_of
 from align.data.rows.normalise import ROW
 from align.data.split import hold_out
 from align.errors import USER_ERRORS, RunError
 from align.files import write_text
 from align.findings import Finding, printable
+from align.own_code import allow_file_argument
 from align.recipe.loading import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's rewards run this"
     )
+    allow_file_argument(parser)
     options = parser.parse_intermixed_args(argv)
     try:
         with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
@@ -186,9 +187,8 @@ def inspect(recipe: Recipe, machine: Machine, *, allow: Collection[str] = ()) ->
             findings += audit_pairs(dataset, where=where[name], numbers=numbers[name])
         findings += audit_sets(plain, numbers=numbers)
     else:
-        message = (
-            f"rows of {recipe.rows} were read one by one; what shows across rows or in tokens is looked for in pairs"
-        )
+        further = "in tokens" if recipe.rows == "labels" else "across rows or in tokens"
+        message = f"rows of {recipe.rows} were read one by one; what shows {further} is looked for in pairs"
         findings.append(Finding("note", "not-audited", TRAIN, message, "nothing to do"))
     looked = look(recipe, plain, machine, allow=allow)
     findings += inspect_versions() + inspect_directory(Path(str(recipe.train.output_dir)))
@@ -236,10 +236,10 @@ def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
     keep = (ROW, *recipe.columns)
     sets: dict[str, Dataset] = {}
     findings: list[Finding] = []
-    for name, source in sources(config).items():
+    for name in set_names(config):
         told: list[Finding] = []
-        sets[name] = load_source(source, name, config, keep=keep, texts=recipe.texts, rows=recipe.rows, told=told)
-        findings += [finding._replace(where=_where(recipe, name)) for finding in told]
+        sets[name], shares = load_set(name, config, keep=keep, texts=recipe.texts, rows=recipe.rows, told=told)
+        findings += told if shares else [finding._replace(where=_where(recipe, name)) for finding in told]
     if config.holdout:
         sets[TRAIN], sets[f"{EVAL}holdout"], told_of_it = hold_out(sets[TRAIN], config.holdout)
         findings.append(told_of_it)
@@ -248,10 +248,6 @@ def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
     return sets, findings
 
 
-def _source(recipe: Recipe, name: str) -> DataSource:
-    return recipe.data.eval.get(name.removeprefix(EVAL), recipe.data.train) if name != TRAIN else recipe.data.train
-
-
 def _where(recipe: Recipe, name: str) -> str:
-    path = _source(recipe, name).path
-    return f"{name} ({printable(path.removeprefix(f'{Path.cwd()}/'), 200)})"
+    paths = [source.path.removeprefix(f"{Path.cwd()}/") for source in sources_of(recipe.data, name)]
+    return f"{name} ({printable(paths[0], 200) if len(paths) == 1 else f'{len(paths)} sources'})"

@@ -30,7 +30,7 @@ MACHINES = {
     "cpu": {"dtype": "float32", "batch": 2, "accumulate": 4, "max_length": 512, "checkpointing": False},
     "gpu": {"dtype": "bfloat16", "batch": 4, "accumulate": 4, "max_length": 1024, "checkpointing": None},
 }
-LEARNING_RATE = {"pairs": "1.0e-5", "completions": "1.0e-4"}
+LEARNING_RATE = {"pairs": "1.0e-5", "completions": "1.0e-4", "labels": "1.0e-5"}
 QUESTIONS = {
     "model": ("a hub id, a folder or a .gguf file", "HuggingFaceTB/SmolLM2-135M-Instruct"),
     "data": ("rows to learn from: a file, a folder or a hub id", None),
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     data = options.data or _asked("data")
     known = _known(options.method)
     source = read_as_it_is(data, options.split, options.source, METHODS[known].rows if known else None)
-    name = known or _known(_asked("method", {"pairs": "dpo", "completions": "sft"}[source.rows]))
+    name = known or _known(_asked("method", {"pairs": "dpo", "completions": "sft", "labels": "kto"}[source.rows]))
     if METHODS[name].rows != source.rows:
         raise RunError(f"--method: {name} learns from {METHODS[name].rows}, and {data} holds {source.rows}")
     machine = options.machine or _asked("machine", "gpu" if torch.cuda.is_available() else "cpu")
@@ -124,7 +124,7 @@ def written(
 ) -> str:
     """The recipe's text."""
     how, lines = MACHINES[machine], []
-    on_cpu, pairs = machine == "cpu", source.rows == "pairs"
+    on_cpu, compared = machine == "cpu", source.rows in ("pairs", "labels")
     entry = METHODS[method]
     cut = {"path": _beside(data, out), **({"split": split} if split != "train" else {}), **source.settings}
     held = min(64, source.prompts // 10) if source.prompts >= FEW else 0
@@ -156,7 +156,7 @@ def written(
         f"  max_length: {how['max_length']}           # tokens; what is longer is cut, and `alignkit check` says how much",
     ]
     settable = {each.name for each in fields(entry.config)} - set(entry.preset)
-    if pairs and entry.model == "language" and "beta" in settable:
+    if compared and entry.model == "language" and "beta" in settable:
         lines.append("  # beta: 0.1               # how far the policy may go from the reference: smaller is farther")
     if how["checkpointing"] is False:
         lines.append("  gradient_checkpointing: false   # memory is plenty, time is not")

@@ -12,6 +12,7 @@ from align.files import refuse_out, write_rows
 from align.findings import printable
 from align.judges.endpoint import Endpoint
 from align.judges.from_recipe import permission
+from align.own_code import allow_file_argument
 from align.recipe.loading import Generate
 from align.sampling.answer_file import KEPT, HowToSample, read_prompts, sample_to_file
 from align.sampling.ask import decoding_of
@@ -57,6 +58,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="HOST", help="HOST, or with a key NAME@HOST, may be asked"
     )
+    allow_file_argument(parser)
     return parser
 
 

@@ -15,6 +15,7 @@ from align.findings import printable
 from align.judges.answered import JUDGES, together
 from align.judges.from_scores import refuse_missing, scorers_of
 from align.judges.scoring import Scored, score_rows
+from align.own_code import allow_file_argument
 from align.recipe.scores import ScoreConfig
 from align.sampling.policy import policy_of
 from align.strict.fields import build
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--dtype", default="auto", help="precision of a language model that judges; default: its own")
     parser.add_argument("--allow", action="append", default=[], metavar="MODULE:FUNCTION|[VARIABLE@]HOST")
+    allow_file_argument(parser)
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options.out.parent.mkdir(parents=True, exist_ok=True)

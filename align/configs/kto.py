@@ -74,6 +74,10 @@ class KTOConfig(MethodConfig, TRLKTOConfig):
         """Whether the loss needs mismatched rows."""
         return self.loss_type == "kto"
 
+    def label_weights(self) -> tuple[float, float] | None:
+        """Weights of the two labels, or None if they are chosen by the data."""
+        return None if self.class_weights == "data" else (self.desirable_weight, self.undesirable_weight)
+
     def rows_per_step(self) -> int:
         """Rows of one optimizer step, over all processes."""
         made = cast("Any", self)

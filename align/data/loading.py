@@ -1,11 +1,9 @@
 """Loads data sets from a hub id, a file or a folder, as named sets of normalised rows."""
 
 import logging
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
@@ -14,74 +12,32 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from align.data.audit.duplicates import refuse_damaged
 from align.data.files.bad_lines import bad_line
 from align.data.files.checking import COMPRESSION, check_file, check_folder
-from align.data.rows.layouts import LAYOUTS, Prefer, Reading
+from align.data.rows.labels import speaks_of_pairs
+from align.data.rows.layouts import Reading
 from align.data.rows.normalise import REF_COLUMNS, ROW, Rows, normalise
 from align.errors import DataError
 from align.findings import Finding, printable
 
+from .mixing import drawn, mixed
+from .sources import DataConfig, DataSource
 from .split import hold_out, prompt_position
 
 logger = logging.getLogger(__name__)
 
 BUILDERS = {"json": "json", "jsonl": "json", "parquet": "parquet", "csv": "csv"}
 TRAIN, EVAL = "data.train", "data.eval."
-SAID = ("earlier-answers", "left-out", "scores-against-labels", "unused-columns", "unusable-rows")
+SAID = (
+    "shares",
+    "in-two-sources",
+    "both-sides",
+    "earlier-answers",
+    "left-out",
+    "scores-against-labels",
+    "unused-columns",
+    "unusable-rows",
+)
 """What training says of how a source is read; `alignkit check` says all."""
-SET_NAME = re.compile(r"[^./\\\s][^/\\\x00-\x1f\x7f]{0,63}")
 SHOWN = 500  # characters of a line of a message that holds texts of strangers
-
-
-@dataclass
-class DataSource:
-    """Where rows come from. `split` takes the hub's slices, such as `train[:1000]`."""
-
-    path: str
-    """Hub id, local folder, or local .json, .jsonl, .parquet or .csv file, compressed or not."""
-    split: str = "train"
-    name: str | None = None
-    """Configuration of a hub data set that has several."""
-    revision: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
-    """Our name to theirs, for data sets that call `prompt`, `chosen` or whatever else is read something else."""
-    layout: str | None = None
-    """Name of a layout whose rows can be read in several ways (`align.data.rows.layouts.LAYOUTS`)."""
-    prefer: Prefer | None = None
-    """For pairs with a label: its column, the columns of the two answers, and the label's values that choose each."""
-    ignore: list[str] = field(default_factory=list)
-    """Columns to do without that would otherwise be read, or refused because they change what the others mean."""
-
-    def __post_init__(self) -> None:
-        if self.layout is not None and self.layout not in LAYOUTS:
-            raise ValueError(f"layout: unknown, got {self.layout!r}; known: {', '.join(LAYOUTS)}")
-
-
-@dataclass
-class DataConfig:
-    """The recipe's `data` section."""
-
-    train: DataSource
-    eval: dict[str, DataSource] = field(default_factory=dict)
-    """Named evaluation sets; metrics are logged as `eval_NAME_...`."""
-    holdout: int | float = 0
-    """Prompts kept apart as the evaluation set `holdout`, by a hash of the prompt: about this share of them if it is below
-    1, else exactly so many."""
-    unusable: Literal["error", "drop"] = "error"
-    """What to do with rows that cannot be used: stop and name them, or drop them and say how many."""
-    as_messages: bool = False
-    """Read rows of plain text as chat messages, so that they go through the chat template: the prompt is the user's
-    message (of a transcript of "Human:" and "Assistant:" each turn is one), the answers are the assistant's."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.holdout < 1 and (not isinstance(self.holdout, int) or self.holdout < 0):
-            raise ValueError(f"holdout: must be in [0, 1), got {self.holdout}; a whole number is one of prompts")
-        for name in self.eval:
-            if not SET_NAME.fullmatch(name):
-                raise ValueError(
-                    f"eval.{printable(name)}: names of sets become parts of file names and of metrics; use up to 64 characters "
-                    "without slashes and control characters, the first no dot and no space"
-                )
-        if self.holdout and "holdout" in self.eval:
-            raise ValueError("eval.holdout: the name is taken by data.holdout; rename the set")
 
 
 class Loaded(NamedTuple):
@@ -89,6 +45,8 @@ class Loaded(NamedTuple):
 
     train: Dataset
     eval: dict[str, Dataset]
+    shares: list[dict[str, Any]] = []  # noqa: RUF012 - of a NamedTuple, and never written to
+    """Of several training sources each with its path, rows and share."""
 
 
 def named_sets(train: Dataset, evals: Mapping[str, Dataset]) -> dict[str, Dataset]:
@@ -102,7 +60,12 @@ def load_preferences(config: DataConfig, *, cached_reference: bool = False) -> L
 
 
 def load_data(
-    config: DataConfig, *, rows: Rows = "pairs", columns: tuple[str, ...] = (), texts: tuple[str, ...] = ()
+    config: DataConfig,
+    *,
+    rows: Rows = "pairs",
+    columns: tuple[str, ...] = (),
+    texts: tuple[str, ...] = (),
+    whole_pairs: bool = False,
 ) -> Loaded:
     """Load, normalise and split everything a recipe's `data` section names, and hold the sets against each other.
 
@@ -111,19 +74,23 @@ def load_data(
         rows: What a row is.
         columns: Further columns of numbers that must be there and are kept.
         texts: Further columns of texts, likewise.
+        whole_pairs: Of `labels`: leave sources of pairs as they are, to be ranked.
 
     Raises:
         DataError: If a source is missing, rows cannot be used, pairs contradict each other, or evaluated pairs are
             trained on, naming rows and reasons.
     """
     keep = (ROW, *columns)
-    sets = {}
-    for name, source in sources(config).items():
+    sets, shares = {}, []
+    for name in set_names(config):
         told: list[Finding] = []
-        sets[name] = load_source(source, name, config, keep=keep, texts=texts, rows=rows, told=told)
+        sets[name], of_sources = load_set(
+            name, config, keep=keep, texts=texts, rows=rows, told=told, whole_pairs=whole_pairs
+        )
+        shares += of_sources
         for finding in told:
             if finding.rule in SAID:
-                logger.warning("%s: %s", name, finding.message)
+                logger.warning("%s: %s", finding.where if len(of_sources) > 1 else name, finding.message)
     if config.holdout:
         sets[TRAIN], sets[f"{EVAL}holdout"], held = hold_out(sets[TRAIN], config.holdout)
         logger.warning("%s: %s; %s", held.where, held.message, held.remedy)
@@ -132,7 +99,7 @@ def load_data(
     else:
         _say_overlap(sets)
     sets = {name: data.remove_columns(ROW) for name, data in sets.items()}
-    return Loaded(sets.pop(TRAIN), {name.removeprefix(EVAL): data for name, data in sets.items()})
+    return Loaded(sets.pop(TRAIN), {name.removeprefix(EVAL): data for name, data in sets.items()}, shares)
 
 
 def _say_overlap(sets: dict[str, Dataset]) -> None:
@@ -144,9 +111,43 @@ def _say_overlap(sets: dict[str, Dataset]) -> None:
             logger.warning("%s: %d of %d prompts are trained on too", name, shared, len(data))
 
 
-def sources(config: DataConfig) -> dict[str, DataSource]:
-    """The sources of a `data` section by the names that messages give them, the training set first."""
-    return {TRAIN: config.train} | {f"{EVAL}{name}": source for name, source in config.eval.items()}
+def set_names(config: DataConfig) -> list[str]:
+    """The sets of a `data` section by the names that messages give them, the training set first."""
+    return [TRAIN, *(f"{EVAL}{name}" for name in config.eval)]
+
+
+def sources_of(config: DataConfig, name: str) -> list[DataSource]:
+    """The sources of a set by its name; what is held out is of those of training."""
+    given = config.eval.get(name.removeprefix(EVAL)) if name != TRAIN else None
+    return config.train_sources() if given is None else [given]
+
+
+def load_set(
+    name: str,
+    config: DataConfig,
+    *,
+    keep: tuple[str, ...],
+    texts: tuple[str, ...],
+    rows: Rows,
+    told: list[Finding],
+    whole_pairs: bool = False,
+) -> tuple[Dataset, list[dict[str, Any]]]:
+    """One set by its name, normalised, its sources mixed; and of several sources their shares.
+
+    Arguments and errors are those of `load_source` and `align.data.mixing.mixed`.
+    """
+    own, parts = sources_of(config, name), []
+    for k, source in enumerate(own):
+        where = name if len(own) == 1 else f"{name}[{k}]"
+        part = load_source(source, where, config, keep=keep, texts=texts, rows=rows, told=told, whole_pairs=whole_pairs)
+        parts.append(drawn(part, fraction=source.fraction, max_rows=source.max_rows))
+    if len(own) == 1:
+        return parts[0], []
+    if len({tuple(kind in part.column_names for kind in ("chosen", "label")) for part in parts}) > 1:
+        raise DataError(
+            f"{name}: some sources are pairs and others are labelled; evaluate the held-out rows of each as a set of its own"
+        )
+    return mixed(parts, [source.path for source in own], [source.weight for source in own], name, told)
 
 
 def load_source(
@@ -158,6 +159,7 @@ def load_source(
     texts: tuple[str, ...],
     rows: Rows,
     told: list[Finding],
+    whole_pairs: bool = False,
 ) -> Dataset:
     """One source, normalised.
 
@@ -169,6 +171,7 @@ def load_source(
         texts: As for `load_data`.
         rows: What a row is.
         told: What is worth knowing of how it was read is added to it.
+        whole_pairs: As for `load_data`.
 
     Raises:
         DataError: If it cannot be read or its rows cannot be used.
@@ -182,6 +185,8 @@ def load_source(
     raw = raw.remove_columns([name for name in raw.column_names if name == ROW])
     raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
     reading = Reading(source.columns, source.layout, source.prefer, source.ignore, config.as_messages)
+    if whole_pairs and rows == "labels" and speaks_of_pairs(raw.column_names, reading):
+        rows = "pairs"
     try:
         dataset, dropped = normalise(
             raw, where=f"{where} ({source.path})", unusable=config.unusable, keep=keep, texts=texts, rows=rows,

@@ -19,7 +19,7 @@ from align.rewards.load import REWARDS
 from .endpoint import Endpoint
 from .endpoint_judge import EndpointJudge
 from .protocol import Judge, LanguageModelJudge
-from .scorers import RewardScorer, Scorer
+from .scorers import JUDGES, RewardScorer, Scorer
 
 MakeScorer = Callable[[], Scorer]
 OF_ENDPOINT = (
@@ -67,6 +67,8 @@ def prepare_judge(
     """
     if judge.kind == "reward":
         return _reward(where, judge, allow)
+    if judge.kind == "own":
+        return _own(where, judge)
     if judge.kind == "endpoint":
         return _endpoint(where, judge, allow, ledger)
     path = str(judge.path)
@@ -113,6 +115,24 @@ def _reward(where: str, judge: JudgeConfig, allow: Sequence[str]) -> MakeScorer:
     reward = reward_of_texts(where, str(judge.reward), judge.options or {}, allow)
     scorer = RewardScorer(reward, temperature=judge.temperature or 0.0)
     return lambda: scorer
+
+
+def _own(where: str, judge: JudgeConfig) -> MakeScorer:
+    name = str(judge.name)
+    if name not in JUDGES:
+        known = f"; there are {', '.join(JUDGES)}" if JUDGES else ""
+        raise RunError(f"{where}: no judge {name!r}: add --allow-file FILE.py, the file that adds it{known}")
+
+    def make() -> Scorer:
+        try:
+            made = JUDGES[name](**(judge.options or {}))
+        except Exception as error:
+            raise RunError(f"{where}: {name!r} cannot be made: {type(error).__name__}: {error}") from error
+        if not isinstance(made, Scorer):
+            raise RunError(f"{where}: {name!r} has no method `prefer`")
+        return made
+
+    return make
 
 
 def _endpoint(where: str, judge: JudgeConfig, allow: Sequence[str], ledger: Path | None) -> MakeScorer:

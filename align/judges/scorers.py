@@ -34,6 +34,10 @@ class Scorer(Protocol):
         ...
 
 
+JUDGES: dict[str, Callable[..., Scorer]] = {}
+"""Judges of files that `--allow-file` has run, by the name that a recipe gives: `{kind: own, name: NAME}`."""
+
+
 class RewardScorer:
     """Preferences by a scalar reward: M_ij = σ((r_i - r_j) / temperature), one half for a tie.
 

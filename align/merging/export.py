@@ -19,6 +19,7 @@ from align.models.loading import another_model, load_tokenizer, model_path
 from align.models.start import made_by
 from align.models.stopping import stop_ids
 from align.models.use import Model
+from align.own_code import allow_file_argument
 from align.runs.contents import CARD
 from align.sampling.generate import Decoding, generate
 from align.sampling.policy import Policy, policy_of
@@ -123,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", help="a run, or an adapter's folder")
     parser.add_argument("out", metavar="OUT", help="a folder that is not there yet")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights; default: as model.dtype of the recipe")
+    allow_file_argument(parser)
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     done = export(options.run, options.out, dtype=options.dtype)

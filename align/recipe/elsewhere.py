@@ -1,9 +1,9 @@
 """Says of methods of the field that are not here, or are here under another name, what is nearest by meaning."""
 
 ELSEWHERE: dict[str, str] = {
-    "kto": "learns from single answers with a label: from Python, `align.KTOTrainer`; no recipe has it yet. With pairs, `dpo`",
-    "bco": "learns from single answers with a label, which is not here: TRL's BCOTrainer does. With pairs, `dpo`, or `pairwise` "
-    "with objective {bco_pair: 1.0}",
+    "bco": "learns from single answers with a label, as `kto` does; it is not here. With pairs, `dpo`, or `pairwise` with objective "
+    "{bco_pair: 1.0}",
+    "apo_zero_unpaired": "is `kto` with loss_type: apo_zero_unpaired",
     "exo_pair": "is `exo`",
     "nca_pair": "is `nca`",
     "sppo_hard": "is `sppo`",

@@ -15,6 +15,7 @@ from align.data.rows.normalise import REF_COLUMNS
 from align.errors import RecipeError
 from align.methods import METHODS
 from align.models.adapters import without_reference
+from align.own_code import digests, lacking
 from align.strict.fields import build, describe, nearest
 from align.strict.yaml_tree import Tree, merge, override, read_tree
 
@@ -30,6 +31,7 @@ __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "Re
 
 SECTIONS = (
     "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "judge", "train", "rounds", "eval", "expect",
+    "own_code",
 )  # fmt: skip
 DTYPES = (None, "auto", "float32", "bfloat16", "float16")
 MAX_BASES = 16
@@ -100,7 +102,8 @@ class Recipe:
         What only the command line may say is left out: replaying a run uploads nothing unless it is asked for again,
         and an output folder that no file may name becomes `.`, the folder that the file lies in.
         """
-        return yaml.safe_dump(as_a_file_may_say_it(self.raw), sort_keys=False, allow_unicode=True)
+        own = {"own_code": digests()} if digests() else {}
+        return yaml.safe_dump(as_a_file_may_say_it(self.raw) | own, sort_keys=False, allow_unicode=True)
 
 
 def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, anywhere: bool = False) -> Recipe:
@@ -122,6 +125,10 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, anywhere: bo
             tree.problem((key,), f"unknown section; {nearest(key, SECTIONS)}")
         if key == "extends":
             tree.problem((key,), "only a file can extend another; give that file's name instead")
+    for line in lacking(tree.values.get("own_code", {}), path.parent):
+        tree.problem(("own_code",), line)
+    if "own_code" in tree.values:
+        tree.fail_on_problems()  # what it names would be unknown
     check_trust(tree, path.parent)
     train = tree.get("train")
     aside = set_aside(train) if anywhere and isinstance(train, dict) else ()

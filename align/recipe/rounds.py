@@ -254,6 +254,10 @@ def check_rounds(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
     if method.model != "language" or method.rows == "prompts":
         own = "samples its own answers in every step" if method.rows == "prompts" else "judges answers"
         tree.problem(("rounds",), f"method {name!r} {own}; take one that learns from pairs or completions")
+    if method.rows == "labels":
+        tree.problem(
+            ("rounds",), f"rounds make pairs, and {name!r} learns from labels; take one that learns from pairs"
+        )
     if recipe["ref"] is not None and recipe["ref"].kind == "cached":
         tree.problem(
             ("ref", "kind"), "the pairs of a round are new, so nothing is cached for them; use base, adapter or model"

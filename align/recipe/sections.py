@@ -3,10 +3,14 @@
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from align.rewards import REWARDS
 from align.strict.fields import nearest
+
+RESULTS = {"adapter": "adapter_config.json", "model": "config.json"}
+"""What a run leaves in a folder of that name, and a file by which it is known."""
 
 
 @dataclass
@@ -22,8 +26,8 @@ class RefConfig:
     """The reference π_ref.
 
     `base`: the model itself, adapters off. `adapter`: a frozen copy of the adapter in `path` is the reference; without
-    `start` the policy begins with it, too. `model`: the model at `path`. `cached`: the data's columns `ref_chosen_logps` and
-    `ref_rejected_logps`.
+    `start` the policy begins with it, too. `model`: the model at `path`. Of both, a run's directory will do. `cached`: the
+    data's columns `ref_chosen_logps` and `ref_rejected_logps`.
     """
 
     kind: Literal["base", "adapter", "model", "cached"] = "base"
@@ -34,6 +38,10 @@ class RefConfig:
             raise ValueError(f"path: needed by kind {self.kind!r}")
         if self.kind in ("base", "cached") and self.path:
             raise ValueError(f"path: not used by kind {self.kind!r}, got {self.path!r}")
+        if self.path and self.kind in RESULTS:  # of a run that trained it
+            own, result = Path(self.path), Path(self.path) / self.kind
+            if not (own / RESULTS[self.kind]).is_file() and (result / RESULTS[self.kind]).is_file():
+                self.path = str(result)
 
 
 @dataclass
@@ -70,6 +78,7 @@ NEEDED = {
     "preference_model": ("path",),
     "language_model": ("path",),
     "endpoint": ("url", "model"),
+    "own": ("name",),
 }
 TAKEN = {
     "reward": ("options", "temperature"),
@@ -77,6 +86,7 @@ TAKEN = {
     "preference_model": (),
     "language_model": ("batch_size",),
     "endpoint": ("key_variable", "temperature", "max_tokens", "timeout_seconds", "attempts", "concurrency"),
+    "own": ("options",),
 }
 
 
@@ -86,15 +96,17 @@ class JudgeConfig:
 
     `reward`: the larger of two rewards wins. `reward_model`, `preference_model`: what `PreferenceModelTrainer` saved, in
     the folder `path`; the former gives a reward too. `language_model`: the model at `path` is asked for A or B.
-    `endpoint`: an OpenAI-compatible one, which is asked only if whoever evaluates allows it (`--allow HOST`, or with a
+    `own`: a judge of a file that `--allow-file` has run. `endpoint`: an OpenAI-compatible one, which is asked only if whoever evaluates allows it (`--allow HOST`, or with a
     key `--allow VARIABLE@HOST`).
     """
 
-    kind: Literal["reward", "reward_model", "preference_model", "language_model", "endpoint"]
+    kind: Literal["reward", "reward_model", "preference_model", "language_model", "endpoint", "own"]
     reward: str | None = None
     """A name from `align.rewards.REWARDS`, or MODULE:FUNCTION with `--allow`. It may read columns of the data."""
+    name: str | None = None
+    """Of a judge that a file of `--allow-file` added to `align.judges.scorers.JUDGES`."""
     options: dict[str, Any] | None = None
-    """The reward's own settings."""
+    """The own settings of the reward, or of the judge of that file."""
     path: str | None = None
     url: str | None = None
     """Up to and without `/chat/completions`, such as http://127.0.0.1:8000/v1."""

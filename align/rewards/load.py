@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from align.errors import RunError
 from align.findings import printable
+from align.own_code import adds
 from align.strict.fields import build, nearest
 from align.strict.yaml_tree import Tree
 
@@ -74,7 +75,7 @@ def make_reward(name: str, allowed: Collection[str] = (), **options: Any) -> Rew
     if not isinstance(reward, type):
         if options:
             raise RunError(f"{where}: takes no options, got {', '.join(options)}")
-        return reward
+        return _checked(name, reward, where) if name in adds("rewards") else reward
     tree = Tree(where)
     made = build(reward, options, (), tree)
     if tree.problems:

@@ -16,6 +16,7 @@ from align.errors import RunError
 from align.files import write_text
 from align.judges.from_scores import refuse_missing, scorers_of
 from align.models.loading import load_model
+from align.own_code import keep_copies
 from align.recipe.loading import Recipe
 from align.run_identity import WRITTEN, recipe_as_written, recipe_differences
 from align.runs.contents import CONTEXT_FILE, RECIPE_FILE, REPORT_FILE, WRITING, delete_run, exchange
@@ -112,6 +113,7 @@ def run_rounds(
     if state.is_main_process:
         if overwrite:
             delete_run(run)
+        keep_copies(run)
         write_text(run / RECIPE_FILE, recipe.resolved_yaml())
         if needs_first_adapter(recipe) and not (run / FIRST).is_dir():
             _write_first_adapter(recipe, run / FIRST)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from align.errors import RunError
 from align.files import lives, read_json
+from align.own_code import FOLDER
 
 RECIPE_FILE = "recipe.resolved.yaml"
 ENV_FILE = "env.json"
@@ -43,6 +44,7 @@ FOLDERS = (
     "first",
     "report",
     "checkpoints",
+    FOLDER,
 )
 KEPT = ("judges",)  # what endpoints were paid for; filed by what was asked, whichever run asked it
 SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)")

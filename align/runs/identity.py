@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from align.files import digest_of, plain_json
 from align.findings import printable
+from align.own_code import digests
 
 HARMLESS_BEGINNINGS = ("save_", "logging_", "log_", "hub_", "push_to_hub", "dataloader_num", "dataloader_p", "ddp_")
 HARMLESS = (
@@ -101,6 +102,8 @@ def settings_of(recipe: Any) -> dict[str, Any]:
         flat["rewards"] = recipe.rewards
     if recipe.judge is not None:
         flat["judge"] = {key: value for key, value in vars(recipe.judge).items() if value is not None and key != "path"}
+    if digests():
+        flat["own_code"] = digests()
     for name, values in sections.items():
         flat |= {f"{name}.{key}": value for key, value in (values or {}).items()}
     return json.loads(json.dumps(flat, default=plain_json, sort_keys=True))

@@ -81,6 +81,8 @@ def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:
     nested: list[Any] = [o for o in options if dataclasses.is_dataclass(o) and isinstance(o, type)]
     if nested and isinstance(value, Mapping):
         return build(nested[0], value, where, tree)
+    if isinstance(value, list) and any(o == list[each] for o in options for each in nested):
+        return [build(nested[0], item, (*where, str(k)), tree) for k, item in enumerate(value)]
     if _fits(value, hint):
         return value
     if float in options and isinstance(value, int | str) and not isinstance(value, bool):

@@ -7,6 +7,7 @@ import numpy as np
 
 from eval.fronts.front import Front
 from eval.pairs.calibration import BesideCalibrated
+from eval.pairs.labels import LabelScores
 from eval.pairs.likelihood import CompletionScores
 from eval.pairs.ranking import PairScores
 from eval.statistics.comparisons import Compared, Comparison
@@ -38,6 +39,8 @@ class Report:
     """Evaluation set, then subject name, to scores."""
     completions: dict[str, dict[str, CompletionScores]] = field(default_factory=dict)
     """Evaluation set of completions, then subject name, to scores."""
+    labels: dict[str, dict[str, LabelScores]] = field(default_factory=dict)
+    """Evaluation set of labelled completions, then subject name, to scores."""
     prompts: dict[str, list[str]] = field(default_factory=dict)
     """By evaluation set, the prompt of each pair or completion, as `prompt_labels` says it."""
     left_out: dict[str, str] = field(default_factory=dict)

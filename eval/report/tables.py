@@ -41,6 +41,7 @@ GROUPS = {
     "Whose answers are better": "A difference above 0, or a win rate above one half, speaks for the policy.",
     "Held-out pairs": "Whether the policy prefers the answers that were preferred, and whether it is as sure as it is right.",
     "Held-out completions": "Negative log-likelihood, nats per token: lower is better; difference: policy less reference.",
+    "Held-out labels": "Told apart: how often an answer labelled desirable is above one that is not; one half says nothing.",
     "What it cost": "How far the policy is from the reference, and how long and how varied its answers are.",
 }
 COSTS = ("length_", "cut_off", "kl", "forward_kl", "jensen_shannon", "entropy", "distinct_", "self_bleu")
@@ -105,15 +106,19 @@ def few_prompts(report: Report) -> dict[str, Carried]:
 
 def group_of(name: str, report: Report) -> str:
     """The heading of `GROUPS` under which an estimate stands, or the other policy whose it is."""
-    others = {who for sets in (report.pairs, report.completions) for by in sets.values() for who in by} | {
-        who for row in report.answers[:1] for who in row.get("others", {})
-    }
+    others = {
+        who for sets in (report.pairs, report.completions, report.labels) for by in sets.values() for who in by
+    } | {who for row in report.answers[:1] for who in row.get("others", {})}
     for who in others - {report.name}:
         if name.startswith(f"{who}/"):
             return who
     if name.startswith(COSTS):
         return "What it cost"
-    for title, sets in (("Held-out pairs", report.pairs), ("Held-out completions", report.completions)):
+    for title, sets in (
+        ("Held-out pairs", report.pairs),
+        ("Held-out completions", report.completions),
+        ("Held-out labels", report.labels),
+    ):
         if name.split(":")[0] in sets or name.startswith(tuple(f"{key}/" for key in sets)):
             return title
     return "Whose answers are better"

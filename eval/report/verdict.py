@@ -64,6 +64,7 @@ def further(report: Report) -> list[tuple[str, str]]:
         *(("Compared", text) for text in _beaten(report)),
         *(("Held-out pairs", text) for text in _rankings(report)),
         *(("Held-out completions", text) for text in _likelihoods(report)),
+        *(("Held-out labels", text) for text in _told_apart(report)),
         ("Trained against", _trained_against(report)),
         ("Cost", _cost(report)),
         *(("Same", text) for text in _same(report)),
@@ -156,6 +157,18 @@ def _likelihoods(report: Report) -> Iterator[str]:
             f"Held-out completions: those of {plain(name)} are {_word(apart, *LIKELIER)} under the reference, {interval(own)} nats per token, "
             f"difference {signed(apart)} (n={apart.n}){left_out}."
         )
+
+
+def _told_apart(report: Report) -> Iterator[str]:
+    for name in report.labels:
+        share = report.estimates.get(f"{name}/told_apart/log_ratio")
+        if share is not None:
+            half = _word(share, "above", "below", "not told apart from", at=0.5)
+            left_out = f" ({report.left_out[name]})" if name in report.left_out else ""
+            yield (
+                f"Held-out labels: by its log-ratio a desirable answer of {plain(name)} is above another in {interval(share)} "
+                f"of cases, {half} one half (n={share.n}){left_out}."
+            )
 
 
 def _trained_against(report: Report) -> str:

@@ -145,10 +145,14 @@ def write_items(report: Report, out: Path) -> None:
                 line |= {"margin": float(margins[i])} if margins is not None else {}
                 line |= {"prompt": report.prompts[name][i]} if name in report.prompts else {}
                 scores.append(json.dumps(line))
-    for name, by in report.completions.items():
+    whole: list[tuple[str, str, Mapping[str, Any]]] = [
+        *(("completion", name, by) for name, by in report.completions.items()),
+        *(("label", name, by) for name, by in report.labels.items()),
+    ]
+    for kind, name, by in whole:
         for who, of in by.items():
             for i, row in enumerate(zip(*of, strict=True)):
-                line = {"set": name, "subject": who, "completion": i}
+                line = {"set": name, "subject": who, kind: i}
                 line |= {key: float(value) for key, value in zip(of._fields, row, strict=True)}
                 scores.append(json.dumps(line | {"prompt": report.prompts[name][i]}))
     out.mkdir(parents=True, exist_ok=True)

@@ -132,6 +132,7 @@ def test_rows_are_read_as_messages_advise_unless_there_is_a_choice(tmp_path):
     path.write_text(
         "".join(json.dumps({"prompt": f"q{i} ", "completion": "a", "label": True}) + "\n" for i in range(3))
     )
+    assert read_as_it_is(str(path), "train", [], None).rows == "labels"
     with pytest.raises(DataError, match="say which with --source 'LINE'"):
         read_as_it_is(str(path), "train", [], "completions")
     assert read_as_it_is(str(path), "train", ["layout: kto"], "completions").settings == {"layout": "kto"}

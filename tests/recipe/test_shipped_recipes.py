@@ -48,7 +48,7 @@ def test_the_promised_recipes_are_there():
     promised |= {
         f"rounds/{kind}tiny" for kind in ("", "dno-", "gpo-", "irpo-", "rejection-", "ric-", "self-rewarding-")
     }
-    promised |= {"stages/tiny-sft", "stages/tiny-dpo"}
+    promised |= {"stages/tiny-sft", "stages/tiny-dpo", "kto/tiny", "papers/kto-zephyr-beta"}
     promised |= {f"papers/{name}" for name in ("dno-prct", "iterative-rpo", "gpo-gpm")}
     assert set(RECIPES) == promised
 
@@ -71,6 +71,13 @@ def rows_for(recipe):
     asked = [{"prompt": row["prompt"]} for row in tiny.pairs()]
     if recipe.rows == "prompts":
         return [row | {"answer": str(n)} for n, row in enumerate(asked)]
+    if recipe.rows == "labels":
+        pairs = tiny.pairs()
+        return [
+            row | {"completion": pair[s], "label": s == "chosen"}
+            for row, pair in zip(asked, pairs, strict=True)
+            for s in ("chosen", "rejected")
+        ]
     numbers = dict.fromkeys(recipe.columns, 0.5)
     return [row | {"completion": pair["chosen"]} | numbers for row, pair in zip(asked, tiny.pairs(), strict=True)]
 

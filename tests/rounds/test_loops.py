@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from align.data.commands.pairs import KINDS, build
+from align.data.commands.pairs import build
+from align.data.making.kinds import KINDS
 from align.data.making.selectors import verified
 from align.errors import DataError
 from align.judges.scorers import TableScorer

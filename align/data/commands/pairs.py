@@ -8,7 +8,7 @@ import argparse
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,6 +17,7 @@ import numpy as np
 
 from align.data.loading import DataSource, read
 from align.data.making.constraints import Constraint
+from align.data.making.kinds import KINDS
 from align.data.making.reverse import reverse_constraints
 from align.data.making.selectors import (
     Choice,
@@ -121,32 +122,6 @@ def build(
     return Built(pairs, without, refused, unscored)
 
 
-def unpair(pairs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Both sides of every pair as rows of `prompt` and `completion`, the chosen first.
-
-    For supervised training on both before the preference method, which keeps the rejected from starting in a valley of
-    the probability: Ren and Sutherland 2024, Learning Dynamics of LLM Finetuning (arXiv:2407.10490), "extend". A completion
-    that is in several pairs is there as often.
-    """
-    for pair in pairs:
-        for side in ("chosen", "rejected"):
-            yield {"prompt": pair["prompt"], "completion": pair[side]}
-
-
-def chosen_alone(pairs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The better side of every pair as a row of `prompt`, `completion` and `reward`: rejection sampling's."""
-    for pair in pairs:
-        yield {"prompt": pair["prompt"], "completion": pair["chosen"], "reward": pair["chosen_reward"]}
-
-
-KINDS: dict[str, Callable[[Iterable[Mapping[str, Any]]], Iterable[Mapping[str, Any]]]] = {
-    "pairs": iter,
-    "completions": unpair,
-    "chosen": chosen_alone,
-}
-"""What pairs are written as."""
-
-
 def _selected(scored: Scored, select: str, seed: int, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     selector = partial(SELECTORS[select], **options)
     if "rng" in inspect.signature(SELECTORS[select]).parameters:
@@ -192,7 +167,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--select", required=True, choices=(*SELECTORS, REVERSE), help="which completions become pairs")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="must not exist")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--as", dest="kind", choices=tuple(KINDS), default="pairs", help="rows for supervised training; completions: both sides of each pair, chosen: the better")  # fmt: skip
+    parser.add_argument("--as", dest="kind", choices=tuple(KINDS), default="pairs", help="rows for supervised training; completions: both sides of each pair, labels: with their labels, chosen: the better alone")  # fmt: skip
     parser.add_argument("--weights", type=_weights, metavar="NAME=W,...", help="of several scores, what each counts in the reward")  # fmt: skip
     parser.add_argument("--answer", metavar="COLUMN", help="reward 1 where a completion's last number is that column's, else 0")  # fmt: skip
     parser.add_argument("--seed", type=_count, help="of what best_worst_of and verified draw; default: 0")

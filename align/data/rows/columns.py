@@ -79,6 +79,17 @@ def unread(
     return left
 
 
+def system_column(names: Sequence[str], where: str) -> str | None:
+    """The one column that holds the system's message, if there is one.
+
+    Raises:
+        DataError: If there are several.
+    """
+    if len(names) > 1:
+        raise DataError(f"{where}: {' and '.join(names)} would both be the system's message; name one in `ignore`")
+    return names[0] if names else None
+
+
 def reversed_scores(raw: Dataset, where: str) -> Iterator[Finding]:
     """A warning where a score of the chosen answer is below that of the rejected one."""
     for name in raw.column_names:
@@ -145,7 +156,7 @@ def _about_label(raw: Dataset, name: str, used: Collection[str], where: str, row
     start = f"{where}: the column {name!r} is a label, and would be dropped"
     if rows != "pairs":
         layout = (
-            "`layout: kto` trains on the rows labelled true, or "
+            "`method: kto` learns from both labels, `layout: kto` trains on the rows labelled true, or "
             if {"prompt", "completion", "label"} <= set(raw.column_names)
             else ""
         )
@@ -205,6 +216,7 @@ def guessed(names: Sequence[str], ours: Sequence[str]) -> str:
         "chosen": r"chosen|better|preferred|accepted|good|winner|winning|win|positive|response_j",
         "rejected": r"rejected|worse|dispreferred|refused|bad|loser|losing|lose|negative|response_k",
         "completion": r"completion|chosen|output|response|answer|reply|target",
+        "label": r"label|desirable|thumbs?|feedback|liked|good|rating",
     }
     told, left = [], list(names)
     for name in ours:

@@ -5,6 +5,7 @@
 | completions | prompt, completion: strings | as it is |
 | completions | prompt, completion: messages, or a prompt string and messages | the prompt becomes messages |
 | completions | messages | the last answer is the completion, what comes before it the prompt |
+| labels | as completions, with `label` | `label` is true or false |
 | prompts | prompt: string or messages | as it is; every other column goes to the reward functions |
 """
 
@@ -14,6 +15,8 @@ from typing import Any
 from .messages import RowError, messages_of, says_something
 from .normal_form import is_blank
 from .pairs import side_of
+
+DESIRABLE, UNDESIRABLE = ("true", "1", "1.0", "desirable"), ("false", "0", "0.0", "undesirable")
 
 
 def read_completion(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -50,6 +53,28 @@ def read_completion(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -
     if not says_something(completion[-1]):
         raise RowError("empty-answer", "the completion is empty")
     return {"prompt": prompt, "completion": completion}
+
+
+def read_labelled(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[str, Any]:
+    """A prompt, its completion, and whether that is desirable.
+
+    Raises:
+        RowError: If the row cannot be used.
+    """
+    row = _readable(row)
+    return read_completion(row, mapping) | {"label": label_of(row[mapping["label"]])}
+
+
+def label_of(value: Any) -> bool:
+    """A label of one completion as true or false.
+
+    Raises:
+        RowError: If it is neither.
+    """
+    said = str(value).strip().lower()
+    if said not in DESIRABLE + UNDESIRABLE:
+        raise RowError("label", f"label is {value!r}, neither true nor false")
+    return said in DESIRABLE
 
 
 def read_prompt(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from align.errors import DataError
 
 from .columns import SYSTEM, TEMPLATE
 from .mapping import ALIASES, READ, Rows, layout
-from .messages import RowError, with_system
+from .messages import SIDES, RowError, with_system
 
 LOOKED_AT = 100  # rows; a set is of one layout
 READY = frozenset(("input_ids", "prompt_ids", "chosen_ids", "text"))
@@ -33,7 +33,7 @@ def explicit(dataset: Any, rows: Rows, *, where: str) -> Any:
         return {name: explicit(each, rows, where=f"{where}: {name}") for name, each in dataset.items()}
     first = list(islice(iter(dataset), LOOKED_AT)) if dataset is not None else []
     names = list(first[0]) if first else []
-    sides = [name for name in ALIASES[rows][0] if name != "prompt"]
+    sides = [name for name in ALIASES[rows][0] if name in SIDES]
     unread = [name for name in TEMPLATE if rows == "prompts" and any(row.get(name) for row in first)]
     if unread:
         raise DataError(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from .completions import label_of
 from .messages import RowError, kind_of, messages_of
 
 Row = Mapping[str, Any]
@@ -148,10 +149,7 @@ def _two_rows(row: Row, before: Row | None) -> Iterator[Row]:
 
 
 def _good(row: Row, before: Row | None) -> Iterator[Row]:
-    label = str(row["label"]).strip().lower()
-    if label not in ("true", "false", "1", "0", "1.0", "0.0", "desirable", "undesirable"):
-        raise RowError("label", f"label is {row['label']!r}, neither true nor false")
-    if label in ("false", "0", "0.0", "undesirable"):
+    if not label_of(row["label"]):
         raise LeftOut("label is false")
     yield {"prompt": row["prompt"], "completion": row["completion"]}
 

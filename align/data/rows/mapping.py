@@ -20,15 +20,16 @@ from .columns import (
     proposed_prefer,
     reversed_scores,
     sided_columns,
+    system_column,
     unread,
     unread_line,
     words,
 )
-from .completions import read_completion, read_prompt
+from .completions import read_completion, read_labelled, read_prompt
 from .layouts import LAYOUTS, Layout, Prefer, Reading, known_layout
 from .pairs import read_row
 
-Rows = Literal["pairs", "completions", "prompts"]
+Rows = Literal["pairs", "completions", "labels", "prompts"]
 """What a row of a method's data is."""
 
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -47,10 +48,11 @@ ALIASES: dict[Rows, tuple[dict[str, str], ...]] = {
         {"completion": "messages"},
         {"completion": "conversations"},
     ),
+    "labels": ({"prompt": "prompt", "completion": "completion", "label": "label"},),
     "prompts": ({"prompt": "prompt"},),
 }
 """For each kind of rows the layouts of columns, ours to theirs, tried in this order."""
-READ = {"pairs": read_row, "completions": read_completion, "prompts": read_prompt}
+READ = {"pairs": read_row, "completions": read_completion, "labels": read_labelled, "prompts": read_prompt}
 LIKE_A_PROMPT = ("instruction", "query", "input", "context", "Prompt")
 
 
@@ -94,7 +96,13 @@ def planned(
     form = _form(raw, reading, answers, where, rows)
     mapping = layout(raw.column_names, answers, where, rows) if form is None else {}
     likely = [name for name in LIKE_A_PROMPT if name in raw.column_names]
-    if rows == "pairs" and mapping and "prompt" not in mapping and likely and _is_string(raw, mapping["chosen"]):
+    if (
+        rows == "pairs"
+        and mapping
+        and "prompt" not in mapping
+        and likely
+        and getattr(raw.features[mapping["chosen"]], "dtype", "") == "string"
+    ):
         raise DataError(
             f"{where}: no column 'prompt', but {likely[0]!r}; name it with `columns: {{prompt: {likely[0]}}}`, or remove it "
             "if the answers hold the prompt"
@@ -107,7 +115,7 @@ def planned(
         )
     taken = (*mapping.values(), *keep, *renamed.values())
     free = [name for name in raw.column_names if name not in (*taken, *reading.ignore, ROW)]
-    system = _system([name for name in free if name in SYSTEM], where)
+    system = system_column([name for name in free if name in SYSTEM], where)
     template = tuple(name for name in TEMPLATE if name in free and not is_empty(raw, name))
     if rows == "prompts" and template:
         raise DataError(_online(template, where))
@@ -201,8 +209,7 @@ def _form(raw: Dataset, reading: Reading, answers: Mapping[str, str], where: str
             told = ", or ".join(f"`layout: {each}` ({LAYOUTS[each].about})" for each in several)
             raise DataError(f"{where}: several texts to a row, or a label: say how they are read: {told}")
         return LAYOUTS[name]
-    fits = any(all(name in names for name in alias.values()) for alias in ALIASES[rows])
-    if not fits:
+    if not any(all(name in names for name in alias.values()) for alias in ALIASES[rows]):
         _propose(raw, names, where, rows)
     return None
 
@@ -233,9 +240,12 @@ def _propose(raw: Dataset, names: Sequence[str], where: str, rows: Rows) -> None
     for kind in others:
         found = known_layout(names, kind)
         if found:
+            labels = found[0] == "kto"
+            told = "label says which are good" if labels else LAYOUTS[found[0]].about
+            method = "kto" if labels else "dpo" if kind == "pairs" else "sft"
             raise DataError(
-                f"{where}: no {rows}, but {kind} (layout {found[0]}: {LAYOUTS[found[0]].about}); use a method that learns from "
-                f"them, such as `method: {'dpo' if kind == 'pairs' else 'sft'}`"
+                f"{where}: no {rows}, but {kind} (layout {found[0]}: {told}); use a method that learns from them, such as "
+                f"`method: {method}`"
             )
     answers = sided_columns(names) if rows == "pairs" else []
     if not answers:
@@ -267,19 +277,9 @@ def _directly(mapping: Mapping[str, str], rows: Rows) -> Callable[[Any, Any], It
     return read
 
 
-def _system(names: Sequence[str], where: str) -> str | None:
-    if len(names) > 1:
-        raise DataError(f"{where}: {' and '.join(names)} would both be the system's message; name one in `ignore`")
-    return names[0] if names else None
-
-
 def _online(template: Sequence[str], where: str) -> str:
     told = f"{where}: {' and '.join(template)}: prompts are rendered without them in online training"
     return f"{told}; set train.chat_template_kwargs for all rows, and leave the columns out with `ignore: [{', '.join(template)}]`"
-
-
-def _is_string(raw: Dataset, name: str) -> bool:
-    return getattr(raw.features[name], "dtype", "") == "string"
 
 
 def _told(

@@ -1,6 +1,6 @@
 """Brings rows into TRL's explicit formats.
 
-`pairs`: `prompt`, `chosen`, `rejected`. `completions`: `prompt`, `completion`. `prompts`: `prompt` and every other column as it
+`pairs`: `prompt`, `chosen`, `rejected`. `completions`: `prompt`, `completion`. `labels`: these and `label`. `prompts`: `prompt` and every other column as it
 is, for reward functions. `align.data.rows.mapping` says which columns are read as what. A column `system` becomes a message;
 `tools` and `chat_template_kwargs` stay columns, which TRL hands to the chat template.
 """
@@ -15,6 +15,7 @@ from datasets import Dataset, Features, Json, concatenate_datasets
 from align.errors import DataError
 from align.findings import Finding
 
+from .labels import planned_labels
 from .layouts import LeftOut, Reading
 from .mapping import REF_COLUMNS, ROW, Plan, Rows, planned
 from .messages import RENDERED, SIDES, RowError, as_messages, template_arguments, with_system, without_keys
@@ -61,7 +62,9 @@ def normalise(
             (and `unusable` is "error"), none is left, or plain and conversational rows are mixed.
     """
     reading = Reading(columns or {}) if reading is None else reading
-    plan = planned(raw, reading, where=where, keep=keep, texts=texts, rows=rows)
+    plan = (planned_labels if rows == "labels" else planned)(
+        raw, reading, where=where, keep=keep, texts=texts, rows=rows
+    )
     parts: list[Dataset] = []
     problems: list[str] = []
     earlier: list[int] = []
@@ -81,7 +84,9 @@ def normalise(
                 continue
             finally:
                 before = row
-            if rows == "completions" and any(m["role"] == "assistant" for each in made for m in _messages(each)):
+            if rows in ("completions", "labels") and any(
+                m["role"] == "assistant" for each in made for m in _messages(each)
+            ):
                 earlier.append(number)
             part += made
             usable += len(made)
@@ -91,7 +96,7 @@ def normalise(
                     mixed_at = number
         if part and mixed_at is None:
             nested |= _nested(part)
-            parts.append(_table(part, nested))
+            parts.append(table_of(part, nested))
     if problems and (unusable == "error" or not usable):
         more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         listed = "\n  ".join(problems[:SHOWN])
@@ -138,7 +143,8 @@ def _bounded(row: dict[str, Any]) -> dict[str, Any]:
     """The row, unless it is longer than any model reads: tokenising it would take minutes, for nothing."""
     size = 0
     for value in row.values():
-        parts = [value] if isinstance(value, str) else [str(m.get("content") or "") for m in value or ()]
+        messages = value if isinstance(value, list) else ()
+        parts = [value] if isinstance(value, str) else [str(m.get("content") or "") for m in messages]
         size += sum(map(len, parts))
     if size > LONGEST:
         raise RowError(
@@ -166,7 +172,8 @@ def _nested(part: Sequence[Mapping[str, Any]]) -> set[str]:
     }  # fmt: skip
 
 
-def _table(part: Sequence[Mapping[str, Any]], nested: set[str]) -> Dataset:
+def table_of(part: Sequence[Mapping[str, Any]], nested: set[str]) -> Dataset:
+    """Rows as a data set, with the columns as JSON that are `nested`."""
     plain = [{name: value for name, value in row.items() if name not in nested} for row in part]
     held = {name: [row[name] for row in part] for name in part[0] if name in nested}
     tables = [Dataset.from_list(plain)] if plain[0] else []
@@ -180,7 +187,7 @@ def _as_json(part: Dataset, nested: set[str]) -> Dataset:
     late = [name for name in nested if not isinstance(part.features[name], Json)]
     if not late:
         return part
-    return _table(part.to_list(), nested)
+    return table_of(part.to_list(), nested)
 
 
 def _slice(raw: Dataset, start: int) -> list[Any]:

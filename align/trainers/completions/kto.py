@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trl import KTOTrainer as TRLKTOTrainer
 
 from align.configs.kto import KTOConfig
+from align.data.rows.explicit import explicit
 from align.losses.preference import sequence_logps
 from align.losses.unpaired import class_weights, kto_baseline, kto_loss
 from align.models.loading import keep_quantised_weights_plain
@@ -99,6 +100,8 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         """TRL's, of rows in an order drawn once, each with a mismatched answer of its own step."""
         where = f"{type(self).__name__}: {dataset_name} data"
+        first = next(iter(dataset))
+        dataset = explicit(dataset, "pairs" if "chosen" in first else "labels", where=where)
         first = next(iter(dataset))
         if "label" in first and isinstance(dataset, Dataset):
             wrong = [n for n, label in enumerate(dataset["label"], start=1) if label not in (True, False)]

@@ -1,10 +1,12 @@
 """Names the method and its paper on a model's card, and keeps what is of this machine out of cards and uploads."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, try_to_load_from_cache
 from transformers import trainer as trainer_module
 
 from align.files import is_local, write_text
@@ -14,6 +16,8 @@ from align.runs.contents import CARD
 from .guard import SKIPPED
 from .trl_contract import TrainerBase, label, paper_of
 
+PLACEHOLDER = "licence: license\n"
+"""What TRL's template writes for every model."""
 ARGUMENTS = "training_args.bin"
 STAYS_HERE = (f"*{ARGUMENTS}", f"{SKIPPED}/*", ".*")
 """What the Trainer would upload beside a model: the pickle of its arguments, batches of the data, locks and leftovers."""
@@ -36,8 +40,20 @@ def name_method(trainer: Any) -> None:
     label(trainer, method.title, known)
 
 
+def licence_of(base: str) -> str | None:
+    """The licence that the card of a model names, where that card is on this machine; adapters and tuned models are under it."""
+    try:
+        found = Path(base) / CARD if is_local(base) else try_to_load_from_cache(base, CARD) if base else None
+        if not isinstance(found, str | Path) or not Path(found).is_file():
+            return None
+        said = ModelCard.load(found, ignore_metadata_errors=True).data.get("license")
+    except (OSError, ValueError):  # a name that is none of a hub, a card that is none
+        return None
+    return said if isinstance(said, str) and re.fullmatch(r"[\w.-]{1,60}", said) else None
+
+
 def without_paths(card: Path, base: str, named: str) -> None:
-    """Rewrite a card, if it is there: the folder of the base by its last part, what is missing by what it is.
+    """Rewrite a card, if it is there: the base's folder by its last part, what is missing by what it is, the licence by the base's.
 
     Args:
         card: The file.
@@ -47,6 +63,8 @@ def without_paths(card: Path, base: str, named: str) -> None:
     if not card.is_file():
         return
     text = card.read_text(encoding="utf-8")
+    licence = licence_of(base)
+    text = text.replace(PLACEHOLDER, f"license: {licence}\n" if licence else "", 1)
     last = Path(base).name or "a model without a name"
     if base and is_local(base):
         text = text.replace(base, last)

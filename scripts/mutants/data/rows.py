@@ -10,7 +10,7 @@ form, explicit = noticed_by("tests/data/rows/test_normal_form.py"), noticed_by("
 rows = noticed_by("tests/data/rows/test_other_rows.py")
 recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
 MUTANTS = [
-    noticed_by("tests/data/test_data.py")("rows: sets may be called anything", "align/data/loading.py", "if not SET_NAME.fullmatch(name):", "if False:"),
+    noticed_by("tests/data/test_data.py")("rows: sets may be called anything", "align/data/sources.py", "if not SET_NAME.fullmatch(name):", "if False:"),
     rows("rows: columns nobody asked for are kept", MAPPING, 'for name in free if rows == "prompts" and name != system', "for name in free if name != system"),
     rows("rows: the old name stays too", MAPPING, "taken = (*mapping.values(), *keep, *renamed.values())", "taken = (*mapping.values(), *keep)"),
     rows("rows: a missing column is passed over", MAPPING, "    if missing:\n", "    if False:\n"),
@@ -24,7 +24,7 @@ MUTANTS = [
     layouts("rows: labels the other way around", LAYOUTS, '{"chosen": row[better[0]], "rejected": row[worse]}', '{"chosen": row[worse], "rejected": row[better[0]]}'),
     layouts("rows: a label is dropped", "align/data/rows/columns.py", 'if rows != "prompts" and not labelled and is_label(raw, name):', "if False:"),
     layouts("rows: the system is dropped", NORMALISE, "if plan.system is not None:", "if False:"),
-    layouts("rows: bad answers are learnt", LAYOUTS, 'if label in ("false", "0", "0.0", "undesirable"):', "if False:"),
+    layouts("rows: bad answers are learnt", LAYOUTS, 'if not label_of(row["label"]):', "if False:"),
     templates("rows: tools are lost", MAPPING, "for name in TEMPLATE if name in free", "for name in () if name in free"),
     templates("rows: keys of messages are lost", MESSAGES, '{"role": role, "content": content} | without_nulls(further)', '{"role": role, "content": content}'),
     templates("rows: nobody looks at the template", "align/check/templates.py", "        if not refused:", "        if False:"),

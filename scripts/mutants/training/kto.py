@@ -4,6 +4,10 @@ from mutants.mutant import noticed_by
 
 LOSSES, TRAINER, CONFIG = "align/losses/unpaired.py", "align/trainers/completions/kto.py", "align/configs/kto.py"
 formula = noticed_by("tests/losses/test_unpaired_losses.py")
+AUDIT, ESTIMATES = "align/data/audit/labels.py", "eval/pairs/labels.py"
+labels = noticed_by("tests/data/rows/test_labels.py")
+measured = noticed_by("tests/evaluation/measures/test_labels.py")
+recipes = noticed_by("tests/trainers/completions/test_kto_recipes.py")
 trained = noticed_by("tests/trainers/completions/test_kto.py")
 
 MUTANTS = [
@@ -19,5 +23,20 @@ MUTANTS = [
     trained("kto: a lone row is its own mismatch", TRAINER, "len(made) % args.rows_per_step() == 1", "len(made) % args.rows_per_step() == -1"),
     trained("kto: pairs in runs of one label", TRAINER, 'if dataset_name == "train" and args.shuffle_rows', 'if dataset_name == "train" and not args.shuffle_rows'),
     trained("kto: weights of the data ignored", TRAINER, 'if args.class_weights == "data":', "if False:"),
+    labels("kto: the label is lost", "align/data/rows/completions.py", "return said in DESIRABLE", "return True"),
+    labels("kto: any label is taken", "align/data/rows/completions.py", "if said not in DESIRABLE + UNDESIRABLE:", "if False:"),
+    labels("kto: a rejected answer is a good one", "align/data/rows/labels.py", '"rejected": False', '"rejected": True'),
+    labels("kto: pairs are not known by what is said of them", "align/data/rows/labels.py", "LAYOUTS[reading.layout].rows == \"pairs\"", "False"),
+    labels("kto: pairs are never left whole", "align/data/loading.py", 'if whole_pairs and rows == "labels"', 'if False and rows == "labels"'),
+    labels("kto: weights are held against the wrong class", AUDIT, "weights[0] * good / (weights[1] * bad)", "weights[0] * bad / (weights[1] * good)"),
+    labels("kto: weights of the data are not told", AUDIT, "they weigh {suggested[0]:.4g}", "they weigh {suggested[1]:.4g}"),
+    labels("kto: the other weight is proposed", AUDIT, "if suggested[0] > 1 else", "if suggested[0] <= 1 else"),
+    labels("kto: one label is enough", AUDIT, "if not good or not bad:", "if False:"),
+    labels("kto: any answer twice has both labels", AUDIT, "np.intersect1d(keys[desirable], keys[~desirable])", "keys"),
+    measured("kto: ties are wins", ESTIMATES, '+ np.searchsorted(ranked[side], values[rows], "right")', '+ np.searchsorted(ranked[side], values[rows], "left")'),
+    measured("kto: the better label is the lower", ESTIMATES, "share = float(below.mean())", "share = 1 - float(below.mean())"),
+    measured("kto: rows of a prompt are independent", ESTIMATES, "_, cluster = np.unique(prompts, return_inverse=True)", "cluster = np.arange(len(prompts))"),
+    measured("kto: a sum for each model", ESTIMATES, '"policy": scores.policy / scores.tokens', '"policy": scores.policy'),
+    recipes("kto: evaluation ranks no pairs", "eval/evaluate.py", "whole_pairs=True", "whole_pairs=False"),
     trained("kto: any order is taken", CONFIG, 'self.train_sampling_strategy != "sequential":', "False:"),
 ]  # fmt: skip

@@ -9,7 +9,8 @@ from datasets import Dataset
 from trl import unpair_preference_dataset
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
-from align.data.commands.pairs import build, main, unpair
+from align.data.commands.pairs import build, main
+from align.data.making.kinds import labelled, unpair
 from align.data.rows.scored import is_correct
 
 ROW = {"prompt": "q ", "completions": ["a", "b", "c"], "rewards": [1.0, 3.0, 2.0]}
@@ -110,6 +111,7 @@ def test_both_sides_as_rows_for_supervised_training(run):
     assert [row["completion"] for row in made] == ["b", "a", "b", "c"]
     assert {row["prompt"] for row in made} == {"q "}
     assert "4 completions of 1 of 1 prompts" in told
+    assert [row["label"] for row in labelled([ROW | {"chosen": "a", "rejected": "b"}] * 2)] == [True, False] * 2
     pairs = [{"prompt": CHAT, "chosen": bot(f"w{i}"), "rejected": bot(f"l{i}")} for i in range(3)]
     theirs = [
         (str(row["prompt"]), str(row["completion"])) for row in unpair_preference_dataset(Dataset.from_list(pairs))

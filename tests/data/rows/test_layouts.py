@@ -39,7 +39,11 @@ def by_advice(path, rows="pairs", **settings):
             assert line, f"no line to follow: {error}"
             lines.append(line[1])
             further = made(line[1])
-            rows = {"sft": "completions", "dpo": "pairs"}[further.pop("method")] if "method" in further else rows
+            rows = (
+                {"sft": "completions", "dpo": "pairs", "kto": "labels"}[further.pop("method")]
+                if "method" in further
+                else rows
+            )
             settings |= further
     raise AssertionError(f"{lines} do not make it work")
 
@@ -62,8 +66,8 @@ EXPECTED = {  # rows, prompt, chosen (or completion), rejected, and the line tha
     "helpsteer2": (6, ["About cats?"], "cats good", "no idea", "layout: helpsteer2"),
     "helpsteer2_pref": (5, ["About cats?"], "cats good", "no idea", None),
     "hh": (6, ["\n\nHuman: What about cats?\n\nAssistant: Which cats?\n\nHuman: All cats.\n\nAssistant:"], " They are fine.", " They are bad.", None),
-    "kto": (None, ["user: About dogs?"], "dogs good", None, "layout: kto"),
-    "kto_text": (None, ["About dogs? "], "dogs good", None, "layout: kto"),
+    "kto": (6, ["user: About cats?"], "rude cats", None, "method: kto"),
+    "kto_text": (6, ["About cats? "], "rude cats", None, "method: kto"),
     "lf_alpaca_dpo": (6, ["Translate 0\ncats"], "cats good", "no", None),
     "lf_sharegpt": (6, ["user: About cats?"], "cats good", "no", None),
     "multi_sft": (6, ["user: hi 0", "assistant: hello", "user: more"], "sure", None, "method: sft"),
@@ -99,7 +103,6 @@ def test_a_file_is_read_as_a_person_would_or_by_the_line_that_is_proposed(name):
     path = CASES / f"{name}.jsonl"
     rows, told, lines = by_advice(path)
     raw = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    count = sum(row["label"] for row in raw) if count is None else count
     assert len(rows) == count
     assert said(rows[0]["prompt"]) == prompt
     answers = [rows[0].get(side) for side in ("completion" if "completion" in rows[0] else "chosen", "rejected")]
@@ -114,6 +117,13 @@ def test_a_file_is_read_as_a_person_would_or_by_the_line_that_is_proposed(name):
     if not lines and not any(": layout: " in text for text in told):
         texts = {"system", "question", "response_j", "response_k", "conversations", "prompt", "chosen", "rejected"}
         assert set(raw[0]) - set(rows[0]) - texts == unused - texts
+
+
+def test_only_rows_labelled_true_are_completions_where_that_is_chosen(tmp_path):
+    path = write(tmp_path / "x.jsonl", *({"prompt": f"q{i}", "completion": "a", "label": i < 2} for i in range(5)))
+    rows, told = loaded(path, "completions", layout="kto")
+    assert [row["prompt"] for row in rows] == ["q0", "q1"]
+    assert any("left-out: 3 of 5 rows are left out: label is false" in line for line in told)
 
 
 def test_every_pair_is_labelled_as_its_row_says(tmp_path):

@@ -1,0 +1,15 @@
+"""What a run's card says, and a reference that is a run."""
+
+from mutants.mutant import noticed_by
+
+CARDS, RESULTS, SECTIONS = "align/trainers/shared/cards.py", "align/results.py", "align/recipe/sections.py"
+cards = noticed_by("tests/runs/test_cards.py")
+MUTANTS = [
+    cards("cards: a licence is made up", CARDS, 'if licence else "", 1)', 'if licence else PLACEHOLDER, 1)'),
+    cards("cards: the base's licence is lost", CARDS, 'said = ModelCard.load(found, ignore_metadata_errors=True).data.get("license")', "said = None"),
+    cards("cards: any text is a licence", CARDS, 're.fullmatch(r"[\\w.-]{1,60}", said)', "True"),
+    cards("cards: the recipe shows folders", RESULTS, "and Path(value).is_absolute() else value", "and False else value"),
+    cards("cards: only the first of several settings is mended", RESULTS, "return [_without_folders(item) for item in value]", "return value"),
+    cards("cards: a run is no reference", SECTIONS, "self.path = str(result)", "pass"),
+    cards("cards: a run inside an adapter", SECTIONS, "if not (own / RESULTS[self.kind]).is_file() and", "if"),
+]  # fmt: skip

@@ -1,0 +1,194 @@
+"""Code of one's own: the file that the README shows, in recipes, in runs, and refused where it is not the same file."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from recipes_under_test import GOOD
+from trl import ModelConfig
+
+import align
+from align import cli, own_code
+from align.errors import RunError
+from align.judges.from_recipe import prepare_judge
+from align.losses.objectives import OBJECTIVES
+from align.own_code import TABLES, allow_file, digests, lacking
+from align.recipe.loading import RecipeError, load_recipe
+from align.recipe.sections import JudgeConfig
+from align.rewards import make_reward
+from align.runs.identity import settings_of
+from align.weighting import make_rule
+from align.weighting.base import Statistics
+
+README = (Path(__file__).parents[2] / "recipes" / "README.md").read_text(encoding="utf-8")
+SHOWN = "\n".join(
+    re.findall(r"```python\n(.*?)```", README.partition("## Code of your own")[2].partition("A `rounds`")[0], re.S)
+)
+OWN_LOSS = GOOD.replace("method: rpo", "method: pairwise").replace(
+    "  beta: 0.3\n", "  beta: 0.3\n  objective: {squared: 1.0}\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def tables():
+    """What a test adds is gone after it."""
+    held = {kind: dict(own_code._table(place)) for kind, place in TABLES.items()}
+    yield
+    own_code._FILES.clear()
+    for kind, place in TABLES.items():
+        table = own_code._table(place)
+        table.clear()
+        table.update(held[kind])
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SHOWN)
+    row = {"prompt": "q ", "chosen": "a b", "rejected": "c"}
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row | {"prompt": f"q{i} "}) + "\n" for i in range(4)))
+    return tmp_path / "mine.py"
+
+
+def test_each_thing_that_the_readme_shows_works_where_it_is_named(mine):
+    assert SHOWN.count("\n") < 60
+    made = allow_file(mine)
+    assert made.adds == {
+        "rewards": ("short",),
+        "losses of pairs": ("squared",),
+        "weighting rules": ("worst",),
+        "judges": ("shorter",),
+    }
+    assert make_reward("short")(completions=["x" * 50, ""]) == [-0.5, 0.0]
+    rule = make_rule("worst", base=[0.5, 0.5])
+    stats = Statistics(step=1, means=torch.tensor([0.3, 0.1]))
+    assert rule.update(stats).weights.tolist() == [0.0, 1.0]
+    judge = prepare_judge("judge", JudgeConfig("own", name="shorter"), ModelConfig(), [], None)()
+    assert judge.prefer("q", ["a", "bcd"]).tolist() == [[0.5, 1.0], [0.0, 0.5]]
+    assert load_recipe("rpo/tiny", []).method == "rpo"
+
+
+def test_a_recipe_names_it_and_asks_for_the_same_file_later(mine, tmp_path):
+    (tmp_path / "r.yaml").write_text(OWN_LOSS)
+    with pytest.raises(RecipeError, match="objective: unknown, got .squared."):
+        load_recipe("r.yaml")
+    allow_file("mine.py")
+    recipe = load_recipe("r.yaml")
+    assert settings_of(recipe)["own_code"] == digests() == {"mine.py": own_code._FILES["mine.py"].sha256}
+    run = tmp_path / "run"
+    run.mkdir()
+    own_code.keep_copies(run)
+    (run / "recipe.resolved.yaml").write_text(recipe.resolved_yaml())
+    assert load_recipe(run / "recipe.resolved.yaml").train.objective == {"squared": 1.0}
+    own_code._FILES.clear()
+    with pytest.raises(RecipeError) as error:
+        load_recipe(run / "recipe.resolved.yaml")
+    assert len(str(error.value).splitlines()) == 1
+    assert "own_code: needs code of mine.py (sha256 " in str(error.value)
+    assert str(error.value).endswith(f"if you trust it, add --allow-file {run / 'code' / 'mine.py'}")
+
+
+def test_another_file_of_the_name_is_not_the_same(mine, tmp_path):
+    allow_file(mine)
+    (told,) = lacking({"mine.py": "0" * 64}, tmp_path)
+    assert "mine.py is not the mine.py that this was made with" in told
+    assert lacking(digests(), tmp_path) == []
+    assert lacking(["mine.py"], tmp_path) == ["expected names of files with their sha256, got ['mine.py']"]
+    mine.write_text(SHOWN + "\n")
+    with pytest.raises(RunError, match=r"another file mine\.py is in use"):
+        allow_file(mine)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\nx = y\n", r"line 2: NameError: name 'y' is not defined"),
+        ("x = (\n", "line 1: SyntaxError"),
+        ("raise SystemExit(0)\n", "line 1: SystemExit"),
+        ("x = 1\n", "adds nothing to the tables of rewards, losses"),
+        (
+            "from align.losses.objectives import OBJECTIVES\nOBJECTIVES['ipo'] = OBJECTIVES['hinge']\n",
+            "'ipo' is there already among the losses of pairs",
+        ),
+        ("from align.losses.objectives import OBJECTIVES\ndel OBJECTIVES['ipo']\n", "'ipo' is there already"),
+    ],
+)
+def test_a_file_that_cannot_be_used_leaves_the_tables_as_they_were(tmp_path, text, message):
+    before = dict(OBJECTIVES)
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(RunError, match=message):
+        allow_file(tmp_path / "mine.py")
+    assert before == OBJECTIVES
+    assert not digests()
+
+
+def test_it_is_named_by_a_file_that_is_there(tmp_path, capsys):
+    for path, message in (
+        (tmp_path / "no.py", "cannot be read: No such file"),
+        (tmp_path / "a-b.py", "expected a file NAME.py"),
+    ):
+        with pytest.raises(RunError, match=message):
+            allow_file(path)
+    assert cli.main(["check", "rpo/tiny", "--allow-file", str(tmp_path / "no.py")]) == 2
+    assert "--allow-file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("rewards.chosen.mean()", "one value for each row, a tensor of shape"),
+        ("rewards.nothing", "failed: AttributeError"),
+        ("[1.0]", "got list"),
+    ],
+)
+def test_a_loss_that_fails_is_named(mine, tmp_path, loss, message):
+    mine.write_text(SHOWN.replace("return (1 - (rewards.chosen - rewards.rejected)) ** 2", f"return {loss}"))
+    allow_file(mine)
+    batch = align.losses.objectives.PairBatch(*[align.Pair(torch.zeros(3), torch.zeros(3))] * 3, {})
+    with pytest.raises(RunError, match=f"mine.py: the loss 'squared'.*{message}"):
+        OBJECTIVES["squared"].loss(align.Pair(torch.zeros(3), torch.zeros(3)), batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("longer", None, "no judge 'longer': add --allow-file"),
+        ("shorter", {"by": 2}, "'shorter' cannot be made: TypeError"),
+        ("none", None, "has no method `prefer`"),
+    ],
+)
+def test_a_judge_that_cannot_be_made_is_told(mine, name, options, message):
+    mine.write_text(SHOWN + "\nJUDGES['none'] = dict\n")
+    allow_file(mine)
+    with pytest.raises(RunError, match=message):
+        prepare_judge("judge", JudgeConfig("own", name=name, options=options), ModelConfig(), [], None)()
+
+
+def test_a_reward_that_fails_is_named(mine):
+    mine.write_text(SHOWN.replace("return [-len(str(one)) / 100 for one in completions]", "return 3"))
+    allow_file(mine)
+    with pytest.raises(RunError, match="'short' failed: TypeError: it gave int"):
+        make_reward("short")(completions=["a"])
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_evaluated_and_resumed_with_the_file(mine, tmp_path, capsys):
+    from eval.__main__ import main as evaluate  # noqa: PLC0415
+
+    settings = yaml.safe_load(OWN_LOSS)
+    settings["train"] |= {"max_steps": 2, "report_to": "none", "save_steps": 1, "save_strategy": "steps"}
+    settings["data"]["eval"] = {"x": {"path": "./pairs.jsonl"}}
+    settings["eval"] = {"generate": {"prompts": 4, "max_new_tokens": 4}, "gold_reward": "short"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings))
+    assert cli.main(["train", "r.yaml", "--allow-file", "mine.py"]) == 0
+    assert (tmp_path / "runs/x/code/mine.py").read_bytes() == mine.read_bytes()
+    assert evaluate(["runs/x", "--allow-file", "runs/x/code/mine.py"]) == 0
+    report = json.loads((tmp_path / "runs/x/report.json").read_text())
+    assert np.isfinite(report["estimates"]["gold_reward/policy"]["value"])
+    own_code._FILES.clear()
+    assert evaluate(["runs/x"]) == 2
+    assert "add --allow-file runs/x/code/mine.py" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from .environment import GPU_MISSING, inspect_machine
 from .machine import Machine
 from .model import Model, read_model
 from .rewards import inspect_evaluation, inspect_rewards
+from .fronts import inspect_front
 from .rounds import bytes_of_answers, check_all_rounds, inspect_rounds, pairs_of_round
 from .schedule import Plan, inspect_schedule, plan
 from .sizes import Size, inspect_adapter, inspect_disk
@@ -68,6 +69,8 @@ def look(
     planned = plan(recipe, rows, machine.processes)
     if recipe.rounds is not None:
         findings.append(inspect_rounds(recipe, len(sets[TRAIN]), planned.steps))
+    if recipe.fronts is not None:
+        findings.append(inspect_front(recipe, planned.steps, allow))
     evals = [name.removeprefix(EVAL) for name in sets if name != TRAIN]
     findings += inspect_schedule(recipe, planned, evals, rows=rows, processes=machine.processes)
     findings += inspect_settings(recipe, planned.steps)

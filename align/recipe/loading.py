@@ -20,6 +20,7 @@ from align.strict.yaml_tree import Tree, merge, override, read_tree
 
 from .anywhere import set_aside
 from .elsewhere import ELSEWHERE
+from .fronts import FrontsConfig, build_fronts, check_fronts
 from .reward_section import build_judge, build_rewards
 from .rounds import RoundsConfig, build_rounds, by_round, check_rounds
 from .sections import EvalConfig, Expectation, Generate, JudgeConfig, RefConfig, StartConfig
@@ -29,7 +30,8 @@ from .trust import as_a_file_may_say_it, check_trust
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe"]
 
 SECTIONS = (
-    "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "judge", "train", "rounds", "eval", "expect",
+    "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "judge", "train", "rounds", "fronts", "eval",
+    "expect",
 )  # fmt: skip
 DTYPES = (None, "auto", "float32", "bfloat16", "float16")
 MAX_BASES = 16
@@ -67,6 +69,8 @@ class Recipe:
     """By default the policy begins with a new adapter, or with that of the reference."""
     rounds: RoundsConfig | None = None
     """What a round is, if the policy writes its own data; `data` then holds prompts."""
+    fronts: FrontsConfig | None = None
+    """Which policies make a front, if there are to be several."""
     raw: dict[str, Any] = field(default_factory=dict)
     set_aside: tuple[str, ...] = ()
     """Settings of `train` that need a GPU which is not here; they are off in `train`, and as they were in `raw`."""
@@ -170,6 +174,7 @@ def _build(path: Path, tree: Tree, off: dict[str, bool]) -> dict[str, Any]:
         "train": _train(str(method), tree, off) if is_known and "train" in tree.values else None,
         "eval": made(EvalConfig, "eval"),
         "rounds": build_rounds(tree) if tree.values.get("rounds") is not None else None,
+        "fronts": build_fronts(tree) if tree.values.get("fronts") is not None else None,
         "expect": _expect(tree),
         "rewards": build_rewards(METHODS[str(method)] if is_known else None, tree),
         "judge": build_judge(METHODS[str(method)] if is_known else None, tree),
@@ -268,6 +273,8 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
         tree.problem(("ref", "kind"), f"this method has {' and '.join(allowed)}, got {ref.kind!r}")
     if recipe["rounds"] is not None and method is not None:
         check_rounds(recipe, method, tree)
+    if recipe["fronts"] is not None and method is not None:
+        check_fronts(recipe, method, tree)
     if ref is not None and ref.kind == "cached" and train is not None and train.stores_reference():
         tree.problem(
             ("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data"

@@ -54,7 +54,7 @@ def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool =
         scorers_of(rounds.score, recipe.model, **where, policy=answerer_later)
     refuse_missing(rounds.score, rows[0], "data.train")
     if rounds.take == "best":
-        validation_rows(recipe)
+        validation_rows(recipe, rounds.score)
     if rounds.in_context is not None:
         original_rows(recipe)
     gold = rounds.sample.gold
@@ -104,7 +104,7 @@ def run_rounds(
     if vllm is not None:
         check_model(recipe)
     rows = check_rounds(recipe, allow)
-    _same_run(recipe, run, resume)
+    same_run(recipe, run, resume, "rounds", MAY_CHANGE)
     for left in run.glob("round-*/**/.alignkit-*") if PartialState().is_main_process else ():  # by a kill, half written
         shutil.rmtree(left)
     state = PartialState()
@@ -180,18 +180,29 @@ def _round(
     return trained[0] if trained else None
 
 
-def _same_run(recipe: Recipe, run: Path, resume: bool) -> None:
-    """Refuse to go on in the run of another recipe; more rounds of the same are fine."""
+def same_run(recipe: Recipe, run: Path, resume: bool, section: str, may_change: Collection[str] = ()) -> None:
+    """Refuse to go on in the run of another recipe.
+
+    Args:
+        recipe: The recipe.
+        run: The run directory.
+        resume: Whether to go on in a run that is there.
+        section: Of the recipe, which says what the run is made of.
+        may_change: Keys of that section that may be others, such as the number of rounds.
+
+    Raises:
+        RunError: Naming the sections that differ.
+    """
     path = run / RECIPE_FILE
     if not resume or not path.is_file():
         return
 
     def essence(values: Any) -> Any:
-        kept = {name: value for name, value in values.items() if name not in ("eval", "expect", "train", "rounds")}
+        kept = {name: value for name, value in values.items() if name not in ("eval", "expect", "train", section)}
         train = {name: value for name, value in values["train"].items() if name != "output_dir"}
         return kept | {
             "train": train,
-            "rounds": {k: v for k, v in values.get("rounds", {}).items() if k not in MAY_CHANGE},
+            section: {k: v for k, v in (values.get(section) or {}).items() if k not in may_change},
         }
 
     before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(recipe.resolved_yaml())
@@ -200,7 +211,7 @@ def _same_run(recipe: Recipe, run: Path, resume: bool) -> None:
             name for name in {**essence(before), **essence(now)} if essence(before).get(name) != essence(now).get(name)
         ]
         raise RunError(
-            f"{run}: its rounds were made by another recipe ({', '.join(other)} differ); restore it, or choose another "
+            f"{run}: its {section} were made by another recipe ({', '.join(other)} differ); restore it, or choose another "
             "train.output_dir"
         )
 

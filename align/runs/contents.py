@@ -29,7 +29,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 ROUND = re.compile(r"round-\d+")
 LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
 FILES = (METRICS_FILE, CARD, REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", "rounds.jsonl",
-         "validation-prompts.jsonl", CONTEXT_FILE,
+         "validation-prompts.jsonl", "fronts.jsonl", "members.json", "front.json", "front.html", CONTEXT_FILE,
          *LAST)  # fmt: skip
 FOLDERS = (
     *RESULTS,
@@ -42,6 +42,8 @@ FOLDERS = (
     "first",
     "report",
     "checkpoints",
+    "policies",
+    "soups",
 )
 KEPT = ("judges",)  # what endpoints were paid for; filed by what was asked, whichever run asked it
 SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)")

@@ -15,10 +15,10 @@ from align.recipe.loading import Recipe
 
 from .checkpoint import inspect_checkpoint
 from .environment import GPU_MISSING, inspect_machine
+from .fronts import inspect_front
 from .machine import Machine
 from .model import Model, read_model
 from .rewards import inspect_evaluation, inspect_rewards
-from .fronts import inspect_front
 from .rounds import bytes_of_answers, check_all_rounds, inspect_rounds, pairs_of_round
 from .schedule import Plan, inspect_schedule, plan
 from .sizes import Size, inspect_adapter, inspect_disk

@@ -19,7 +19,7 @@ class FrontsConfig:
     kind: Literal["soups", "c_morl"]
     """`soups`: a policy for each weight vector, then weighted sums of their adapters. `c_morl`: a policy for each weight
     vector, then the sparse points of the front extended towards each reward."""
-    weights: list[list[float]] | None = None
+    weights: list[list[int | float]] | None = None
     """One vector a policy, one weight a reward. Default: each reward alone; for c_morl equal weights, too."""
     sweep: int | None = None
     """Of soups: how many weights from 0 to 1 along each edge, ends included; 5 by default."""
@@ -35,14 +35,15 @@ class FrontsConfig:
     """Of c_morl: `train.max_steps` of an extension, where it is another than the recipe's."""
     most: int | None = None
     """Of c_morl: so many points are kept to be extended, without the most crowded."""
-    reference_point: dict[str, float] = field(default_factory=dict)
+    reference_point: dict[str, int | float] = field(default_factory=dict)
     """By reward, the worst corner of the hypervolume. Default: what the reference policy reaches."""
 
     def __post_init__(self) -> None:
-        problems = []
-        for vector in self.weights or ():
-            if not vector or not all(math.isfinite(w) and w >= 0 for w in vector) or not any(vector):
-                problems.append(f"weights: must be finite, not negative and not all 0, got {vector}")
+        problems = [
+            f"weights: must be finite, not negative and not all 0, got {vector}"
+            for vector in self.weights or ()
+            if not vector or not all(math.isfinite(w) and w >= 0 for w in vector) or not any(vector)
+        ]
         if self.weights is not None and len({tuple(v) for v in self.weights}) < max(2, len(self.weights)):
             problems.append(f"weights: at least two vectors, each once, got {self.weights}")
         if self.sweep is not None and self.sweep < 2:
@@ -95,7 +96,9 @@ def check_fronts(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
     """
     name, fronts, rewards = recipe["method"], recipe["fronts"], recipe["rewards"]
     if not hasattr(recipe["train"], "weighting"):
-        tree.problem(("method",), f"a front needs a method that weighs several rewards, got {name!r}; take dynamic_grpo")
+        tree.problem(
+            ("method",), f"a front needs a method that weighs several rewards, got {name!r}; take dynamic_grpo"
+        )
         return
     if len(rewards) < 2:
         tree.problem(("rewards",), f"a front needs at least two rewards, got {len(rewards)}")
@@ -120,4 +123,6 @@ def check_fronts(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
     elif recipe["eval"].generate.prompts < 2:
         tree.problem(("eval", "generate", "prompts"), "an interval needs at least 2 prompts")
     if str(getattr(recipe["train"].eval_strategy, "value", recipe["train"].eval_strategy)) != "no":
-        tree.problem(("train", "eval_strategy"), "every policy of a front is estimated when it is trained; leave it out")
+        tree.problem(
+            ("train", "eval_strategy"), "every policy of a front is estimated when it is trained; leave it out"
+        )

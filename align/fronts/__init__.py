@@ -1,1 +1,1 @@
-"""Fronts: several policies of one base that weigh the rewards differently, one adapter each."""
+"""Makes fronts: several policies of one base that weigh the rewards differently, one adapter each."""

@@ -1,4 +1,4 @@
-"""Trajectory balance, by which a policy samples in proportion to a reward instead of maximising it."""
+"""Computes trajectory balance, by which a policy samples in proportion to a reward instead of maximising it."""
 
 from jaxtyping import Float
 from torch import Tensor

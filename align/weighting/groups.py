@@ -153,7 +153,7 @@ def max_min_policy(
     ref: Float[np.ndarray, " items"],
     beta: float,
     *,
-    steps: int = 200,
+    steps: int = 60,
 ) -> MaxMin:
     """The policy of max over π of min_u E_π r_u - beta KL(π | ref) on an enumerable space, by its dual over the simplex of groups.
 

@@ -1,4 +1,4 @@
-"""A front whose policies are made without training: adapters drawn by name, answers that their weights explain."""
+"""A front whose policies are made without training: adapters drawn by name, answers that follow from their names."""
 
 import json
 from pathlib import Path
@@ -44,11 +44,13 @@ def world(tmp_path, monkeypatch):
         return Trained()
 
     def sample(policy, rows, how, out, *, who, replace):
-        """Prompt k is answered with words that repeat, more often the later the name, and with numbers."""
+        """Words that repeat more often the later the prompt, and now and then the right number."""
         answered.append(who)
         code = sum(map(ord, who)) % 7
+        words = [" ".join(f"w{i % (1 + (code + k) % 4)}" for i in range(8)) for k in range(len(rows))]
         texts = [
-            " ".join(f"w{i % (1 + (code + k) % 4)}" for i in range(8)) + " good" * (7 - code) for k in range(len(rows))
+            f"{text} {row['answer'] if (k + code) % 3 else ''}"
+            for k, (text, row) in enumerate(zip(words, rows, strict=True))
         ]
         write_lines(out, [{**row, "completions": [text]} for row, text in zip(rows, texts, strict=True)])
         return len(rows)
@@ -57,7 +59,7 @@ def world(tmp_path, monkeypatch):
 
     def load(*words, name="fronts/tiny", folder="run"):
         (tmp_path / folder).mkdir(exist_ok=True)
-        rewards = "rewards={repetition: {n: 1}, positive_sentiment: null}"
+        rewards = "rewards={repetition: {n: 1}, correctness: null}"
         return load_recipe(name, [f"train.output_dir={tmp_path / folder}", rewards, *words])
 
     return type("World", (), {"load": staticmethod(load), "train": staticmethod(train), "trained": trained, "answered": answered})  # fmt: skip

@@ -139,7 +139,7 @@ def test_the_report_has_members_with_intervals_and_the_indicators(reported):
     run, front = reported
     assert json.loads((run / "front.json").read_text()) == front
     assert set(front["estimates"]) == {"hypervolume", "expected utility", "sparsity", "R2"}
-    assert front["scales"] == {"repetition": [0.0, 1.0], "positive_sentiment": [-1.0, 1.0]}
+    assert front["scales"] == {"repetition": [0.0, 1.0], "correctness": [0.0, 1.0]}
     assert front["reference_point"] == front["ref"]
     for one in front["members"]:
         low, high = one["intervals"]["repetition"]
@@ -177,11 +177,11 @@ def test_what_is_no_preference_is_refused(prefer):
 
 def test_pick_names_an_adapter_or_mixes_one(reported, tmp_path, capsys):
     run, front = reported
-    assert pick([str(run), "--prefer", "repetition=0.7,positive_sentiment=0.3"]) == 0
+    assert pick([str(run), "--prefer", "repetition=0.7,correctness=0.3"]) == 0
     named = capsys.readouterr().out.strip()
-    best = picked(front, {"repetition": 0.7, "positive_sentiment": 0.3})[0]
+    best = picked(front, {"repetition": 0.7, "correctness": 0.3})[0]
     assert named == str(run / best["adapter"])
-    words = [str(run), "--prefer", "repetition=0.2,positive_sentiment=0.6", "--mix", "--out", str(tmp_path / "mixed")]
+    words = [str(run), "--prefer", "repetition=0.2,correctness=0.6", "--mix", "--out", str(tmp_path / "mixed")]
     assert pick(words) == 0
     record = json.loads((tmp_path / "mixed" / "merge.json").read_text())
     assert record["merged"][0]["weights"] == pytest.approx([0.25, 0.75])
@@ -200,7 +200,7 @@ def test_pick_names_an_adapter_or_mixes_one(reported, tmp_path, capsys):
         ("fronts.weights=[[1, 0, 0], [0, 1, 0]]", "one weight for each of 2 rewards"),
         ("fronts.weights=[[1, -1], [0, 1]]", "must be finite, not negative and not all 0"),
         ("fronts.sweep=1", "must be at least 2"),
-        ("fronts.reference_point={clarity: 0}", "a value for each of repetition, positive_sentiment"),
+        ("fronts.reference_point={clarity: 0}", "a value for each of repetition, correctness"),
         ("train.weighting=upgrad", "train.weighting: is set for each policy"),
         ("lora=null", "lora: missing section"),
         ("eval=null", "is estimated on answers to data.eval"),

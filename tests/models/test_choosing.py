@@ -1,10 +1,12 @@
 """Greedy soup, Frank-Wolfe, Fisher merging and SLERP on quadratics whose answers are known."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 
 from align.merging.adapters import Adapter, slerp
 from align.merging.choosing import fisher_merge, frank_wolfe, greedy_soup, slerp_weights
@@ -72,7 +74,7 @@ def test_fisher_merging_is_the_posterior_mean_of_quadratics():
 
 
 def made(a, b):
-    return Adapter(None, None, {"m": (a, b)}, {}, None, "")  # type: ignore[arg-type]
+    return Adapter(Path(), LoraConfig(), {"m": (a, b)}, {}, None, "")
 
 
 def test_slerp_goes_along_the_arc_of_the_weight_changes():

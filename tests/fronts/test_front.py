@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from stored_world import made
@@ -11,10 +12,12 @@ from align.errors import RecipeError, RunError
 from align.fronts.pick import main as pick
 from align.fronts.pick import picked
 from align.fronts.plan import Place, extension_recipe
-from align.fronts.run import MEMBERS, check_front, run_front
+from align.fronts.run import MEMBERS, check_front, run_front, scores_by_prompt
+from align.intervals import mean_estimate
 from align.merging.adapters import load_adapter_factors, soup
 from align.recipe.loading import load_recipe
 from align.rounds.ledger import Ledger
+from align.weighting.archive import hypervolume
 from eval.report.front import summary, write_front
 
 SOUPS = ["first-1", "first-2", "soup-00", "soup-01", "soup-02"]
@@ -142,10 +145,18 @@ def test_the_report_has_members_with_intervals_and_the_indicators(reported):
     assert front["scales"] == {"repetition": [0.0, 1.0], "correctness": [0.0, 1.0]}
     assert front["reference_point"] == front["ref"]
     for one in front["members"]:
-        low, high = one["intervals"]["repetition"]
-        assert low <= one["values"]["repetition"] <= high
+        table = scores_by_prompt(Place(run, one["name"]).scores, front["objectives"])
+        for k, name in enumerate(front["objectives"]):
+            value, low, high, _ = mean_estimate(table[:, k], bounds=(0.0, 1.0))
+            assert one["values"][name] == pytest.approx(value)
+            assert one["intervals"][name] == pytest.approx([low, high])
     assert [step["policies"] for step in front["way"]] == [SOUPS[:2], SOUPS]
-    assert front["way"][0]["hypervolume"] <= front["way"][1]["hypervolume"]
+    points = {one["name"]: list(one["values"].values()) for one in front["members"]}
+    for step in front["way"]:
+        volume = hypervolume(
+            np.array([points[name] for name in step["policies"]]), np.array(list(front["ref"].values()))
+        )
+        assert step["hypervolume"] == pytest.approx(volume)
     page = (run / "front.html").read_text()
     assert summary(front) in page
     assert page.count("data:image/png") >= 2

@@ -83,6 +83,7 @@ def find_groups(
         shares = np.eye(groups)[rng.integers(0, groups, people)]
         if soft:
             shares = rng.dirichlet(np.ones(groups), people)
+        value, rewards = -np.inf, np.zeros((groups, items))
         for _ in range(rounds):
             rewards = np.array([bradley_terry(winner, loser, shares[annotator, g], items) for g in range(groups)])
             each = -np.logaddexp(0, -(rewards[:, winner] - rewards[:, loser]))

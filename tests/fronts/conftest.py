@@ -44,13 +44,11 @@ def world(tmp_path, monkeypatch):
         return Trained()
 
     def sample(policy, rows, how, out, *, who, replace):
-        """Words that repeat more often the later the prompt, and now and then the right number."""
+        """A word that sounds good or bad, and one that is said up to three times."""
         answered.append(who)
-        code = sum(map(ord, who)) % 7
-        words = [" ".join(f"w{i % (1 + (code + k) % 4)}" for i in range(8)) for k in range(len(rows))]
+        code, said = sum(map(ord, who)) % 7, ("good", "great", "bad", "awful")
         texts = [
-            f"{text} {row['answer'] if (k + code) % 3 else ''}"
-            for k, (text, row) in enumerate(zip(words, rows, strict=True))
+            f"this {said[(code + k) % 4]} morning we saw a{' river' * (1 + code * k % 3)}" for k in range(len(rows))
         ]
         write_lines(out, [{**row, "completions": [text]} for row, text in zip(rows, texts, strict=True)])
         return len(rows)
@@ -59,7 +57,7 @@ def world(tmp_path, monkeypatch):
 
     def load(*words, name="fronts/tiny", folder="run"):
         (tmp_path / folder).mkdir(exist_ok=True)
-        rewards = "rewards={repetition: {n: 1}, correctness: null}"
+        rewards = "rewards={repetition: {n: 1}, positive_sentiment: null}"
         return load_recipe(name, [f"train.output_dir={tmp_path / folder}", rewards, *words])
 
     return type("World", (), {"load": staticmethod(load), "train": staticmethod(train), "trained": trained, "answered": answered})  # fmt: skip

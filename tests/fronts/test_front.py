@@ -142,21 +142,22 @@ def test_the_report_has_members_with_intervals_and_the_indicators(reported):
     run, front = reported
     assert json.loads((run / "front.json").read_text()) == front
     assert set(front["estimates"]) == {"hypervolume", "expected utility", "sparsity", "R2"}
-    assert front["scales"] == {"repetition": [0.0, 1.0], "correctness": [0.0, 1.0]}
+    assert front["scales"] == {"repetition": [0.0, 1.0], "positive_sentiment": [-1.0, 1.0]}
     assert front["reference_point"] == front["ref"]
     for one in front["members"]:
         table = scores_by_prompt(Place(run, one["name"]).scores, front["objectives"])
         for k, name in enumerate(front["objectives"]):
-            value, low, high, _ = mean_estimate(table[:, k], bounds=(0.0, 1.0))
+            value, low, high, _ = mean_estimate(table[:, k], bounds=tuple(front["scales"][name]))
             assert one["values"][name] == pytest.approx(value)
             assert one["intervals"][name] == pytest.approx([low, high])
     assert [step["policies"] for step in front["way"]] == [SOUPS[:2], SOUPS]
-    points = {one["name"]: list(one["values"].values()) for one in front["members"]}
+    low, high = np.array(list(front["scales"].values())).T
+    scaled = {one["name"]: (np.array(list(one["values"].values())) - low) / (high - low) for one in front["members"]}
+    corner = (np.array(list(front["ref"].values())) - low) / (high - low)
     for step in front["way"]:
-        volume = hypervolume(
-            np.array([points[name] for name in step["policies"]]), np.array(list(front["ref"].values()))
-        )
+        volume = hypervolume(np.array([scaled[name] for name in step["policies"]]), corner)
         assert step["hypervolume"] == pytest.approx(volume)
+    assert front["way"][0]["hypervolume"] < front["way"][1]["hypervolume"]
     page = (run / "front.html").read_text()
     assert summary(front) in page
     assert page.count("data:image/png") >= 2
@@ -188,11 +189,11 @@ def test_what_is_no_preference_is_refused(prefer):
 
 def test_pick_names_an_adapter_or_mixes_one(reported, tmp_path, capsys):
     run, front = reported
-    assert pick([str(run), "--prefer", "repetition=0.7,correctness=0.3"]) == 0
+    assert pick([str(run), "--prefer", "repetition=0.7,positive_sentiment=0.3"]) == 0
     named = capsys.readouterr().out.strip()
-    best = picked(front, {"repetition": 0.7, "correctness": 0.3})[0]
+    best = picked(front, {"repetition": 0.7, "positive_sentiment": 0.3})[0]
     assert named == str(run / best["adapter"])
-    words = [str(run), "--prefer", "repetition=0.2,correctness=0.6", "--mix", "--out", str(tmp_path / "mixed")]
+    words = [str(run), "--prefer", "repetition=0.2,positive_sentiment=0.6", "--mix", "--out", str(tmp_path / "mixed")]
     assert pick(words) == 0
     record = json.loads((tmp_path / "mixed" / "merge.json").read_text())
     assert record["merged"][0]["weights"] == pytest.approx([0.25, 0.75])
@@ -211,7 +212,7 @@ def test_pick_names_an_adapter_or_mixes_one(reported, tmp_path, capsys):
         ("fronts.weights=[[1, 0, 0], [0, 1, 0]]", "one weight for each of 2 rewards"),
         ("fronts.weights=[[1, -1], [0, 1]]", "must be finite, not negative and not all 0"),
         ("fronts.sweep=1", "must be at least 2"),
-        ("fronts.reference_point={clarity: 0}", "a value for each of repetition, correctness"),
+        ("fronts.reference_point={clarity: 0}", "a value for each of repetition, positive_sentiment"),
         ("train.weighting=upgrad", "train.weighting: is set for each policy"),
         ("lora=null", "lora: missing section"),
         ("eval=null", "is estimated on answers to data.eval"),

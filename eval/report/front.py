@@ -54,7 +54,8 @@ def write_front(run: Path) -> dict[str, Any]:
     tables[REF] = scores_by_prompt(run / told["ref"], names)
     scales = {name: scale_of(name, {who: t[:, k] for who, t in tables.items()}) for k, name in enumerate(names)}
     recipes = {one["name"]: {"name": one["name"]} for one in members}
-    front = front_of(tables, scales, recipes=recipes, reference_point=told["reference_point"])
+    corner = told["reference_point"] and {name: float(value) for name, value in told["reference_point"].items()}
+    front = front_of(tables, scales, recipes=recipes, reference_point=corner)
     if front is None:
         raise RunError(
             f"{run}: fewer than two prompts have two rewards for every policy; ask more in eval.generate.prompts"

@@ -44,9 +44,10 @@ def world(tmp_path, monkeypatch):
         return Trained()
 
     def sample(policy, rows, how, out, *, who, replace):
-        """A word that sounds good or bad, and one that is said up to three times."""
+        """A word that sounds good or bad, good in all of a soup's, and one that is said up to three times."""
         answered.append(who)
         code, said = sum(map(ord, who)) % 7, ("good", "great", "bad", "awful")
+        said = ("great",) * 4 if who.startswith("soup") else said
         texts = [
             f"this {said[(code + k) % 4]} morning we saw a{' river' * (1 + code * k % 3)}" for k in range(len(rows))
         ]

@@ -124,6 +124,21 @@ def _compare(argv: Sequence[str]) -> int:
     return evaluate(argv, compare=True, prog="alignkit compare")
 
 
+def _front(argv: Sequence[str]) -> int:
+    """Train several policies that weigh the rewards differently, one adapter each, and report on their front."""
+    _check_extra()
+    from accelerate import PartialState  # noqa: PLC0415 - imports torch
+
+    from eval.report.front import PAGE, summary, write_front  # noqa: PLC0415 - as above
+
+    from .commands.front import main as front  # noqa: PLC0415 - loads the trainers
+
+    run = front(argv)
+    if PartialState().is_main_process:
+        print(f"{summary(write_front(run))}\n{run / PAGE}")
+    return 0
+
+
 def _verify(argv: Sequence[str]) -> int:
     """Hold a run, or a recipe that is then trained, against what its recipe expects; exit code 1 if it does not hold."""
     parser = argparse.ArgumentParser(prog="alignkit verify", description=_verify.__doc__, allow_abbrev=False)
@@ -233,6 +248,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
         "Score every answer of a file by rewards, models, judges or labels, for `alignkit data pairs`.",
     ),
     "train": _train,
+    "front": _front,
+    "pick": _later("align.fronts.pick", "Name the adapter of a front for a preference, or mix one."),
     "eval": _eval,
     "compare": _compare,
     "verify": _verify,

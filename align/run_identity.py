@@ -10,7 +10,7 @@ import yaml
 
 from align.models.identity import model_identity, text_identity, weights_digest
 from align.recipe.loading import Recipe, load_recipe
-from align.runs.contents import ENV_FILE, RECIPE_FILE, ROUNDS_FILE
+from align.runs.contents import ENV_FILE, LEDGERS, RECIPE_FILE
 from align.runs.identity import Difference, Identity, identity_from, rewritten, settings_of, written
 
 from .errors import DataError, RecipeError, RunError
@@ -121,10 +121,9 @@ def recipe_differences(run: Path, now: dict[str, Any] | None = None, *, places: 
 def _on_record(run: Path) -> dict[str, Any]:
     """What the recipe of a run said; empty where an earlier version wrote the run."""
     found = read_env(run).get(WRITTEN)
-    if found is None and (run / ROUNDS_FILE).is_file():
+    for path in (run / name for name in LEDGERS) if found is None else ():
         with contextlib.suppress(ValueError, AttributeError, OSError):
-            first = json.loads((run / ROUNDS_FILE).read_text(encoding="utf-8").partition("\n")[0])
-            found = first.get("counts", {}).get(WRITTEN)
+            found = json.loads(path.read_text(encoding="utf-8").partition("\n")[0]).get("counts", {}).get(WRITTEN)
     return found if isinstance(found, dict) else {}
 
 

@@ -108,6 +108,10 @@ def run(
         )
     if vllm is not None and recipe.rounds is None:
         raise RunError("--vllm: samples the answers of rounds, and the recipe has none; leave it out")
+    if recipe.fronts is not None:
+        raise RunError(
+            f"fronts: several policies are trained by `alignkit front {recipe.path}`; or leave the section out"
+        )
     with claimed(path, resume=resume is not None, overwrite=overwrite):
         _check_not_inside(recipe, path, overwrite=overwrite)
         if recipe.rounds is not None:

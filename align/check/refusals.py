@@ -16,6 +16,7 @@ from align.recipe.loading import Recipe
 
 from .checkpoint import inspect_checkpoint
 from .environment import GPU_MISSING, inspect_machine
+from .fronts import inspect_front
 from .machine import Machine
 from .model import Model, read_model
 from .rewards import inspect_evaluation, inspect_rewards
@@ -72,6 +73,8 @@ def look(
     planned = plan(recipe, rows, machine.processes)
     if recipe.rounds is not None:
         findings.append(inspect_rounds(recipe, len(sets[TRAIN]), planned.steps))
+    if recipe.fronts is not None:
+        findings.append(inspect_front(recipe, planned.steps, allow))
     evals = [name.removeprefix(EVAL) for name in sets if name != TRAIN]
     findings += inspect_schedule(recipe, planned, evals, rows=rows, processes=machine.processes)
     findings += inspect_settings(recipe, planned.steps) + inspect_unread(recipe)

@@ -17,6 +17,7 @@ from align.data.loading import DataConfig, DataSource
 from align.errors import RunError
 from align.methods import METHODS
 from align.recipe.elsewhere import ELSEWHERE
+from align.recipe.fronts import FrontsConfig
 from align.recipe.rounds import Each, KeepConfig, RoundsConfig, SampleConfig, SelectConfig
 from align.recipe.scores import ScoreConfig
 from align.recipe.sections import EvalConfig, Expectation, Generate, JudgeConfig, PromptSet, RefConfig, StartConfig
@@ -41,6 +42,7 @@ SECTIONS: dict[str, type] = {
     "rounds.score": ScoreConfig,
     "rounds.select": SelectConfig,
     "rounds.keep": KeepConfig,
+    "fronts": FrontsConfig,
     "eval": EvalConfig,
     "eval.generate": Generate,
     "eval.judges.NAME": JudgeConfig,

@@ -8,6 +8,7 @@ from .anchored import (
     nca_pair_loss,
     sppo_hard_loss,
 )
+from .balance import trajectory_balance_loss
 from .divergences import DIVERGENCES, Divergence, divergence
 from .objectives import COLUMNS, OBJECTIVES, Objective, PairBatch, pairwise_loss
 from .pairwise import (
@@ -85,5 +86,6 @@ __all__ = [
     "simpo_loss",
     "soft_dpo_loss",
     "sppo_hard_loss",
+    "trajectory_balance_loss",
     "wpo_weights",
 ]

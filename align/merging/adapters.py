@@ -30,6 +30,8 @@ from align.models.patterns import refuse_endless
 from align.runs.checkpoints import MANIFEST, check
 from align.runs.contents import REFERENCE_FILE
 
+from .choosing import slerp_weights
+
 logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -133,6 +135,15 @@ def stock(adapters: Sequence[Adapter]) -> tuple[dict[str, tuple[Tensor, Tensor]]
         ratios[module] = count * cosine / (1 + (count - 1) * cosine)
     merged = {module: _joined(adapters, module, [ratio / count] * count) for module, ratio in ratios.items()}
     return merged, ratios
+
+
+def slerp(first: Adapter, second: Adapter, share: float) -> dict[str, tuple[Tensor, Tensor]]:
+    """Factors (A, B) of the arc between two adapters' ΔW at `share` of it, module by module; exact. See `slerp_weights`."""
+    found = {}
+    for module in first.factors:
+        cosine = mean_cosine([adapter.factors[module] for adapter in (first, second)])
+        found[module] = _joined([first, second], module, slerp_weights(cosine, share))
+    return found
 
 
 def mean_cosine(factors: Sequence[tuple[Tensor, Tensor]]) -> float:

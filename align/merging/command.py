@@ -16,7 +16,7 @@ from align.files import new_folder, write_text
 from align.models.identity import same_identity
 from align.runs.contents import REFERENCE_FILE
 
-from .adapters import Adapter, load_adapter_factors, save_merged, soup, stock
+from .adapters import Adapter, load_adapter_factors, save_merged, slerp, soup, stock
 
 MERGE_FILE = "merge.json"
 
@@ -50,15 +50,22 @@ def check_mergeable(adapters: Sequence[Adapter]) -> str:
 
 
 def merge(
-    paths: Sequence[str | Path], out: str | Path, *, weights: Sequence[Sequence[float]] = (), with_stock: bool = False
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    weights: Sequence[Sequence[float]] = (),
+    with_stock: bool = False,
+    arc: float | None = None,
 ) -> dict[str, Any]:
     """Merge adapters into a folder for each weight vector, and one for the model stock.
 
     Args:
         paths: Adapter folders.
-        out: A new folder. Each merged adapter is in `OUT/soup-NN/adapter` or `OUT/stock/adapter`.
+        out: A new folder. Each merged adapter is in `OUT/soup-NN/adapter`, `OUT/stock/adapter` or
+            `OUT/slerp/adapter`.
         weights: For each soup one weight per adapter, not negative, of sum 1.
         with_stock: Make the model stock too.
+        arc: Make the point at this share of the arc from the first of two adapters to the second, too.
 
     Returns:
         What `OUT/merge.json` holds: the adapters with their digests, and each merged one with weights and digest.
@@ -70,6 +77,8 @@ def merge(
     if out.exists() and any(out.iterdir()):
         raise RunError(f"--out: {out} is not empty; choose another folder")
     vectors = [_checked(vector, len(paths)) for vector in weights]
+    if arc is not None and (len(paths) != 2 or not 0 <= arc <= 1):
+        raise RunError(f"--slerp: a share from 0 to 1 of the arc between two adapters, got {arc} for {len(paths)}")
     adapters = [load_adapter_factors(path) for path in paths]
     record: dict[str, Any] = {"same_base_by": check_mergeable(adapters)}
     if with_stock and any((adapter.reference or {}).get("kind") == "adapter" for adapter in adapters):
@@ -91,12 +100,15 @@ def merge(
             factors, ratios = stock(adapters)
             digest = save_merged(folder / "stock" / "adapter", adapters[0], factors)
             record["merged"].append({"adapter": "stock/adapter", "stock_ratios": ratios, "sha256": digest})
+        if arc is not None:
+            digest = save_merged(folder / "slerp" / "adapter", adapters[0], slerp(adapters[0], adapters[1], arc))
+            record["merged"].append({"adapter": "slerp/adapter", "slerp": arc, "sha256": digest})
         write_text(folder / MERGE_FILE, json.dumps(record, indent=1) + "\n")
     return record
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`alignkit merge ADAPTER ADAPTER ... --weights 0.3,0.7 | --sweep 11 | --stock --out DIR`."""
+    """`alignkit merge ADAPTER ADAPTER ... --weights 0.3,0.7 | --sweep 11 | --stock | --slerp 0.5 --out DIR`."""
     parser = argparse.ArgumentParser(prog="alignkit merge", description=__doc__, allow_abbrev=False)
     parser.add_argument("adapters", nargs="+", metavar="ADAPTER", help="a run's adapter/ folder")
     how = parser.add_mutually_exclusive_group(required=True)
@@ -105,6 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     how.add_argument(
         "--stock", action="store_true", help="model stock: the share that the adapters agree on, by module"
     )
+    how.add_argument(
+        "--slerp", type=float, metavar="T", help="the point at T of the arc between two adapters, by module"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     options = parser.parse_args(argv)
     try:
@@ -112,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             vectors = [_numbers(options.weights)]
         else:
             vectors = sweep(len(options.adapters), options.sweep) if options.sweep is not None else []
-        record = merge(options.adapters, options.out, weights=vectors, with_stock=options.stock)
+        record = merge(options.adapters, options.out, weights=vectors, with_stock=options.stock, arc=options.slerp)
     except (RunError, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the command line's own message
         return 2

@@ -1,6 +1,5 @@
 """Loads recipes: YAML in, typed sections out. Keys are field names of TRL's and PEFT's own dataclasses."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,10 +16,12 @@ from align.methods import METHODS
 from align.models.adapters import without_reference
 from align.own_code import digests, lacking
 from align.strict.fields import build, describe, nearest
-from align.strict.yaml_tree import Tree, merge, override, read_tree
+from align.strict.yaml_tree import Tree, override
 
 from .anywhere import set_aside
+from .bases import with_bases
 from .elsewhere import ELSEWHERE
+from .fronts import FrontsConfig, build_fronts, check_fronts
 from .reward_section import build_judge, build_rewards
 from .rounds import RoundsConfig, build_rounds, by_round, check_rounds
 from .sections import EvalConfig, Expectation, Generate, JudgeConfig, RefConfig, StartConfig
@@ -30,11 +31,10 @@ from .trust import as_a_file_may_say_it, check_trust
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe"]
 
 SECTIONS = (
-    "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "judge", "train", "rounds", "eval", "expect",
-    "own_code",
+    "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "judge", "train", "rounds", "fronts", "eval",
+    "expect", "own_code",
 )  # fmt: skip
 DTYPES = (None, "auto", "float32", "bfloat16", "float16")
-MAX_BASES = 16
 NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
 NOT_IN_TRAIN = {
     "model_init_kwargs": "the `model` section says how the model is loaded",
@@ -70,6 +70,8 @@ class Recipe:
     """By default the policy begins with a new adapter, or with that of the reference."""
     rounds: RoundsConfig | None = None
     """What a round is, if the policy writes its own data; `data` then holds prompts."""
+    fronts: FrontsConfig | None = None
+    """Which policies make a front, if there are to be several."""
     raw: dict[str, Any] = field(default_factory=dict)
     set_aside: tuple[str, ...] = ()
     """Settings of `train` that need a GPU which is not here; they are off in `train`, and as they were in `raw`."""
@@ -118,7 +120,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, anywhere: bo
         RecipeError: With every problem, one a line: file and line, key path, rule, value, remedy.
     """
     path = find_recipe(name)
-    tree = _with_bases(path, ())
+    tree = with_bases(path)
     override(tree, overrides)
     for key in tree.values:
         if key not in SECTIONS:
@@ -136,21 +138,6 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, anywhere: bo
     _cross_check(recipe, tree)
     tree.fail_on_problems()
     return Recipe(path, **recipe, raw=tree.values, set_aside=aside)
-
-
-def _with_bases(path: Path, seen: tuple[Path, ...]) -> Tree:
-    if path.resolve() in seen:
-        raise RecipeError(f"{path}: extends itself, through {', '.join(p.name for p in seen)}")
-    if len(seen) > MAX_BASES:
-        raise RecipeError(f"{seen[0]}: extends more than {MAX_BASES} files in a row; write what they say into one")
-    tree = read_tree(path)
-    base = tree.values.pop("extends", None)
-    if base is None:
-        return tree
-    if not isinstance(base, str):
-        raise RecipeError(f"{path}: extends: expected a file name, got {describe(base)}")
-    beside = path.parent / base
-    return merge(_with_bases(beside if os.path.isfile(beside) else find_recipe(base), (*seen, path.resolve())), tree)
 
 
 def _build(path: Path, tree: Tree, off: dict[str, bool]) -> dict[str, Any]:
@@ -178,6 +165,7 @@ def _build(path: Path, tree: Tree, off: dict[str, bool]) -> dict[str, Any]:
         "train": _train(str(method), tree, off) if is_known and "train" in tree.values else None,
         "eval": made(EvalConfig, "eval"),
         "rounds": build_rounds(tree) if tree.values.get("rounds") is not None else None,
+        "fronts": build_fronts(tree) if tree.values.get("fronts") is not None else None,
         "expect": _expect(tree),
         "rewards": build_rewards(METHODS[str(method)] if is_known else None, tree),
         "judge": build_judge(METHODS[str(method)] if is_known else None, tree),
@@ -276,6 +264,8 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
         tree.problem(("ref", "kind"), f"this method has {' and '.join(allowed)}, got {ref.kind!r}")
     if recipe["rounds"] is not None and method is not None:
         check_rounds(recipe, method, tree)
+    if recipe["fronts"] is not None and method is not None:
+        check_fronts(recipe, method, tree)
     if ref is not None and ref.kind == "cached" and train is not None and train.stores_reference():
         tree.problem(
             ("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data"

@@ -21,13 +21,14 @@ class Ledger:
 
     Args:
         run: The run directory.
+        name: Of the file.
 
     Raises:
         RunError: If a line is no stage's; a last one that was cut short is cut off.
     """
 
-    def __init__(self, run: Path) -> None:
-        self.run, self.path = run, run / FILE
+    def __init__(self, run: Path, name: str = FILE) -> None:
+        self.run, self.path = run, run / name
         self.done: dict[tuple[int, str], dict[str, Any]] = {}
         content = whole_lines(self.path, mend=PartialState().is_main_process)
         for number, line in enumerate(content.splitlines(), start=1):

@@ -56,7 +56,7 @@ def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool =
         scorers_of(rounds.score, recipe.model, **where, policy=answerer_later)
     refuse_missing(rounds.score, rows[0], "data.train")
     if rounds.take == "best":
-        validation_rows(recipe)
+        validation_rows(recipe, rounds.score)
     if rounds.in_context is not None:
         original_rows(recipe)
     gold = rounds.sample.gold
@@ -106,7 +106,7 @@ def run_rounds(
     if vllm is not None:
         check_model(recipe)
     rows = check_rounds(recipe, allow)
-    _same_run(recipe, run, resume)
+    same_run(recipe, run, resume, "rounds", MAY_CHANGE)
     for left in run.glob("round-*/**/.alignkit-*") if PartialState().is_main_process else ():  # by a kill, half written
         shutil.rmtree(left)
     state = PartialState()
@@ -184,14 +184,25 @@ def _round(
     return trained[0] if trained else None
 
 
-def _same_run(recipe: Recipe, run: Path, resume: bool) -> None:
-    """Refuse to go on in the run of another recipe; more rounds of the same are fine."""
+def same_run(recipe: Recipe, run: Path, resume: bool, section: str, may_change: Collection[str] = ()) -> None:
+    """Refuse to go on in the run of another recipe.
+
+    Args:
+        recipe: The recipe.
+        run: The run directory.
+        resume: Whether to go on in a run that is there.
+        section: Of the recipe, which says what the run is made of.
+        may_change: Keys that may say something else, such as the number of rounds.
+
+    Raises:
+        RunError: Naming what differs.
+    """
     if not resume or not (run / RECIPE_FILE).is_file():
         return
-    other = [d for d in recipe_differences(run, recipe_as_written(recipe)) if d.key not in MAY_CHANGE]
+    other = [d for d in recipe_differences(run, recipe_as_written(recipe)) if d.key not in may_change]
     if other:
         raise RunError(
-            f"{run}: its rounds were made by another recipe:\n{told(other)}\nrestore it, or choose another train.output_dir"
+            f"{run}: its {section} were made by another recipe:\n{told(other)}\nrestore it, or choose another train.output_dir"
         )
 
 

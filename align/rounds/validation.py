@@ -17,6 +17,7 @@ from align.judges.answered import JUDGES, together
 from align.judges.from_scores import refuse_missing, scorers_of
 from align.judges.scoring import score_rows
 from align.recipe.loading import Recipe
+from align.recipe.scores import ScoreConfig
 from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
 from align.sampling.ask import decoding_of
 from align.sampling.policy import Policy, policy_of
@@ -31,18 +32,17 @@ BEST = "best.json"
 PROMPTS = "validation-prompts.jsonl"
 
 
-def validation_rows(recipe: Recipe) -> list[dict[str, Any]]:
-    """The prompts of `data.eval` that rounds are chosen by, each once, as many as `eval.generate` says.
+def validation_rows(recipe: Recipe, score: ScoreConfig) -> list[dict[str, Any]]:
+    """The prompts of `data.eval` that policies are chosen by, each once, as many as `eval.generate` says.
 
     Raises:
         DataError: If they cannot be used, or lack a column that a reward reads.
     """
-    rounds: Any = recipe.rounds
     sets = load_data(recipe.data, rows="prompts").eval
     rows = {prompt_key(row): row for dataset in sets.values() for row in reversed(dataset.to_list())}
     settings: Any = recipe.eval.generate
     made = list(rows.values())[::-1][: settings.prompts]
-    refuse_missing(rounds.score, made[0], "data.eval")
+    refuse_missing(score, made[0], "data.eval")
     return made
 
 
@@ -62,7 +62,7 @@ def best_round(
     main = PartialState().is_main_process
 
     def told() -> dict[str, int]:
-        rows = validation_rows(recipe)
+        rows = validation_rows(recipe, rounds.score)
         if main:
             write_rows(rows, prompts, replace=True)
         return {"prompts": len(rows)}

@@ -19,7 +19,7 @@ METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = ".lock"
 REPORT_FILE = "report.json"
 CARD = "README.md"
-ROUNDS_FILE = "rounds.jsonl"
+ROUNDS_FILE, FRONTS_FILE = LEDGERS = "rounds.jsonl", "fronts.jsonl"
 CONTEXT_FILE = "context.json"
 """Of a run or a round: each reward's name, mean and standard deviation, and the least and most to ask for."""
 REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
@@ -30,8 +30,8 @@ RESULTS = ("adapter", "model")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 ROUND = re.compile(r"round-\d+")
 LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
-FILES = (METRICS_FILE, CARD, REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", ROUNDS_FILE,
-         "validation-prompts.jsonl", CONTEXT_FILE,
+FILES = (METRICS_FILE, CARD, REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", *LEDGERS,
+         "validation-prompts.jsonl", "members.json", "front.json", "front.html", CONTEXT_FILE,
          *LAST)  # fmt: skip
 FOLDERS = (
     *RESULTS,
@@ -45,6 +45,8 @@ FOLDERS = (
     "report",
     "checkpoints",
     FOLDER,
+    "policies",
+    "soups",
 )
 KEPT = ("judges",)  # what endpoints were paid for; filed by what was asked, whichever run asked it
 SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)")

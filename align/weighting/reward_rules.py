@@ -113,6 +113,11 @@ class MaxMin(MeansRule):
         )
 
 
+def kept(values: Float[Tensor, " objectives"], retain: float) -> Float[Tensor, " objectives"]:
+    """What is left of each value where its share `retain` is to be kept, below it for negative values, too."""
+    return values - (1 - retain) * values.abs()
+
+
 class Barrier(MeansRule):
     """One objective is maximised, the others are kept above thresholds by a log barrier.
 
@@ -171,7 +176,7 @@ class Barrier(MeansRule):
             self.start = means
         thresholds = self.thresholds
         if thresholds is None:
-            thresholds = self.start - (1 - self.retain) * self.start.abs()
+            thresholds = kept(self.start, self.retain)
         slack = means - thresholds
         weights = 1 / (self.sharpness * slack.clamp_min(self.least_slack))
         weights[self.target] = 1.0

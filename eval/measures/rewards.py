@@ -119,7 +119,7 @@ def objective_report(
         bounds = range_of(name)
         estimates |= sided_estimates(f"objectives/{name}", means, bounds=bounds)
         comparisons |= every_pair(f"objectives/{name}", means, prompts, bounds=bounds)
-    scales = {name: _scale(name, sides) for name, sides in values.items()}
+    scales = {name: scale_of(name, sides) for name, sides in values.items()}
     details: dict[str, Any] = {
         "rewards": {name: dict(options) for name, options in rewards.items()},
         "scale": {name: list(scale) for name, scale in scales.items()},
@@ -190,7 +190,7 @@ def _by_prompt(table: Float[np.ndarray, "prompts samples"]) -> Float[np.ndarray,
     return np.where(counts > 0, np.where(applies, table, 0.0).sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
-def _scale(name: str, sides: Mapping[str, Float[np.ndarray, "prompts samples"]]) -> tuple[float, float]:
+def scale_of(name: str, sides: Mapping[str, Float[np.ndarray, "..."]]) -> tuple[float, float]:
     """What is worth 0 and what is worth 1: a reward's range or, where none is stated, the least and the most seen."""
     if name in REWARDS:
         return float(REWARDS[name].low), float(REWARDS[name].high)

@@ -3,7 +3,7 @@
 import base64
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -78,22 +78,30 @@ del { background: var(--gone); text-decoration: none; } ul { padding-left: 1.2re
 """
 
 
+def page(title: str, body: str) -> str:
+    """A whole page around a body that is HTML already; the title is not."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escaped(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"<style>{STYLE}</style></head><body>{body}</body></html>\n"
+    )
+
+
 def to_html(report: Report, pictures: dict[str, bytes]) -> str:
     """One file with everything inline: the verdict first, then what it rests on, then everything else."""
     settings = yaml.safe_dump(report.settings, sort_keys=False, allow_unicode=True)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{escaped(report.name)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{STYLE}</style></head><body><h1>Evaluation of {escaped(report.name)}</h1>{_verdict(report)}"
-        f"{_rounds(report)}{_compared(report)}{_pictures(pictures)}{_judges(report)}{_estimates(report)}{_answers(report)}"
-        f"{_folded('Settings', f'<pre>{escaped(settings)}</pre>')}</body></html>\n"
+    return page(
+        report.name,
+        f"<h1>Evaluation of {escaped(report.name)}</h1>{_verdict(report)}"
+        f"{_rounds(report)}{_compared(report)}{html_pictures(pictures)}{_judges(report)}{_estimates(report)}{_answers(report)}"
+        f"{_folded('Settings', f'<pre>{escaped(settings)}</pre>')}",
     )
 
 
 def _verdict(report: Report) -> str:
     rows = evidence_rows(report)
-    table = f"{_table(EVIDENCE, rows, texts=2)}<p class=dim>{READING}</p>" if rows else ""
+    table = f"{html_table(EVIDENCE, rows, texts=2)}<p class=dim>{READING}</p>" if rows else ""
     said = "".join(
         f"<dt>{label}</dt><dd>{escaped(unmarked(text.removeprefix(f'{label}: ')))}</dd>"
         for label, text in further(report)
@@ -101,7 +109,8 @@ def _verdict(report: Report) -> str:
     return f"<p class=headline>{escaped(headline(report))}</p>{table}<dl class=said>{said}</dl>"
 
 
-def _pictures(pictures: dict[str, bytes]) -> str:
+def html_pictures(pictures: Mapping[str, bytes]) -> str:
+    """Figures by title."""
     figures = "".join(
         f'<figure><figcaption>{escaped(title)}</figcaption><img alt="{escaped(title)}" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}"></figure>'
@@ -110,7 +119,7 @@ def _pictures(pictures: dict[str, bytes]) -> str:
     return f"<h2>Pictures</h2><div class=pictures>{figures}</div>" if figures else ""
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int) -> str:
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int) -> str:
     """The first `texts` columns hold names, the others numbers. In a narrow window a row is a block of lines."""
     titles = "".join(f"<th{' class=n' if i >= texts else ''}>{title}</th>" for i, title in enumerate(head))
     body = ""
@@ -138,7 +147,7 @@ def _estimates(report: Report) -> str:
     found = ""
     for title, about in (*GROUPS.items(), *((name, "") for name in groups if name not in GROUPS)):
         if title in groups:
-            table = f"<p class=dim>{escaped(about)}</p>{_table(ESTIMATE, groups[title], texts=1)}"
+            table = f"<p class=dim>{escaped(about)}</p>{html_table(ESTIMATE, groups[title], texts=1)}"
             found += f"<h3>{title}</h3>{table}" if title in GROUPS else _folded(f"Estimates of {title}", table)
     return f"<h2>Estimates</h2>{found}{_folded('How the intervals are made', f'<p class=dim>{INTERVALS}</p>')}"
 
@@ -148,25 +157,25 @@ def _rounds(report: Report) -> str:
         return ""
     head, rows = round_table(report)
     notes = "".join(f"<li>{escaped(note)}</li>" for note in best_round_notes(report))
-    return f"<h2>{series_title(report)}</h2>{_table([escaped(one) for one in head], rows, texts=1)}<ul>{notes}</ul>"
+    return f"<h2>{series_title(report)}</h2>{html_table([escaped(one) for one in head], rows, texts=1)}<ul>{notes}</ul>"
 
 
 def _judges(report: Report) -> str:
     parts = []
     if report.judged:
-        parts.append(f"<h2>Judges</h2>{_table(JUDGED, judge_rows(report), texts=2)}<p class=dim>{JUDGING}</p>")
+        parts.append(f"<h2>Judges</h2>{html_table(JUDGED, judge_rows(report), texts=2)}<p class=dim>{JUDGING}</p>")
         notes = "".join(f"<li>{escaped(note)}</li>" for note in judge_notes(report))
         parts.append(_folded("Notes on the judges", f"<ul class=dim>{notes}</ul>") if notes else "")
     for title, head, rows, texts in (
         ("Ratings", RATED, rating_rows(report), 2), ("Best of k", BEST, best_rows(report), 1),
     ):  # fmt: skip
-        parts.append(_folded(title, _table(head, rows, texts=texts)) if rows else "")
+        parts.append(_folded(title, html_table(head, rows, texts=texts)) if rows else "")
     return "".join(parts)
 
 
 def _compared(report: Report) -> str:
     rows, front = comparison_rows(report), front_note(report)
-    found = f"{_table(COMPARISON, rows, texts=2)}<p class=dim>{COMPARED}</p>" if rows else ""
+    found = f"{html_table(COMPARISON, rows, texts=2)}<p class=dim>{COMPARED}</p>" if rows else ""
     if len(rows) > SHOWN_COMPARISONS:
         found = _folded(f"All {len(rows)} comparisons", found)
     found = f"<h2>Runs compared</h2>{found}" if rows else ""

@@ -75,6 +75,13 @@ PLAYED: dict[str, str | Path] = {
     "alignkit merge ADAPTER ADAPTER --sweep 11 --out DIR": (
         "alignkit merge runs/b005/adapter runs/quickstart/adapter --sweep 11 --out soups"
     ),
+    "alignkit front RECIPE": "alignkit front fronts/tiny fronts.sweep=2",
+    "alignkit pick FRONT --prefer helpful=0.7,harmless=0.3": (
+        "alignkit pick runs/fronts-tiny --prefer repetition=0.7,clarity=0.3"
+    ),
+    "alignkit pick FRONT --prefer helpful=0.7,harmless=0.3 --mix --out DIR": (
+        "alignkit pick runs/fronts-tiny --prefer repetition=0.7,clarity=0.3 --mix --out mixed"
+    ),
     "alignkit data fix SOURCE --out clean.jsonl": "alignkit data fix people.jsonl --out clean.jsonl",
     "alignkit data fix SOURCE --out FILE": "alignkit data fix people.jsonl --out clean-2.jsonl",
     "python tests/helpers/malformed.py": "python {root}/tests/helpers/malformed.py",

@@ -277,3 +277,14 @@ def test_what_appears_while_adapters_are_merged_stays(three, tmp_path, monkeypat
     assert main([*map(str, three), "--sweep", "2", "--out", str(tmp_path / "out")]) == 2
     assert "appeared while it was being made" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_the_arc_between_two_adapters_has_their_length(three, tmp_path):
+    merge(three[:2], tmp_path / "out", arc=0.5)
+    merged, parts = deltas(tmp_path / "out/slerp/adapter"), [deltas(folder) for folder in three[:2]]
+    for name, delta in merged.items():
+        cosine = float((parts[0][name] * parts[1][name]).sum() / parts[0][name].norm() / parts[1][name].norm())
+        weight = 1 / (2 * (1 + cosine)) ** 0.5
+        torch.testing.assert_close(delta, weight * (parts[0][name] + parts[1][name]), atol=1e-5, rtol=1e-4)
+    with pytest.raises(RunError, match="--slerp: a share from 0 to 1"):
+        merge(three, tmp_path / "other", arc=0.5)

@@ -17,9 +17,11 @@ ALL = sorted(str(p.relative_to(recipes_dir()).with_suffix("")) for p in recipes_
 RECIPES = [name for name in ALL if not name.startswith("accelerate/")]
 IN_ROUNDS = {name for name in RECIPES if "\nrounds:" in (recipes_dir() / f"{name}.yaml").read_text()}
 """Those that tests/rounds runs."""
+FRONTS = {"fronts/tiny", "fronts/c-morl-tiny"}
+"""Several policies: tests/fronts makes them."""
 AFTER_ANOTHER = {"stages/tiny-dpo"}
 """Begins with another's run: tests/models/test_start.py runs both."""
-DRY = [name for name in RECIPES if name not in IN_ROUNDS | AFTER_ANOTHER]
+DRY = [name for name in RECIPES if name not in IN_ROUNDS | AFTER_ANOTHER | FRONTS]
 ON_CPU = ("train.use_cpu=true", "train.bf16=false")
 
 
@@ -48,7 +50,7 @@ def test_the_promised_recipes_are_there():
     promised |= {
         f"rounds/{kind}tiny" for kind in ("", "dno-", "gpo-", "irpo-", "rejection-", "ric-", "self-rewarding-")
     }
-    promised |= {"stages/tiny-sft", "stages/tiny-dpo", "kto/tiny", "papers/kto-zephyr-beta"}
+    promised |= {"stages/tiny-sft", "stages/tiny-dpo", "kto/tiny", "papers/kto-zephyr-beta"} | FRONTS
     promised |= {f"papers/{name}" for name in ("dno-prct", "iterative-rpo", "gpo-gpm")}
     assert set(RECIPES) == promised
 

@@ -41,7 +41,7 @@ MUTANTS = [
     measure("evaluation: the reference left out", RANKING, "scores.ref_chosen - scores.ref_rejected + logit", "scores.chosen - scores.rejected + logit"),
     measure("evaluation: the gap of the reference", RANKING, 'ideal - rankings(scores)["logp"]', 'ideal - rankings(scores)["implicit_reward"]'),
     measure("evaluation: what JSON cannot hold", REPORT, "value if math.isfinite(value) else str(value)", "value"),
-    measure("evaluation: comparisons not told", PAGE, "{_compared(report)}{_pictures", "{_pictures"),
+    measure("evaluation: comparisons not told", PAGE, "{_compared(report)}{html_pictures", "{_pictures"),
     measure("evaluation: judges are evaluated", SUBJECTS, 'METHODS[recipe.method].model == "preference"', "False"),
     measure("evaluation: nothing to measure", SUBJECTS, 'rows == "prompts" and recipe.eval.generate is None', "False"),
     said("few prompts: never told", TABLES, "if carried.largest > MUCH}", "if carried.largest > 1}"),

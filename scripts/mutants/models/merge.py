@@ -4,6 +4,7 @@ from mutants.mutant import noticed_by
 
 MERGE, SOUPS = "align/merging/command.py", "align/merging/adapters.py"
 merged = noticed_by("tests/models/test_merge.py")
+CHOOSING, chosen = "align/merging/choosing.py", noticed_by("tests/models/test_choosing.py")
 MUTANTS = [
     merged("merge: the scale is left out", SOUPS, "tensors[other].float() * scale", "tensors[other].float()"),
     merged("merge: rank-stabilised scale is plain", SOUPS, "(math.sqrt(rank) if config.use_rslora else rank)", "rank"),
@@ -36,4 +37,17 @@ MUTANTS = [
     merged("merge: weights may be negative", MERGE, "math.isfinite(w) and w >= 0", "math.isfinite(w)"),
     merged("merge: a folder is written over", MERGE, "if out.exists() and any(out.iterdir()):", "if False:"),
     merged("merge: a sweep misses its end", MERGE, "steps = points - 1", "steps = points"),
+    merged("merge: an arc of any length", MERGE, "if arc is not None and (len(paths) != 2 or not 0 <= arc <= 1):", "if False:"),
+    merged("merge: the arc is a line", SOUPS, "slerp_weights(cosine, share))", "(1 - share, share))"),
+    chosen("greedy soup: the worst come first", CHOOSING, "(-alone[index], index)", "(alone[index], index)"),
+    chosen("greedy soup: everybody is kept", CHOOSING, "        if value >= best:", "        if True:"),
+    chosen("greedy soup: the mix is a running mean of two", CHOOSING, "1 / len(kept) if index in kept", "(0.5 if index == kept[-1] else 0.5 / max(1, len(kept) - 1)) if index in kept"),
+    chosen("greedy soup: what is no number is taken", CHOOSING, "if not math.isfinite(value):", "if False:"),
+    chosen("frank-wolfe: goes up", CHOOSING, "goal, share = min(", "goal, share = max("),
+    chosen("frank-wolfe: steps are too short", CHOOSING, "2 / (step + 2)", "1 / (step + 2)"),
+    chosen("fisher: the weights do not count", CHOOSING, "[w * f.clamp_min(floor) for", "[f.clamp_min(floor) for"),
+    chosen("fisher: what is not known divides by 0", CHOOSING, "f.clamp_min(floor)", "f.clamp_min(0.0)"),
+    chosen("fisher: it is a plain mean", CHOOSING, "(f * change for f, change", "(f.mean() * change for f, change"),
+    chosen("slerp: the ends change places", CHOOSING, "math.sin((1 - share) * angle) / sine, math.sin(share * angle) / sine", "math.sin(share * angle) / sine, math.sin((1 - share) * angle) / sine"),
+    chosen("slerp: no arc between equals", CHOOSING, "    if sine < 1e-6:\n        return 1 - share, share\n", ""),
 ]  # fmt: skip

@@ -51,7 +51,7 @@ _MUTANTS = [
     bandit("the barrier repels from the feasible side", REWARD, "slack = means - thresholds", "slack = thresholds - means"),
     reward("the slack has no floor", REWARD, "slack.clamp_min(self.least_slack)", "slack.clamp_min(1e-12)"),
     reward("the target has a barrier", REWARD, "weights[self.target] = 1.0", "weights[self.target] *= 1.0"),
-    reward("thresholds lie above a negative start", REWARD, "self.start - (1 - self.retain) * self.start.abs()", "self.retain * self.start"),
+    reward("thresholds lie above a negative start", REWARD, "values - (1 - retain) * values.abs()", "retain * values"),
     reward("thresholds move along", REWARD, "if self.start.isnan().any():", "if True:"),
     reward("pama takes the farthest", REWARD, "weighted.amin(1).clamp_min(0.0) + weighted.amax(1).clamp_max(0.0)", "weighted.amax(1).clamp_min(0.0) + weighted.amin(1).clamp_max(0.0)"),
     reward("pama ignores noon", REWARD, "        if self.noon:", "        if False:"),

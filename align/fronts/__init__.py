@@ -1,0 +1,1 @@
+"""Makes fronts: several policies of one base that weigh the rewards differently, one adapter each."""

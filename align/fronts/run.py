@@ -1,0 +1,261 @@
+"""Trains the policies of a front and estimates each, policy by policy, and goes on wherever it was stopped."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from jaxtyping import Float
+
+from align.data.loading import DataSource, read
+from align.errors import RunError
+from align.files import SCRATCH, write_rows, write_text
+from align.judges.from_scores import scorers_of
+from align.judges.scoring import score_rows
+from align.merging.command import merge, sweep
+from align.own_code import keep_copies
+from align.recipe.loading import Recipe
+from align.recipe.scores import ScoreConfig
+from align.rounds.ledger import Ledger
+from align.rounds.run import same_run
+from align.rounds.validation import PROMPTS, validation_rows
+from align.run_identity import WRITTEN, recipe_as_written
+from align.runs.contents import FRONTS_FILE, RECIPE_FILE, delete_run
+from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
+from align.sampling.ask import decoding_of
+from align.sampling.policy import Policy, policy_of, reference_of
+
+from .plan import SOUPS, Place, extension_recipe, first_recipe, load_policy, policies_at_most, write_recipe
+from .sparse import Member, two_stages
+
+logger = logging.getLogger(__name__)
+Train = Callable[..., Any]
+MEMBERS, REF = "members.json", "ref"
+
+
+def check_front(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = True) -> list[dict[str, Any]]:
+    """The prompts that policies are estimated on, once all that can be known of the front is in order.
+
+    Args:
+        recipe: With `fronts`.
+        allow: As for `align.train.run`.
+        scorers: Whether to look at the rewards, too.
+
+    Raises:
+        DataError: If prompts cannot be used, or lack a column that a reward reads.
+        RunError: If a reward cannot be made, reads what an answer's text does not say, or may not be run; or if there are
+            fewer than two prompts.
+    """
+    score = _score(recipe)
+    rows = validation_rows(recipe, score)
+    if len(rows) < 2:
+        raise RunError(f"data.eval: an interval needs at least 2 different prompts, got {len(rows)}; add some")
+    if scorers:
+        scorers_of(score, recipe.model, where="rewards", allow=list(allow))
+    return rows
+
+
+def run_front(
+    recipe: Recipe, train: Train, *, resume: bool, overwrite: bool = False, allow: Collection[str] = ()
+) -> Path:
+    """All policies of a front, and `members.json`. The run directory is claimed already.
+
+    Args:
+        recipe: With `fronts`.
+        train: `align.train.run`, for the training of each policy.
+        resume: Whether to go on in a front that is there.
+        overwrite: Delete the front that is there, once recipe and data are known to work.
+        allow: As for `align.train.run`.
+
+    Returns:
+        The directory of the front.
+
+    Raises:
+        RunError: If the front that is there is another's, or a reward applies to fewer than two prompts.
+    """
+    run = Path(str(recipe.train.output_dir))
+    run = run.absolute() if ".." in run.parts else run
+    rows = check_front(recipe, allow)
+    same_run(recipe, run, resume, "fronts")
+    state = PartialState()
+    if state.is_main_process:
+        for left in run.glob(f"**/{SCRATCH}*"):  # by a kill, half written
+            shutil.rmtree(left)
+        if overwrite:
+            delete_run(run)
+        keep_copies(run)
+        write_text(run / RECIPE_FILE, recipe.resolved_yaml())
+    state.wait_for_everyone()
+    making = _Making(recipe, run, train, allow)
+    making.ledger.stage(0, "recipe", [], [run / RECIPE_FILE], lambda: {WRITTEN: recipe_as_written(recipe)})
+    making.prompts(rows)
+    making.estimate(0, REF, reference_of(recipe), [])
+    fronts: Any = recipe.fronts
+    (_soups if fronts.kind == "soups" else _c_morl)(making)
+    making.write_members()
+    return run
+
+
+def _soups(making: "_Making") -> None:
+    """A policy for each weight vector, then weighted sums of their adapters."""
+    fronts: Any = making.recipe.fronts
+    first = making.first_policies()
+    names, out = [member.name for member in first], making.run / SOUPS
+    adapters = [Place(making.run, name).trained / "adapter" for name in names]
+    mixed = [v for v in sweep(len(names), fronts.sweep or 5) if max(v) < 1]  # ends are the policies themselves
+    if not mixed:
+        return
+
+    def mix() -> dict[str, int]:
+        if PartialState().is_main_process:
+            shutil.rmtree(out, ignore_errors=True)  # by a kill, before its line was written
+            merge(adapters, out, weights=mixed)
+        return {"soups": len(mixed)}
+
+    making.ledger.stage(1, SOUPS, adapters, [out], mix)
+    for number, vector in enumerate(mixed):
+        adapter = out / f"soup-{number:02}" / "adapter"
+        parts = {name: weight for name, weight in zip(names, vector, strict=True) if weight}
+        making.add(1, f"soup-{number:02}", policy_of(str(adapter)), adapter, {"soup": parts})
+    making.fronts = [names, list(making.made)]
+
+
+def _c_morl(making: "_Making") -> None:
+    """Policies for fixed weights, then extensions of the sparse points of their front."""
+    fronts: Any = making.recipe.fronts
+    objectives = list(making.recipe.rewards)
+
+    def extend(member: Member, objective: int, number: int) -> Member:
+        start = Place(making.run, member.name).trained
+        name = f"{member.name}-to-{objective + 1}"
+        made = {"from": member.name, "towards": objectives[objective]}
+        recipe = extension_recipe(making.recipe, start, member.values, objective)
+        return making.policy(number, name, recipe, made, [start / "adapter"])
+
+    found = two_stages(
+        making.first_policies(), extend, extensions=fronts.extensions, points=fronts.points, most=fronts.most
+    )
+    making.fronts = [[member.name for member in front] for front in found]
+
+
+class _Making:
+    """A front on its way: trains and estimates policies, each once."""
+
+    def __init__(self, recipe: Recipe, run: Path, train: Train, allow: Collection[str]) -> None:
+        self.recipe, self.run, self.train, self.allow = recipe, run, train, allow
+        self.ledger = Ledger(run, FRONTS_FILE)
+        self.made: dict[str, dict[str, Any]] = {}
+        self.fronts: list[list[str]] = []
+
+    def prompts(self, rows: list[dict[str, Any]]) -> None:
+        """Write the prompts that all policies are estimated on."""
+
+        def told() -> dict[str, int]:
+            if PartialState().is_main_process:
+                write_rows(rows, self.run / PROMPTS, replace=True)
+            return {"prompts": len(rows)}
+
+        self.ledger.stage(0, "prompts", [], [self.run / PROMPTS], told)
+
+    def first_policies(self) -> list[Member]:
+        """A policy for each weight vector."""
+        fronts: Any = self.recipe.fronts
+        vectors = fronts.vectors(len(self.recipe.rewards))
+        return [
+            self.policy(0, f"first-{k}", first_recipe(self.recipe, weights), {"weights": weights}, [])
+            for k, weights in enumerate(vectors, start=1)
+        ]
+
+    def policy(
+        self, number: int, name: str, recipe: Mapping[str, Any], made: Mapping[str, Any], inputs: Sequence[Path]
+    ) -> Member:
+        """Train a policy by its recipe, unless that is done, and estimate it."""
+        place = Place(self.run, name)
+        logger.warning("policy %d of at most %d: %s", len(self.made) + 1, policies_at_most(self.recipe), name)
+        place.folder.mkdir(parents=True, exist_ok=True)
+        if PartialState().is_main_process and not place.recipe.is_file():
+            write_recipe(place, recipe)
+        PartialState().wait_for_everyone()
+        adapter = place.trained / "adapter"
+
+        def learn() -> dict[str, Any]:
+            begun = (place.trained / RECIPE_FILE).is_file()
+            done = self.train(load_policy(place), resume="auto" if begun else None, allow=self.allow)
+            return {"steps": done.trainer.state.global_step}
+
+        self.ledger.stage(number, f"train {name}", [place.recipe, *inputs], [adapter], learn)
+        return self.add(number, name, policy_of(str(place.trained)), adapter, made)
+
+    def add(self, number: int, name: str, policy: Policy, adapter: Path, made: Mapping[str, Any]) -> Member:
+        """Take a policy for a member, and estimate it."""
+        values = self.estimate(number, name, policy, [adapter])
+        self.made[name] = {
+            "name": name,
+            "made": dict(made),
+            "adapter": str(adapter.relative_to(self.run)),
+            "scores": str(Place(self.run, name).scores.relative_to(self.run)),
+        }
+        return Member(name, values)
+
+    def estimate(self, number: int, name: str, policy: Policy, inputs: Sequence[Path]) -> tuple[float, ...]:
+        """Answers of a policy to the common prompts, their rewards, and the mean of each."""
+        place, settings = Place(self.run, name), self.recipe.eval.generate
+        assert settings is not None
+        prompts = self.run / PROMPTS
+
+        def answer() -> dict[str, int]:
+            place.folder.mkdir(parents=True, exist_ok=True)
+            how = HowToSample(decoding_of(settings), settings.samples, settings.batch_size)
+            rows = read_prompts(DataSource(str(prompts)))
+            return {"answers": sample_to_file(policy, rows, how, place.answers, who=name, replace=True)}
+
+        def score() -> dict[str, Any]:
+            if not PartialState().is_main_process:
+                return {}
+            scorers = scorers_of(_score(self.recipe), self.recipe.model, where="rewards", allow=list(self.allow))
+            scored = score_rows(read(DataSource(str(place.answers))).to_list(), scorers)
+            write_rows(scored.rows, place.scores, replace=True)
+            return {"unscored": scored.unscored}
+
+        self.ledger.stage(number, f"answers {name}", [prompts, *inputs], [place.answers], answer)
+        self.ledger.stage(number, f"scores {name}", [place.answers], [place.scores], score)
+        table = scores_by_prompt(place.scores, list(self.recipe.rewards))
+        known = (~np.isnan(table)).sum(axis=0)
+        if known.min() < 2:
+            reward = list(self.recipe.rewards)[int(known.argmin())]
+            raise RunError(
+                f"{place.scores}: the reward {reward!r} applies to {known.min()} prompts, and an interval needs 2; ask more "
+                "in eval.generate.prompts, or leave the reward out; what was made is kept"
+            )
+        return tuple(np.nanmean(table, axis=0).tolist())
+
+    def write_members(self) -> None:
+        """`members.json`: the policies, how each was made, and the fronts on the way."""
+        fronts: Any = self.recipe.fronts
+        told = {
+            "kind": fronts.kind,
+            "rewards": {name: options or {} for name, options in self.recipe.rewards.items()},
+            "reference_point": fronts.reference_point or None,
+            "ref": str(Place(self.run, REF).scores.relative_to(self.run)),
+            "members": list(self.made.values()),
+            "fronts": self.fronts or [list(self.made)],
+        }
+        if PartialState().is_main_process:
+            write_text(self.run / MEMBERS, json.dumps(told, indent=1) + "\n")
+
+
+def scores_by_prompt(path: Path, rewards: Sequence[str]) -> Float[np.ndarray, "prompts rewards"]:
+    """The mean of each reward over the answers to each prompt, NaN where it applies to none."""
+    found = []
+    for row in read(DataSource(str(path))).to_list():
+        given = [[one[name] for one in row["rewards"] if one.get(name) is not None] for name in rewards]
+        found.append([float(np.mean(values)) if values else float("nan") for values in given])
+    return np.array(found)
+
+
+def _score(recipe: Recipe) -> ScoreConfig:
+    return ScoreConfig(rewards={name: options or None for name, options in recipe.rewards.items()})

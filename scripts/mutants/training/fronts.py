@@ -1,0 +1,38 @@
+"""Fronts: the choice of points, the recipes of policies, what goes on after a kill, the report and the pick."""
+
+from mutants.mutant import noticed_by
+
+SPARSE, PLAN, RUN, PICK = (f"align/fronts/{name}.py" for name in ("sparse", "plan", "run", "pick"))
+RECIPE, REPORT = "align/recipe/fronts.py", "eval/report/front.py"
+sparse = noticed_by("tests/fronts/test_sparse.py")
+front = noticed_by("tests/fronts/test_front.py")
+MUTANTS = [
+    sparse("front: duplicates stay", SPARSE, "np.round(member.values, DIGITS)", "np.round([id(member)], DIGITS)"),
+    sparse("front: dominated points stay", SPARSE, "zip(every, kept, strict=True) if keep]", "zip(every, kept, strict=True)]"),
+    sparse("front: crowding forgets the range", SPARSE, "(values[2:] - values[:-2]) / spread", "(values[2:] - values[:-2])"),
+    sparse("front: crowding forgets the ends", SPARSE, "            found[order[[0, -1]]] = np.inf\n", ""),
+    sparse("front: an objective without range divides", SPARSE, "if spread > 0:", "if True:"),
+    sparse("front: the most crowded is extended", SPARSE, "(-distances[i], i)", "(distances[i], i)"),
+    sparse("front: points are extended twice", SPARSE, "        done |= {member.name for member in starts}\n", ""),
+    sparse("front: the buffer drops the sparsest", SPARSE, "kept.pop(min(", "kept.pop(max("),
+    sparse("front: extensions replace the front", SPARSE, "[*front, *made]", "made"),
+    front("front: thresholds move up", PLAN, "fronts.retain).tolist()", "1.0).tolist()"),
+    front("front: the target is kept, too", PLAN, "    floors[objective] = None\n", ""),
+    front("front: an extension begins anew", PLAN, '    raw["start"] = {"adapter": str(start)}\n', ""),
+    front("front: an extension has the barrier of another", PLAN, '"target": objective,', '"target": 0,'),
+    front("front: extensions take the recipe's steps", PLAN, '{"max_steps": fronts.steps}', "{}"),
+    front("front: weights are forgotten", PLAN, '"reward_weights": list(weights)', '"reward_weights": [1.0, 1.0]'),
+    front("front: the ends of the sweep are mixed again", RUN, "if max(v) < 1]", "]"),
+    front("front: soups of a kill are in the way", RUN, "            shutil.rmtree(out, ignore_errors=True)  # by a kill, before its line was written\n", ""),
+    front("front: any front is gone on with", RUN, '    same_run(recipe, run, resume, "fronts")\n', ""),
+    front("front: rewards that need tokens are taken", RUN, "    if scorers:\n", "    if False:\n"),
+    front("pick: who is off the front is picked", PICK, ' if member["on_front"]), key', "), key"),
+    front("pick: values are not scaled", PICK, "- low) / (high - low)", "- 0 * low) / (1 + 0 * high)"),
+    front("pick: preferences are not normalised", PICK, "prefer.get(name, 0.0) / total", "prefer.get(name, 0.0)"),
+    front("pick: negative preferences count", PICK, "all(0 <= number < math.inf", "all(number < math.inf"),
+    front("front: one vector is enough", RECIPE, "< max(2, len(self.weights))", "< len(self.weights)"),
+    front("front: vectors of any length", RECIPE, "if len(vector) != len(rewards):", "if False:"),
+    front("front: weights of the recipe are lost", RECIPE, 'SET_HERE = ("reward_weights", "weighting", ', 'SET_HERE = ("reward_weights", '),
+    front("front: the way is that of the end", REPORT, "front.points[n] for n in names]) - low", "front.points[n] for n in front.on_front]) - low"),
+    front("front: members report another's range", REPORT, "front.intervals[name], strict", "[front.intervals[name][1]] * 2, strict"),
+]  # fmt: skip

@@ -82,6 +82,7 @@ def test_the_first_extension_finds_these_points():
 
 def test_crowding_by_hand():
     np.testing.assert_allclose(crowding(CONVEX[:6]), [INF, 0.85, 0.8, 0.78, 0.8, INF])
+    np.testing.assert_allclose(crowding(CONVEX[:6] * [10, 0.1]), crowding(CONVEX[:6]))  # whatever the unit
     three = np.array([[1, 0, 0.2], [0.2, 1, 0], [0, 0.3, 1], [0.5, 0.5, 0.5], [0.6, 0.7, 0.1]])
     np.testing.assert_allclose(crowding(three), [INF, INF, INF, 1.6, 1.2])
     same = np.array([[0.0, 1.0], [0.5, 1.0], [1.0, 1.0]])  # an objective without a range parts nobody

@@ -64,7 +64,7 @@ def repeated_cache(model: Any, generate: Callable[..., Any], asked: dict[str, An
         first = [row_of.index(place) for place in range(len(places))]
         start = GenerationConfig(max_new_tokens=1, do_sample=False, return_dict_in_generate=True, disable_compile=True)
         start.pad_token_id = 0  # of rows that end before others, which none does
-        cache = generate(
+        cache: Any = generate(
             input_ids=ids[first, :-1], attention_mask=mask[first, :-1], generation_config=start
         ).past_key_values
         reason = _not_copied(cache)
@@ -83,7 +83,7 @@ def say_once(reason: str) -> None:
 
 
 def _unsuited(model: Any, asked: dict[str, Any]) -> str | None:
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     config = asked.get("generation_config") or base.generation_config
     beyond = sorted(name for name, value in asked.items() if isinstance(value, Tensor) and name not in PROMPT)
     if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:

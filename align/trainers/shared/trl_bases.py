@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         reward_weights: Tensor
         ref_model: Any
         model: Any
+        model_wrapped: Any
 
         def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor: ...
         def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any: ...

@@ -28,6 +28,9 @@ def test_planted_groups_are_found_at_twenty_pairs_and_doubted_at_two(soft):
         found = find_groups(annotator, winner, loser, 2, rng=rng, soft=soft)
         agreement.append(adjusted_rand(truth, found.members))
         assert found.doubt is None
+        for group in (0, 1):  # the rewards are those of its members
+            theirs = found.rewards[np.bincount(found.members[truth == group]).argmax()]
+            assert np.corrcoef(theirs, GROUPS[group])[0, 1] > 0.9
     assert np.mean(agreement) > 0.9
     truth, annotator, winner, loser, rng = planted(2, 0)
     few = find_groups(annotator, winner, loser, 2, rng=rng, soft=soft)

@@ -116,7 +116,7 @@ def check_own_files(run: Path) -> None:
             raise Occupied(f"{path}: no folder of the run's own, but a file, and a run writes there", MOVE)
     for path in (run / name for name in RESULTS):
         is_ours = path.is_symlink() or any((path / name).is_file() for name in WRITTEN_LAST)
-        if foreign(path) and not is_ours:
+        if set(foreign(path)) - {CARD} and not is_ours:  # a kill may leave the card alone
             raise Occupied(f"{path}: holds no adapter or model, but other files, and a run replaces it", MOVE)
 
 

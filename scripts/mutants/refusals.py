@@ -31,7 +31,7 @@ MUTANTS = [
     unread("unread: any block", SIZES, 'if not any(f".{index}." in name for name in hit):', "if False:"),
     unread("unread: settings of a file", "align/recipe/loading.py", "for key, section in NOT_IN_LORA.items():", "for key, section in ():"),
     directory("refusals: a file called adapter", OWN, "if path.exists() and not path.is_dir():", "if False:"),
-    directory("refusals: a folder called model", OWN, "if foreign(path) and not is_ours:", "if False:"),
+    directory("refusals: a folder called model", OWN, "if set(foreign(path)) - {CARD} and not is_ours:", "if False:"),
     refusal("refusals: training asks nothing", "align/train.py", "    refuse(recipe, named_sets(data.train, data.eval), Machine.here(), allow=allow, checkpoint=checkpoint)\n", ""),
     refusal("refusals: any learning rate", SCHEDULE, "if args.learning_rate > HIGHEST_RATE:", "if False:"),
     refusal("refusals: any generation batch", SCHEDULE, "if rows >= prompts:", "if True:"),

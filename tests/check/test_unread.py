@@ -54,8 +54,9 @@ def test_every_condition_names_fields_that_there_are():
 
 def test_training_says_it_too(caplog):
     recipe = load_recipe("dpo/tiny", ["train.optim_args=foo=3"])
+    data = load_data(recipe.data)
     with caplog.at_level(logging.WARNING):
-        refuse(recipe, named_sets(*load_data(recipe.data)), Machine(installed=lambda name: True))
+        refuse(recipe, named_sets(data.train, data.eval), Machine(installed=lambda name: True))
     assert "train.optim_args: no-effect: foo: adamw_torch_fused does not read it" in caplog.text
 
 

@@ -125,7 +125,7 @@ def test_soups_that_a_kill_left_without_their_line_are_made_again(world):
 
 def test_another_front_is_not_gone_on_with(world):
     run_front(world.load(), world.train, resume=False)
-    with pytest.raises(RunError, match=r"its fronts were made by another recipe \(fronts differ\)"):
+    with pytest.raises(RunError, match=r"its fronts were made by another recipe:\n  fronts\.sweep: "):
         run_front(world.load("fronts.sweep=3"), world.train, resume=True)
 
 

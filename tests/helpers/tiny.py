@@ -23,9 +23,17 @@ ROWS = [
 
 
 def sparing(cases, *kept):
-    """Cases of a parametrization, of which those kept run in `make test`; the others are slow."""
-    assert set(kept) <= set(cases), "a case that is kept has to be one"
-    return [case if case in kept else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+    """Cases of a parametrization, of which those kept run in `make test`; the others are slow.
+
+    Cases of several arguments are tuples, and kept by their places.
+    """
+    several = isinstance(cases, list) and isinstance(cases[0], tuple)
+    known = range(len(cases)) if several else cases
+    assert all(one in known for one in kept), "a case that is kept has to be one"
+    return [
+        case if name in kept else pytest.param(*(case if several else [case]), marks=pytest.mark.slow)
+        for name, case in zip(known, cases, strict=True)
+    ]
 
 
 def pairs(n=10):

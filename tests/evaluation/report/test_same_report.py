@@ -55,7 +55,7 @@ def test_a_report_of_other_settings_data_or_weights_is_not_read(run, capsys, cap
 def test_a_stale_adapter_is_not_the_run(run, capsys):
     """A finished run was made longer, and killed before its end."""
     env = json.loads((run / "env.json").read_text())
-    env["identity"]["settings"]["train.max_steps"] = 400
+    env["identity"]["settings"]["train.max_steps"] = env["written"]["train.max_steps"] = 400
     (run / "env.json").write_text(json.dumps(env))
     recipe = run / "recipe.resolved.yaml"
     recipe.write_text(recipe.read_text().replace("max_steps: 2\n", "max_steps: 400\n"))

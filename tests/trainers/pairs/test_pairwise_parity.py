@@ -6,6 +6,7 @@ import pytest
 import scored
 import tiny
 import torch
+from tiny import sparing
 from torch.testing import assert_close
 from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
@@ -49,7 +50,7 @@ def theirs(tmp_path, **kw):
 
 @pytest.mark.parametrize(
     ("mine", "trl", "shared"),
-    [
+    sparing([
         ({"objective": {"sigmoid": 1.0}}, {}, {}),
         ({"objective": {"robust": 1.0}}, {"loss_type": ["robust"]}, {"label_smoothing": 0.1}),
         ({"objective": {"ipo_mean": 1.0}}, {"loss_type": ["ipo"]}, {}),
@@ -67,7 +68,7 @@ def theirs(tmp_path, **kw):
         ({"objective": {"ipo_mean": 1.0}}, {"loss_type": ["ipo"]}, {"use_weighting": True}),
         ({"objective": {"sigmoid": 0.5, "sigmoid_norm": 2.0}}, {"loss_type": ["sigmoid", "sigmoid_norm"], "loss_weights": [0.5, 2.0]}, {}),
         ({"objective": {"sigmoid": 1.0, "nll": 0.5}}, {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}, {"per_device_train_batch_size": 1}),
-    ],
+    ], 2, 12, 13),
 )  # fmt: skip
 def test_five_steps_equal_trl(tmp_path, trl_head, mine, trl, shared, monkeypatch):
     monkeypatch.setattr(pairwise, "LARGEST", float("inf"))  # TRL leaves WPO's upper bound out

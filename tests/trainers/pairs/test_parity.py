@@ -2,6 +2,7 @@
 
 import pytest
 import tiny
+from tiny import sparing
 from torch.testing import assert_close
 from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
@@ -60,7 +61,7 @@ def test_shared_prompts_take_trls_path_within_rounding(tmp_path, checkpointing):
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [
+    sparing([
         ({"divergence": "reverse_kl"}, {"f_divergence_type": "reverse_kl"}),
         ({"divergence": "jensen_shannon"}, {"f_divergence_type": "js_divergence"}),
         ({"divergence": "forward_kl"}, {"f_divergence_type": "forward_kl"}),
@@ -68,8 +69,8 @@ def test_shared_prompts_take_trls_path_within_rounding(tmp_path, checkpointing):
             {"divergence": "alpha", "alpha": 0.3},
             {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.7},
         ),
-    ],
-)
+    ], 1),
+)  # fmt: skip
 def test_f_dpo_equals_trl_inside_the_exact_range(tmp_path, trl_head, ours, theirs):
     same_path(
         trained(FDPOTrainer, FDPOConfig, tmp_path / "a", **ours, **PADDED),
@@ -88,13 +89,13 @@ def test_f_dpo_rewards_differ_from_trl_which_ignores_the_divergence(tmp_path):
 
 @pytest.mark.parametrize(
     ("cls", "config", "kw"),
-    [
+    sparing([
         (DPOTrainer, DPOConfig, {"label_smoothing": 0.1}),
         (RPOTrainer, RPOConfig, {"eta": 0.5}),
         (RPOTrainer, RPOConfig, {"eta": 0.2, "sft_reduction": "sequence_mean", "scale_by_beta": False}),
         (FDPOTrainer, FDPOConfig, {"divergence": "forward_kl"}),
-    ],
-)
+    ], 1, 2),
+)  # fmt: skip
 def test_accumulating_eight_times_one_equals_one_times_eight(tmp_path, cls, config, kw):
     data = tiny.pairs(8)
     one = trained(cls, config, tmp_path / "a", data=data, per_device_train_batch_size=8, max_steps=3, **kw)

@@ -91,9 +91,9 @@ def _differs(args: Any, changes: list[dict[str, Any]]) -> bool:
     made = []
     for change in ({}, *changes):
         try:
-            made.append(
-                str(Trainer.get_optimizer_cls_and_kwargs(SimpleNamespace(**vars(args) | change), nn.Linear(2, 2)))
-            )  # pyright: ignore[reportArgumentType]
+            now: Any = SimpleNamespace(**vars(args) | change)
+            model: Any = nn.Linear(2, 2)
+            made.append(str(Trainer.get_optimizer_cls_and_kwargs(now, model)))
         except Exception as error:  # a value that it refuses was read
             if not made:  # as it is: what is read cannot be told
                 return True

@@ -117,7 +117,9 @@ PLAYED: dict[str, str | Path] = {
     "alignkit eval RUN --prefer ...": "alignkit eval runs/ric-tiny --prefer repetition=0.7,clarity=0.3",
     "alignkit compare DPO_RUN SFT_RUN": "alignkit compare runs/tiny-dpo runs/tiny-sft",
     "alignkit eval DPO_RUN": "alignkit eval runs/tiny-dpo",
-    "alignkit eval RUN --checkpoints": "alignkit eval runs/rpo-tiny --checkpoints",
+    "alignkit eval RUN --checkpoints": (
+        "alignkit eval runs/rpo-tiny --checkpoints eval.gold_reward=clarity 'eval.generate={prompts: 4, max_new_tokens: 8}'"
+    ),
     "python -m eval.report.schema report.json": "python -m eval.report.schema runs/rpo-tiny/report.json",
     "alignkit reward-bench FILE --by 'NAME={kind: reward_model, path: RUN/adapter}'": (
         f"alignkit reward-bench people.jsonl --by 'gpm={GPM}'"

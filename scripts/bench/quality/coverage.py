@@ -28,7 +28,7 @@ SETS = 400
 OUT = Path(__file__).parents[1] / "results" / "coverage.json"
 EVAL = Path(__file__).parents[3] / "eval"
 MEASURED = [
-    *(EVAL / "statistics").glob("*.py"), *(EVAL / "pairs" / f"{name}.py" for name in ("calibration", "likelihood")),
+    *(EVAL / "statistics").glob("*.py"), *(EVAL / "pairs" / f"{name}.py" for name in ("calibration", "labels", "likelihood")),
     EVAL / "fronts" / "indicators.py",
     *(EVAL / "measures" / f"{name}.py" for name in ("best_of", "divergence", "diversity")),
     EVAL.parent / "align" / "intervals.py", *Path(__file__).parent.glob("coverage*.py"),

@@ -19,6 +19,7 @@ from eval.pairs.calibration import (
     probability,
     temperature_estimate,
 )
+from eval.pairs.labels import LabelScores, label_estimates
 from eval.pairs.likelihood import per_token
 from eval.statistics.intervals import Estimate, left_out, mean_estimate, over_seeds
 from eval.statistics.length_control import length_controlled_win_rate
@@ -49,8 +50,19 @@ def accuracies(rng: Random, prompts: int, items: int, p: float, icc: float) -> t
     return (rng.random((prompts, items)) < rate[:, None]).astype(float).ravel(), np.repeat(np.arange(prompts), items)
 
 
+def labelled(rng: Random, prompts: int, gap: float, alike: float) -> Estimate:
+    """How often a desirable answer is above another; each prompt has two answers, whose scores correlate so much."""
+    cluster = np.repeat(np.arange(prompts), 2)
+    good = rng.random(2 * prompts) < 0.5
+    good[:2] = True, False
+    own, shared = rng.normal(size=2 * prompts), rng.normal(size=prompts)[cluster]
+    ratio = math.sqrt(alike) * shared + math.sqrt(1 - alike) * own + gap * good
+    scores = LabelScores(ratio, np.zeros_like(ratio), np.ones_like(ratio), good)
+    return label_estimates(scores, cluster)["told_apart/log_ratio"]
+
+
 def shares() -> list[Law]:
-    """Accuracies, win rates with ties, paired differences."""
+    """Accuracies, win rates with ties, paired differences, labels told apart."""
 
     def discordant(rng: Random, n: int, share: float, edge: float) -> np.ndarray:
         return rng.choice([1.0, -1.0, 0.0], size=n, p=[(share + edge) / 2, (share - edge) / 2, 1 - share])
@@ -66,6 +78,11 @@ def shares() -> list[Law]:
         Law("share", f"{p} right, {m} items a prompt, correlation .3", p,
             lambda r, n, p=p, m=m: share_estimate(*accuracies(r, n, m, p, 0.3)), sizes)
         for p in (0.8, 0.95) for m, sizes in ((8, (14,)), (4, SIZES))
+    ]  # fmt: skip
+    found += [
+        Law("told apart", f"labels {gap} standard deviations apart, correlation .5", float(stats.norm.cdf(gap / math.sqrt(2))),
+            lambda r, n, gap=gap: labelled(r, n, gap, 0.5))
+        for gap in (0.0, 0.7, 2.0)
     ]  # fmt: skip
     found.append(Law("win rate", "50% won, 30% tied", 0.65, ties))
     for share, edge in ((0.02, 0.0), (0.1, 0.05), (0.3, 0.1)):

@@ -1,5 +1,6 @@
 """Killed with SIGKILL in the middle, resumed with `--resume auto`: the same numbers to the bit, on CPU."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,7 +30,8 @@ def train_and_kill(run: Path, at_step: int):
     while code is None and time.monotonic() < deadline:
         seen = read_metrics(run / METRICS_FILE)
         if seen and seen[-1]["step"] >= at_step:
-            os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # dead already, and not yet told
+                os.kill(process, signal.SIGKILL)
         code = commands().ended(0.002)
     assert code == -signal.SIGKILL, "the run ended before it was killed"
 

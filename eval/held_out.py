@@ -86,22 +86,13 @@ def score_completions(
     Raises:
         RunError: If fewer than two prompts have a completion that fits.
     """
-    first = subjects[0]
-    tokens = [completion_ids(first.tokenizer, prompt_of(row), row["completion"]) for row in rows.to_list()]
-    kept = _fitting(report, name, rows, [[one] for one in tokens], subjects, "completions")
-    rows, tokens = rows.select(kept), [tokens[i] for i in kept]
-    prompts, lengths = prompt_labels(rows["prompt"]), np.array([len(ids) for _, ids in tokens], dtype=float)
-    # The reference once for all policies, each policy against it.
-    ref = _under_reference(first, f"{name}: completions", tokens)
-    found: dict[str, CompletionScores] = {}
-    for subject in subjects:
-        policy = _summed(first, subject.policy, f"{name}: completions under {subject.name}", tokens)
-        found[subject.name] = CompletionScores(policy, ref, lengths)
-    report.completions[name], report.prompts[name] = found, prompts.tolist()
+    _, prompts, found = _completions(report, name, rows, subjects, "completions")
+    report.completions[name] = found
     report.estimates |= likelihood(f"{name}/nll", found, prompts)
     if compare:
-        values = {who: per_token(-scores.policy, lengths, prompts) for who, scores in found.items()}
-        values[REF] = per_token(-ref, lengths, prompts)
+        values = {who: per_token(-scores.policy, scores.tokens, prompts) for who, scores in found.items()}
+        one = next(iter(found.values()))
+        values[REF] = per_token(-one.ref, one.tokens, prompts)
         report.compared[f"{name}/nll"] = compared(values, np.unique(prompts))
 
 
@@ -117,19 +108,30 @@ def score_labels(report: Report, name: str, rows: Dataset, subjects: list[Subjec
     Raises:
         RunError: If fewer than two prompts have a completion that fits.
     """
+    kept, prompts, found = _completions(report, name, rows, subjects, "labels")
+    desirable = np.array(kept["label"], dtype=bool)
+    report.labels[name] = {who: LabelScores(*scores, desirable) for who, scores in found.items()}
+    for who, scores in report.labels[name].items():
+        prefix = name if who == subjects[0].name else f"{who}/{name}"
+        report.estimates |= {f"{prefix}/{key}": value for key, value in label_estimates(scores, prompts).items()}
+
+
+def _completions(
+    report: Report, name: str, rows: Dataset, subjects: list[Subject], kind: str
+) -> tuple[Dataset, np.ndarray, dict[str, CompletionScores]]:
+    """The rows that fit, their prompts, and what each policy and the reference give them."""
     first = subjects[0]
     tokens = [completion_ids(first.tokenizer, prompt_of(row), row["completion"]) for row in rows.to_list()]
-    kept = _fitting(report, name, rows, [[one] for one in tokens], subjects, "labels")
+    kept = _fitting(report, name, rows, [[one] for one in tokens], subjects, kind)
     rows, tokens = rows.select(kept), [tokens[i] for i in kept]
     prompts, lengths = prompt_labels(rows["prompt"]), np.array([len(ids) for _, ids in tokens], dtype=float)
-    ref, desirable = _under_reference(first, f"{name}: labels", tokens), np.array(rows["label"], dtype=bool)
-    report.labels[name], report.prompts[name] = {}, prompts.tolist()
+    report.prompts[name] = prompts.tolist()
+    ref = _under_reference(first, f"{name}: {kind}", tokens)  # once for all policies, each against it
+    found: dict[str, CompletionScores] = {}
     for subject in subjects:
-        policy = _summed(first, subject.policy, f"{name}: labels under {subject.name}", tokens)
-        scores = LabelScores(policy, ref, lengths, desirable)
-        report.labels[name][subject.name] = scores
-        prefix = name if subject is first else f"{subject.name}/{name}"
-        report.estimates |= {f"{prefix}/{key}": value for key, value in label_estimates(scores, prompts).items()}
+        policy = _summed(first, subject.policy, f"{name}: {kind} under {subject.name}", tokens)
+        found[subject.name] = CompletionScores(policy, ref, lengths)
+    return rows, prompts, found
 
 
 def _summed(first: Subject, use: Any, desc: str, sequences: Sequences) -> np.ndarray:

@@ -13,11 +13,8 @@ def inspect_directory(run: Path) -> list[Finding]:
     try:
         check_own_files(run)
         if (run / RECIPE_FILE).is_file():
-            message, remedy = (
-                f"{run} already holds a run",
-                "continue it with --resume auto, replace it with --overwrite",
-            )
-            return [Finding("note", "run-there", WHERE, message, f"{remedy}, or {CHOOSE}")]
+            remedy = f"continue it with --resume auto, replace it with --overwrite, or {CHOOSE}"
+            return [Finding("note", "run-there", WHERE, f"{run} already holds a run", remedy)]
         if foreign(run) != [ENV_FILE]:  # a beginning, which is deleted
             check_folder(run)
     except Occupied as error:

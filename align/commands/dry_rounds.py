@@ -17,7 +17,7 @@ from align.methods import METHODS
 from align.models.loading import load_tokenizer
 from align.models.use import Use
 from align.recipe.loading import Recipe
-from align.rounds.plan import Place, load_round, write_recipe
+from align.rounds.plan import Place, load_training, round_recipe, write_recipe
 from align.rounds.run import check_rounds
 from align.rounds.stages import decoding_of_round
 from align.sampling.generate import generate
@@ -106,9 +106,9 @@ def predict_rounds(recipe: Recipe, steps: int) -> RoundsCost:
     with tempfile.TemporaryDirectory() as scratch:
         place = Place(Path(scratch), 1)
         place.folder.mkdir()
-        write_recipe(recipe, place)
+        write_recipe(place, f"Round {place.number}", round_recipe(recipe, place))
         write_rows(pairs, place.pairs)
-        training = predict(load_round(place))
+        training = predict(load_training(place))
     return RoundsCost(
         rounds=rounds.count,
         sampling_seconds=batches * (beginning + sampling.max_new_tokens * each),

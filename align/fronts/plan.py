@@ -1,15 +1,13 @@
 """Says of every policy of a front where its files are and with which recipe it is trained; nothing here loads weights."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
-from align.files import write_text
-from align.recipe.loading import Recipe, load_recipe
+from align.recipe.loading import Recipe
 from align.rounds.plan import RECIPE, TRAINED
 from align.weighting.reward_rules import kept
 
@@ -90,14 +88,3 @@ def _of_a_policy(recipe: Recipe) -> dict[str, Any]:
     raw["data"] = {"train": copy.deepcopy(recipe.raw["data"]["train"])}
     raw["train"] = dict(raw["train"]) | {"output_dir": TRAINED}
     return raw
-
-
-def write_recipe(place: Place, values: Mapping[str, Any]) -> None:
-    """The file of a policy's recipe."""
-    head = f"# {place.name}: alignkit train {place.recipe} train.output_dir={place.trained}\n"
-    write_text(place.recipe, head + yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
-
-
-def load_policy(place: Place) -> Recipe:
-    """The recipe of a policy's training, which is read from its file."""
-    return load_recipe(place.recipe, [f"train.output_dir={place.trained}"])

@@ -13,23 +13,22 @@ from jaxtyping import Float
 
 from align.data.loading import DataSource, read
 from align.errors import RunError
-from align.files import SCRATCH, write_rows, write_text
+from align.files import write_rows, write_text
 from align.judges.from_scores import scorers_of
 from align.judges.scoring import score_rows
 from align.merging.command import merge, sweep
-from align.own_code import keep_copies
 from align.recipe.loading import Recipe
 from align.recipe.scores import ScoreConfig
+from align.rounds.begin import begin
 from align.rounds.ledger import Ledger
-from align.rounds.run import same_run
+from align.rounds.plan import load_training, write_recipe
 from align.rounds.validation import PROMPTS, validation_rows
-from align.run_identity import WRITTEN, recipe_as_written
-from align.runs.contents import FRONTS_FILE, RECIPE_FILE, delete_run
+from align.runs.contents import FRONTS_FILE, RECIPE_FILE
 from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
 from align.sampling.ask import decoding_of
 from align.sampling.policy import Policy, policy_of, reference_of
 
-from .plan import SOUPS, Place, extension_recipe, first_recipe, load_policy, policies_at_most, write_recipe
+from .plan import SOUPS, Place, extension_recipe, first_recipe, policies_at_most
 from .sparse import Member, two_stages
 
 logger = logging.getLogger(__name__)
@@ -77,27 +76,15 @@ def run_front(
     Raises:
         RunError: If the front that is there is another's, or a reward applies to fewer than two prompts.
     """
-    run = Path(str(recipe.train.output_dir))
-    run = run.absolute() if ".." in run.parts else run
     rows = check_front(recipe, allow)
-    same_run(recipe, run, resume, "fronts")
-    state = PartialState()
-    if state.is_main_process:
-        for left in run.glob(f"**/{SCRATCH}*"):  # by a kill, half written
-            shutil.rmtree(left)
-        if overwrite:
-            delete_run(run)
-        keep_copies(run)
-        write_text(run / RECIPE_FILE, recipe.resolved_yaml())
-    state.wait_for_everyone()
-    making = _Making(recipe, run, train, allow)
-    making.ledger.stage(0, "recipe", [], [run / RECIPE_FILE], lambda: {WRITTEN: recipe_as_written(recipe)})
+    ledger = begin(recipe, "fronts", FRONTS_FILE, resume=resume, overwrite=overwrite)
+    making = _Making(recipe, ledger, train, allow)
     making.prompts(rows)
     making.estimate(0, REF, reference_of(recipe), [])
     fronts: Any = recipe.fronts
     (_soups if fronts.kind == "soups" else _c_morl)(making)
     making.write_members()
-    return run
+    return making.run
 
 
 def _soups(making: "_Making") -> None:
@@ -145,9 +132,9 @@ def _c_morl(making: "_Making") -> None:
 class _Making:
     """A front on its way: trains and estimates policies, each once."""
 
-    def __init__(self, recipe: Recipe, run: Path, train: Train, allow: Collection[str]) -> None:
-        self.recipe, self.run, self.train, self.allow = recipe, run, train, allow
-        self.ledger = Ledger(run, FRONTS_FILE)
+    def __init__(self, recipe: Recipe, ledger: Ledger, train: Train, allow: Collection[str]) -> None:
+        self.recipe, self.run, self.train, self.allow = recipe, ledger.run, train, allow
+        self.ledger = ledger
         self.made: dict[str, dict[str, Any]] = {}
         self.fronts: list[list[str]] = []
 
@@ -178,13 +165,13 @@ class _Making:
         logger.warning("policy %d of at most %d: %s", len(self.made) + 1, policies_at_most(self.recipe), name)
         place.folder.mkdir(parents=True, exist_ok=True)
         if PartialState().is_main_process and not place.recipe.is_file():
-            write_recipe(place, recipe)
+            write_recipe(place, name, recipe)
         PartialState().wait_for_everyone()
         adapter = place.trained / "adapter"
 
         def learn() -> dict[str, Any]:
             begun = (place.trained / RECIPE_FILE).is_file()
-            done = self.train(load_policy(place), resume="auto" if begun else None, allow=self.allow)
+            done = self.train(load_training(place), resume="auto" if begun else None, allow=self.allow)
             return {"steps": done.trainer.state.global_step}
 
         self.ledger.stage(number, f"train {name}", [place.recipe, *inputs], [adapter], learn)

@@ -34,9 +34,7 @@ def check_model_folder(folder: Path) -> None:
     _check_kinds(folder)
     _check_config(folder / "config.json")
     if (folder / GENERATION).is_file():
-        read_json(
-            folder / GENERATION
-        )  # transformers would do without one that it cannot read, and without its stop tokens
+        read_json(folder / GENERATION)  # transformers would do without what it cannot read: stop tokens, for one
     _check_weights(folder, "model")
 
 

@@ -12,7 +12,7 @@ from peft import PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_
 from align.errors import RunError
 from align.files import read_json
 from align.runs.checkpoints import MANIFEST, check
-from align.runs.contents import REFERENCE_FILE
+from align.runs.contents import REFERENCE_FILE, result_in
 
 from .folders import adapter_settings
 
@@ -26,10 +26,9 @@ def adapter_folder(path: str | Path) -> Path:
     Raises:
         RunError: If there is none.
     """
-    folder = Path(path)
-    for each in (folder, folder / "adapter"):
-        if (each / "adapter_config.json").is_file():
-            return each
+    folder, found = Path(path), result_in(path, "adapter")
+    if found is not None:
+        return found
     state = "no such folder" if not folder.is_dir() else "neither an adapter nor a finished run with adapter/ there"
     remedy = "; weights of a whole model are named by model.model_name_or_path" if (folder / "model").is_dir() else ""
     raise RunError(f"start.adapter: {folder}: {state}{remedy}")

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.rewards import REWARDS
+from align.runs.contents import result_in
 from align.strict.fields import nearest
-
-RESULTS = {"adapter": "adapter_config.json", "model": "config.json"}
-"""What a run leaves in a folder of that name, and a file by which it is known."""
 
 
 @dataclass
@@ -38,10 +36,9 @@ class RefConfig:
             raise ValueError(f"path: needed by kind {self.kind!r}")
         if self.kind in ("base", "cached") and self.path:
             raise ValueError(f"path: not used by kind {self.kind!r}, got {self.path!r}")
-        if self.path and self.kind in RESULTS:  # of a run that trained it
-            own, result = Path(self.path), Path(self.path) / self.kind
-            if not (own / RESULTS[self.kind]).is_file() and (result / RESULTS[self.kind]).is_file():
-                self.path = str(result)
+        if self.path:
+            found = result_in(self.path, self.kind) or Path(self.path)
+            self.path = self.path if found == Path(self.path) else str(found)  # of a run that trained it
 
 
 @dataclass
@@ -96,8 +93,8 @@ class JudgeConfig:
 
     `reward`: the larger of two rewards wins. `reward_model`, `preference_model`: what `PreferenceModelTrainer` saved, in
     the folder `path`; the former gives a reward too. `language_model`: the model at `path` is asked for A or B.
-    `own`: a judge of a file that `--allow-file` has run. `endpoint`: an OpenAI-compatible one, which is asked only if whoever evaluates allows it (`--allow HOST`, or with a
-    key `--allow VARIABLE@HOST`).
+    `own`: a judge of a file that `--allow-file` has run. `endpoint`: an OpenAI-compatible one, which is asked only if
+    whoever evaluates allows it (`--allow HOST`, or with a key `--allow VARIABLE@HOST`).
     """
 
     kind: Literal["reward", "reward_model", "preference_model", "language_model", "endpoint", "own"]

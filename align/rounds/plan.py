@@ -4,7 +4,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import yaml
 
@@ -164,13 +164,26 @@ def needs_first_adapter(recipe: Recipe) -> bool:
     return new and rounds.count > 1 and rounds.start == "first" and rounds.reference == "previous"
 
 
-def write_recipe(recipe: Recipe, place: Place) -> None:
-    """The file of a round's recipe."""
-    values = round_recipe(recipe, place)
-    head = f"# Round {place.number}: alignkit train {place.recipe} train.output_dir={place.trained}\n"
-    write_text(place.recipe, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+class Training(Protocol):
+    """One training of a run of several."""
+
+    @property
+    def recipe(self) -> Path:
+        """The file of its recipe."""
+        ...
+
+    @property
+    def trained(self) -> Path:
+        """Its run directory."""
+        ...
 
 
-def load_round(place: Place) -> Recipe:
-    """The recipe of a round's training, which is read from its file."""
+def write_recipe(place: Training, title: str, values: Mapping[str, Any]) -> None:
+    """The file of a training's recipe."""
+    head = f"# {title}: alignkit train {place.recipe} train.output_dir={place.trained}\n"
+    write_text(place.recipe, head + yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
+
+
+def load_training(place: Training) -> Recipe:
+    """The recipe of a training, which is read from its file."""
     return load_recipe(place.recipe, [f"train.output_dir={place.trained}"])

@@ -13,20 +13,17 @@ from transformers import set_seed
 
 from align.data import load_data
 from align.errors import RunError
-from align.files import write_text
 from align.judges.from_scores import refuse_missing, scorers_of
 from align.models.loading import load_model
-from align.own_code import keep_copies
 from align.recipe.loading import Recipe
-from align.run_identity import WRITTEN, recipe_as_written, recipe_differences
-from align.runs.contents import CONTEXT_FILE, RECIPE_FILE, REPORT_FILE, WRITING, delete_run, exchange
-from align.runs.identity import told
+from align.runs.contents import CONTEXT_FILE, RECIPE_FILE, REPORT_FILE, ROUNDS_FILE, WRITING, exchange
 from align.sampling.vllm_engine import VLLM, check_model
 
+from .begin import begin, directory_of
 from .drift import drift_stage
 from .in_context import original_rows
 from .ledger import Ledger
-from .plan import FIRST, Place, load_round, mixes, needs_first_adapter, round_prompts, write_recipe
+from .plan import FIRST, Place, load_training, mixes, needs_first_adapter, round_prompts, round_recipe, write_recipe
 from .report import round_report, write_page
 from .stages import answer_files, answerer, mix_stage, pairs_stage, prompts_stage, sample_stage, score_stage
 from .validation import best_round, validation_rows
@@ -101,25 +98,15 @@ def run_rounds(
         RunError: If a stage yields nothing, or the run that is there is another's.
     """
     rounds: Any = recipe.rounds
-    run = Path(str(recipe.train.output_dir))
-    run = run.absolute() if ".." in run.parts else run
+    run = directory_of(recipe)
     if vllm is not None:
         check_model(recipe)
     rows = check_rounds(recipe, allow)
-    same_run(recipe, run, resume, "rounds", MAY_CHANGE)
-    for left in run.glob("round-*/**/.alignkit-*") if PartialState().is_main_process else ():  # by a kill, half written
-        shutil.rmtree(left)
+    ledger = begin(recipe, "rounds", ROUNDS_FILE, resume=resume, overwrite=overwrite, may_change=MAY_CHANGE)
     state = PartialState()
-    if state.is_main_process:
-        if overwrite:
-            delete_run(run)
-        keep_copies(run)
-        write_text(run / RECIPE_FILE, recipe.resolved_yaml())
-        if needs_first_adapter(recipe) and not (run / FIRST).is_dir():
-            _write_first_adapter(recipe, run / FIRST)
+    if state.is_main_process and needs_first_adapter(recipe) and not (run / FIRST).is_dir():
+        _write_first_adapter(recipe, run / FIRST)
     state.wait_for_everyone()
-    ledger = Ledger(run)
-    ledger.stage(0, "recipe", [], [run / RECIPE_FILE], lambda: {WRITTEN: recipe_as_written(recipe)})
     finished = None
     for number in range(1, rounds.count + 1):
         finished = _round(recipe, Place(run, number), ledger, rows, train, allow, vllm)
@@ -151,7 +138,7 @@ def _round(
     logger.warning("round %d of %d", n, rounds.count)
     place.folder.mkdir(parents=True, exist_ok=True)
     if PartialState().is_main_process and not place.recipe.is_file():
-        write_recipe(recipe, place)
+        write_recipe(place, f"Round {place.number}", round_recipe(recipe, place))
     PartialState().wait_for_everyone()
     ledger.stage(n, "prompts", [], [place.prompts], lambda: prompts_stage(recipe, rows, place))
     files = answer_files(recipe, place)
@@ -175,35 +162,13 @@ def _round(
 
     def learn() -> dict[str, Any]:
         begun = (place.trained / RECIPE_FILE).is_file()
-        trained.append(train(load_round(place), resume="auto" if begun else None, allow=allow))
+        trained.append(train(load_training(place), resume="auto" if begun else None, allow=allow))
         return {"steps": trained[-1].trainer.state.global_step}
 
     outputs = [place.trained / "adapter" if recipe.trains_adapter else place.trained / "model"]
     ledger.stage(n, "train", [source, place.recipe], outputs, learn)
     ledger.stage(n, "report", [place.scores], [place.folder / REPORT_FILE], lambda: round_report(recipe, place))
     return trained[0] if trained else None
-
-
-def same_run(recipe: Recipe, run: Path, resume: bool, section: str, may_change: Collection[str] = ()) -> None:
-    """Refuse to go on in the run of another recipe.
-
-    Args:
-        recipe: The recipe.
-        run: The run directory.
-        resume: Whether to go on in a run that is there.
-        section: Of the recipe, which says what the run is made of.
-        may_change: Keys that may say something else, such as the number of rounds.
-
-    Raises:
-        RunError: Naming what differs.
-    """
-    if not resume or not (run / RECIPE_FILE).is_file():
-        return
-    other = [d for d in recipe_differences(run, recipe_as_written(recipe)) if d.key not in may_change]
-    if other:
-        raise RunError(
-            f"{run}: its {section} were made by another recipe:\n{told(other)}\nrestore it, or choose another train.output_dir"
-        )
 
 
 def _write_first_adapter(recipe: Recipe, folder: Path) -> None:

@@ -8,7 +8,7 @@ from accelerate import PartialState
 
 from align.data.commands.pairs import Built, build
 from align.data.loading import DataSource, read
-from align.data.making.kinds import KINDS
+from align.data.rows.kinds import KINDS
 from align.data.rows.scored import text_of
 from align.data.split import prompt_position
 from align.errors import RunError

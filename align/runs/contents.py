@@ -26,7 +26,9 @@ REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
 WRITING, REPLACED = ".writing-", ".replaced-"
 """Beginnings of names of folders that are being written, or about to be deleted."""
 
-RESULTS = ("adapter", "model")
+KNOWN_BY = {"adapter": "adapter_config.json", "model": "config.json"}
+"""What a run leaves in a folder of that name, and a file by which it is known."""
+RESULTS = tuple(KNOWN_BY)
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 ROUND = re.compile(r"round-\d+")
 LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still says which run it held
@@ -55,7 +57,7 @@ NO_FILES = ("lost+found",)  # at the root of a mounted disk
 
 CHOOSE = "choose another train.output_dir"
 MOVE = f"move it away, or {CHOOSE}"
-WRITTEN_LAST = ("alignkit.json", "adapter_config.json", "config.json")
+WRITTEN_LAST = ("alignkit.json", *KNOWN_BY.values())
 """Of these, an adapter or a model has one."""
 
 
@@ -70,6 +72,12 @@ class Occupied(RunError):
     def __init__(self, what: str, remedy: str = CHOOSE) -> None:
         super().__init__(f"{what}; {remedy}")
         self.what, self.remedy = what, remedy
+
+
+def result_in(path: str | Path, kind: str) -> Path | None:
+    """The adapter or the model that a path means: the folder itself, or what the run in it trained; None if neither is there."""
+    own = Path(path)
+    return next((folder for folder in (own, own / kind) if (folder / KNOWN_BY[kind]).is_file()), None)
 
 
 def foreign(run: Path) -> list[str]:

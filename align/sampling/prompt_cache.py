@@ -27,13 +27,20 @@ def prompts_once(model: Any) -> Iterator[None]:
         model: A causal language model, with adapters or not, whose `generate` is called within.
     """
     generate = model.generate
-    own = "generate" in vars(model)
 
     def once(*args: Any, **kwargs: Any) -> Any:
         cache = None if args else repeated_cache(model, generate, kwargs)
         return generate(*args, **kwargs) if cache is None else generate(**kwargs, past_key_values=cache)
 
-    model.generate = once
+    with generating_by(model, once):
+        yield
+
+
+@contextlib.contextmanager
+def generating_by(model: Any, instead: Callable[..., Any]) -> Iterator[None]:
+    """Within it, `model.generate` is something else."""
+    generate, own = model.generate, "generate" in vars(model)
+    model.generate = instead
     try:
         yield
     finally:

@@ -49,7 +49,7 @@ MUTANTS = [
     gone("a recipe may be edited to say less", IDENTITY, "for key in sorted({*old, *new})", "for key in sorted({*old} & {*new})"),
     gone("a moved data set is another recipe", GOING_ON, "recipe_differences(run, places=False)", "recipe_differences(run)"),
     gone("recipes of rounds have no record", "align/run_identity.py", '.get("counts", {}).get(WRITTEN)', ".get(WRITTEN)"),
-    noticed_by("tests/rounds/test_rounds.py")("rounds go on by any recipe", "align/rounds/run.py", "    if other:\n", "    if False:\n"),
+    noticed_by("tests/rounds/test_rounds.py")("rounds go on by any recipe", "align/rounds/begin.py", "        if other:\n", "        if False:\n"),
     checkpoint("a manifest may say any step", CHECKPOINTS, "if step < 0 or processes < 1 or not files", "if not files"),
     checkpoint("a manifest may list nothing", CHECKPOINTS, "processes < 1 or not files", "processes < 1"),
     checkpoint("weights need not be listed", CHECKPOINTS, "    if unlisted:", "    if False:"),

@@ -15,6 +15,8 @@ from align.commands import dry_run
 from align.findings import Finding
 from align.models.loading import resolve_model_path
 
+PICTURES = True  # what is drawn is looked at
+
 ROOT = Path(__file__).parents[2]
 ROWS = [
     {"prompt": [{"role": "user", "content": f"what is {n} and {n}"}],
@@ -263,7 +265,7 @@ def test_out_gets_the_report_and_the_picture(written, capsys, tmp_path, monkeypa
     words = [*written(), "--out", str(tmp_path / "new" / "report")]
     checked(capsys, words, 0)
     assert json.loads((tmp_path / "new" / "report" / "preflight.json").read_text())["verdict"] == "ready"
-    assert (tmp_path / "new" / "report" / "lengths.png").is_file()
+    assert (tmp_path / "new" / "report" / "lengths.png").stat().st_size > 5000
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     assert "pip install 'alignkit[eval]'" in checked(capsys, words, 2).err
 

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tiny import sparing
 
 import align
 from align import cli
@@ -170,12 +171,20 @@ def test_how_several_processes_are_started():
 
 @pytest.mark.parametrize(
     ("imports", "absent"),
-    [
-        ("import align", ("torch", "trl", "transformers")),
-        ("import align.cli", HEAVY),
-    ],
+    sparing(
+        [
+            ("import align", ("torch", "trl", "transformers")),
+            ("import align.cli", HEAVY),
+            ("import eval, eval.evaluate, eval.report.write, eval.subjects", ("align.trainers", "align.train")),
+            ("import eval.__main__", ("align.trainers", "align.train")),
+            ("import align.losses", ("transformers", "trl")),
+            ("import align.train, align.methods", ("eval",)),
+        ],
+        0,
+        1,
+    ),
 )
-def test_what_starts_a_command_imports_nothing_heavy(imports, absent):
+def test_imports_point_one_way(imports, absent):
     code = f"import sys; {imports}; print([m for m in {absent!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stdout + done.stderr

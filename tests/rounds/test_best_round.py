@@ -7,6 +7,7 @@ from itertools import count
 import numpy as np
 import pytest
 from stored_world import read_lines
+from tiny import sparing
 
 from align.data.split import prompt_position
 from align.recipe.loading import load_recipe
@@ -28,10 +29,11 @@ def halves(each):
     return found[True][:each] + found[False][:each]
 
 
-def test_the_estimate_of_the_half_that_chose_is_too_high_and_that_of_the_other_is_not():
+@pytest.mark.parametrize("sets", sparing([400, 1500], 400))
+def test_the_estimate_of_the_half_that_chose_is_too_high_and_that_of_the_other_is_not(sets):
     """Three equal rounds with a rate of 0.6, 100 prompts a half: the curse is 0.041279."""
     prompts, rng, off = halves(100), np.random.default_rng(0), []
-    for _ in range(400):
+    for _ in range(sets):
         scores = {f"round-{n}": (rng.random(200) < 0.6).astype(float) for n in range(3)}
         chosen = choose(scores, prompts, draws=1)
         best = scores[chosen.best]

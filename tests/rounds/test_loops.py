@@ -1,17 +1,13 @@
 """Loops on tables: which weights and reference a round gets is said by the code that runs rounds, losses are the package's."""
 
 import itertools
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from align.data.commands.pairs import build
-from align.data.making.kinds import KINDS
 from align.data.making.selectors import verified
-from align.errors import DataError
 from align.judges.scorers import TableScorer
 from align.judges.scoring import By, score_rows
 from align.losses import Pair
@@ -238,63 +234,3 @@ def test_replay_of_stored_scores_makes_a_cycle_worse():
             made.append(to_the_end("copg", z, ref, scores, beta=2.0))
             found.append(exploitability(made[-1][0].softmax(-1)))
         assert found[1:] == pytest.approx(figures, abs=1e-6)
-
-
-def best_of(k):
-    """The law of what rejection sampling learns from, over all draws of k answers to the first prompt."""
-    policy = LOGITS[0].softmax(-1).numpy()
-    draws = list(itertools.product(range(5), repeat=k))
-    rows = [
-        {"prompt": "q", "completions": list(map(str, d)), "rewards": [float(REWARD[0, i]) for i in d]} for d in draws
-    ]
-    kept = list(KINDS["chosen"](build(rows, "best").pairs))
-    assert len(kept) == len(draws)
-    return np.bincount([int(row["completion"]) for row in kept], [policy[list(d)].prod() for d in draws], 5), policy
-
-
-@pytest.mark.parametrize(("k", "reward", "kl"), [(2, 0.472985, 0.173512), (4, 0.689492, 0.586968)])
-def test_best_of_k_is_less_far_from_the_policy_than_its_bound(k, reward, kl):
-    law, policy = best_of(k)
-    assert law @ REWARD[0].numpy() == pytest.approx(reward, abs=1e-6)
-    assert law @ np.log(law / policy) == pytest.approx(kl, abs=1e-6)
-    assert kl < np.log(k) - (k - 1) / k
-
-
-@pytest.mark.slow
-def test_best_of_sixteen_over_all_multisets():
-    """The order of answers does not matter where no two rewards are equal."""
-    policy, rewards = LOGITS[0].softmax(-1).numpy(), REWARD[0].numpy()
-    draws = list(itertools.combinations_with_replacement(range(5), 16))
-    counts = np.array([[d.count(i) for i in range(5)] for d in draws])
-    weights = np.exp(math.lgamma(17) - np.vectorize(math.lgamma)(counts + 1).sum(1) + counts @ np.log(policy))
-    rows = [{"prompt": "q", "completions": list(map(str, d)), "rewards": [float(rewards[i]) for i in d]} for d in draws]
-    kept = list(KINDS["chosen"](build(rows, "best").pairs))
-    law = np.bincount([int(row["completion"]) for row in kept], weights, 5)
-    assert law @ rewards == pytest.approx(0.960998, abs=1e-6)
-    assert law @ np.log(law / policy) == pytest.approx(1.636127, abs=1e-6)
-
-
-def test_accepted_answers_have_the_law_of_the_tilted_policy():
-    """Acceptance is drawn: with 1000 prompts for each answer, within four standard errors. A maximum too small is refused."""
-    policy, rewards, n = LOGITS[0].softmax(-1).numpy(), REWARD[0].numpy(), 1000
-    rows = [
-        {"prompt": f"q {i} {k}", "completions": [str(i)], "rewards": [float(rewards[i])]}
-        for i in range(5)
-        for k in range(n)
-    ]
-    kept = list(KINDS["chosen"](build(rows, "accepted", beta=0.5, most_reward=1.0).pairs))
-    share = np.bincount([int(row["completion"]) for row in kept], minlength=5) / n
-    expected = np.exp((rewards - 1.0) / 0.5)
-    assert (abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / n)).all()
-    assert 1 / (policy @ share) == pytest.approx(3.157298, abs=0.1)
-    law = policy * share / (policy @ share)
-    assert law @ rewards == pytest.approx(0.617646, abs=0.02)
-    assert law @ np.log(law / policy) == pytest.approx(0.385009, abs=0.02)
-    with pytest.raises(DataError, match=r"accepted: a reward of 1 is greater than most_reward=0\.26; raise it"):
-        build(rows, "accepted", beta=0.5, most_reward=0.26)
-    with pytest.raises(DataError, match="accepted: beta must be positive, got 0"):
-        build(rows[:1], "accepted", beta=0)
-
-
-def test_best_of_four_by_answer():
-    assert best_of(4)[0] == pytest.approx((0.444158, 0.203728, 0.343121, 0.002569, 0.006425), abs=1e-6)

@@ -17,7 +17,6 @@ import numpy as np
 
 from align.data.loading import DataSource, read
 from align.data.making.constraints import Constraint
-from align.data.making.kinds import KINDS
 from align.data.making.reverse import reverse_constraints
 from align.data.making.selectors import (
     Choice,
@@ -33,6 +32,7 @@ from align.data.making.selectors import (
     verified,
 )
 from align.data.rows.completions import read_completion
+from align.data.rows.kinds import KINDS
 from align.data.rows.messages import RowError
 from align.data.rows.pairs import read_row
 from align.data.rows.scored import Scored, completions_of, prompt_of, read_scored, text_of

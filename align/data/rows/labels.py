@@ -1,17 +1,15 @@
 """Reads rows for training on labelled answers: those that have a label, and both answers of preference pairs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from datasets import Dataset
 
 from align.findings import Finding
 
+from .kinds import LABELS, labelled
 from .layouts import LAYOUTS, Reading, known_layout
 from .mapping import Plan, Rows, planned
-
-SIDES = {"chosen": True, "rejected": False}
 
 
 def planned_labels(
@@ -27,24 +25,15 @@ def planned_labels(
     made = planned(raw, reading, where=where, keep=keep, texts=texts, rows="pairs")
     message = "pairs: each gives two rows, its chosen answer labelled true and its rejected one false"
     told = [*made.told, Finding("note", "both-sides", where, message, "nothing to do")]
-    return replace(made, read=_both(made.read), told=told)
+    return replace(made, read=lambda row, before: labelled(made.read(row, before)), told=told)
 
 
 def speaks_of_pairs(names: Sequence[str], reading: Reading) -> bool:
     """Whether a source holds preference pairs, by its columns and by what is said of it."""
-    if reading.prefer is not None or set(SIDES) & set(reading.columns):
+    if reading.prefer is not None or set(LABELS) & set(reading.columns):
         return True
     if reading.layout is not None:
         return LAYOUTS[reading.layout].rows == "pairs"
     if {"completion", "label"} & set(reading.columns) or {"completion", "label"} <= set(names):
         return False
-    return set(SIDES) <= set(names) or bool(known_layout(names, "pairs"))
-
-
-def _both(read: Callable[[Any, Any], Iterator[dict[str, Any]]]) -> Callable[[Any, Any], Iterator[dict[str, Any]]]:
-    def both(row: Any, before: Any) -> Iterator[dict[str, Any]]:
-        for pair in read(row, before):
-            for side, label in SIDES.items():
-                yield {"prompt": pair["prompt"], "completion": pair[side], "label": label}
-
-    return both
+    return set(LABELS) <= set(names) or bool(known_layout(names, "pairs"))

@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from align.sampling.prompt_cache import generating_by
 from align.trainers.shared.reference import as_reference
 
 
@@ -40,11 +41,8 @@ def mixture_answers(trainer: Any, share: float) -> Iterator[None]:
             *args, attention_mask=attention_mask, logits_processor=LogitsProcessorList([processor]), **kwargs
         )
 
-    model.generate = mixed
-    try:
+    with generating_by(model, mixed):
         yield
-    finally:
-        del model.generate  # the attribute of the object; the method of its class stays
 
 
 class TokenMixture(LogitsProcessor):

@@ -1,5 +1,6 @@
 """Shares prompts among the completions of GRPO and RLOO: TRL's trainers with one scoring call in another way."""
 
+import contextlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -93,12 +94,12 @@ class SharedPrompts(SafeRuns, OnlineBase):
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL's, with the prompt of a group run once."""
-        if self.args.shared_prefix == "off":
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        if sharded(self.accelerator):  # every process must run the same forwards, and groups may lie differently
-            say_once("the model is sharded")
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        with prompts_once(self.accelerator.unwrap_model(self.model_wrapped)):
+        shared: Any = contextlib.nullcontext()
+        if self.args.shared_prefix != "off" and sharded(self.accelerator):
+            say_once("the model is sharded")  # every process must run the same forwards, and groups may lie differently
+        elif self.args.shared_prefix != "off":
+            shared = prompts_once(self.accelerator.unwrap_model(self.model_wrapped))
+        with shared:
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -101,7 +101,7 @@ MUTANTS = [
     command("pairs: draws ignore the prompt", PAIRS, "default_rng([seed, position])", "default_rng([seed])"),
     command("pairs: the margin has the other sign", PAIRS, '"margin": high - low}', '"margin": low - high}'),
     command("pairs: weights are lost", PAIRS, 'pair if weight is None else pair | {"weight": weight}', "pair"),
-    command("pairs: only chosen sides", "align/data/making/kinds.py", 'for side in ("chosen", "rejected"):\n            yield', 'for side in ("chosen",):\n            yield'),
+    command("pairs: only chosen sides", "align/data/rows/kinds.py", 'for side in ("chosen", "rejected"):\n            yield', 'for side in ("chosen",):\n            yield'),
     command("pairs: a file is written over", "align/files.py", "if out.exists() or out.is_symlink():", "if False:"),
     command("pairs: a half written file", "align/files.py", "part = Path(folder, path.name)", "part = path"),
     command("pairs: idle options pass", PAIRS, "    if idle:\n", "    if False:\n"),

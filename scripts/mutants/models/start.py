@@ -5,7 +5,7 @@ from mutants.mutant import noticed_by
 START, BUILDING, TRAIN = "align/models/start.py", "align/building.py", "align/train.py"
 start = noticed_by("tests/models/test_start.py")
 MUTANTS = [
-    start("start: a run directory is not enough", START, 'for each in (folder, folder / "adapter"):', "for each in (folder,):"),
+    start("start: a run directory is not enough", "align/runs/contents.py", "for folder in (own, own / kind)", "for folder in (own,)"),
     start("start: a damaged adapter is taken", START, "    made_by(folder)\n", ""),
     start("start: another base is not told", START, 'known.get("digest") in (None, base_digest)', 'known.get("digest")'),
     start("start: an adapter of another reference is taken for one of the base", START, 'known.get("kind") not in ("base", "adapter") or ', ""),

@@ -4,7 +4,7 @@ from mutants.mutant import noticed_by
 
 REPORT = "align/rounds/report.py"
 told = noticed_by("tests/rounds/test_rounds_report.py")
-loops = noticed_by("tests/rounds/test_loops.py")
+laws = noticed_by("tests/rounds/test_laws_of_selectors.py")
 MUTANTS = [
     told(
         "rounds: intervals see no bounds",
@@ -18,13 +18,13 @@ MUTANTS = [
         "sorted((weight * least, weight * most))",
         "(weight * least, weight * most)",
     ),
-    loops(
+    laws(
         "rounds: all are accepted",
         "align/data/making/selectors.py",
         "if draw < math.exp((reward - most_reward) / beta):",
         "if draw < math.exp((reward - most_reward) * beta):",
     ),
-    loops(
+    laws(
         "rounds: a maximum that is none",
         "align/data/making/selectors.py",
         "        if reward > most_reward:\n",

@@ -10,6 +10,6 @@ MUTANTS = [
     cards("cards: any text is a licence", CARDS, 're.fullmatch(r"[\\w.-]{1,60}", said)', "True"),
     cards("cards: the recipe shows folders", RESULTS, "and Path(value).is_absolute() else value", "and False else value"),
     cards("cards: only the first of several settings is mended", RESULTS, "return [_without_folders(item) for item in value]", "return value"),
-    cards("cards: a run is no reference", SECTIONS, "self.path = str(result)", "pass"),
-    cards("cards: a run inside an adapter", SECTIONS, "if not (own / RESULTS[self.kind]).is_file() and", "if"),
+    cards("cards: a run is no reference", SECTIONS, "if found == Path(self.path) else str(found)", ""),
+    cards("cards: a run inside an adapter", "align/runs/contents.py", "for folder in (own, own / kind)", "for folder in (own / kind, own)"),
 ]  # fmt: skip

@@ -24,7 +24,7 @@ MUTANTS = [
     front("front: weights are forgotten", PLAN, '"reward_weights": list(weights)', '"reward_weights": [1.0, 1.0]'),
     front("front: the ends of the sweep are mixed again", RUN, "if max(v) < 1]", "]"),
     front("front: soups of a kill are in the way", RUN, "            shutil.rmtree(out, ignore_errors=True)  # by a kill, before its line was written\n", ""),
-    front("front: any front is gone on with", RUN, '    same_run(recipe, run, resume, "fronts")\n', ""),
+    front("front: any front is gone on with", "align/rounds/begin.py", "if resume and (run / RECIPE_FILE).is_file():", "if False:"),
     front("front: rewards that need tokens are taken", RUN, "    if scorers:\n", "    if False:\n"),
     front("pick: who is off the front is picked", PICK, ' if member["on_front"]), key', "), key"),
     front("pick: values are not scaled", PICK, "- low) / (high - low)", "- 0 * low) / (1 + 0 * high)"),

@@ -25,7 +25,7 @@ MUTANTS = [
     trained("kto: weights of the data ignored", TRAINER, 'if args.class_weights == "data":', "if False:"),
     labels("kto: the label is lost", "align/data/rows/completions.py", "return said in DESIRABLE", "return True"),
     labels("kto: any label is taken", "align/data/rows/completions.py", "if said not in DESIRABLE + UNDESIRABLE:", "if False:"),
-    labels("kto: a rejected answer is a good one", "align/data/rows/labels.py", '"rejected": False', '"rejected": True'),
+    labels("kto: a rejected answer is a good one", "align/data/rows/kinds.py", '"rejected": False', '"rejected": True'),
     labels("kto: pairs are not known by what is said of them", "align/data/rows/labels.py", "LAYOUTS[reading.layout].rows == \"pairs\"", "False"),
     labels("kto: pairs are never left whole", "align/data/loading.py", 'if whole_pairs and rows == "labels"', 'if False and rows == "labels"'),
     labels("kto: weights are held against the wrong class", AUDIT, "weights[0] * good / (weights[1] * bad)", "weights[0] * bad / (weights[1] * good)"),

@@ -78,7 +78,7 @@ MUTANTS: list[Mutant] = [
     second("mixture: padding is read", SECOND, "attention_mask=self.mask,", "attention_mask=torch.ones_like(self.mask),"),
     second("mixture: positions stand still", SECOND, ".clamp(min=0)[:, -new.size(1) :]", ".clamp(min=0)[:, : new.size(1)]"),
     second("mixture: the adapter stays on", SECOND, "inside = as_reference(self.reference) if isinstance(self.reference, PeftModel) else contextlib.nullcontext()", "inside = contextlib.nullcontext()"),
-    second("mixture: generate stays patched", SECOND, "        del model.generate  #", "        pass  #"),
+    second("mixture: generate stays patched", "align/sampling/prompt_cache.py", "            del model.generate  #", "            pass  #"),
     second("xpo: the policy answers twice", SECOND, "with as_reference(trainer.accelerator.unwrap_model(trainer.model)):", "if True:"),
     second("xpo: the policy's whole model answers twice", SECOND, "policy, trainer.model_wrapped = trainer.model_wrapped, trainer.ref_model", "policy = trainer.model_wrapped"),
     second("second answers first", TRAINER, "for pair in zip(own, others, strict=True)", "for pair in zip(others, own, strict=True)"),

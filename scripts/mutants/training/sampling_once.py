@@ -25,8 +25,8 @@ MUTANTS: list[Mutant] = [
     reason("sampling once: pictures", CACHE, "and name not in PROMPT", "and name in PROMPT and name == ''"),
     state("sampling once: a recurrent state", CACHE, "- {DynamicLayer, DynamicSlidingWindowLayer}", "- {DynamicLayer, DynamicSlidingWindowLayer, *{type(x) for x in cache.layers}}"),
     back("sampling once: another's generate is lost", CACHE, "        if own:\n", "        if False:\n"),
-    trainer("sampling once: off is on", ONLINE, 'if self.args.shared_prefix == "off":\n            return super()._generate', 'if False:\n            return super()._generate'),
-    trainer("sampling once: not in training", ONLINE, "with prompts_once(self.accelerator.unwrap_model(self.model_wrapped)):", "if True:"),
-    sharded("sampling once: shards", ONLINE, "if sharded(self.accelerator):", "if False:"),
+    trainer("sampling once: off is on", ONLINE, 'elif self.args.shared_prefix != "off":', "else:"),
+    trainer("sampling once: not in training", ONLINE, "shared = prompts_once(self.accelerator.unwrap_model(self.model_wrapped))", "pass"),
+    sharded("sampling once: shards", ONLINE, "and sharded(self.accelerator):", "and False:"),
     sampled("sampling once: not in evaluation", "align/sampling/generate.py", "with _own_settings_off(model), prompts_once(model):", "with _own_settings_off(model):"),
 ]  # fmt: skip

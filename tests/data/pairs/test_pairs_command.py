@@ -10,7 +10,7 @@ from trl import unpair_preference_dataset
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
 from align.data.commands.pairs import build, main
-from align.data.making.kinds import labelled, unpair
+from align.data.rows.kinds import labelled, unpair
 from align.data.rows.scored import is_correct
 
 ROW = {"prompt": "q ", "completions": ["a", "b", "c"], "rewards": [1.0, 3.0, 2.0]}

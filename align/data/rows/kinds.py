@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import cycle
 from typing import Any
 
+LABELS = {"chosen": True, "rejected": False}
+"""What the sides of a pair are labelled."""
+
 
 def unpair(pairs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Both sides of every pair as rows of `prompt` and `completion`, the chosen first.
@@ -19,7 +22,7 @@ def unpair(pairs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def labelled(pairs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Both sides of every pair as rows of `prompt`, `completion` and `label`, which KTO learns from."""
-    for row, label in zip(unpair(pairs), cycle((True, False)), strict=False):
+    for row, label in zip(unpair(pairs), cycle(LABELS.values()), strict=False):
         yield {**row, "label": label}
 
 

@@ -1,5 +1,6 @@
 """What every test has: helper modules on the path, and marks that choose what runs."""
 
+import gc
 import importlib
 import os
 import sys
@@ -22,6 +23,13 @@ settings.load_profile("ci")
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_heap():
+    """Each training collects garbage twice, and a collection walks all that was imported: 0.3 seconds and more each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -254,7 +254,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": _compare,
     "verify": _verify,
     "power": _table("eval.planning", "power_table", "Tell how many prompts a wanted difference needs."),
-    "history": _table("eval.history", "history", "Show how figures went over time and checkpoints."),
+    "inspect-log": _table(
+        "eval.kept.inspect_log", "inspect_log", "Write answers and scores as logs that Inspect reads."
+    ),
+    "history": _table("eval.kept.history", "history", "Show how figures went over time and checkpoints."),
     "judge-agreement": _table("eval.agreement", "agreement_table", "Hold judges against what people preferred."),
     "reward-bench": _table(
         "eval.reward_bench", "reward_bench_table", "Measure models that judge on RewardBench 2's rows."

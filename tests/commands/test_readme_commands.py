@@ -70,6 +70,7 @@ PLAYED: dict[str, str | Path] = {
     "alignkit power REPORT --difference 0.1": "alignkit power runs/rpo-tiny/report.json --difference 0.1",
     "python scripts/recompute.py RUN/reports/ID": "python {root}/scripts/recompute.py runs/rpo-tiny/reports/newest",
     "alignkit history RUN…": "alignkit history runs/rpo-tiny runs/b005",
+    "alignkit inspect-log RUN -o FOLDER": "alignkit inspect-log runs/rpo-tiny -o logs",
     "alignkit judge-agreement FILE --by 'NAME={kind: …}'": f"alignkit judge-agreement people.jsonl --by 'gpm={GPM}'",
     "alignkit replay RUN": ROOT / "tests/runs/test_guard.py",
     "alignkit merge ADAPTER ADAPTER --sweep 11 --out DIR": (

@@ -17,9 +17,11 @@ stored = noticed_by(
     "tests/evaluation/answers/test_eval_responses_command.py::test_four_files_are_compared_without_a_model"
 )
 again = noticed_by("tests/evaluation/report/test_recompute.py")
-kept = noticed_by("tests/evaluation/report/test_history.py")
+kept = noticed_by("tests/evaluation/kept/test_history.py")
 people = noticed_by("tests/evaluation/judges/test_agreement.py")
 AGREEMENT = "eval/statistics/agreement.py"
+LOG = "eval/kept/inspect_log.py"
+logged = noticed_by("tests/evaluation/kept/test_inspect_log.py")
 run = noticed_by("tests/evaluation/report/test_verify.py")
 MUTANTS = [
     measure("evaluation: beta forgotten", CONFIG, "return implicit_rewards(batch.log_ratio, beta=self.beta)", "return implicit_rewards(batch.log_ratio, beta=1.0)"),
@@ -50,8 +52,8 @@ MUTANTS = [
     stored("gold reward: a known range is forgotten", ASSEMBLE, "bounds = range_of(config.gold_reward)", "bounds = UNBOUNDED"),
     kept("kept reports: one place for all", REPORT, 'digest_of({"name": report.name, "settings": report.settings})[:ID_LETTERS]', '"same"'),
     kept("kept reports: newest is the first", REPORT, "    os.replace(link, kept.with_name(NEWEST))\n", "    kept.with_name(NEWEST).exists() or os.replace(link, kept.with_name(NEWEST))\n"),
-    kept("kept reports: another schema is read", "eval/history.py", 'version != SCHEMA_VERSION', "False"),
-    kept("kept reports: the newest counts twice", "eval/history.py", " if p.parent.name != NEWEST]", "]"),
+    kept("kept reports: another schema is read", "eval/kept/history.py", 'version != SCHEMA_VERSION', "False"),
+    kept("kept reports: the newest counts twice", "eval/kept/history.py", " if p.parent.name != NEWEST]", "]"),
     people("agreement: kappa is the accuracy", AGREEMENT, "Estimate(2 * accuracy.value - 1, ", "Estimate(accuracy.value, "),
     people("agreement: prompts are not clusters", AGREEMENT, "np.full(len(preferred), 0.5)), clusters)", "np.full(len(preferred), 0.5)))"),
     people("agreement: people with themselves", AGREEMENT, "for one, other in combinations(votes[i], 2)", "for one, other in zip(votes[i], votes[i])"),
@@ -82,4 +84,12 @@ MUTANTS = [
     run("evaluation of runs: margins by the first recipe", "eval/held_out.py", "implicit_margin(subject.recipe, scores)", "implicit_margin(first.recipe, scores)"),
     run("evaluation of runs: the reference named twice", ASSEMBLE, 'if not key.endswith("/ref")}', "}"),
     run("evaluation of runs: pairs wanted of all", EVALUATE, 'if others and subject.recipe.rows == "prompts" and not compare:', "if False:"),
+    logged("inspect log: answers of another policy", LOG, 'texts = row["samples"][who]', 'texts = row["samples"][first]'),
+    logged("inspect log: the first answer's score for all", LOG, "values[epoch - 1] if epoch", "values[0] if epoch"),
+    logged("inspect log: a prompt's figure counts twice", LOG, "return values if epoch == 1 else None", "return values"),
+    logged("inspect log: none is cut off", LOG, 'else "max_tokens" if cut else "stop"', 'else "stop"'),
+    logged("inspect log: estimates are lost", LOG, "if who == first:", "if False:"),
+    logged("inspect log: ends that nothing bounds", LOG, "if not isinstance(values[key], str)", "if True"),
+    logged("inspect log: written over", LOG, "if path.exists():", "if False:"),
+    logged("inspect log: no answers", LOG, "if not rows:", "if False:"),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from judged import PNG, made
 
 from align import cli
-from eval.history import kept_figures, picture
+from eval.kept.history import kept_figures, picture
 from eval.report.write import to_json, write_report
 
 PICTURES = True  # what is drawn is looked at
@@ -53,7 +53,7 @@ def test_without_a_measure_those_there_are_are_shown(run):
 
 def test_steps_are_the_axis_where_all_are_known(run, monkeypatch):
     drawn = []
-    monkeypatch.setattr("eval.history.png", lambda figure: drawn.append(figure) or b"")
+    monkeypatch.setattr("eval.kept.history.png", lambda figure: drawn.append(figure) or b"")
     rows = kept_figures(run, ["kl"])
     picture(rows)
     picture([row._replace(step=None) for row in rows])

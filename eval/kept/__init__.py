@@ -1,0 +1,1 @@
+"""Reads reports that were kept: how their figures went, and logs for Inspect."""

@@ -28,7 +28,7 @@ from eval.report.write import to_html, write_report
 from .checkpoints import Checkpoint, add_checkpoints, as_checkpoints, checkpoints_of
 from .evaluate import ANSWERS_FOLDER, JUDGES_FOLDER, evaluate, evaluate_responses
 from .rounds import add_rounds, as_rounds, is_rounds, trained_rounds
-from .subjects import check_measurable, check_writes_answers, load_subject
+from .subjects import check_measurable, check_writes_answers, load_subjects
 
 
 class Wanted(NamedTuple):
@@ -236,7 +236,7 @@ def _of_runs(
     names = wanted.names
     vllm = None if wanted.vllm is None else VLLM.at(wanted.vllm)  # its problems show before weights are loaded
     _check_methods(names, wanted, ledgers)
-    subjects = [load_subject(name, wanted.recipe, wanted.overrides) for name in names]
+    subjects = load_subjects(names, wanted.recipe, wanted.overrides)
     if wanted.rounds is not None:
         subjects = as_rounds(subjects, wanted.rounds)
     elif steps:

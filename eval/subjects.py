@@ -14,7 +14,7 @@ from align.methods import METHODS
 from align.models.dated import date_template, recorded_day
 from align.models.identity import different, model_identity
 from align.models.loading import another_model, load_tokenizer
-from align.models.use import Use
+from align.models.use import Model, Use, share_weights
 from align.recipe.loading import Recipe, load_recipe
 from align.run_identity import identity_of_run
 from align.runs.checkpoints import MANIFEST, manifest
@@ -53,6 +53,19 @@ class Subject:
         """The tokenizer's, which `load_tokenizer` has made sure of."""
         pad: Any = self.tokenizer.pad_token_id
         return int(pad)
+
+
+def load_subjects(names: Sequence[str], recipe_name: str | None, overrides: tuple[str, ...]) -> list[Subject]:
+    """As `load_subject` says, each after the other. Weights that several of their models have are in memory once."""
+    subjects: list[Subject] = []
+    models: list[Model] = []
+    for name in names:
+        subjects.append(load_subject(name, recipe_name, overrides))
+        for use in (subjects[-1].policy, subjects[-1].reference):
+            for held in models:
+                share_weights(use.model, held)
+            models += [] if any(use.model is held for held in models) else [use.model]
+    return subjects
 
 
 def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str, ...] = ()) -> Subject:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 from trl import ModelConfig
@@ -28,3 +29,29 @@ class Use:
                 yield self.model
         else:
             yield self.model
+
+
+def share_weights(model: Model, other: Model) -> int:
+    """Let a model hold the weights of another one, where both have the same values under the same name.
+
+    Adapters of one base then have that base in memory once. For models that are only read: what is written to one weight is
+    written to both.
+
+    Returns:
+        The bytes that are held once in place of twice.
+    """
+    known, saved = {_plain_name(name): weight for name, weight in other.named_parameters()}, 0
+    for name, weight in model.named_parameters():
+        twin = known.get(_plain_name(name))
+        if twin is None or weight.data_ptr() == twin.data_ptr():
+            continue
+        alike = (weight.shape, weight.dtype, weight.device) == (twin.shape, twin.dtype, twin.device)
+        if alike and torch.equal(weight, twin):
+            saved += weight.nbytes
+            weight.data = twin.data
+    return saved
+
+
+def _plain_name(name: str) -> str:
+    """Of a weight, as it is called without adapters."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")

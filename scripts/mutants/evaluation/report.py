@@ -20,6 +20,8 @@ again = noticed_by("tests/evaluation/report/test_recompute.py")
 kept = noticed_by("tests/evaluation/kept/test_history.py")
 people = noticed_by("tests/evaluation/judges/test_agreement.py")
 AGREEMENT = "eval/statistics/agreement.py"
+USE = "align/models/use.py"
+weights = noticed_by("tests/evaluation/report/test_checkpoints.py")
 LOG = "eval/kept/inspect_log.py"
 logged = noticed_by("tests/evaluation/kept/test_inspect_log.py")
 run = noticed_by("tests/evaluation/report/test_verify.py")
@@ -92,4 +94,8 @@ MUTANTS = [
     logged("inspect log: ends that nothing bounds", LOG, "if not isinstance(values[key], str)", "if True"),
     logged("inspect log: written over", LOG, "if path.exists():", "if False:"),
     logged("inspect log: no answers", LOG, "if not rows:", "if False:"),
+    weights("weights in memory: each model has its own", USE, "weight.data = twin.data", "pass"),
+    weights("weights in memory: those that differ too", USE, "alike and torch.equal(weight, twin)", "alike"),
+    weights("weights in memory: none of those under an adapter", USE, '.replace(".base_layer.", ".")', ""),
+    weights("weights in memory: references stand apart", SUBJECTS, "for use in (subjects[-1].policy, subjects[-1].reference):", "for use in (subjects[-1].policy,):"),
 ]  # fmt: skip

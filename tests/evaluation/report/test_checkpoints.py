@@ -5,16 +5,21 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 import align
 from align.data.split import prompt_position
+from align.models.tiny import tiny_model, tiny_tokenizer
+from align.models.use import share_weights
 from align.rounds.best import HALF, choose
+from align.sampling.policy import Policy
 from eval.__main__ import main
 from eval.checkpoints import checkpoints_of
 from eval.report import plots_rounds
 from eval.report.results import Report
 from eval.statistics.intervals import Estimate
+from eval.subjects import load_subjects
 
 PICTURES = True  # what is drawn is looked at
 
@@ -50,6 +55,31 @@ def test_every_checkpoint_is_measured(told):
     assert "Best of 4 policies by gold_reward" in page
     assert (told / "pictures" / "reward-by-distance-from-the-reference.png").stat().st_size > 1000
     assert (told / "pictures" / "reward,-distance-and-length-by-checkpoint.png").is_file()
+
+
+def test_weights_in_common_are_in_memory_once(saved):
+    names = [str(saved / "checkpoint-1"), str(saved / "checkpoint-2"), str(saved)]
+    one, two, last = load_subjects(names, str(saved / "recipe.resolved.yaml"), ())
+    alone = [Policy(one.recipe.model, name).load().model.state_dict() for name in (*names[:2], str(saved / "adapter"))]
+    shared = [dict(each.policy.model.named_parameters()) for each in (one, two, last)]
+    for name in shared[0]:
+        places = {weights[name].data_ptr() for weights in shared}
+        assert len(places) == (3 if "lora" in name else 1), name
+    base = dict(two.reference.model.named_parameters())
+    assert {base[name].data_ptr() for name in base if "lora" not in name} <= {w.data_ptr() for w in shared[0].values()}
+    for held, whole in zip((one, two, last), alone, strict=True):
+        own = held.policy.model.state_dict()
+        assert all(torch.equal(own[name], value) for name, value in whole.items())
+
+
+def test_weights_that_differ_are_not_shared():
+    one, two = (tiny_model(tiny_tokenizer()) for _ in range(2))
+    with torch.no_grad():
+        two.lm_head.weight.add_(1.0)
+    own = two.lm_head.weight.clone()
+    assert share_weights(two, one) == sum(w.nbytes for w in one.parameters()) - own.nbytes
+    assert torch.equal(two.lm_head.weight, own)
+    assert share_weights(two, one) == 0
 
 
 def test_the_best_is_chosen_on_one_half_and_measured_on_the_other(told):

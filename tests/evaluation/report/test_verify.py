@@ -263,7 +263,7 @@ def test_a_judge_is_refused_before_any_weight_is_loaded(home, tmp_path, capsys, 
     recipe = load_recipe("preference_model/tiny")
     (tmp_path / "judge").mkdir()
     (tmp_path / "judge" / "recipe.resolved.yaml").write_text(recipe.resolved_yaml())
-    monkeypatch.setattr("eval.__main__.load_subject", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("eval.__main__.load_subjects", lambda *_: pytest.fail("loaded"))
     for words in ([str(tmp_path / "judge")], [str(home / "a"), str(tmp_path / "judge")]):
         assert evaluate(words) == 2
         assert "align.models.preference_model.load_preference_model(FOLDER)" in capsys.readouterr().err

@@ -17,16 +17,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from align.findings import printable
 
 from .exchange import StatusError, exchanged
+from .replies import Token
 
 T = TypeVar("T")
 LARGEST_REPLY = 2**20
 SHOWN = 200
+LIKELY = 20
+"""Of each token, how many log-probabilities are asked for: the most that the protocol allows."""
 RETRIED = {408, 409, 425, 429}
 OF_THIS_QUESTION = {400, 413, 422}
 POSITIVE = ("max_tokens", "timeout_seconds", "attempts", "concurrency", "backoff_seconds", "max_wait_seconds")
@@ -127,8 +130,10 @@ class Client:
         self._random = random.Random(seed)
         self._not_before = 0.0
 
-    def ask(self, text: str | list[dict[str, str]], read: Callable[[str], T]) -> T:
+    def ask(self, text: str | list[dict[str, str]], read: Callable[..., T], *, logprobs: bool = False) -> T:
         """The endpoint's reply to one message of a user, or to a conversation, as `read` understands it.
+
+        `read` is given the text, and with `logprobs` its tokens too, with what else was likely in their places.
 
         Asked again after a timeout, a broken connection, a status of 408, 409, 425, 429 or 5xx, a reply that is not
         what the protocol says, and one that `read` refuses with ValueError.
@@ -142,7 +147,7 @@ class Client:
                 break
             attempts += 1
             try:
-                return read(self._reply(text))
+                return read(*self._reply(text, logprobs=logprobs))
             except StatusError as error:
                 failure = self._refusal(error)
                 if failure.hopeless or error.status in OF_THIS_QUESTION:
@@ -160,13 +165,14 @@ class Client:
                 self.stop.wait(wait * (1 - 0.5 * self._random.random()))
         raise EndpointError(f"{failure} (attempts: {attempts})") from None
 
-    def _reply(self, text: str | list[dict[str, str]]) -> str:
+    def _reply(self, text: str | list[dict[str, str]], *, logprobs: bool) -> tuple[Any, ...]:
         end = self.endpoint
         body = {
             "model": end.model,
             "messages": [{"role": "user", "content": text}] if isinstance(text, str) else text,
             "temperature": end.temperature,
             "max_tokens": end.max_tokens,
+            **({"logprobs": True, "top_logprobs": LIKELY} if logprobs else {}),
         }
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key := end.key():
@@ -181,7 +187,7 @@ class Client:
             raise ValueError("no choices[0].message.content") from None
         if not isinstance(said, str):
             raise ValueError(f"choices[0].message.content is {type(said).__name__}, not text")
-        return end.without_key(said)
+        return (end.without_key(said), *([_tokens(reply["choices"][0])] if logprobs else []))
 
     def _refusal(self, error: StatusError) -> EndpointError:
         try:
@@ -195,6 +201,19 @@ class Client:
 
     def _shown(self, message: str) -> str:
         return printable(self.endpoint.without_key(message), SHOWN)
+
+
+def _tokens(choice: Any) -> list[Token]:
+    """The tokens of a reply; one that has none cannot fare better when it is asked again."""
+    try:
+        return [
+            Token(str(one["token"]), {str(each["token"]): float(each["logprob"]) for each in one["top_logprobs"]})
+            for one in choice["logprobs"]["content"]
+        ]
+    except (TypeError, LookupError, ValueError):
+        raise EndpointError(
+            "the endpoint gives no choices[0].logprobs.content; leave out logprobs", hopeless=True
+        ) from None
 
 
 def _reason(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,16 @@ from tqdm.auto import tqdm
 
 from .endpoint import Client, Endpoint, EndpointError
 from .ledger import Ledger
-from .protocol import TEMPLATE, Question, Verdict, question_text
+from .protocol import COMPARE, TEMPLATE, Question, Verdict, question_text
+from .replies import Reading
 
 logger = logging.getLogger(__name__)
 TIE_ALLOWED = TEMPLATE + ", or tie if neither is better"
-VERDICT = re.compile(r"[\W_]*(?:answer\W+)?(a|b|tie)[\W_]*", re.IGNORECASE)
-FIRST_WINS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+REASONS_FIRST = (
+    COMPARE
+    + """First say in a few sentences what each answer does well and what it does badly. Then end with the verdict alone: \
+[[A]] or [[B]] for the better answer, [[C]] if neither is better"""
+)
 GIVE_UP_AFTER = 20
 """Failed questions in a row after which the endpoint is not asked further."""
 
@@ -35,12 +38,17 @@ class EndpointJudge:
     Args:
         endpoint: Where and how to ask.
         ledger: The jsonl file of verdicts.
-        template: With {prompt}, {a} and {b}.
+        template: With {prompt}, {a} and {b}; it says what to reply.
+        reading: How a reply is read.
     """
 
-    def __init__(self, endpoint: Endpoint, ledger: Path, *, template: str = TIE_ALLOWED) -> None:
-        question_text(template, Question("", "", ""))
-        self.endpoint, self.ledger, self.template = endpoint, Ledger(ledger), template
+    def __init__(
+        self, endpoint: Endpoint, ledger: Path, *, template: str | None = None, reading: Reading | None = None
+    ) -> None:
+        self.reading = reading or Reading()
+        self.template = template or (REASONS_FIRST if self.reading.reasoning else TIE_ALLOWED)
+        question_text(self.template, Question("", "", ""))
+        self.endpoint, self.ledger = endpoint, Ledger(ledger)
 
     def __call__(self, questions: Sequence[Question]) -> list[Verdict]:
         """One verdict per question. Equal questions are asked once."""
@@ -70,12 +78,13 @@ class EndpointJudge:
         return [self._verdict(text, failures) for text in texts]
 
     def _record(self, text: str, client: Client) -> None:
-        said, first_wins = client.ask(text, _read)
+        said, first_wins = client.ask(text, self.reading, logprobs=self.reading.logprobs)
         self.ledger.append({"key": self._key(text), "first_wins": first_wins, "said": said})
 
     def _key(self, text: str) -> str:
         end = self.endpoint
-        parts = [end.url, end.model, end.temperature, end.max_tokens, text]
+        read = {name: True for name, asked in self.reading._asdict().items() if asked}
+        parts = [end.url, end.model, end.temperature, end.max_tokens, text, *([read] if read else [])]
         return sha256(json.dumps(parts).encode()).hexdigest()
 
     def _verdict(self, text: str, failures: dict[str, str]) -> Verdict:
@@ -83,18 +92,6 @@ class EndpointJudge:
         if record is None:
             return Verdict(np.nan, "", failures[text])
         return Verdict(*record)
-
-
-def _read(reply: str) -> tuple[str, float]:
-    """The verdict in a reply that holds nothing else.
-
-    Raises:
-        ValueError: If it is not A, B or tie.
-    """
-    found = VERDICT.fullmatch(reply.strip())
-    if found is None:
-        raise ValueError(f"neither A, B nor tie: {reply.strip()!r}")
-    return reply.strip(), FIRST_WINS[found[1].lower()]
 
 
 class _Watch:

@@ -18,10 +18,13 @@ from align.rewards.load import REWARDS
 
 from .endpoint import Endpoint
 from .endpoint_judge import EndpointJudge
-from .protocol import Judge, LanguageModelJudge
+from .protocol import TEMPLATE, Judge, LanguageModelJudge
+from .replies import Reading
 from .scorers import JUDGES, RewardScorer, Scorer
 
 MakeScorer = Callable[[], Scorer]
+REASONS = 1024
+"""Tokens of a reply with reasons, where the recipe says nothing."""
 OF_ENDPOINT = (
     "url",
     "model",
@@ -74,8 +77,8 @@ def prepare_judge(
     path = str(judge.path)
     if judge.kind == "language_model":
         config = another_model(model, path)
-        batch = judge.batch_size or 8
-        return lambda: Judge(LanguageModelJudge(load_model(config).eval(), load_tokenizer(config), batch_size=batch))
+        own = {"template": judge.template or TEMPLATE, "batch_size": judge.batch_size or 8}
+        return lambda: Judge(LanguageModelJudge(load_model(config).eval(), load_tokenizer(config), **own))
     settings = Path(path) / SETTINGS
     if not settings.is_file():
         raise RunError(f"{where}: {path}: no {SETTINGS} there; name a folder that PreferenceModelTrainer saved")
@@ -137,6 +140,9 @@ def _own(where: str, judge: JudgeConfig) -> MakeScorer:
 
 def _endpoint(where: str, judge: JudgeConfig, allow: Sequence[str], ledger: Path | None) -> MakeScorer:
     given = {key: value for key in OF_ENDPOINT if (value := getattr(judge, key)) is not None}
+    reading = Reading(bool(judge.reasoning), bool(judge.logprobs))
+    if reading.reasoning:
+        given.setdefault("max_tokens", REASONS)
     try:
         host = permission(given)
         if host not in allow:
@@ -154,7 +160,7 @@ def _endpoint(where: str, judge: JudgeConfig, allow: Sequence[str], ledger: Path
         raise RunError(
             f"{where}: what an endpoint said is kept, so that nothing is asked twice; name a folder with --out"
         )
-    return lambda: Judge(EndpointJudge(endpoint, ledger))
+    return lambda: Judge(EndpointJudge(endpoint, ledger, template=judge.template, reading=reading))
 
 
 def permission(endpoint: Mapping[str, object]) -> str:

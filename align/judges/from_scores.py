@@ -14,7 +14,7 @@ from align.recipe.sections import EvalConfig, Generate, JudgeConfig
 from align.rewards.load import columns_of
 
 from .from_recipe import prepare_judges, reward_of_texts
-from .protocol import Judge, LanguageModelJudge
+from .protocol import TEMPLATE, Judge, LanguageModelJudge
 from .scoring import By
 
 
@@ -105,6 +105,7 @@ def _itself(where: str, judge: JudgeConfig, policy: Callable[[], Use] | None) ->
     def made() -> Judge:
         use = policy()
         model, tokenizer = use.model, load_tokenizer(use.settings)
-        return Judge(LanguageModelJudge(model, tokenizer, batch_size=judge.batch_size or 8))
+        own = {"template": judge.template or TEMPLATE, "batch_size": judge.batch_size or 8}
+        return Judge(LanguageModelJudge(model, tokenizer, **own))
 
     return made

@@ -16,13 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from align.data.prompts import Prompt
 from align.models.use import Model
 from align.scoring.completions import completion_logps, prompt_ids
+from align.strict.places import wrong_places
 
 from .scorers import Matrix, Scorer, check_matrix
 
 logger = logging.getLogger(__name__)
 
 Orders = Float[np.ndarray, "prompts models models"]
-TEMPLATE = """Compare two answers to one instruction. Judge how well each does what is asked: whether it is correct, \
+COMPARE = """Compare two answers to one instruction. Judge how well each does what is asked: whether it is correct, \
 helpful and clear. Neither length nor the order in which the answers appear counts.
 
 # Instruction
@@ -35,7 +36,8 @@ helpful and clear. Neither length nor the order in which the answers appear coun
 {b}
 
 # Your verdict
-Reply with the letter of the better answer and nothing else: A or B"""
+"""
+TEMPLATE = COMPARE + "Reply with the letter of the better answer and nothing else: A or B"
 
 
 class JudgeError(RuntimeError):
@@ -192,9 +194,8 @@ def question_text(template: str, question: Question) -> str:
         ValueError: If {prompt}, {a} or {b} does not occur exactly once.
     """
     parts = {"prompt": _text(question.prompt), "a": question.first, "b": question.second}
-    for name in parts:
-        if template.count(f"{{{name}}}") != 1:
-            raise ValueError(f"template: must hold {{{name}}} exactly once")
+    if wrong := wrong_places(template):
+        raise ValueError(wrong[0])
     return re.sub(r"\{(prompt|a|b)\}", lambda place: parts[place[1]], template)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from align.rewards import REWARDS
 from align.runs.contents import result_in
 from align.strict.fields import nearest
+from align.strict.places import wrong_places
 
 
 @dataclass
@@ -81,8 +82,18 @@ TAKEN = {
     "reward": ("options", "temperature"),
     "reward_model": (),
     "preference_model": (),
-    "language_model": ("batch_size",),
-    "endpoint": ("key_variable", "temperature", "max_tokens", "timeout_seconds", "attempts", "concurrency"),
+    "language_model": ("batch_size", "template"),
+    "endpoint": (
+        "key_variable",
+        "temperature",
+        "max_tokens",
+        "timeout_seconds",
+        "attempts",
+        "concurrency",
+        "template",
+        "reasoning",
+        "logprobs",
+    ),
     "own": ("options",),
 }
 
@@ -118,6 +129,12 @@ class JudgeConfig:
     timeout_seconds: float | None = None
     attempts: int | None = None
     concurrency: int | None = None
+    template: str | None = None
+    """The question, with {prompt}, {a} and {b} once each; it says what to reply: A or B, and to endpoints also tie."""
+    reasoning: bool | None = None
+    """Whether an endpoint gives reasons first; the last [[A]], [[B]] or [[C]] (a tie) is then the verdict."""
+    logprobs: bool | None = None
+    """Whether an endpoint's verdict counts by the probabilities of A, B and tie in its place."""
 
     def __post_init__(self) -> None:
         needed, taken = NEEDED[self.kind], TAKEN[self.kind]
@@ -128,6 +145,7 @@ class JudgeConfig:
             for name, value in given.items()
             if name not in needed + taken
         ]
+        problems += wrong_places(self.template) if self.template is not None else []
         problems += [
             f"{name}: must be at least 1, got {given[name]}"
             for name in ("batch_size", "max_tokens", "attempts", "concurrency")

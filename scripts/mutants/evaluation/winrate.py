@@ -24,6 +24,9 @@ judged = noticed_by("tests/judges/test_judges.py")
 asked = noticed_by("tests/judges/test_judges_endpoint.py")
 kept = noticed_by("tests/judges/test_judges_ledger.py")
 EXCHANGE = "align/judges/exchange.py"
+REPLIES, MAKER = "align/judges/replies.py", "align/judges/from_recipe.py"
+SECTIONS = "align/recipe/sections.py"
+read = noticed_by("tests/judges/test_replies.py")
 MUTANTS = [
     interval("winrate: Wilson without its centre", INTERVALS, "centre = (share + z * z / (2 * n)) / inflation", "centre = share"),
     interval("winrate: Wilson is one-sided", INTERVALS, "z = NormalDist().inv_cdf((1 + level) / 2)\n    share", "z = NormalDist().inv_cdf(level)\n    share"),
@@ -94,8 +97,20 @@ MUTANTS = [
     asked("winrate: a drip is waited for", EXCHANGE, "said = answer.get(timeout=seconds)", "said = answer.get()"),
     asked("winrate: any length is read", EXCHANGE, "if len(content) > largest:", "if False:"),
     asked("winrate: text of strangers is shown raw", ENDPOINT, "return printable(self.endpoint.without_key(message), SHOWN)", "return self.endpoint.without_key(message)"),
-    asked("winrate: garbage is a tie", ASKER, 'raise ValueError(f"neither A, B nor tie: {reply.strip()!r}")', 'return reply, 0.5'),
-    asked("winrate: the first letter is the verdict", ASKER, "VERDICT.fullmatch(reply.strip())", "VERDICT.match(reply.strip())"),
+    read("winrate: garbage is a tie", REPLIES, "raise ValueError(f\"{asked}: {reply.strip()[-200:]!r}\")", "return reply, 0.5"),
+    read("winrate: the first letter is the verdict", REPLIES, "ALONE.fullmatch(reply.strip())", "ALONE.match(reply.strip())"),
+    read("winrate: the first of several verdicts", REPLIES, "or [None])[-1]", "or [None])[0]"),
+    read("winrate: the probabilities of the wrong token", REPLIES, "if at + len(token.text) > place:", "if at + len(token.text) >= place:"),
+    read("winrate: other tokens count", REPLIES, "    whole = math.fsum(chances.values())", "    whole = math.fsum(map(math.exp, token.likely.values()))"),
+    read("winrate: a tie is lost", REPLIES, 'FIRST_WINS | {"t": 0.5, "ti": 0.5}', '{"a": 1.0, "b": 0.0}'),
+    read("winrate: tokens of another reply", REPLIES, 'if "".join(token.text for token in tokens) != reply:', "if False:"),
+    read("winrate: log-probabilities are not asked for", ENDPOINT, '**({"logprobs": True, "top_logprobs": LIKELY} if logprobs else {}),', ""),
+    read("winrate: none given, asked again", ENDPOINT, "leave out logprobs\", hopeless=True", "leave out logprobs\", hopeless=False"),
+    read("winrate: verdicts with reasons are those without", ASKER, "*([read] if read else [])", ""),
+    read("winrate: no question of one's own", ASKER, "self.template = template or (", "self.template = ("),
+    read("winrate: reasons are cut at 16 tokens", MAKER, 'given.setdefault("max_tokens", REASONS)', "pass"),
+    read("winrate: a recipe's question goes nowhere", MAKER, '"template": judge.template or TEMPLATE', '"template": TEMPLATE'),
+    read("winrate: any template", SECTIONS, "problems += wrong_places(self.template) if self.template is not None else []", ""),
     asked("winrate: never given up", ASKER, "if error.hopeless or self.in_a_row >= GIVE_UP_AFTER:", "if error.hopeless:"),
     asked("winrate: refused and asked on", ASKER, "if error.hopeless or self.in_a_row >= GIVE_UP_AFTER:", "if self.in_a_row >= GIVE_UP_AFTER:"),
     asked("winrate: failures add up", ASKER, "            self.in_a_row = 0\n\n", "            pass\n\n"),
@@ -106,11 +121,11 @@ MUTANTS = [
     kept("winrate: the ledger is overwritten", "align/files.py", 'path.open("ab")', 'path.open("wb")'),
     kept("winrate: any number is a verdict", LEDGER, "if not 0 <= first_wins <= 1:", "if False:"),
     kept("winrate: damage is not told", LEDGER, "        if unreadable:\n", "        if False:\n"),
-    kept("winrate: another model's verdicts count", ASKER, "parts = [end.url, end.model, end.temperature, end.max_tokens, text]", "parts = [end.url, end.temperature, end.max_tokens, text]"),
-    kept("winrate: the template is no part of the question", ASKER, "parts = [end.url, end.model, end.temperature, end.max_tokens, text]", "parts = [end.url, end.model, end.temperature, end.max_tokens, text[:40]]"),
+    kept("winrate: another model's verdicts count", ASKER, "parts = [end.url, end.model, end.temperature,", "parts = [end.url, end.temperature,"),
+    kept("winrate: the template is no part of the question", ASKER, "end.max_tokens, text, *(", "end.max_tokens, text[:40], *("),
     kept("winrate: verdicts are not written", ASKER, 'self.ledger.append({"key": self._key(text), "first_wins": first_wins, "said": said})', 'self.ledger._learn({"key": self._key(text), "first_wins": first_wins, "said": said})'),
     kept("winrate: the key is shown in errors", ENDPOINT, "return printable(self.endpoint.without_key(message), SHOWN)", "return printable(message, SHOWN)"),
-    kept("winrate: the key is kept in verdicts", ENDPOINT, "return end.without_key(said)", "return said"),
+    kept("winrate: the key is kept in verdicts", ENDPOINT, "return (end.without_key(said), ", "return (said, "),
     kept("winrate: redirects are followed", EXCHANGE, "build_opener(_NoRedirect(), ", "build_opener("),
     kept("winrate: a URL may hold a password", ENDPOINT, "if parts.username or parts.password or parts.query or parts.fragment:", "if parts.fragment:"),
     kept("winrate: the key goes in the clear", ENDPOINT, 'if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):', "if False:"),

@@ -12,7 +12,7 @@ from align.models.loading import load_tokenizer
 from align.models.use import Use
 from align.recipe.loading import Recipe
 from align.sampling.answer_file import KEPT, read_prompts
-from align.sampling.ask import Asking, ask
+from align.sampling.ask import Asking, ask_by_revision
 from align.sampling.policy import reference_of
 from align.sampling.vllm_engine import VLLM
 from align.scoring.completions import completion_logps
@@ -27,6 +27,8 @@ MOST = 64
 def drift_stage(recipe: Recipe, place: Place, vllm: VLLM | None = None) -> dict[str, Any]:
     """The KL of the newest policy from the recipe's reference in nats an answer: the mean log-ratio of its own answers.
 
+    Where answers are revised, drafts and revisions are added: by the chain rule no less than the KL of the last answers.
+
     Raises:
         RunError: If it is above `rounds.max_kl`.
     """
@@ -40,10 +42,13 @@ def drift_stage(recipe: Recipe, place: Place, vllm: VLLM | None = None) -> dict[
     decoding = decoding_of_round(recipe, place)
     policy = answerer(place)
     tokenizer: Any = load_tokenizer(policy.settings)
-    asking = Asking([prompt_of(row) for row in rows], decoding, 1, rounds.sample.batch_size, folder, vllm)
+    asking = Asking(
+        [prompt_of(row) for row in rows], decoding, 1, rounds.sample.batch_size, folder, vllm, rounds.sample.revisions,
+        policy.instruction,
+    )  # fmt: skip
     use = policy.load()
-    answers = [one for (one,) in ask(tokenizer, use, asking, name, "the policy")]
-    sequences = [(one.prompt_ids, one.completion_ids) for one in answers]
+    drafts_and_revisions = ask_by_revision(tokenizer, use, asking, name, "the policy")
+    sequences = [(one.prompt_ids, one.completion_ids) for stage in drafts_and_revisions for (one,) in stage]
 
     def summed(who: Use, desc: str) -> np.ndarray:
         with who() as model:
@@ -54,6 +59,7 @@ def drift_stage(recipe: Recipe, place: Place, vllm: VLLM | None = None) -> dict[
         return np.array([float(one.double().sum()) for one in found])
 
     ratios = summed(use, "answers under the policy") - summed(reference_of(recipe).load(), "under the reference")
+    ratios = ratios.reshape(len(drafts_and_revisions), -1).sum(axis=0)
     kl = float(ratios.mean())
     if not kl <= rounds.max_kl:
         raise RunError(

@@ -25,7 +25,7 @@ from .in_context import original_rows
 from .ledger import Ledger
 from .plan import FIRST, Place, load_training, mixes, needs_first_adapter, round_prompts, round_recipe, write_recipe
 from .report import round_report, write_page
-from .stages import answer_files, answerer, mix_stage, pairs_stage, prompts_stage, sample_stage, score_stage
+from .stages import answer_files, answerer, mix_stage, mixed_from, pairs_stage, prompts_stage, sample_stage, score_stage
 from .validation import best_round, validation_rows
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def _round(
     source = place.pairs
     if mixes(recipe, place):
         source = place.mixed
-        ledger.stage(n, "mixed", [place.pairs], [source], lambda: mix_stage(recipe, place))
+        ledger.stage(n, "mixed", mixed_from(recipe, place), [source], lambda: mix_stage(recipe, place))
     trained: list[Any] = []
 
     def learn() -> dict[str, Any]:

@@ -171,6 +171,13 @@ def _nothing(made: Built, place: Place, rule: str) -> str:
     )
 
 
+def mixed_from(recipe: Recipe, place: Place) -> list[Path]:
+    """The files of pairs that a round's training draws on, its own first."""
+    rounds: Any = recipe.rounds
+    ages = place.number if rounds.in_context is not None else 1 + len(rounds.keep.shares())
+    return [Place(place.run, number).pairs for number in range(place.number, max(0, place.number - ages), -1)]
+
+
 def mix_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
     """The round's pairs and, by their shares of the whole, those of the rounds before, the same for the same seed."""
     rounds: Any = recipe.rounds

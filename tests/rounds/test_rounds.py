@@ -13,11 +13,11 @@ from align.commands.score import main as score
 from align.data.commands.pairs import main as pairs
 from align.errors import DataError, RunError
 from align.recipe.loading import load_recipe
-from align.rounds import stages
+from align.rounds import drift, stages
 from align.rounds.ledger import FILE, Ledger
 from align.rounds.plan import Place, round_prompts, round_recipe
 from align.rounds.run import run_rounds
-from align.rounds.stages import mix_stage
+from align.rounds.stages import mix_stage, mixed_from
 from align.sampling.generate import Decoding
 from align.train import main as train
 
@@ -203,6 +203,10 @@ def test_shares_of_earlier_rounds_are_of_what_is_trained_on(tmp_path):
     later = round_recipe(recipe, place)
     assert later["data"]["train"]["path"] == str(place.mixed)
     assert round_recipe(recipe, Place(tmp_path, 1))["data"]["train"]["path"] == str(Place(tmp_path, 1).pairs)
+    assert [path.parent.name for path in mixed_from(recipe, place)] == ["round-3", "round-2", "round-1"]
+    assert [path.parent.name for path in mixed_from(recipe, Place(tmp_path, 2))] == ["round-2", "round-1"]
+    one = load_recipe("rounds/tiny", ["rounds.keep={earlier: 0.3}"])
+    assert [path.parent.name for path in mixed_from(one, place)] == ["round-3", "round-2"]
 
 
 def test_prompts_are_disjoint_or_all_and_too_few_are_refused():
@@ -245,3 +249,25 @@ def test_a_round_learns_from_revised_answers(done, tmp_path, sampled):
     rows, plain = (read_lines(path / "round-1" / "answers" / "policy.jsonl") for path in (folder, done))
     assert [row["prompt"] for row in rows] == [row["prompt"] for row in plain]
     assert all(row["completions"] != other["completions"] for row, other in zip(rows, plain, strict=True))
+
+
+def test_the_kl_of_revised_answers_adds_drafts_and_revisions(done, tmp_path, monkeypatch):
+    shutil.copytree(done, tmp_path / "run")
+    place, scored = Place(tmp_path / "run", 2), []
+    original = drift.completion_logps
+
+    def kept(model, sequences, **kw):
+        scored.append((list(sequences), original(model, sequences, **kw)))
+        return scored[-1][1]
+
+    monkeypatch.setattr(drift, "completion_logps", kept)
+    words = ["rounds.max_kl=1000", f"train.output_dir={tmp_path / 'run'}"]
+    plain = drift.drift_stage(load_recipe("rounds/tiny", words), place)
+    assert len(scored[0][0]) == plain["answers"] == 4
+    revised = drift.drift_stage(load_recipe("rounds/tiny", [*words, "rounds.sample.revisions=1"]), place)
+    (sequences, own), (_, ref) = scored[2:]
+    ratios = [float(one.double().sum() - other.double().sum()) for one, other in zip(own, ref, strict=True)]
+    assert (len(sequences), revised["answers"]) == (8, 4)
+    assert len(sequences[4][0]) > len(sequences[0][0]), "a revision is shown its draft"
+    assert revised["kl"] == pytest.approx(sum(ratios) / 4, abs=1e-5)
+    assert plain["kl"] == pytest.approx(sum(ratios[:4]) / 4, abs=1e-5)

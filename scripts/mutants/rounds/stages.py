@@ -89,6 +89,19 @@ MUTANTS = [
         "the first round's weights are the result", RUN, "taken = Place(run, rounds.count)", "taken = Place(run, 1)"
     ),
     end("gold hides a policy that says nothing", STAGES, "if who not in (GOLD, EARLIER)", "if True"),
+    rounds("earlier pairs are no input", STAGES, "1 + len(rounds.keep.shares())", "1"),
+    rounds(
+        "revisions add no KL",
+        "align/rounds/drift.py",
+        "for stage in drafts_and_revisions for",
+        "for stage in drafts_and_revisions[:1] for",
+    ),
+    rounds(
+        "KL per draft and revision",
+        "align/rounds/drift.py",
+        "ratios = ratios.reshape(len(drafts_and_revisions), -1).sum(axis=0)",
+        "pass",
+    ),
     end("no KL is too much", "align/rounds/drift.py", "if not kl <= rounds.max_kl:", "if False:"),
     end(
         "a full disk is told without the file",

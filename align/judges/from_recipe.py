@@ -9,6 +9,7 @@ from trl import ModelConfig
 
 from align.errors import RunError
 from align.files import read_json
+from align.models.identity import log_probability_identity, text_identity
 from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.preference_model import SETTINGS, load_preference_model
 from align.recipe.loading import EvalConfig
@@ -18,6 +19,7 @@ from align.rewards.load import REWARDS
 
 from .endpoint import Endpoint
 from .endpoint_judge import EndpointJudge
+from .kept import KeptJudge
 from .protocol import TEMPLATE, Judge, LanguageModelJudge
 from .replies import Reading
 from .scorers import JUDGES, RewardScorer, Scorer
@@ -47,7 +49,7 @@ def prepare_judges(
         model: Its `model` section, whose precision and attention a language model that judges gets.
         allow: What was given with `--allow`: MODULE:FUNCTION of a reward; HOST of an endpoint, or VARIABLE@HOST if the
             key in that environment variable is sent along.
-        ledgers: Folder of the verdicts of endpoints, NAME.jsonl.
+        ledgers: Folder of the verdicts of endpoints and of language models, NAME.jsonl.
 
     Raises:
         RunError: If a judge cannot be made, or may not be asked.
@@ -77,8 +79,7 @@ def prepare_judge(
     path = str(judge.path)
     if judge.kind == "language_model":
         config = another_model(model, path)
-        own = {"template": judge.template or TEMPLATE, "batch_size": judge.batch_size or 8}
-        return lambda: Judge(LanguageModelJudge(load_model(config).eval(), load_tokenizer(config), **own))
+        return lambda: _language_model(judge, config, ledger)
     settings = Path(path) / SETTINGS
     if not settings.is_file():
         raise RunError(f"{where}: {path}: no {SETTINGS} there; name a folder that PreferenceModelTrainer saved")
@@ -88,6 +89,15 @@ def prepare_judge(
             "preference_model"
         )
     return lambda: load_preference_model(path)
+
+
+def _language_model(judge: JudgeConfig, config: ModelConfig, ledger: Path | None) -> Judge:
+    model, tokenizer, template = load_model(config).eval(), load_tokenizer(config), judge.template or TEMPLATE
+    ask = LanguageModelJudge(model, tokenizer, template=template, batch_size=judge.batch_size or 8)
+    if ledger is None:
+        return Judge(ask)
+    about = {**log_probability_identity(model), **text_identity(tokenizer), "template": template}
+    return Judge(KeptJudge(ask, ledger, about))
 
 
 def reward_of_texts(

@@ -79,7 +79,7 @@ MUTANTS = [
     judges("answering: judges may be asked anything", KINDS, "if host not in allow:", "if False:"),
     judges("answering: a key goes wherever prompts go", KINDS, 'return f"{variable}@{host}" if variable else host', "return host"),
     judges("answering: a user's name is the host", KINDS, '.netloc.rpartition("@")[2]', '.netloc.partition("@")[0]'),
-    judges("answering: verdicts are kept nowhere", KINDS, "if ledger is None:", "if False:"),
+    judges("answering: verdicts are kept nowhere", KINDS, "if ledger is None:\n        raise", "if False:\n        raise"),
     judges("answering: settings do not reach the endpoint", KINDS, "endpoint = Endpoint(**given)", 'endpoint = Endpoint(given["url"], given["model"], attempts=2, backoff_seconds=0.01)'),
     judges("answering: any folder is a reward model", KINDS, "if not settings.is_file():", "if False:"),
     judges("answering: any dimension is a reward", KINDS, '.get("dimension")) != 1:', '.get("dimension")) == 0:'),

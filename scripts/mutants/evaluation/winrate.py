@@ -25,7 +25,8 @@ asked = noticed_by("tests/judges/test_judges_endpoint.py")
 kept = noticed_by("tests/judges/test_judges_ledger.py")
 EXCHANGE = "align/judges/exchange.py"
 REPLIES, MAKER = "align/judges/replies.py", "align/judges/from_recipe.py"
-SECTIONS = "align/recipe/sections.py"
+SECTIONS, KEPT = "align/recipe/sections.py", "align/judges/kept.py"
+local = noticed_by("tests/judges/test_kept.py")
 read = noticed_by("tests/judges/test_replies.py")
 MUTANTS = [
     interval("winrate: Wilson without its centre", INTERVALS, "centre = (share + z * z / (2 * n)) / inflation", "centre = share"),
@@ -99,6 +100,12 @@ MUTANTS = [
     asked("winrate: text of strangers is shown raw", ENDPOINT, "return printable(self.endpoint.without_key(message), SHOWN)", "return self.endpoint.without_key(message)"),
     read("winrate: garbage is a tie", REPLIES, "raise ValueError(f\"{asked}: {reply.strip()[-200:]!r}\")", "return reply, 0.5"),
     read("winrate: the first letter is the verdict", REPLIES, "ALONE.fullmatch(reply.strip())", "ALONE.match(reply.strip())"),
+    local("kept verdicts: of any judge", KEPT, "digest_of([self.about, *question])", "digest_of([*question])"),
+    local("kept verdicts: in any order", KEPT, "digest_of([self.about, *question])", "digest_of([self.about, question.prompt, sorted(question[1:])])"),
+    local("kept verdicts: asked again", KEPT, "if self.ledger.get(key) is None", "if True"),
+    local("kept verdicts: failures are kept", KEPT, "if verdict.error is not None or not np.isfinite(verdict.first_wins):", "if False:"),
+    local("kept verdicts: none is", MAKER, "return Judge(KeptJudge(ask, ledger, about))", "return Judge(ask)"),
+    local("kept verdicts: the question may change", MAKER, '**text_identity(tokenizer), "template": template}', "**text_identity(tokenizer)}"),
     read("winrate: the first of several verdicts", REPLIES, "or [None])[-1]", "or [None])[0]"),
     read("winrate: the probabilities of the wrong token", REPLIES, "if at + len(token.text) > place:", "if at + len(token.text) >= place:"),
     read("winrate: other tokens count", REPLIES, "    whole = math.fsum(chances.values())", "    whole = math.fsum(map(math.exp, token.likely.values()))"),
@@ -109,7 +116,7 @@ MUTANTS = [
     read("winrate: verdicts with reasons are those without", ASKER, "*([read] if read else [])", ""),
     read("winrate: no question of one's own", ASKER, "self.template = template or (", "self.template = ("),
     read("winrate: reasons are cut at 16 tokens", MAKER, 'given.setdefault("max_tokens", REASONS)', "pass"),
-    read("winrate: a recipe's question goes nowhere", MAKER, '"template": judge.template or TEMPLATE', '"template": TEMPLATE'),
+    read("winrate: a recipe's question goes nowhere", MAKER, "judge.template or TEMPLATE\n", "TEMPLATE\n"),
     read("winrate: any template", SECTIONS, "problems += wrong_places(self.template) if self.template is not None else []", ""),
     asked("winrate: never given up", ASKER, "if error.hopeless or self.in_a_row >= GIVE_UP_AFTER:", "if error.hopeless:"),
     asked("winrate: refused and asked on", ASKER, "if error.hopeless or self.in_a_row >= GIVE_UP_AFTER:", "if self.in_a_row >= GIVE_UP_AFTER:"),

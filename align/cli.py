@@ -49,14 +49,12 @@ KEPT = dict.fromkeys(
 
 
 def _data(argv: Sequence[str]) -> int:
-    """Mend or make preference pairs: `alignkit data fix|pairs SOURCE --out FILE`."""
+    """Show what rows become, mend them, or make preference pairs: `alignkit data show|fix|pairs SOURCE`."""
     parser = argparse.ArgumentParser(prog="alignkit data", description=_data.__doc__, allow_abbrev=False)
-    parser.add_argument("action", choices=("fix", "pairs"), help="see `alignkit data ACTION --help`")
-    if parser.parse_args(argv[:1]).action == "pairs":
-        from align.data.commands.pairs import main as act  # noqa: PLC0415 - no other command needs it
-    else:
-        from align.data.commands.fix import main as act  # noqa: PLC0415 - no other command needs it
-    return act(argv[1:])
+    modules = {"show": "align.commands.show", "fix": "align.data.commands.fix", "pairs": "align.data.commands.pairs"}
+    parser.add_argument("action", choices=modules, help="see `alignkit data ACTION --help`")
+    action = parser.parse_args(argv[:1]).action
+    return importlib.import_module(modules[action]).main(argv[1:])
 
 
 def _later(module: str, about: str) -> Callable[[Sequence[str]], int]:

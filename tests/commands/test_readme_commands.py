@@ -82,6 +82,8 @@ PLAYED: dict[str, str | Path] = {
     "alignkit pick FRONT --prefer helpful=0.7,harmless=0.3 --mix --out DIR": (
         "alignkit pick runs/fronts-tiny --prefer repetition=0.7,clarity=0.3 --mix --out mixed"
     ),
+    "alignkit data show FILE --recipe mine.yaml": "alignkit data show people.jsonl --recipe mine.yaml",
+    "alignkit data show FILE --recipe R": "alignkit data show people.jsonl --recipe dpo/tiny",
     "alignkit data fix SOURCE --out clean.jsonl": "alignkit data fix people.jsonl --out clean.jsonl",
     "alignkit data fix SOURCE --out FILE": "alignkit data fix people.jsonl --out clean-2.jsonl",
     "python tests/helpers/malformed.py": "python {root}/tests/helpers/malformed.py",

@@ -226,8 +226,11 @@ def refuse_all(recipe: str, words: dict[Setting, list[str]], options: argparse.N
 
 
 def started(words: Sequence[str]) -> int:
-    """Run `alignkit` in a process of its own to its end, and hand it the signals that come; returns its exit code."""
-    process = subprocess.Popen([sys.executable, "-m", "align", *words])
+    """Run `alignkit` in a process of its own to its end, and hand it the signals that come; returns its exit code.
+
+    It is in a group of its own: Ctrl-C would reach it twice, and the second ends it before it has saved.
+    """
+    process = subprocess.Popen([sys.executable, "-m", "align", *words], process_group=0)
     before = {
         number: signal.signal(number, lambda number, _: process.send_signal(number))
         for number in (signal.SIGINT, signal.SIGTERM)

@@ -72,8 +72,8 @@ class Progress(TrainerCallback):
             self._write(f"step {state.global_step}: {prefix.replace('_', ' ')}: {_figures(figures)}")
         else:
             self.told = _figures(logs)
-            if not sys.stderr.isatty():
-                self._write(self._line(state))
+            tell = self._rewrite if sys.stderr.isatty() else self._write
+            tell(self._line(state))
 
     def _line(self, state: TrainerState) -> str:
         done, to_do = state.global_step - self.first, state.max_steps - state.global_step

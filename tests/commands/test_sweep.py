@@ -67,6 +67,7 @@ def test_some_settings_are_drawn_with_all_their_seeds():
         (["train.beta=0.1,0.1"], {}, "train.beta: 0.1 is there twice"),
         (["train.beta=[0.1,0.2"], {}, "train.beta: expected YAML between commas"),
         (["train.beta=0.1],[0.2"], {}, "train.beta: expected YAML between commas"),
+        (["train.beta=0.1,0.2] #"], {}, "train.beta: expected YAML between commas"),
         (["train.beta="], {}, "train.beta: expected YAML between commas"),
         (["train.output_dir=a,b"], {}, "train.output_dir: each run has one of its own"),
         (["train.seed=1,2"], {"seeds": 2}, "--seeds: must be at least 1 and say the seeds alone"),
@@ -125,6 +126,11 @@ def test_finished_runs_are_left_and_all_are_compared(world, caplog):
     assert [(line["stage"], line["counts"].get("settings")) for line in lines] == [
         ("recipe", None), ("beta-0.05", ["train.beta=0.05"]), ("beta-0.1", ["train.beta=0.1"]),
     ]  # fmt: skip
+    # what its recipe said is on record
+    file = world.path / "out" / "recipe.resolved.yaml"
+    file.write_text(file.read_text().replace("max_steps: 3", "max_steps: 7"))
+    assert world.run(*words) == 0
+    assert world.trained == []
     # a wider grid trains what is new, another recipe has no place there
     assert world.run("train.beta=0.05,0.1,0.2", "train.max_steps=3") == 0
     assert [folder for folder, _ in world.trained] == ["out/beta-0.2"]
@@ -167,11 +173,12 @@ def test_signals_reach_the_training(tmp_path, monkeypatch):
     program = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        f"import os; open({str(tmp_path / 'group')!r}, 'w').write(str(os.getpgrp()))\n"
         f"open({str(tmp_path / 'ready')!r}, 'w').close()\n"
         "time.sleep(30)\n"
     )
     real = subprocess.Popen
-    monkeypatch.setattr(sweep.subprocess, "Popen", lambda command: real([sys.executable, "-c", program]))
+    monkeypatch.setattr(sweep.subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", program], **kw))
 
     def stop():
         while not (tmp_path / "ready").exists():
@@ -182,6 +189,7 @@ def test_signals_reach_the_training(tmp_path, monkeypatch):
     threading.Thread(target=stop).start()
     assert started(["train"]) == 143
     assert signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / "group").read_text() != str(os.getpgrp())  # of which Ctrl-C would come twice
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_without_a_terminal_each_record_is_a_line(told):
 def test_on_a_terminal_one_line_is_written_anew(told, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     out = told(2, terminal=True)
-    assert "\x1b[2Kstep 1/100, 3:18 left\r" in out
+    assert out.startswith(f"\x1b[2Kstep 1/100, 3:18 left\r\x1b[2K{f'step 1/100, {LINE}, 3:18 left'[:59]}\r")
     assert f"\x1b[2K{f'step 2/100, {LINE}, 3:16 left'[:59]}\r" in out
     monkeypatch.setenv("COLUMNS", "99")
     assert f"\x1b[2Kstep 2/100, {LINE}, 3:16 left, evaluating\r" in told(2, terminal=True)

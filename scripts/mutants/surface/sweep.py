@@ -24,6 +24,7 @@ MUTANTS = [
     sweep("sweep: the launcher's words are lost", SWEEP, '"--resume", "auto", *launch]', '"--resume", "auto"]'),
     sweep("sweep: it begins anew", SWEEP, '*words[one], "--resume", "auto"', "*words[one]"),
     sweep("sweep: signals stay with the sweep", SWEEP, "lambda number, _: process.send_signal(number)", "lambda number, _: None"),
+    sweep("sweep: Ctrl-C comes twice", SWEEP, ", process_group=0)", ")"),
     sweep("sweep: signals are not given back", SWEEP, "            signal.signal(number, handler)\n", "            pass\n"),
     sweep("sweep: a front is swept", SWEEP, "if recipe.fronts is not None:", "if False:"),
     sweep("sweep: inside a launcher", SWEEP, 'if "WORLD_SIZE" in os.environ:', "if False:"),

@@ -17,7 +17,7 @@ MUTANTS = [
     show("show: the recipe's own data are shown", SHOW, '*(f"data.train.path={source}" for source in sources)', ""),
     told("progress: every process tells", PROGRESS, "if not state.is_world_process_zero or not logs:", "if not logs:"),
     told("progress: the steps before a resumption count", PROGRESS, "state.global_step - self.first, state.max_steps", "state.global_step, state.max_steps"),
-    told("progress: a terminal scrolls", PROGRESS, "            if not sys.stderr.isatty():\n", "            if True:\n"),
+    told("progress: a terminal scrolls", PROGRESS, "tell = self._rewrite if sys.stderr.isatty() else self._write", "tell = self._write"),
     told("progress: a long line wraps", PROGRESS, "[: shutil.get_terminal_size().columns - 1]", ""),
     told("progress: the bar stays", PROGRESS, "        trainer.remove_callback(ProgressCallback)\n", ""),
     told("progress: it tells where it is switched off", PROGRESS, "if any(type(callback) is ProgressCallback for callback in own):", "if True:"),

@@ -146,7 +146,7 @@ def _sweep(argv: Sequence[str]) -> int:
     if len(done.runs) < 2:
         return done.code
     words = [*map(str, done.runs), "-o", str(done.page), *(word for name in done.allow for word in ("--allow", name))]
-    return done.code or _compare(words)
+    return _compare(words) or done.code
 
 
 def _verify(argv: Sequence[str]) -> int:

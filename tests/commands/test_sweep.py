@@ -134,6 +134,10 @@ def test_finished_runs_are_left_and_all_are_compared(world, caplog):
     # a wider grid trains what is new, another recipe has no place there
     assert world.run("train.beta=0.05,0.1,0.2", "train.max_steps=3") == 0
     assert [folder for folder, _ in world.trained] == ["out/beta-0.2"]
+    # one that fails keeps the others from no page
+    world.fail["out/beta-0.3"] = 1
+    assert world.run("train.beta=0.05,0.3,0.2", "train.max_steps=3") == 1
+    assert world.compared == [["out/beta-0.05", "out/beta-0.2", "-o", "out/compare.html"]]
     assert world.run("train.beta=0.05,0.1", "train.max_steps=5") == 2
     assert world.trained == []
 

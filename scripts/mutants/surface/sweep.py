@@ -29,6 +29,7 @@ MUTANTS = [
     sweep("sweep: a front is swept", SWEEP, "if recipe.fronts is not None:", "if False:"),
     sweep("sweep: inside a launcher", SWEEP, 'if "WORLD_SIZE" in os.environ:', "if False:"),
     sweep("sweep: its recipe is not on record", "align/runs/contents.py", "SWEEP_FILE = LEDGERS =", "SWEEP_FILE = *LEDGERS, _ ="),
-    sweep("sweep: nothing is compared", CLI, "return done.code or _compare(words)", "return done.code"),
-    sweep("sweep: half a sweep is compared", CLI, "return done.code or _compare(words)", "return _compare(words) or done.code"),
+    sweep("sweep: nothing is compared", CLI, "return _compare(words) or done.code", "return done.code"),
+    sweep("sweep: a failure forbids the page", CLI, "return _compare(words) or done.code", "return done.code or _compare(words)"),
+    sweep("sweep: a page forgives a failure", CLI, "return _compare(words) or done.code", "return _compare(words)"),
 ]  # fmt: skip

@@ -82,6 +82,12 @@ def test_what_cannot_be_meant_is_refused(words, kw, message):
 
 
 @pytest.fixture
+def unchecked(monkeypatch):
+    """A check takes a second for each setting."""
+    monkeypatch.setattr(sweep, "refuse_all", lambda *_: None)
+
+
+@pytest.fixture
 def world(tmp_path, monkeypatch):
     """Sweeps whose trainings are functions: `fail` has the exit codes of those that end otherwise than with 0."""
     monkeypatch.chdir(tmp_path)
@@ -107,6 +113,7 @@ def world(tmp_path, monkeypatch):
     return type("World", (), {"run": staticmethod(run), "trained": trained, "compared": compared, "fail": fail, "path": tmp_path})  # fmt: skip
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_finished_runs_are_left_and_all_are_compared(world, caplog):
     words = ["train.beta=0.05,0.1", "train.max_steps=3"]
     world.fail["out/beta-0.1"] = 1
@@ -142,6 +149,7 @@ def test_finished_runs_are_left_and_all_are_compared(world, caplog):
     assert world.trained == []
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_stop_ends_the_sweep_with_its_code(world, caplog):
     world.fail["out/beta-0.05"] = 130
     assert world.run("train.beta=0.05,0.1") == 130

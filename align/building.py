@@ -14,6 +14,7 @@ from align.models.preference_model import load_preference_base
 from align.models.start import adapter_folder, begin_with, made_by, starting_config, trained_on_another
 from align.recipe.loading import Recipe
 from align.runs.directory import MetricsFile
+from align.runs.progress import tell_progress
 
 from .files import digest_of
 from .methods import METHODS
@@ -61,6 +62,7 @@ def build_trainer(
         callbacks=[MetricsFile(Path(str(recipe.train.output_dir)))],
         **further,
     )
+    tell_progress(trainer)
     if start is not None:
         begin_with(trainer.model, start)
         begun_with = {"adapter": str(start), "digest": adapter_digest(trainer.model), **made_by(start)}

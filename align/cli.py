@@ -45,18 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 KEPT = dict.fromkeys(
     ("eval", "compare", "verify", "judge-agreement", "reward-bench"),
     "what was sampled and judged stays, and the next evaluation reads it",
-)
+) | {"sweep": "finished runs stay, and the same command goes on"}
 
 
 def _data(argv: Sequence[str]) -> int:
-    """Mend or make preference pairs: `alignkit data fix|pairs SOURCE --out FILE`."""
+    """Show what rows become, mend them, or make preference pairs: `alignkit data show|fix|pairs SOURCE`."""
     parser = argparse.ArgumentParser(prog="alignkit data", description=_data.__doc__, allow_abbrev=False)
-    parser.add_argument("action", choices=("fix", "pairs"), help="see `alignkit data ACTION --help`")
-    if parser.parse_args(argv[:1]).action == "pairs":
-        from align.data.commands.pairs import main as act  # noqa: PLC0415 - no other command needs it
-    else:
-        from align.data.commands.fix import main as act  # noqa: PLC0415 - no other command needs it
-    return act(argv[1:])
+    modules = {"show": "align.commands.show", "fix": "align.data.commands.fix", "pairs": "align.data.commands.pairs"}
+    parser.add_argument("action", choices=modules, help="see `alignkit data ACTION --help`")
+    action = parser.parse_args(argv[:1]).action
+    return importlib.import_module(modules[action]).main(argv[1:])
 
 
 def _later(module: str, about: str) -> Callable[[Sequence[str]], int]:
@@ -137,6 +135,18 @@ def _front(argv: Sequence[str]) -> int:
     if PartialState().is_main_process:
         print(f"{summary(write_front(run))}\n{run / PAGE}")
     return 0
+
+
+def _sweep(argv: Sequence[str]) -> int:
+    """Train a recipe with several settings, one after another, and compare the runs in one page."""
+    _check_extra()
+    from .commands.sweep import main as sweep  # noqa: PLC0415 - imports torch
+
+    done = sweep(argv)
+    if len(done.runs) < 2:
+        return done.code
+    words = [*map(str, done.runs), "-o", str(done.page), *(word for name in done.allow for word in ("--allow", name))]
+    return _compare(words) or done.code
 
 
 def _verify(argv: Sequence[str]) -> int:
@@ -243,11 +253,13 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
         "align.commands.sample",
         "Sample answers of a policy to the prompts of a file, and write them with their prompts.",
     ),
+    "chat": _later("align.commands.chat", "Talk to a run or a model in the terminal, or to two of them side by side."),
     "score": _later(
         "align.commands.score",
         "Score every answer of a file by rewards, models, judges or labels, for `alignkit data pairs`.",
     ),
     "train": _train,
+    "sweep": _sweep,
     "front": _front,
     "pick": _later("align.fronts.pick", "Name the adapter of a front for a preference, or mix one."),
     "eval": _eval,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from .errors import RunError
 from .files import write_text
 from .findings import printable
 from .methods import METHODS
+from .own_code import FOLDER
 
 WEIGHTS = (".safetensors", "config.json")
 
@@ -51,6 +53,21 @@ def save_result(trainer: Any, recipe: Recipe, path: Path) -> None:
             f"{target} could not be written: {reason}; the checkpoints are as they were: make room or mend the folder, and "
             "go on with --resume auto"
         ) from failure
+
+
+def ended(path: Path, recipe: Recipe) -> str:
+    """Where a run is, and the commands that go on from it, the path as it was given."""
+    run = shlex.quote(str(path))
+    own = "".join(f" --allow-file {shlex.quote(str(file))}" for file in sorted((path / FOLDER).glob("*.py")))
+    commands = {f"alignkit eval {run}{own}": "measure it against its reference"}
+    if METHODS[recipe.method].model == "language":
+        commands |= {
+            f"alignkit chat {run}{own}": "talk to it",
+            f"alignkit sample {run} --prompts FILE --out answers.jsonl{own}": "have it answer the prompts of a file",
+            f"alignkit export {run} OUT{own}": "write one model that transformers and vLLM load",
+        }
+    width = max(map(len, commands))
+    return "\n".join([f"run: {run}", *(f"  {command:{width}}  # {what}" for command, what in commands.items())])
 
 
 def _finish(trainer: Any, scratch: Path, target: Path) -> None:

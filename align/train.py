@@ -37,7 +37,7 @@ from .errors import RunError
 from .files import write_text
 from .going_on import Start, find_start, is_finished, settled
 from .own_code import allow_file_argument, keep_copies
-from .results import save_result
+from .results import ended, save_result
 from .run_identity import WRITTEN, identity_now, recipe_as_written
 
 logger = logging.getLogger(__name__)
@@ -267,9 +267,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         options = arguments().parse_intermixed_args(argv)
+        recipe = load_recipe(options.recipe, options.overrides)
         finished = run(
-            options.recipe,
-            options.overrides,
+            recipe,
             resume=options.resume,
             overwrite=options.overwrite,
             changed=options.changed,
@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped by SIGINT; go on with --resume auto, or begin again if nothing was saved yet", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     if PartialState().is_main_process:
-        print(f"run: {finished.path}")  # noqa: T201
+        print(ended(finished.path, recipe))  # noqa: T201
     return 0
 
 

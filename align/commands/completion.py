@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from align.recipe.shipped import shipped_recipes
 
-TAKES_A_RECIPE = ("check", "train", "verify", "recipes")
+TAKES_A_RECIPE = ("check", "train", "sweep", "verify", "recipes")
 
 BASH = """_alignkit() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from align import train
 from align.errors import RunError
 from align.fronts.run import run_front
+from align.own_code import allow_file_argument
 from align.recipe.loading import load_recipe
 from align.runs.directory import claimed
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[str]) -> Path:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="MODULE:FUNCTION", help="let the recipe's rewards run this"
     )
+    allow_file_argument(parser)
     options = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -19,7 +19,7 @@ METRICS_FILE = "metrics.jsonl"
 LOCK_FILE = ".lock"
 REPORT_FILE = "report.json"
 CARD = "README.md"
-ROUNDS_FILE, FRONTS_FILE = LEDGERS = "rounds.jsonl", "fronts.jsonl"
+ROUNDS_FILE, FRONTS_FILE, SWEEP_FILE = LEDGERS = "rounds.jsonl", "fronts.jsonl", "sweep.jsonl"
 CONTEXT_FILE = "context.json"
 """Of a run or a round: each reward's name, mean and standard deviation, and the least and most to ask for."""
 REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it

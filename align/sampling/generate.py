@@ -20,6 +20,7 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedTokenizerBase,
 )
+from transformers.generation import BaseStreamer
 
 from align.data.prompts import Prompt
 from align.models.stopping import stop_ids
@@ -153,6 +154,15 @@ def sampled_batches(
             bar.update(len(batch))
 
 
+def streamed(
+    model: Model, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, decoding: Decoding, streamer: BaseStreamer
+) -> Answer:
+    """The first answer that `generate` gives to a prompt; a streamer of transformers gets each token as it is drawn."""
+    stops, ids = stop_ids(tokenizer, model), prompt_ids(tokenizer, prompt)
+    [made] = _sample(model, tokenizer, stops, [ids], [seed_of(ids, 0, decoding.seed)], decoding, streamer)
+    return answer_of(tokenizer, stops, ids, made)
+
+
 def answer_of(
     tokenizer: PreTrainedTokenizerBase, stops: Collection[int], prompt: list[int], completion: list[int]
 ) -> Answer:
@@ -169,6 +179,7 @@ def _sample(
     prompts: list[list[int]],
     seeds: list[int],
     decoding: Decoding,
+    streamer: BaseStreamer | None = None,
 ) -> list[list[int]]:
     width = max(map(len, prompts))
     pad: Any = tokenizer.pad_token_id
@@ -187,6 +198,7 @@ def _sample(
             logits_processor=processors,
             pad_token_id=pad,
             eos_token_id=stops or None,
+            streamer=streamer,
         )
     rows = output[:, width:].tolist()
     ends = [next((place for place, token in enumerate(ids) if token in stops), len(ids)) for ids in rows]

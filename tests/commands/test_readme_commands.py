@@ -44,6 +44,14 @@ PLAYED: dict[str, str | Path] = {
     "alignkit train quickstart train.beta=0.05": f"alignkit train {TINY}runs/quickstart train.beta=0.05",
     "alignkit train quickstart train.beta=0.05 train.output_dir=runs/b005": f"alignkit train rpo/tiny {B005}",
     "alignkit train quickstart train.output_dir=runs/b005 --resume auto": f"alignkit train rpo/tiny {B005} --resume auto",
+    "alignkit sweep quickstart train.beta=0.05,0.1 --seeds 3 -o runs/betas": (
+        "alignkit sweep dpo/tiny train.beta=0.05,0.1 train.max_steps=1 --seeds 1 -o runs/betas"
+    ),
+    "alignkit sweep RECIPE train.beta=0.05,0.1,0.2 train.learning_rate=1e-5,1e-4 --seeds 3 -o FOLDER": (
+        ROOT / "tests/commands/test_sweep.py"
+    ),
+    "alignkit chat runs/b005 --beside ref": "echo hello | alignkit chat runs/b005 --beside ref --max-new-tokens 8",
+    "alignkit chat RUN": "alignkit chat runs/quickstart < /dev/null",
     "alignkit train RECIPE": "alignkit train dpo/tiny",
     "alignkit train stages/tiny-sft": "alignkit train stages/tiny-sft",
     "alignkit train stages/tiny-dpo": "alignkit train stages/tiny-dpo",
@@ -83,6 +91,8 @@ PLAYED: dict[str, str | Path] = {
     "alignkit pick FRONT --prefer helpful=0.7,harmless=0.3 --mix --out DIR": (
         "alignkit pick runs/fronts-tiny --prefer repetition=0.7,clarity=0.3 --mix --out mixed"
     ),
+    "alignkit data show FILE --recipe mine.yaml": "alignkit data show people.jsonl --recipe mine.yaml",
+    "alignkit data show FILE --recipe R": "alignkit data show people.jsonl --recipe dpo/tiny",
     "alignkit data fix SOURCE --out clean.jsonl": "alignkit data fix people.jsonl --out clean.jsonl",
     "alignkit data fix SOURCE --out FILE": "alignkit data fix people.jsonl --out clean-2.jsonl",
     "python tests/helpers/malformed.py": "python {root}/tests/helpers/malformed.py",
@@ -170,7 +180,7 @@ def test_commands_do_what_they_say(tmp_path, tmp_path_factory):
     forks = Commands(tmp_path_factory.mktemp("said"), cwd=tmp_path, **environment)
     for command in (*BEFORE, *(run for run in PLAYED.values() if isinstance(run, str))):
         words = command.replace("{root}", str(ROOT))
-        if words.startswith("alignkit ") and not {"&", ">"} & set(words):
+        if words.startswith("alignkit ") and not {"&", "<", ">"} & set(words):
             code, said, *_ = forks.run(*shlex.split(words)[1:])
         else:
             done = subprocess.run(

@@ -13,7 +13,9 @@ from trl import ModelConfig
 
 import align
 from align import cli, own_code
+from align.commands.front import main as front
 from align.errors import RunError
+from align.fronts.run import check_front
 from align.judges.from_recipe import prepare_judge
 from align.losses.objectives import OBJECTIVES
 from align.own_code import TABLES, allow_file, digests, lacking
@@ -166,6 +168,14 @@ def test_a_judge_that_cannot_be_made_is_told(mine, name, options, message):
     allow_file(mine)
     with pytest.raises(RunError, match=message):
         prepare_judge("judge", JudgeConfig("own", name=name, options=options), ModelConfig(), [], None)()
+
+
+def test_a_front_weighs_it(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr("align.commands.front.run_front", lambda recipe, *_, allow, **__: check_front(recipe, allow))
+    words = ["fronts/tiny", f"train.output_dir={tmp_path / 'run'}", "rewards={short: null, clarity: null}"]
+    with pytest.raises(RecipeError, match="short"):
+        front(words)
+    assert len(front([*words, "--allow-file", str(mine)])) > 2
 
 
 def test_a_reward_that_fails_is_named(mine):

@@ -59,7 +59,7 @@ def test_a_finished_run_is_left_as_it_is(run, caplog, capsys):
     assert train.main([*words, "--resume", "auto"]) == 0
     assert f"{run}: finished at step 6, nothing to do" in caplog.text
     assert bits(run) == before
-    assert capsys.readouterr().out == f"run: {run}\n"
+    assert capsys.readouterr().out.startswith(f"run: {run}\n  alignkit eval {run}")
 
 
 @pytest.mark.parametrize("killed", ["before the adapter", "in the adapter"])

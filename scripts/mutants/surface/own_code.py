@@ -18,4 +18,5 @@ MUTANTS = [
     own("own code: no copy is kept", OWN, "(run / FOLDER / name).write_bytes(file.text)", "pass"),
     own("own code: a reward gives what it wants", "align/rewards/load.py", 'if name in adds("rewards") else reward', "if False else reward"),
     own("own code: a judge need not prefer", "align/judges/from_recipe.py", "if not isinstance(made, Scorer):", "if False:"),
+    own("own code: a front takes none", "align/commands/front.py", "    allow_file_argument(parser)\n", ""),
 ]  # fmt: skip

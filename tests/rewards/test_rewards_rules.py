@@ -77,9 +77,9 @@ def test_two_processes_have_one_mean(tmp_path):
     started = [context.Process(target=_one_of_two, args=(rank, tmp_path / "store", results)) for rank in range(2)]
     for process in started:
         process.start()
-    found = sorted(results.get(timeout=120) for _ in started)
+    found = sorted(results.get(timeout=600) for _ in started)
     for process in started:
-        process.join(timeout=60)
+        process.join(timeout=600)
     state = {"tokens": 56, "completions": 4}
     assert found == [(0, [1, 1], state), (1, [0, 1], state)]
 

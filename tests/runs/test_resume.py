@@ -26,7 +26,7 @@ def trained(run: Path, *more: str):
 
 def train_and_kill(run: Path, at_step: int):
     process = commands().start("train", "rpo/tiny", *OVERRIDES, f"train.output_dir={run}")
-    deadline, code = time.monotonic() + 120, None
+    deadline, code = time.monotonic() + 600, None
     while code is None and time.monotonic() < deadline:
         seen = read_metrics(run / METRICS_FILE)
         if seen and seen[-1]["step"] >= at_step:

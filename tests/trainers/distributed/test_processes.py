@@ -87,6 +87,6 @@ def test_rows_held_out_by_one_process_are_not_trained_on_by_another(tmp_path, wh
         )
         for rank in range(2)
     ]  # fmt: skip
-    splits = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in processes]
+    splits = [json.loads(process.communicate(timeout=600)[0].splitlines()[-1]) for process in processes]
     leaked = set(splits[0][0]) & set(splits[1][1])
     assert bool(leaked) == leaks

@@ -81,9 +81,10 @@ def lost_output(error: BaseException) -> str | None:
         return None
     try:
         number = sys.stdout.fileno()
-        os.write(number, b"\n")
     except io.UnsupportedOperation:
         return None
+    try:
+        os.write(number, b"\n")
     except OSError as again:
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)  # or Python complains once more in the end
         return f"standard output: cannot be written: {again.strerror}; name another file or program for it"

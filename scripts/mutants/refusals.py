@@ -17,7 +17,13 @@ unread = noticed_by("tests/check/test_unread.py")
 COMPLETE, UNREAD, OWN = "align/models/complete.py", "align/check/unread.py", "align/runs/contents.py"
 places = noticed_by("tests/commands/test_out_places.py")
 FILES, ERRORS = "align/files.py", "align/errors.py"
+launched = noticed_by("tests/commands/test_launching.py")
+LAUNCHING = "align/launching.py"
 MUTANTS = [
+    launched("launched: ranks live on", LAUNCHING, "    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)\n", ""),
+    launched("launched: other processes end too", LAUNCHING, 'if "TORCHELASTIC_RUN_ID" not in os.environ or', "if"),
+    launched("launched: a launcher that is gone already", LAUNCHING, "if not lives(int(os.environ.get(LAUNCHER, os.getppid()))):", "if False:"),
+    launched("launched: the training does not ask", "align/train.py", "    end_with_launcher()\n", ""),
     places("places: any place can be written", FILES, "    if reason is not None:\n        raise RunError(f\"{path}: cannot", "    if False:\n        raise RunError(f\"{path}: cannot"),
     places("places: rights are enough", FILES, "        with tempfile.TemporaryFile(dir=there):\n            return None", "        return None if os.access(there, os.W_OK) else \"no rights\""),
     places("places: a pipe is a file", FILES, "if path.exists() and not (path.is_dir() if folder else path.is_file()):", "if path.exists() and folder and not path.is_dir():"),

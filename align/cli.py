@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import __version__
-from .errors import INTERRUPTED, RecipeError, RunError, any_terminal, in_words, quiet_upstream
+from .errors import INTERRUPTED, RecipeError, RunError, any_terminal, in_words, lost_output, quiet_upstream
 from .own_code import allow_file_argument
 
 
@@ -30,9 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     command = parser.parse_args(words[:1]).command
     try:
-        return COMMANDS[command](words[1:])
+        code = COMMANDS[command](words[1:])
+        sys.stdout.flush()
+        return code
     except Exception as error:
-        told = in_words(error)
+        told = lost_output(error) or in_words(error)
         if told is None:
             raise
         print(told, file=sys.stderr)
@@ -168,12 +170,15 @@ def _verify(argv: Sequence[str]) -> int:
     from eval.verify import verify  # noqa: PLC0415 - as above
 
     from . import train  # noqa: PLC0415 - loads the trainers
+    from .files import check_writable  # noqa: PLC0415 - no other command needs it
     from .recipe.loading import load_recipe  # noqa: PLC0415 - imports TRL
     from .recipe.shipped import find_recipe  # noqa: PLC0415 - no other command needs it
     from .run_identity import recipe_as_written, recipe_differences  # noqa: PLC0415 - imports torch
     from .runs.contents import RECIPE_FILE  # noqa: PLC0415 - imports torch
     from .runs.identity import told  # noqa: PLC0415 - as above
 
+    if options.out is not None:
+        check_writable(options.out, folder=True)
     run, recipe = Path(options.target), None
     if run.is_dir() and not (run / RECIPE_FILE).is_file():
         raise RunError(f"{run}: no {RECIPE_FILE} there, so not a run directory; name one, or a recipe")

@@ -1,6 +1,7 @@
 """Names the errors that a user's input can cause, and hides the warnings that no user can mend."""
 
 import io
+import os
 import signal
 import sys
 import warnings
@@ -69,3 +70,22 @@ def any_terminal() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def lost_output(error: BaseException) -> str | None:
+    """What to tell of an error that is standard output's, which takes no more of what is printed; None of any other.
+
+    Python names no file in such an error. An empty line tells whether it was this one.
+    """
+    if not isinstance(error, OSError) or error.errno is None or error.filename is not None:
+        return None
+    try:
+        number = sys.stdout.fileno()
+    except io.UnsupportedOperation:
+        return None
+    try:
+        os.write(number, b"\n")
+    except OSError as again:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)  # or Python complains once more in the end
+        return f"standard output: cannot be written: {again.strerror}; name another file or program for it"
+    return None

@@ -185,11 +185,46 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path, *, replace: bool =
         os.replace(part, path) if replace else move_new(part, path)
 
 
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Refuse a place in which a command could not write in the end; asked before the command works.
+
+    Args:
+        path: What will be written. Folders that it lies in may be missing.
+        folder: Whether it is a folder.
+
+    Raises:
+        RunError: Naming the path, what is wrong and what to do.
+    """
+    reason = unwritable(path, folder=folder)
+    if reason is not None:
+        raise RunError(f"{path}: cannot be written: {reason}; name another place, or give this one room and rights")
+
+
+def unwritable(path: Path, *, folder: bool = False) -> str | None:
+    """Why nothing can be written at a path, or None.
+
+    A file without a name is made in the nearest folder that is there, and is gone at once: rights alone say too little,
+    and root has all of them, in /proc too.
+    """
+    try:
+        if path.exists() and not (path.is_dir() if folder else path.is_file()):
+            return "it is no folder" if folder else "it is no file"
+        place = path.absolute() if folder else path.absolute().parent
+        there = next(each for each in (place, *place.parents) if each.exists())
+        if not there.is_dir():
+            return f"{there} is no folder"
+        with tempfile.TemporaryFile(dir=there):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
 def refuse_out(out: Path) -> None:
     """Refuse a name under which a command cannot write rows.
 
     Raises:
         DataError: Saying what is wrong with it.
+        RunError: If nothing can be written there.
     """
     if out.suffix != ".jsonl":
         raise DataError(f"{out}: rows are written as .jsonl; give it such a name")
@@ -197,6 +232,7 @@ def refuse_out(out: Path) -> None:
         raise DataError(f"{out}: is there already; name another file, or remove it")
     if not out.parent.is_dir():
         raise DataError(f"{out.parent}: no such folder; make it first")
+    check_writable(out)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 `alignkit train` becomes `python -m align.launching torchrun|accelerate WORDS`, which calls the launcher of that name.
 """
 
+import ctypes
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +15,11 @@ from typing import Any
 import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from .files import lives
+
+LAUNCHER = "ALIGNKIT_LAUNCHER"  # the launcher's process id, for the ranks
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def launcher(processes: int, accelerate_config: str | None) -> list[str]:
@@ -38,6 +45,7 @@ def launcher(processes: int, accelerate_config: str | None) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Launch; the exit code is that of the process that failed first."""
     name, *words = sys.argv[1:] if argv is None else argv
+    os.environ[LAUNCHER] = str(os.getpid())
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its errors are about the workers' own
     try:
         _launch(name, words)
@@ -48,6 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SignalException as error:
         return 128 + error.sigval
     return 0
+
+
+def end_with_launcher() -> None:
+    """Have the kernel send SIGTERM to this rank of torchrun once torchrun is gone, by SIGKILL too.
+
+    A rank then finishes its step and saves, as after any SIGTERM, and does not train on in a directory that another run
+    takes. On Linux; elsewhere, and for processes that torchrun did not start, nothing is asked.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if not lives(int(os.environ.get(LAUNCHER, os.getppid()))):  # gone before it was asked
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _launch(name: str, words: list[str]) -> None:

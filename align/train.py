@@ -36,6 +36,7 @@ from .data.loading import named_sets
 from .errors import RunError
 from .files import write_text
 from .going_on import Start, find_start, is_finished, settled
+from .launching import end_with_launcher
 from .own_code import allow_file_argument, keep_copies
 from .results import ended, save_result
 from .run_identity import WRITTEN, identity_now, recipe_as_written
@@ -261,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; problems with what the user gave are told without a traceback, with exit code 2."""
     quiet_upstream()
     any_terminal()
+    end_with_launcher()
     main_process = int(os.environ.get("RANK") or 0) == 0
     # what there is to say of recipe, data and run, every process finds; one says it
     logging.basicConfig(level=logging.WARNING if main_process else logging.ERROR, format="%(message)s")

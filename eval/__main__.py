@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import INTERRUPTED, USER_ERRORS, RunError, quiet_upstream
-from align.files import write_text
+from align.files import check_writable, write_text
 from align.own_code import allow_file_argument
 from align.recipe.loading import load_recipe
 from align.runs.contents import METRICS_FILE, RECIPE_FILE
@@ -186,6 +186,7 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
     folder = page.parent if page is not None else out or Path(names[0])
     if folder.is_file():
         raise RunError(f"--out: {folder} is a file; name a folder")
+    check_writable(folder if page is None else page, folder=page is None)
     ledgers = folder / JUDGES_FOLDER if page is None else page.with_name(f"{page.stem}-{JUDGES_FOLDER}")
     kept = folder if page is None else None
     report, curves = _of_files(wanted, kept, ledgers) if of_files else _of_runs(wanted, folder, kept, ledgers, steps)

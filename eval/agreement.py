@@ -13,7 +13,7 @@ from trl import ModelConfig
 from align.commands.score import read_by
 from align.data.loading import DataSource, read
 from align.errors import DataError, RunError
-from align.files import write_text
+from align.files import check_writable, write_text
 from align.findings import printable
 from align.judges.from_recipe import MakeScorer, prepare_judges
 from align.judges.protocol import judge_all
@@ -112,6 +112,8 @@ def judges_of(options: argparse.Namespace) -> dict[str, MakeScorer]:
     Raises:
         RunError: If one cannot be made or may not be asked.
     """
+    if options.out is not None:
+        check_writable(options.out)
     config = read_by(options.by, None, "win_rate")
     if config.rewards:
         name = next(iter(config.rewards))

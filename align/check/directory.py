@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from align.files import unwritable
 from align.findings import Finding
 from align.runs.contents import CHOOSE, ENV_FILE, RECIPE_FILE, Occupied, check_folder, check_own_files, foreign
 
@@ -21,4 +22,7 @@ def inspect_directory(run: Path) -> list[Finding]:
         return [Finding("error", "run-directory", WHERE, error.what, error.remedy)]
     except OSError as error:
         return [Finding("error", "run-directory", WHERE, f"{run}: {error.strerror}", CHOOSE)]
+    reason = unwritable(run, folder=True)
+    if reason is not None:
+        return [Finding("error", "run-directory", WHERE, f"{run}: cannot be written: {reason}", CHOOSE)]
     return []

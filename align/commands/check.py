@@ -29,7 +29,7 @@ from align.data.loading import EVAL, TRAIN, load_set, set_names, sources_of
 from align.data.rows.normalise import ROW
 from align.data.split import hold_out
 from align.errors import USER_ERRORS, RunError
-from align.files import write_text
+from align.files import check_writable, write_text
 from align.findings import Finding, printable
 from align.own_code import allow_file_argument
 from align.recipe.loading import Recipe, load_recipe
@@ -146,6 +146,8 @@ def _print(text: str) -> None:
 def _run(options: argparse.Namespace) -> "tuple[Report, Cost | RoundsCost | None]":
     if options.out is not None and find_spec("matplotlib") is None:
         raise RunError("--out draws a picture: pip install 'alignkit[eval]'")
+    if options.out is not None:
+        check_writable(options.out, folder=True)
     config = accelerate_file(options.accelerate_config) if options.accelerate_config else None
     recipe = load_recipe(options.recipe, options.overrides, anywhere=True)
     report = inspect(recipe, Machine.here(config), allow=options.allow)

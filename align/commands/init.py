@@ -19,7 +19,7 @@ from align.data.loading import TRAIN, DataConfig, DataSource, load_source
 from align.data.rows.layouts import Prefer
 from align.data.rows.normalise import ROW, Rows
 from align.errors import DataError, RunError
-from align.files import write_text
+from align.files import check_writable, write_text
 from align.methods import METHODS
 from align.models.loading import load_tokenizer
 from align.strict.fields import nearest
@@ -72,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
         raise RunError(f"{out}: is there already; name another file, or remove it")
     if not out.parent.is_dir():
         raise RunError(f"{out.parent}: no such folder; make it first")
+    check_writable(out)
     model = options.model or _asked("model")
     data = options.data or _asked("data")
     known = _known(options.method)

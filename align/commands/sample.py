@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from align.data import DataSource
 from align.errors import RunError
-from align.files import refuse_out, write_rows
+from align.files import check_writable, refuse_out, write_rows
 from align.findings import printable
 from align.judges.endpoint import Endpoint
 from align.judges.from_recipe import permission
@@ -66,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
     """Sample answers of a policy to the prompts of a file; what was killed goes on where it stopped."""
     options = arguments().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    check_writable(options.out)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     refuse_out(options.out)
     if options.model is not None:

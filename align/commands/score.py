@@ -10,7 +10,7 @@ import yaml
 from trl import ModelConfig
 
 from align.errors import RunError
-from align.files import refuse_out, write_rows
+from align.files import check_writable, refuse_out, write_rows
 from align.findings import printable
 from align.judges.answered import JUDGES, together
 from align.judges.from_scores import refuse_missing, scorers_of
@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     allow_file_argument(parser)
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    check_writable(options.out)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     refuse_out(options.out)
     config = read_by(options.by, options.column, options.of)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import RunError
-from align.files import read_json
+from align.files import check_writable, read_json
 from align.merging.command import merge
 from align.sampling.preferred import preferences
 
@@ -77,6 +77,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if options.mix != (options.out is not None):
         raise RunError("--mix and --out belong together: a mixture is written, a member is there already")
+    if options.mix:
+        check_writable(options.out, folder=True)
     if not (options.front / FRONT).is_file():
         raise RunError(f"{options.front}: no {FRONT} there; name what `alignkit front` has finished")
     front, prefer = read_json(options.front / FRONT), preferences(options.prefer)

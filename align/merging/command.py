@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import RunError
-from align.files import new_folder, write_text
+from align.files import check_writable, new_folder, write_text
 from align.models.identity import same_identity
 from align.runs.contents import REFERENCE_FILE
 
@@ -74,6 +74,7 @@ def merge(
         RunError: If the adapters cannot be merged, the weights are not as said, or `out` is taken.
     """
     out = Path(out)
+    check_writable(out, folder=True)
     if out.exists() and any(out.iterdir()):
         raise RunError(f"--out: {out} is not empty; choose another folder")
     vectors = [_checked(vector, len(paths)) for vector in weights]

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from align.data.prompts import Prompt
 from align.errors import RunError
-from align.files import is_local, new_folder, write_text
+from align.files import check_writable, is_local, new_folder, write_text
 from align.findings import printable
 from align.models.loading import another_model, load_tokenizer, model_path
 from align.models.start import made_by
@@ -64,6 +64,7 @@ def export(name: str, out: str | Path, *, dtype: str | None = None) -> dict[str,
     out = Path(out)
     if out.exists():
         raise RunError(f"{out}: is there already, and nothing is written over; name another folder")
+    check_writable(out, folder=True)
     policy = policy_of(name)
     made = made_by(Path(policy.adapter)) if policy.adapter is not None else {}
     settings, quantised = _plain(policy)

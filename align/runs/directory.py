@@ -26,7 +26,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from align.errors import RunError
-from align.files import write_text
+from align.files import check_writable, write_text
 
 from .contents import (
     CHOOSE,
@@ -62,6 +62,7 @@ def claimed(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
         )
     state = PartialState()
     check_own_files(run)
+    check_writable(run, folder=True)
     run.mkdir(parents=True, exist_ok=True)
     with _alone(run) if state.is_main_process else nullcontext():
         if state.is_main_process:

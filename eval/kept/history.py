@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import RunError
-from align.files import write_text
+from align.files import check_writable, write_text
 from align.findings import printable
 from align.runs.contents import REPORT_FILE
 from eval.report.plots import error_bars, look, name_series, panels, png, short
@@ -59,6 +59,8 @@ def history(argv: Sequence[str] | None = None, *, prog: str = "alignkit history"
     options = parser.parse_args(argv)
     if options.out is not None and options.out.suffix != ".csv":
         raise RunError(f"--out {options.out}: must be named FILE.csv")
+    if options.out is not None:
+        check_writable(options.out)
     rows = sorted(
         (row for run in options.runs for row in kept_figures(run, options.measure)),
         key=lambda row: (row.date, row.report),

@@ -15,7 +15,23 @@ SCHEDULE, SIZES, TOKENS, BOUNDED = (
 complete = noticed_by("tests/models/test_complete.py")
 unread = noticed_by("tests/check/test_unread.py")
 COMPLETE, UNREAD, OWN = "align/models/complete.py", "align/check/unread.py", "align/runs/contents.py"
+places = noticed_by("tests/commands/test_out_places.py")
+FILES, ERRORS = "align/files.py", "align/errors.py"
+launched = noticed_by("tests/commands/test_launching.py")
+LAUNCHING = "align/launching.py"
 MUTANTS = [
+    launched("launched: ranks live on", LAUNCHING, "    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)\n", ""),
+    launched("launched: other processes end too", LAUNCHING, 'if "TORCHELASTIC_RUN_ID" not in os.environ or', "if"),
+    launched("launched: a launcher that is gone already", LAUNCHING, "if not lives(int(os.environ.get(LAUNCHER, os.getppid()))):", "if False:"),
+    launched("launched: the training does not ask", "align/train.py", "    end_with_launcher()\n", ""),
+    places("places: any place can be written", FILES, "    if reason is not None:\n        raise RunError(f\"{path}: cannot", "    if False:\n        raise RunError(f\"{path}: cannot"),
+    places("places: rights are enough", FILES, "        with tempfile.TemporaryFile(dir=there):\n            return None", "        return None if os.access(there, os.W_OK) else \"no rights\""),
+    places("places: a pipe is a file", FILES, "if path.exists() and not (path.is_dir() if folder else path.is_file()):", "if path.exists() and folder and not path.is_dir():"),
+    places("places: reports are asked for late", "eval/__main__.py", "    check_writable(folder if page is None else page, folder=page is None)\n", ""),
+    places("places: runs are begun anywhere", "align/runs/directory.py", "    check_writable(run, folder=True)\n", ""),
+    places("places: check takes any directory of a run", "align/check/directory.py", "    if reason is not None:", "    if False:"),
+    places("places: standard output has no name", "align/cli.py", "lost_output(error) or in_words(error)", "in_words(error)"),
+    places("places: every error is of standard output", ERRORS, "error.errno is None or error.filename is not None", "False"),
     complete("complete: blocks may be left over", COMPLETE, "    if cut:", "    if False:"),
     complete("complete: other parts are not named", COMPLETE, 'logger.warning("%s: %s", path, _some(left', 'logger.debug("%s: %s", path, _some(left'),
     complete("complete: any number is a weight", COMPLETE, "not torch.isfinite(tensor.detach()).all()", "False"),

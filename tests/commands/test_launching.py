@@ -1,16 +1,21 @@
 """Several processes are started and ended in the words of a training, without a launcher's traceback."""
 
+import contextlib
 import logging
+import os
+import select
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
-from launching import ENV
+from launching import ENV, records
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from align import launching, train
+from align.runs.checkpoints import check, newest_checkpoint
 
 
 def failed(code):
@@ -93,3 +98,73 @@ def test_an_error_is_told_once_and_without_a_traceback(tmp_path):
     assert done.stderr.count("no optimizer of these trains anything at such a rate") == 1
     assert "Traceback" not in done.stderr
     assert not [path for path in (tmp_path / "run").iterdir() if path.name != ".lock"]
+
+
+@pytest.mark.parametrize(("started", "ends"), [({"TORCHELASTIC_RUN_ID": "x"}, True), ({}, False)])
+def test_a_rank_ends_with_its_launcher_however_that_ended(started, ends):
+    """The rank holds one end of a pipe until it ends; the launcher is killed."""
+    reads, writes = os.pipe()
+    agent = os.fork()
+    if agent == 0:
+        if os.fork() == 0:
+            os.environ |= started | {launching.LAUNCHER: str(os.getppid())}
+            launching.end_with_launcher()
+            os.write(writes, str(os.getpid()).encode())
+            time.sleep(30)
+            os._exit(0)
+        os.close(writes)
+        time.sleep(30)
+        os._exit(0)
+    os.close(writes)
+    rank = int(os.read(reads, 20))
+    os.kill(agent, signal.SIGKILL)
+    os.waitpid(agent, 0)
+    ended = bool(select.select([reads], [], [], 10 if ends else 0.5)[0])
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(rank, signal.SIGKILL)
+    os.close(reads)
+    assert ended == ends
+
+
+def test_a_rank_whose_launcher_is_gone_already_does_not_begin(monkeypatch):
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    came = []
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv(launching.LAUNCHER, str(gone.pid))
+    monkeypatch.setattr(launching.ctypes, "CDLL", lambda _: type("C", (), {"prctl": staticmethod(lambda *a: None)}))
+    monkeypatch.setattr(launching.signal, "raise_signal", came.append)
+    launching.end_with_launcher()
+    assert came == [signal.SIGTERM]
+
+
+@pytest.mark.slow
+def test_a_killed_launcher_leaves_no_rank_and_a_second_run_waits_for_the_first(tmp_path):
+    """The first process is stopped while its launcher dies, so that it is there still when a second run begins."""
+    run = tmp_path / "run"
+    words = ["train", "dpo/tiny", "train.max_steps=2000", "train.save_steps=2000", f"train.output_dir={run}"]
+    command = [sys.executable, "-m", "align.cli", *words]
+    with (tmp_path / "said").open("w") as said:
+        first = subprocess.Popen([*command, "--num-processes", "2"], env=ENV, stdout=said, stderr=said)
+        until = time.monotonic() + 300
+        while not (run / "metrics.jsonl").is_file() or not records(run):
+            assert first.poll() is None, (tmp_path / "said").read_text()[-3000:]
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        rank = int((run / ".lock").read_text().split()[1])
+        os.kill(rank, signal.SIGSTOP)
+        first.kill()
+        first.wait()
+        second = subprocess.run(
+            [*command, "--resume", "auto"], env=ENV, capture_output=True, text=True, timeout=300, check=False
+        )
+        os.kill(rank, signal.SIGCONT)
+    assert second.returncode == 2
+    assert f"process {rank} on " in second.stderr
+    assert "is writing this run; wait for its end" in second.stderr
+    until = time.monotonic() + 60
+    while launching.lives(rank):
+        assert time.monotonic() < until, "a rank lives on"
+        time.sleep(0.1)
+    saved = check(newest_checkpoint(run))["step"]
+    assert saved == max(record["step"] for record in records(run)) < 2000

@@ -2,6 +2,7 @@
 
 import pytest
 
+from align.data.rows.truncation import truncated
 from align.recipe.shipped import recipes_dir
 from align.strict.yaml_tree import read_tree
 
@@ -28,7 +29,24 @@ SAID = {
 }  # fmt: skip
 
 
+STATED = {
+    "papers/fdpo-hh": "prompts are not cut (code: to their last 256 tokens), long answers are cut to max_length from the right",
+}  # fmt: skip
+"""What the authors' script does and the recipe does not."""
+
+
 @pytest.mark.parametrize("name", SAID)
 def test_values_are_those_of_the_authors_script(name):
     tree = read_tree(recipes_dir() / f"{name}.yaml")
     assert {key: tree.get(*key.split(".")) for key in SAID[name]} == SAID[name]
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_what_deviates_from_the_authors_script_is_stated(name):
+    head = (recipes_dir() / f"{name}.yaml").read_text(encoding="utf-8").partition("\nmethod:")[0]
+    assert STATED[name] in head.replace("\n# ", " ").partition("Deviations: ")[2]
+
+
+def test_a_long_prompt_is_not_cut_as_the_recipe_says():
+    """300 tokens of a prompt, of which the authors' script keeps the last 256."""
+    assert truncated(list(range(300)), [1, 2, 3], 512) == (list(range(300)), [1, 2, 3])

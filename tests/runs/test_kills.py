@@ -19,7 +19,8 @@ from align.files import sha256
 SHORT = ("train.max_steps=6", "train.save_steps=2", "train.disable_tqdm=true")
 RECIPES = (
     "dpo/tiny", "rpo/tiny", "fdpo/tiny", "pairwise/tiny", "srpo/tiny", "supervised/tiny", "preference_model/tiny",
-    "online/tiny-grpo", "online/tiny-rloo", "online/tiny-reinforce", "rounds/tiny",
+    "online/tiny-grpo", "online/tiny-rloo", "online/tiny-reinforce", "rounds/tiny", "kto/tiny", "online/tiny-online-dpo",
+    "fronts/tiny",
 )  # fmt: skip
 COMMANDS = ("eval", "judge", "compare", "verify", "data", "merge", "sample", "score")
 EXPECT = "expect={tiny/calibration/nll: {value: 0, tol: 0, direction: at_least}}"
@@ -72,14 +73,15 @@ def results(run):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_training_goes_on_to_the_same_bits(commands, tmp_path, recipe):
     whole = tmp_path / "whole"
+    command = "front" if recipe.startswith("fronts/") else "train"
     seen, took = done(
-        commands, "train", recipe, *SHORT, f"train.output_dir={whole}", watched=whole / "recipe.resolved.yaml"
+        commands, command, recipe, *SHORT, f"train.output_dir={whole}", watched=whole / "recipe.resolved.yaml"
     )
     theirs = results(whole)
     assert theirs
     for index, (number, share, late) in enumerate(signals(recipe)):
         run = tmp_path / str(index)
-        words = ("train", recipe, *SHORT, f"train.output_dir={run}")
+        words = (command, recipe, *SHORT, f"train.output_dir={run}")
         if late:
             ended_early(commands, number, share * (took - seen), *words, watched=run / "recipe.resolved.yaml")
         else:

@@ -3,6 +3,7 @@
 import logging
 import math
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -171,6 +172,19 @@ def test_a_probability_is_that_of_the_model(tmp_path):
     found = build(tmp_path, dimension=2, tau=0.01, eval_data=one, data=one).evaluate()
     assert found["eval_probability"] == pytest.approx(1 / (1 + math.exp(-found["eval_margin"] / 0.01)), rel=1e-5)
     assert abs(found["eval_probability"] - 0.5) > 0.01
+
+
+def test_no_gate_of_the_prompt_is_trained_and_every_block_counts_one(tmp_path):
+    """The authors' score with λ = 1, restated in complex numbers: Σ_k Im(conj(a_k) b_k)."""
+    trainer = build(tmp_path, dimension=4, tau=0.5)
+    trainable = [name for name, p in trainer.model.named_parameters() if p.requires_grad and "lora_" not in name]
+    assert trainable == ["base_model.model.score.modules_to_save.default.weight"]
+    found = trainer.predict(tiny.pairs())
+    first, second = found.predictions[:, 0], found.predictions[:, 1]
+    a, b = (side[:, 0::2] + 1j * side[:, 1::2] for side in (first, second))
+    score = (a.conj() * b).imag.sum(1)
+    assert found.metrics["test_margin"] == pytest.approx(score.mean(), rel=1e-5)
+    assert found.metrics["test_loss"] == pytest.approx(np.log1p(np.exp(-score / 0.5)).mean(), rel=1e-5)
 
 
 def test_the_template_of_a_reference_is_what_the_model_reads(tmp_path):

@@ -26,7 +26,7 @@ from align.data.rows.messages import RowError
 from align.data.rows.normal_form import HIDDEN
 from align.data.rows.pairs import LONG_PROMPT, read_row, repeats
 from align.errors import DataError, RunError
-from align.files import move_new, scratch_folder
+from align.files import check_writable, move_new, scratch_folder
 from align.findings import printable
 
 LINES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.bz2", ".jsonl.zst")
@@ -244,6 +244,7 @@ def _refuse(source: Path, out: Path, log: Path) -> None:
             raise DataError(f"{path}: is there already; name another file, or remove it")
     if source.is_dir() and source.resolve() in out.resolve().parents:
         raise DataError(f"{out}: lies in the source {source}, which would then hold its rows twice; name another place")
+    check_writable(out)
 
 
 def _rows(source: str, split: str) -> Dataset | Lines:

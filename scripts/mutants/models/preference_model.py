@@ -55,6 +55,7 @@ MUTANTS = [
     pure("gpm: markers in texts", TEMPLATE, "if marker.strip() in text:", "if False:"),
     pure("gpm: empty parts of the template", TEMPLATE, "if not text.strip():", "if False:"),
     trainer("five_steps_of_a_reward_model_are_trls", "gpm: chosen and rejected swapped", TRAINER, "chosen, rejected = outputs.logits", "rejected, chosen = outputs.logits"),
+    trainer("no_gate_of_the_prompt_is_trained_and_every_block_counts_one", "gpm: blocks are gated", TRAINER, "scores = general_preference_scores(chosen, rejected)", "scores = general_preference_scores(chosen, rejected, scales=rejected[:, 0::2].sigmoid() if self.args.dimension > 1 else None)"),
     trainer("a_margin_asks_for_more_and_a_temperature_divides", "gpm: the trainer forgets tau", TRAINER, "general_preference_loss(scores, tau=self.args.tau,", "general_preference_loss(scores,"),
     trainer("a_margin_asks_for_more_and_a_temperature_divides", "gpm: the trainer forgets the margin", TRAINER, ', margin=inputs.get("margin", 0.0))', ")"),
     trainer("accumulated_batches_take_the_same_steps", "gpm: the trainer does not average", TRAINER, "loss = losses.mean()", "loss = losses.sum()"),

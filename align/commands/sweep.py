@@ -24,6 +24,7 @@ import yaml
 from align.check.environment import GPU_MISSING
 from align.check.machine import Machine, accelerate_file
 from align.errors import USER_ERRORS, RunError
+from align.files import check_writable
 from align.findings import printable
 from align.own_code import allow_file_argument
 from align.recipe.loading import load_recipe
@@ -89,6 +90,7 @@ def main(argv: Sequence[str]) -> Swept:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if "WORLD_SIZE" in os.environ:
         raise RunError("alignkit sweep starts the processes of each training itself; call it without a launcher")
+    check_writable(options.out, folder=True)
     fixed, settings = planned(options.settings, seeds=options.seeds, count=options.random, seed=options.seed)
     recipe = load_recipe(options.recipe, [*fixed, f"train.output_dir={options.out}"])
     if recipe.fronts is not None:

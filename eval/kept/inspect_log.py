@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import RunError
-from align.files import digest_of, write_text
+from align.files import check_writable, digest_of, write_text
 from align.runs.contents import REPORT_FILE
 from eval.report.write import SCHEMA_VERSION
 from eval.statistics.names import REF
@@ -34,6 +34,7 @@ def inspect_log(argv: Sequence[str] | None = None, *, prog: str = "alignkit insp
     parser.add_argument("report", type=Path, metavar="RUN", help="a run that was evaluated, or a folder of --out")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="where the logs go")
     options = parser.parse_args(argv)
+    check_writable(options.out, folder=True)
     written = []
     for who, log in logs_of(options.report).items():
         path = options.out / f"{who.replace('/', '_')}.json"

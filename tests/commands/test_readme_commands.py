@@ -48,7 +48,7 @@ PLAYED: dict[str, str | Path] = {
         "alignkit sweep dpo/tiny train.beta=0.05,0.1 train.max_steps=1 --seeds 1 -o runs/betas"
     ),
     "alignkit sweep RECIPE train.beta=0.05,0.1,0.2 train.learning_rate=1e-5,1e-4 --seeds 3 -o FOLDER": (
-        ROOT / "tests/commands/test_sweep.py"
+        ROOT / "tests/commands/daily/test_sweep.py"
     ),
     "alignkit chat runs/b005 --beside ref": "echo hello | alignkit chat runs/b005 --beside ref --max-new-tokens 8",
     "alignkit chat RUN": "alignkit chat runs/quickstart < /dev/null",

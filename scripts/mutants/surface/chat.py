@@ -3,7 +3,7 @@
 from mutants.mutant import noticed_by
 
 CHAT = "align/commands/chat.py"
-chat = noticed_by("tests/commands/test_chat.py")
+chat = noticed_by("tests/commands/daily/test_chat.py")
 MUTANTS = [
     chat("chat: nothing is remembered", CHAT, "[*self.messages, asked] if self.chats else text", "[*self.opening, asked] if self.chats else text"),
     chat("chat: /reset forgets nothing", CHAT, "                one.messages = list(one.opening)\n", "                pass\n"),

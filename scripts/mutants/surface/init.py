@@ -3,7 +3,7 @@
 from mutants.mutant import noticed_by
 
 INIT, RECIPES = "align/commands/init.py", "align/commands/recipes.py"
-init = noticed_by("tests/commands/test_init.py")
+init = noticed_by("tests/commands/daily/test_init.py")
 MUTANTS = [
     init("init: a copied recipe's paths stay relative", RECIPES, 'key in PATH_KEYS and node.value.startswith(("./", "../"))', "False"),
     init("init: a copied recipe extends a file beside it", RECIPES, 'key == "extends"', 'key == "extend"'),

@@ -3,7 +3,7 @@
 from mutants.mutant import noticed_by
 
 SWEEP, CLI = "align/commands/sweep.py", "align/cli.py"
-sweep = noticed_by("tests/commands/test_sweep.py")
+sweep = noticed_by("tests/commands/daily/test_sweep.py")
 MUTANTS = [
     sweep("sweep: commas in quotes part values", SWEEP, "found = [whole[item.start_mark.index : item.end_mark.index].strip() for item in node.value]", "found = text.split(',')"),
     sweep("sweep: a bracket too many is passed over", SWEEP, "or node.end_mark.index != len(whole)", ""),

@@ -3,7 +3,7 @@
 from mutants.mutant import noticed_by
 
 SHOW, PROGRESS, RESULTS = "align/commands/show.py", "align/runs/progress.py", "align/results.py"
-show, told = noticed_by("tests/commands/test_show.py"), noticed_by("tests/runs/test_progress.py")
+show, told = noticed_by("tests/commands/daily/test_show.py"), noticed_by("tests/runs/test_progress.py")
 MUTANTS = [
     show("show: the answer begins where the prompt alone ends", SHOW, "return ids[:begin], alone[begin:], {\"completion\": ids[begin:]}", "return alone, [], {\"completion\": ids[len(alone) - 1 :]}"),
     show("show: nothing is cut", SHOW, "stays = truncated(prompt, ids, limit)[1]", "stays = ids"),

@@ -127,5 +127,5 @@ def test_without_a_model_torch_is_not_imported():
     code = (
         f"import sys; from align import cli; cli.main(['data', 'show', {str(TINY)!r}]); print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.stdout.splitlines()[-1] == "False", done.stderr

@@ -9,7 +9,6 @@ from trl import ModelConfig
 
 from align.errors import RunError
 from align.files import read_json
-from align.models.identity import log_probability_identity, text_identity
 from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.preference_model import SETTINGS, load_preference_model
 from align.recipe.loading import EvalConfig
@@ -19,7 +18,7 @@ from align.rewards.load import REWARDS
 
 from .endpoint import Endpoint
 from .endpoint_judge import EndpointJudge
-from .kept import KeptJudge
+from .kept import keeping
 from .protocol import TEMPLATE, Judge, LanguageModelJudge
 from .replies import Reading
 from .scorers import JUDGES, RewardScorer, Scorer
@@ -54,12 +53,13 @@ def prepare_judges(
     Raises:
         RunError: If a judge cannot be made, or may not be asked.
     """
-    return {
-        name: prepare_judge(
-            f"eval.judges.{name}", judge, model, allow, None if ledgers is None else ledgers / f"{name}.jsonl"
-        )
-        for name, judge in config.judges.items()
-    }
+    made = {}
+    for name, judge in config.judges.items():
+        ledger = None if ledgers is None else ledgers / f"{name}.jsonl"
+        made[name] = prepare_judge(f"eval.judges.{name}", judge, model, allow, ledger)
+        if judge.kind == "language_model" and ledger is not None:
+            made[name] = keeping(made[name], ledger)
+    return made
 
 
 def prepare_judge(
@@ -79,7 +79,7 @@ def prepare_judge(
     path = str(judge.path)
     if judge.kind == "language_model":
         config = another_model(model, path)
-        return lambda: _language_model(judge, config, ledger)
+        return lambda: _language_model(judge, config)
     settings = Path(path) / SETTINGS
     if not settings.is_file():
         raise RunError(f"{where}: {path}: no {SETTINGS} there; name a folder that PreferenceModelTrainer saved")
@@ -91,13 +91,9 @@ def prepare_judge(
     return lambda: load_preference_model(path)
 
 
-def _language_model(judge: JudgeConfig, config: ModelConfig, ledger: Path | None) -> Judge:
-    model, tokenizer, template = load_model(config).eval(), load_tokenizer(config), judge.template or TEMPLATE
-    ask = LanguageModelJudge(model, tokenizer, template=template, batch_size=judge.batch_size or 8)
-    if ledger is None:
-        return Judge(ask)
-    about = {**log_probability_identity(model), **text_identity(tokenizer), "template": template}
-    return Judge(KeptJudge(ask, ledger, about))
+def _language_model(judge: JudgeConfig, config: ModelConfig) -> Judge:
+    own = {"template": judge.template or TEMPLATE, "batch_size": judge.batch_size or 8}
+    return Judge(LanguageModelJudge(load_model(config).eval(), load_tokenizer(config), **own))
 
 
 def reward_of_texts(

@@ -1,18 +1,30 @@
 """Keeps what a local judge says, so that a report is made again, or a killed evaluation goes on, without asking again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from align.files import digest_of
+from align.models.identity import log_probability_identity, text_identity
 
 from .ledger import Ledger
-from .protocol import Ask, Question, Verdict
+from .protocol import Ask, Judge, Question, Verdict
 
 AT_ONCE = 256
 """Questions after which verdicts are written."""
+
+
+def keeping(make: Callable[[], Any], ledger: Path) -> Callable[[], Judge]:
+    """What makes a judge that asks a local language model, so that its verdicts are kept."""
+
+    def made() -> Judge:
+        ask = make().ask
+        about = {**log_probability_identity(ask.model), **text_identity(ask.tokenizer), "template": ask.template}
+        return Judge(KeptJudge(ask, ledger, about))
+
+    return made
 
 
 class KeptJudge:

@@ -202,7 +202,7 @@ def test_the_command_line_hands_on_what_it_allows(tmp_path, monkeypatch):
         seen.extend(allow)
         raise RunError("enough")
 
-    monkeypatch.setattr(command, "load_subject", lambda *_: SimpleNamespace(name="run"))
+    monkeypatch.setattr(command, "load_subjects", lambda *_: [SimpleNamespace(name="run")])
     monkeypatch.setattr(command, "evaluate", evaluated)
     assert command.main([str(tmp_path), "--allow", "a:b", "--allow", "c.d:e"]) == 2
     assert seen == ["a:b", "c.d:e"]

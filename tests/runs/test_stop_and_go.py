@@ -71,14 +71,14 @@ def until_step(process, run, step):
 def test_sigterm_saves_then_exits_with_143(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     process = start(stopped)
-    until_step(process, stopped, 40)
+    until_step(process, stopped, 20)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=600)
     assert process.returncode == 143
     assert "stopped by SIGTERM after step" in said
     last = newest_checkpoint(stopped)
     step = check(last)["step"]
-    assert step >= 40
+    assert step >= 20
     assert step == max(r["step"] for r in records(stopped))
     assert not (stopped / "adapter").exists()
     align.run("rpo/tiny", [*OVERRIDES, f"train.output_dir={stopped}"], resume="auto")

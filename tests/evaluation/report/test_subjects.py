@@ -267,7 +267,7 @@ def test_one_run_twice_is_refused(run, capsys):
 
 
 def test_a_model_that_is_no_folder_needs_a_place_for_its_report(home, capsys, monkeypatch):
-    monkeypatch.setattr("eval.__main__.load_subject", lambda *_: load_subject(str(home / "rpo")))
+    monkeypatch.setattr("eval.__main__.load_subjects", lambda *_: [load_subject(str(home / "rpo"))])
     assert "some/model: not a folder, so say where the report goes with --out" in refused(
         capsys, "some/model", "--recipe", home / "recipe.yaml"
     )

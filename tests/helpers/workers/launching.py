@@ -17,7 +17,7 @@ WORKERS = Path(__file__).parent
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 # Shuffled data, accumulation, LoRA dropout, and a logging window that a checkpoint cuts in two.
 OVERRIDES = (
-    "train.max_steps=120", "train.save_steps=25", "train.logging_steps=2", "train.gradient_accumulation_steps=2",
+    "train.max_steps=60", "train.save_steps=12", "train.logging_steps=2", "train.gradient_accumulation_steps=2",
     "lora.lora_dropout=0.1", "train.disable_dropout=false", "train.seed=7", "train.disable_tqdm=true",
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ The key comes from an environment variable at the moment of each request. It is 
 whatever the endpoint sends back, so that it reaches no file, log or message.
 """
 
+import contextlib
 import http.client
 import ipaddress
 import json
@@ -28,6 +29,8 @@ from .replies import Token
 T = TypeVar("T")
 LARGEST_REPLY = 2**20
 SHOWN = 200
+ROUNDING = 1e-3
+"""Nats by which a log-probability may be above 0."""
 LIKELY = 20
 """Of each token, how many log-probabilities are asked for: the most that the protocol allows."""
 RETRIED = {408, 409, 425, 429}
@@ -206,14 +209,22 @@ class Client:
 def _tokens(choice: Any) -> list[Token]:
     """The tokens of a reply; one that has none cannot fare better when it is asked again."""
     try:
-        return [
-            Token(str(one["token"]), {str(each["token"]): float(each["logprob"]) for each in one["top_logprobs"]})
-            for one in choice["logprobs"]["content"]
-        ]
+        return [Token(str(one["token"]), _likely(one["top_logprobs"])) for one in choice["logprobs"]["content"]]
     except (TypeError, LookupError, ValueError):
         raise EndpointError(
             "the endpoint gives no choices[0].logprobs.content; leave out logprobs", hopeless=True
         ) from None
+
+
+def _likely(alternatives: Any) -> dict[str, float]:
+    """Log-probabilities by token; one that is no number, or above 0, says nothing."""
+    found = {}
+    for each in alternatives:
+        with contextlib.suppress(TypeError, ValueError):
+            logp = float(each["logprob"])
+            if logp <= ROUNDING:
+                found[str(each["token"])] = min(logp, 0.0)
+    return found
 
 
 def _reason(error: BaseException) -> str:

@@ -41,17 +41,20 @@ class Ledger:
     def _learn(self, record: dict[str, Any]) -> None:
         if "error" in record:
             return
-        first_wins = float(record["first_wins"])
-        if not 0 <= first_wins <= 1:
-            raise ValueError(f"first_wins must be in [0, 1], got {first_wins}")
-        self._known[str(record["key"])] = (first_wins, str(record["said"]))
+        self._known[str(record["key"])] = (_share(record["first_wins"]), str(record["said"]))
 
     def get(self, key: str) -> tuple[float, str] | None:
         """The last verdict of a key: probability that the answer shown first is better, and what was said."""
         return self._known.get(key)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add a record: `key` with `first_wins` and `said`, or with `error`. Safe from several threads."""
+        """Add a record: `key` with `first_wins` and `said`, or with `error`. Safe from several threads.
+
+        Raises:
+            ValueError: If `first_wins` is no probability; nothing is written then.
+        """
+        if "error" not in record:
+            _share(record["first_wins"])
         with self._lock:
             line = json.dumps(record) + "\n"
             try:
@@ -61,3 +64,10 @@ class Ledger:
                 raise
             self._whole = True
             self._learn(record)
+
+
+def _share(value: Any) -> float:
+    share = float(value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"first_wins must be in [0, 1], got {share}")
+    return share

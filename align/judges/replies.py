@@ -8,7 +8,7 @@ from typing import NamedTuple
 ALONE = re.compile(r"[\W_]*(?:answer\W+)?(a|b|tie)[\W_]*", re.IGNORECASE)
 REASONED = re.compile(r"\[\[\s*(a|b|c|tie)\s*\]\]", re.IGNORECASE)
 FIRST_WINS = {"a": 1.0, "b": 0.0, "tie": 0.5, "c": 0.5}
-BEGINS = FIRST_WINS | {"t": 0.5, "ti": 0.5}
+BEGINS = {"a": 1.0, "b": 0.0, "tie": 0.5, "t": 0.5, "ti": 0.5}
 """What a token says by which a verdict begins."""
 
 
@@ -43,24 +43,25 @@ class Reading(NamedTuple):
         if not self.logprobs:
             return reply.strip(), FIRST_WINS[found[1].lower()]
         before = 0 if self.reasoning else len(reply) - len(reply.lstrip())
-        return reply.strip(), _weighted(tokens, before + found.start(1), reply)
+        return reply.strip(), _weighted(tokens, before + found.start(1), reply, ties=("c",) if self.reasoning else ())
 
     @staticmethod
     def _last(reply: str) -> re.Match[str] | None:
         return (list(REASONED.finditer(reply)) or [None])[-1]
 
 
-def _weighted(tokens: Sequence[Token], place: int, reply: str) -> float:
-    if "".join(token.text for token in tokens) != reply:
+def _weighted(tokens: Sequence[Token], place: int, reply: str, *, ties: Sequence[str]) -> float:
+    if "".join(token.text for token in tokens)[: place + 1] != reply[: place + 1]:
         raise ValueError("the tokens with log-probabilities are not those of the reply")
-    at = 0
+    at, token = 0, Token("", {})
     for token in tokens:
         if at + len(token.text) > place:
             break
         at += len(token.text)
     chances: dict[float, float] = {}
     for text, logp in token.likely.items():
-        value = BEGINS.get(re.sub(r"[\W_]+", "", text).lower())
+        said = re.sub(r"[\W_]+", "", text).lower()
+        value = 0.5 if said in ties else BEGINS.get(said)
         if value is not None:
             chances[value] = chances.get(value, 0.0) + math.exp(logp)
     whole = math.fsum(chances.values())

@@ -38,6 +38,8 @@ def inspect_log(argv: Sequence[str] | None = None, *, prog: str = "alignkit insp
     written = []
     for who, log in logs_of(options.report).items():
         path = options.out / f"{who.replace('/', '_')}.json"
+        while path in [other for other, _ in written]:
+            path = path.with_stem(f"{path.stem}_")
         if path.exists():
             raise RunError(f"{path}: is there already; name another folder with --out, or remove it")
         written.append((path, log))
@@ -58,7 +60,7 @@ def logs_of(folder: Path) -> dict[str, dict[str, Any]]:
     """
     try:
         report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-        rows = [json.loads(line) for line in (folder / RESPONSES).read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in (folder / RESPONSES).read_text(encoding="utf-8").split("\n") if line]
         first, found = str(report["name"]), report["schema_version"]
     except FileNotFoundError as error:
         raise RunError(f"{error.filename}: not there; make a report with `alignkit eval {folder}`") from None
@@ -68,8 +70,11 @@ def logs_of(folder: Path) -> dict[str, dict[str, Any]]:
         raise RunError(f"{folder / REPORT_FILE}: is of schema {found}, not {SCHEMA_VERSION}; evaluate again")
     if not rows:
         raise RunError(f"{folder}: the report has no answers; set eval.generate and evaluate again")
-    names = [first, *rows[0].get("others", {}), REF]
-    return {who: _log(report, rows, who, first) for who in names}
+    try:
+        names = [first, *rows[0].get("others", {}), REF]
+        return {who: _log(report, rows, who, first) for who in names}
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise RunError(f"{folder}: the report or its answers are damaged ({error!r}); evaluate again") from None
 
 
 def _log(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], who: str, first: str) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def _samples(row: Mapping[str, Any], number: int, who: str, first: str) -> list[
             "output": {"model": f"{SCORER}/{who}", "completion": text, "choices": [
                 {"message": {"role": "assistant", "content": text}, "stop_reason": _stop(measured, epoch)},
             ]},
-            "scores": {name: {"value": value} for name, of in measured.items() if (value := _of(of, epoch)) is not None},
+            "scores": {name: {"value": value} for name, of in measured.items() if isinstance(value := _of(of, epoch), int | float) and math.isfinite(value)},
         }
         for epoch, text in enumerate(texts, 1)
     ]  # fmt: skip

@@ -72,6 +72,35 @@ def test_a_verdict_counts_by_the_probabilities_of_its_letters():
         Reading(logprobs=True)(*weighed(["A"], 0, {"x": 0.0}))
 
 
+def test_what_ends_a_reply_or_is_no_letter_of_it_counts_for_nothing():
+    logs = {"A": math.log(0.6), "B": math.log(0.2), "C": math.log(0.1)}
+    reading = Reading(logprobs=True)
+    assert reading("A", [Token("A", logs), Token("<|im_end|>", {})])[1] == pytest.approx(0.75)
+    text, tokens = weighed(["[[", "A", "]]"], 1, logs)
+    assert Reading(reasoning=True, logprobs=True)(text, tokens)[1] == pytest.approx(0.65 / 0.9)
+
+
+def test_numbers_that_are_no_log_probabilities_count_for_nothing(tmp_path):
+    odd = [{"token": "A", "logprob": "nan"}, {"token": "B", "logprob": 1000}, {"token": "a", "logprob": None}]
+    replies = [odd, [*odd, {"token": "A", "logprob": -0.5}, {"token": "b", "logprob": float("-inf")}]]
+
+    def answer(_, number):
+        content = [{"token": "A", "top_logprobs": replies[min(number, 1)]}]
+        return Reply(body={"choices": [{"message": {"content": "A"}, "logprobs": {"content": content}}]})
+
+    with Server(answer) as server:
+        judge = EndpointJudge(
+            endpoint(server, attempts=1, concurrency=1), tmp_path / "v", reading=Reading(logprobs=True)
+        )
+        first, second = judge(questions(2))
+    assert "no log-probability of A, B or tie" in first.error
+    assert second.first_wins == 1
+    assert len(records(tmp_path / "v")) == 2
+    with pytest.raises(ValueError, match="first_wins must be in"):
+        judge.ledger.append({"key": "x", "first_wins": float("nan"), "said": ""})
+    assert len(records(tmp_path / "v")) == 2
+
+
 def test_an_endpoint_gives_reasons_and_probabilities(tmp_path):
     reply = as_reply(["A rhymes. ", "[[", "A", "]]"], 2, {"A": 0.8, "B": 0.2})
     with Server(lambda *_: reply) as server:

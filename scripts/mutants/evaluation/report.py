@@ -91,6 +91,8 @@ MUTANTS = [
     logged("inspect log: a prompt's figure counts twice", LOG, "return values if epoch == 1 else None", "return values"),
     logged("inspect log: none is cut off", LOG, 'else "max_tokens" if cut else "stop"', 'else "stop"'),
     logged("inspect log: estimates are lost", LOG, "if who == first:", "if False:"),
+    logged("inspect log: one file for two policies", LOG, "while path in [other for other, _ in written]:", "while False:"),
+    logged("inspect log: lines of unicode", LOG, '.split("\\n") if line]', ".splitlines() if line]"),
     logged("inspect log: ends that nothing bounds", LOG, "if not isinstance(values[key], str)", "if True"),
     logged("inspect log: written over", LOG, "if path.exists():", "if False:"),
     logged("inspect log: no answers", LOG, "if not rows:", "if False:"),

@@ -84,6 +84,28 @@ def test_the_command_writes_a_file_a_policy_and_over_none(folder, tmp_path, caps
     assert "is there already" in capsys.readouterr().err
 
 
+def test_line_breaks_of_unicode_names_alike_and_texts_for_numbers(folder, tmp_path):
+    rows = [json.loads(line) for line in (folder / "responses.jsonl").read_text().split("\n") if line]
+    for row in rows:
+        row["samples"] |= {"mine": ["x\u2028y\u0085", "z"], "a_b": ["other", "one"]}
+        row["others"]["a_b"] = {"text": "other"}
+        row["measured"]["mine"]["gold_reward"] = ["-inf", 1.0]
+    (folder / "responses.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    log = logs_of(folder)["mine"]
+    assert log["samples"][0]["output"]["completion"] == "x\u2028y\u0085"
+    assert "gold_reward" not in log["samples"][0]["scores"]
+    assert log["samples"][1]["scores"]["gold_reward"] == {"value": 1.0}
+    assert cli.main(["inspect-log", str(folder), "-o", str(tmp_path / "logs")]) == 0
+    assert {path.name for path in (tmp_path / "logs").iterdir()} == {"mine.json", "a_b.json", "a_b_.json", "ref.json"}
+
+
+@pytest.mark.parametrize(("file", "text"), [("responses.jsonl", '"x"\n'), ("responses.jsonl", '{"policy": "a"}\n')])
+def test_damaged_answers_are_told(folder, file, text):
+    (folder / file).write_text(text)
+    with pytest.raises(RunError, match="are damaged"):
+        logs_of(folder)
+
+
 def test_what_is_no_report_is_told(folder, tmp_path):
     with pytest.raises(RunError, match=r"report.json: not there; make a report with `alignkit eval"):
         logs_of(tmp_path / "nowhere")

@@ -1,16 +1,19 @@
 """Checks the judges that a recipe names before any weight is loaded, and makes them when there are answers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from align.errors import RunError
 from align.files import read_json
 from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.preference_model import SETTINGS, load_preference_model
+from align.models.use import Model
 from align.recipe.loading import EvalConfig
 from align.recipe.sections import JudgeConfig
 from align.rewards import Reward, make_reward
@@ -26,16 +29,6 @@ from .scorers import JUDGES, RewardScorer, Scorer
 MakeScorer = Callable[[], Scorer]
 REASONS = 1024
 """Tokens of a reply with reasons, where the recipe says nothing."""
-OF_ENDPOINT = (
-    "url",
-    "model",
-    "key_variable",
-    "temperature",
-    "max_tokens",
-    "timeout_seconds",
-    "attempts",
-    "concurrency",
-)
 
 
 def prepare_judges(
@@ -79,7 +72,7 @@ def prepare_judge(
     path = str(judge.path)
     if judge.kind == "language_model":
         config = another_model(model, path)
-        return lambda: _language_model(judge, config)
+        return lambda: language_model_judge(judge, load_model(config).eval(), load_tokenizer(config))
     settings = Path(path) / SETTINGS
     if not settings.is_file():
         raise RunError(f"{where}: {path}: no {SETTINGS} there; name a folder that PreferenceModelTrainer saved")
@@ -91,9 +84,10 @@ def prepare_judge(
     return lambda: load_preference_model(path)
 
 
-def _language_model(judge: JudgeConfig, config: ModelConfig) -> Judge:
+def language_model_judge(judge: JudgeConfig, model: Model, tokenizer: PreTrainedTokenizerBase) -> Judge:
+    """A loaded language model as a judge, asked as its configuration says."""
     own = {"template": judge.template or TEMPLATE, "batch_size": judge.batch_size or 8}
-    return Judge(LanguageModelJudge(load_model(config).eval(), load_tokenizer(config), **own))
+    return Judge(LanguageModelJudge(model, tokenizer, **own))
 
 
 def reward_of_texts(
@@ -145,7 +139,7 @@ def _own(where: str, judge: JudgeConfig) -> MakeScorer:
 
 
 def _endpoint(where: str, judge: JudgeConfig, allow: Sequence[str], ledger: Path | None) -> MakeScorer:
-    given = {key: value for key in OF_ENDPOINT if (value := getattr(judge, key)) is not None}
+    given = {one.name: value for one in fields(Endpoint) if (value := getattr(judge, one.name, None)) is not None}
     reading = Reading(bool(judge.reasoning), bool(judge.logprobs))
     if reading.reasoning:
         given.setdefault("max_tokens", REASONS)

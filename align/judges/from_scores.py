@@ -13,8 +13,8 @@ from align.recipe.scores import POLICY, ScoreConfig
 from align.recipe.sections import EvalConfig, Generate, JudgeConfig
 from align.rewards.load import columns_of
 
-from .from_recipe import prepare_judges, reward_of_texts
-from .protocol import TEMPLATE, Judge, LanguageModelJudge
+from .from_recipe import language_model_judge, prepare_judges, reward_of_texts
+from .protocol import Judge
 from .scoring import By
 
 
@@ -104,8 +104,6 @@ def _itself(where: str, judge: JudgeConfig, policy: Callable[[], Use] | None) ->
 
     def made() -> Judge:
         use = policy()
-        model, tokenizer = use.model, load_tokenizer(use.settings)
-        own = {"template": judge.template or TEMPLATE, "batch_size": judge.batch_size or 8}
-        return Judge(LanguageModelJudge(model, tokenizer, **own))
+        return language_model_judge(judge, use.model, load_tokenizer(use.settings))
 
     return made

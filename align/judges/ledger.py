@@ -32,16 +32,11 @@ class Ledger:
             if not line.strip():
                 continue
             try:
-                self._learn(json.loads(line))
+                self._known |= _verdict(json.loads(line))
             except (ValueError, TypeError, KeyError, RecursionError):
                 unreadable.append(number)
         if unreadable:
             logger.warning("%s: %d unreadable lines (first: %d) count as missing", path, len(unreadable), unreadable[0])
-
-    def _learn(self, record: dict[str, Any]) -> None:
-        if "error" in record:
-            return
-        self._known[str(record["key"])] = (_share(record["first_wins"]), str(record["said"]))
 
     def get(self, key: str) -> tuple[float, str] | None:
         """The last verdict of a key: probability that the answer shown first is better, and what was said."""
@@ -53,8 +48,7 @@ class Ledger:
         Raises:
             ValueError: If `first_wins` is no probability; nothing is written then.
         """
-        if "error" not in record:
-            _share(record["first_wins"])
+        verdict = _verdict(record)
         with self._lock:
             line = json.dumps(record) + "\n"
             try:
@@ -63,11 +57,14 @@ class Ledger:
                 self._whole = False  # of what could not be written, a part may be there
                 raise
             self._whole = True
-            self._learn(record)
+            self._known |= verdict
 
 
-def _share(value: Any) -> float:
-    share = float(value)
-    if not 0 <= share <= 1:
-        raise ValueError(f"first_wins must be in [0, 1], got {share}")
-    return share
+def _verdict(record: dict[str, Any]) -> dict[str, tuple[float, str]]:
+    """What a record says, by its key; nothing if it is of an error."""
+    if "error" in record:
+        return {}
+    first_wins = float(record["first_wins"])
+    if not 0 <= first_wins <= 1:
+        raise ValueError(f"first_wins must be in [0, 1], got {first_wins}")
+    return {str(record["key"]): (first_wins, str(record["said"]))}

@@ -72,25 +72,27 @@ def logs_of(folder: Path) -> dict[str, dict[str, Any]]:
         raise RunError(f"{folder}: the report has no answers; set eval.generate and evaluate again")
     try:
         names = [first, *rows[0].get("others", {}), REF]
-        return {who: _log(report, rows, who, first) for who in names}
+        run = digest_of(report)
+        return {who: _log(report, rows, who, run) for who in names}
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise RunError(f"{folder}: the report or its answers are damaged ({error!r}); evaluate again") from None
 
 
-def _log(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], who: str, first: str) -> dict[str, Any]:
+def _log(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], who: str, run: str) -> dict[str, Any]:
+    first = str(report["name"])
     samples = [sample for number, row in enumerate(rows, 1) for sample in _samples(row, number, who, first)]
     scores = [_mean(name, samples) for name in dict.fromkeys(key for one in samples for key in one["scores"])]
     if who == first:
         scores += [_estimate(name, values) for name, values in report["estimates"].items()]
     settings = report["settings"]
     decoding, about = settings.get("decoding", {}), settings.get("about", {}).get("policies", {}).get(who, {})
-    made = {"report": digest_of(report), "policy": who}
+    made = {"report": run, "policy": who}
     return {
         "version": LOG_VERSION,
         "status": "success",
         "eval": {
             "eval_id": digest_of(made)[:22],
-            "run_id": digest_of(report)[:22],
+            "run_id": run[:22],
             "created": report["date"],
             "task": f"{SCORER}/{first}",
             "task_id": digest_of(made | {"task": True})[:22],

@@ -32,10 +32,16 @@ $(VENV)/.quant: $(VENV)/.done
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[quant]'
 	touch $@
 
-test: $(VENV)/.quant
+# DeepSpeed only for the tests of ZeRO, and beside the environment: wherever it is on the path, accelerate imports it.
+$(VENV)/deepspeed/.done: $(VENV)/.done
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade -c constraints.txt \
+	  --target $(VENV)/deepspeed deepspeed hjson msgpack ninja py-cpuinfo einops
+	touch $@
+
+test: $(VENV)/.quant $(VENV)/deepspeed/.done
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-all: $(VENV)/.quant
+test-all: $(VENV)/.quant $(VENV)/deepspeed/.done
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not gpu'
 
 lint: setup

@@ -45,14 +45,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 30.0  # seconds; a process takes some to end, and a launcher to see that it has
 SETTINGS_ERRORS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ImportError,
-    ArithmeticError,
-    NotImplementedError,
-)
+    ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError, NotImplementedError,
+)  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -290,8 +284,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped by SIGINT; go on with --resume auto, or begin again if nothing was saved yet", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
-    if PartialState().is_main_process:
+    if (state := PartialState()).is_main_process:
         print(ended(finished.path, recipe))  # noqa: T201
+    state.wait_for_everyone()
+    state.destroy_process_group()  # its threads otherwise abort, now and then, a process that ends before them
     return 0
 
 

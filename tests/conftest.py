@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait awake slow each other down manyfold
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # importlib mode puts nothing there
 sys.path.insert(0, str(Path(__file__).parent / "helpers" / "workers"))
 

@@ -29,6 +29,8 @@ class Machine:
     """What the launcher says of mixed precision, if it says anything but `no`."""
     parallel: str | None = None
     """Parallelism within a row or a layer that the launcher asks for, such as `cp_size=2`."""
+    gathers: bool = False
+    """Whether ZeRO-3 writes a whole model, and not the parts of each process."""
     asked: int | None = None
     """Processes that `accelerate launch` was asked for by the words it was called with."""
     installed: Callable[[str], bool] = lambda name: find_spec(name) is not None
@@ -46,6 +48,7 @@ class Machine:
             sharding=_sharding(settings),
             precision=_precision(settings),
             parallel=_parallel(settings),
+            gathers=_gathers(settings),
             asked=None if world else asked_processes(_words_of_parent()),
         )
 
@@ -96,6 +99,15 @@ def _settings(accelerate_config: Path) -> dict[str, Any]:
 def _precision(settings: Mapping[str, Any] | None) -> str | None:
     said = settings.get("mixed_precision") if settings is not None else os.environ.get("ACCELERATE_MIXED_PRECISION")
     return None if said in (None, False, "no", "") else str(said)  # YAML reads an unquoted no as false
+
+
+def _gathers(settings: Mapping[str, Any] | None) -> bool:
+    said = (
+        os.environ.get("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL")
+        if settings is None
+        else (settings.get("deepspeed_config") or {}).get("zero3_save_16bit_model")
+    )
+    return str(said).lower() in ("true", "1", "yes")
 
 
 def _parallel(settings: Mapping[str, Any] | None) -> str | None:

@@ -15,6 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import TrainableTokensWrapper
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers.modeling_utils import set_zero3_state
 from transformers.pytorch_utils import Conv1D
 
 from align.findings import Finding, printable
@@ -54,7 +55,8 @@ def inspect_adapter(
     """
     implementation = attention if attention in (None, "sdpa", "eager") or "flash" not in attention else "eager"
     try:
-        with torch.device("meta"):
+        # ZeRO-3 would spread weights over the processes, and there are none
+        with torch.device("meta"), set_zero3_state():
             model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=implementation or "eager")
     except Exception as error:  # a configuration may hold anything
         message = f"no model can be made of its configuration: {printable(' '.join(str(error).split()), 200)}"

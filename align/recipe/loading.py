@@ -134,8 +134,9 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, anywhere: bo
     check_trust(tree, path.parent)
     train = tree.get("train")
     aside = set_aside(train) if anywhere and isinstance(train, dict) else ()
-    recipe = _build(path, tree, dict.fromkeys(aside, False))
-    _cross_check(recipe, tree)
+    off = dict.fromkeys(aside, False)
+    recipe = _build(path, tree, off)
+    _cross_check(recipe, tree, off)
     tree.fail_on_problems()
     return Recipe(path, **recipe, raw=tree.values, set_aside=aside)
 
@@ -214,7 +215,7 @@ def _expect(tree: Tree) -> dict[str, Expectation]:
     return {name: build(Expectation, item, ("expect", name), tree) for name, item in values.items()}
 
 
-def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
+def _cross_check(recipe: dict[str, Any], tree: Tree, off: dict[str, bool]) -> None:
     model, lora, start, ref, train = (recipe[name] for name in ("model", "lora", "start", "ref", "train"))
     settings = tree.get("model")
     for key in settings if isinstance(settings, dict) else ():
@@ -263,7 +264,7 @@ def _cross_check(recipe: dict[str, Any], tree: Tree) -> None:
     if method is not None and ref is not None and not method.compares_with_any_reference and ref.kind not in allowed:
         tree.problem(("ref", "kind"), f"this method has {' and '.join(allowed)}, got {ref.kind!r}")
     if recipe["rounds"] is not None and method is not None:
-        check_rounds(recipe, method, tree)
+        check_rounds(recipe, method, tree, off)
     if recipe["fronts"] is not None and method is not None:
         check_fronts(recipe, method, tree)
     if ref is not None and ref.kind == "cached" and train is not None and train.stores_reference():

@@ -242,13 +242,14 @@ def by_round(train: Any, config: type, count: Any, number: int, tree: Tree | Non
     return found
 
 
-def check_rounds(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
+def check_rounds(recipe: Mapping[str, Any], method: Any, tree: Tree, off: Mapping[str, bool]) -> None:
     """Note what keeps a method from learning in rounds.
 
     Args:
         recipe: The sections that were built.
         method: Of `align.methods`.
         tree: Where problems are noted.
+        off: Settings of `train` that this machine has not.
     """
     name, train = recipe["method"], recipe["train"]
     if method.model != "language" or method.rows == "prompts":
@@ -291,4 +292,4 @@ def check_rounds(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
     lists = [key for key, value in tree.values["train"].items() if isinstance(value, list)]
     for number in range(2, recipe["rounds"].count + 1) if lists else ():
         values = by_round(tree.values["train"], method.config, recipe["rounds"].count, number)
-        build(method.config, values | method.preset, ("train",), tree)
+        build(method.config, {**values, **method.preset, **off}, ("train",), tree)

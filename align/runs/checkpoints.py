@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,6 +26,7 @@ from .identity import Identity, identity_from
 logger = logging.getLogger(__name__)
 
 MANIFEST, STATE = "alignkit.json", "trainer_state.json"
+DEEPSPEED = "global_step"  # how its folder in a checkpoint begins
 PICKLED = (".pt", ".pth", ".bin")
 NOT_LOADED = ("training_args.bin",)  # the Trainer writes it and never reads it
 
@@ -159,7 +161,7 @@ def refuse_without_optimizer(folder: Path) -> None:
     Raises:
         RunError: If there is no state of an optimizer, which would begin anew without a word.
     """
-    if not any(folder.glob("optimizer*")):
+    if not (any(folder.glob("optimizer*")) or any(folder.glob(f"{DEEPSPEED}*/*optim_states.pt"))):
         raise RunError(
             f"{folder}: holds no state of the optimizer (train.save_only_model), so that no run goes on from it to the "
             "same numbers; begin a new one from its adapter with `start: {adapter: ...}`"
@@ -173,17 +175,29 @@ def _refuse_code(folder: Path) -> None:
 
 
 def _only_data(path: Path, folder: Path) -> None:
+    of_deepspeed = path.relative_to(folder).parts[0].startswith(DEEPSPEED)
     try:
-        with safe_globals():
+        with safe_globals(), torch.serialization.safe_globals(_deepspeeds() if of_deepspeed else []):
             torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except UnpicklingError:
         told = f"{folder}: {path.name} holds more than tensors and numbers; reading it could run code"
-        if path.relative_to(folder).parts[0].startswith("global_step"):
-            told += ". DeepSpeed writes such files, so its checkpoints are not resumed: begin anew, under fsdp2 if runs are cut short"
+        if of_deepspeed and find_spec("deepspeed") is None:
+            told = f"{folder}: {path.name} was written by DeepSpeed, which is not installed: pip install 'alignkit[deepspeed]'"
         raise RunError(told) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"{folder}: {path.name} cannot be read: {reason}") from None
+
+
+def _deepspeeds() -> list[Any]:
+    """The classes that DeepSpeed writes into its checkpoints beside tensors: a setting, a place in a buffer, a scale."""
+    if find_spec("deepspeed") is None:
+        return []
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler  # pyright: ignore[reportMissingImports]  # noqa: PLC0415 - an extra
+    from deepspeed.runtime.zero.config import ZeroStageEnum  # pyright: ignore[reportMissingImports]  # noqa: PLC0415 - as above
+    from deepspeed.utils.tensor_fragment import fragment_address  # pyright: ignore[reportMissingImports]  # noqa: PLC0415 - as above
+
+    return [LossScaler, ZeroStageEnum, fragment_address]
 
 
 def numbered(run: Path) -> list[tuple[int, Path]]:

@@ -9,6 +9,8 @@ from align.check.environment import inspect_machine, inspect_versions
 from align.check.machine import Machine, accelerate_file
 from align.errors import RunError
 from align.launching import launcher
+from align.recipe.loading import load_recipe
+from align.recipe.shipped import recipes_dir
 
 CPU = Machine(installed=lambda name: True)
 GPU = Machine(gpus=("H100",), installed=lambda name: True)
@@ -148,3 +150,32 @@ def test_versions_outside_of_what_was_tested_are_told():
     assert torch.__version__ in found[0].message
     assert "none is installed" in found[1].message
     assert found[1].remedy == "pip install 'no-such-package>=2'"
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    sorted(path for path in recipes_dir().rglob("*.yaml") if path.parent.name != "accelerate"),
+    ids=lambda path: path.stem,
+)
+def test_every_rule_reads_every_recipe_under_every_launcher(recipe):
+    read = load_recipe(str(recipe), anywhere=True)
+    for kind in (None, "fsdp2", "zero2", "zero3"):
+        for finding in inspect_machine(read, sharded(kind)):
+            assert finding.message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gathers", "told"), [(FULL, False, True), (FULL, True, False), ([], False, False)]
+)
+def test_zero3_that_would_write_no_model_is_refused(folder, overrides, gathers, told):
+    found = rules(load(folder, GOOD, "train.use_cpu=false", *overrides), sharded("zero3", gathers=gathers))
+    assert ("zero3-unsaved" in found) == told
+
+
+def test_whether_zero3_writes_a_model_is_read_from_the_file_or_the_launcher(monkeypatch):
+    assert Machine.here(accelerate_file("zero3")).gathers
+    assert not Machine.here(accelerate_file("zero2")).gathers
+    monkeypatch.delenv("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL", raising=False)
+    assert not Machine.here().gathers
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL", "true")
+    assert Machine.here().gathers

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import time
+from importlib.util import find_spec
 
 import pytest
 import tiny
@@ -14,7 +15,15 @@ from transformers import TrainerCallback
 
 from align import DPOConfig, DPOTrainer
 from align.errors import RunError
-from align.runs.checkpoints import MANIFEST, check, checkpoint_to_resume, manifest, newest_checkpoint, seal
+from align.runs.checkpoints import (
+    MANIFEST,
+    check,
+    checkpoint_to_resume,
+    manifest,
+    newest_checkpoint,
+    refuse_without_optimizer,
+    seal,
+)
 from align.runs.identity import Identity
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "tokenizer.json")  # fmt: skip
@@ -116,17 +125,48 @@ def test_a_pickle_that_would_run_code_is_not_run(run, tmp_path, name):
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_checkpoint_of_deepspeed_is_refused_by_name(tmp_path):
-    folder = tmp_path / "checkpoint-2"
-    (folder / "global_step2").mkdir(parents=True)
-    torch.save({"stage": Touch(tmp_path / "owned")}, folder / "global_step2" / "mp_rank_00_model_states.pt")
+class Stage:
+    """As the settings are that DeepSpeed pickles."""
+
+
+def of_deepspeed(run, value):
+    folder = run / "checkpoint-2"
+    (folder / "global_step2").mkdir(parents=True, exist_ok=True)
+    torch.save({"stage": value}, folder / "global_step2" / "mp_rank_00_model_states.pt")
     seal(folder, step=2, processes=2, identity=Identity(run="a"))
+    return folder
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="DeepSpeed is installed")
+def test_a_checkpoint_of_deepspeed_needs_it(tmp_path):
+    folder = of_deepspeed(tmp_path, Touch(tmp_path / "owned"))
     for resume in ("auto", str(folder)):
-        with pytest.raises(
-            RunError, match=r"DeepSpeed writes such files, so its checkpoints are not resumed: begin anew"
-        ):
+        with pytest.raises(RunError, match=r"states.pt was written by DeepSpeed, which is not installed: pip install"):
             checkpoint_to_resume(tmp_path, resume, "a")
     assert not (tmp_path / "owned").exists()
+
+
+def test_of_what_deepspeed_pickles_nothing_but_its_settings_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("align.runs.checkpoints.find_spec", lambda name: name)
+    monkeypatch.setattr("align.runs.checkpoints._deepspeeds", lambda: [Stage])
+    folder = of_deepspeed(tmp_path, Stage())
+    assert checkpoint_to_resume(tmp_path, "auto", "a") == folder
+    of_deepspeed(tmp_path, Touch(tmp_path / "owned"))
+    with pytest.raises(RunError, match="holds more than tensors and numbers; reading it could run code"):
+        checkpoint_to_resume(tmp_path, "auto", "a")
+    assert not (tmp_path / "owned").exists()
+    torch.save({"stage": Stage()}, folder / "optimizer.pt")  # not a file of DeepSpeed's
+    seal(folder, step=2, processes=2, identity=Identity(run="a"))
+    with pytest.raises(RunError, match="optimizer.pt holds more than tensors"):
+        checkpoint_to_resume(tmp_path, str(folder), "a")
+
+
+def test_a_checkpoint_of_deepspeed_has_its_optimizer_elsewhere(tmp_path):
+    folder = of_deepspeed(tmp_path, 0)
+    with pytest.raises(RunError, match="holds no state of the optimizer"):
+        refuse_without_optimizer(folder)
+    (folder / "global_step2" / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
+    refuse_without_optimizer(folder)
 
 
 def test_true_resumes_from_the_last_intact_one(run, tmp_path, finished):

@@ -203,9 +203,6 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard, and without casts of LoRA's inputs."""
         inputs = on_device(self, inputs)
-        with self.no_casts():
-            loss = super().training_step(model, inputs, *args, **kwargs)
-        self.guard.watch(inputs, loss)
         if self.first_step is not None and self.first_step.due(self):
             rows = {name: value[:LOOKED_AT] for name, value in inputs.items()}
             online = {name: value for name, value in rows.items() if not name.startswith("ref_")}
@@ -215,6 +212,9 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
                 lambda: self._with_reference(rows if stored else online)["ref_logps"],
                 rows["completion_mask"][:, 1:].sum(dim=1), inside=self.ref_model is None and not stored,
             )  # fmt: skip
+        with self.no_casts():
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        self.guard.watch(inputs, loss)
         return loss
 
     def take_metrics(self, mode: str) -> dict[str, float]:

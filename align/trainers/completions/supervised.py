@@ -180,14 +180,14 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard, and without casts of LoRA's inputs."""
         inputs = on_device(self, inputs)
-        with self.no_casts():
-            loss = super().training_step(model, inputs, *args, **kwargs)
-        self.guard.watch(inputs, loss)
         if self.first_step is not None and self.first_step.due(self):
             rows = {name: value[:LOOKED_AT] for name, value in without_columns(inputs).items()}
             tokens = (rows["labels"][:, 1:] != -100).sum(dim=1)
             policy, ref = (lambda: summed(score(model, rows))), (lambda: summed(self._reference(rows, None)))
             self.first_step.look(self, policy, ref, tokens)
+        with self.no_casts():
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        self.guard.watch(inputs, loss)
         return loss
 
     def take_metrics(self, mode: str) -> dict[str, float]:

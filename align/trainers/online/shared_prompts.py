@@ -105,11 +105,16 @@ class SharedPrompts(SafeRuns, OnlineBase):
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard."""
         loss = super().training_step(model, inputs, *args, **kwargs)
-        batch = micro_batch(self, ago=1)
-        self.guard.watch(batch, loss)
-        if self.first_step is not None and self.first_step.due(self) and "pixel_values" not in batch:
-            self._look_at_reference(self.first_step, batch)
+        self.guard.watch(micro_batch(self, ago=1), loss)
         return loss
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        """TRL's, whose micro-batch is looked at before the first step."""
+        batch = super()._prepare_inputs(generation_batch)
+        due = self.model.training and self.first_step is not None and self.first_step.due(self)
+        if due and "pixel_values" not in batch:
+            self._look_at_reference(self.first_step, batch)
+        return batch
 
     def _look_at_reference(self, first_step: FirstStep, batch: dict[str, Any]) -> None:
         """The rule of the first step, on a few completions."""

@@ -19,7 +19,7 @@ from align.models.identity import log_probability_identity
 from align.scoring.reference_store import ReferenceStore, sequence_key
 from align.trainers.shared.reference import as_reference
 from align.trainers.shared.scored import scoring_inputs
-from align.trainers.shared.trl_contract import on_device
+from align.trainers.shared.trl_contract import on_device, scores_reference
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
         return dataset
     began = time.perf_counter()
     accelerator = trainer.accelerator
-    model = trainer.ref_model or trainer.model
+    model = scores_reference(trainer)
     first = _collate(trainer, dataset, range(min(batch_size, len(dataset))))
     trainer.sharing.scorer(model, scoring_inputs(first), accelerator)  # decides whether prompts are shared
     # What the store lacks: each missing pair once, whatever rows hold it.
@@ -122,7 +122,7 @@ def _passes(trainer: Any, dataset: Dataset, rows: list[int], size: int) -> Itera
     for start in tqdm(range(0, len(mine), SAVED), desc="reference", disable=not (mine and accelerator.is_main_process)):
         found: list[tuple[int, float, float]] = []
         for part in mine[start : start + SAVED]:
-            logps = trainer.compute_ref_log_probs(trainer.ref_model or trainer.model, _collate(trainer, dataset, part))
+            logps = trainer.compute_ref_log_probs(scores_reference(trainer), _collate(trainer, dataset, part))
             found += zip(part, *(side.double().tolist() for side in logps), strict=True)
         table = np.array(gather_object(found), dtype=np.float64).reshape(-1, 3)
         bad = table[~np.isfinite(table).all(axis=1), 0].astype(int).tolist()

@@ -171,6 +171,8 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's, in as many parts as `max_tokens_per_batch` asks for; gradients add up to those of the whole."""
         inputs = on_device(self, inputs)
+        if self.first_step is not None and self.first_step.due(self):
+            self._look_at_reference(self.first_step, model, inputs)
         parts = self._parts(inputs)
         loss = torch.zeros((), device=self.accelerator.device)
         self._pairs_in_step = sum(map(len, parts))
@@ -181,8 +183,6 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         self._pairs_in_step = None
         self.sums.add("train", self.accelerator)
         self.guard.watch(inputs, loss)
-        if self.first_step is not None and self.first_step.due(self):
-            self._look_at_reference(self.first_step, model, inputs)
         return loss
 
     def _look_at_reference(self, first_step: FirstStep, model: nn.Module, inputs: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .metrics import saved_state
+from .reference import own_part
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Unmoved(TrainerCallback):
 
 def _some(model: nn.Module) -> list[Tensor]:
     """Copies of some weights of each tensor that is trained; of this process's shard, where there are shards."""
-    parts = [getattr(p, "ds_tensor", getattr(p, "_local_tensor", p)) for p in model.parameters() if p.requires_grad]
+    parts = [own_part(p) for p in model.parameters() if p.requires_grad]
     flat = [part.detach().flatten() for part in parts]
     return [each[:: max(each.numel() // SAMPLED, 1)].float().clone() for each in flat]
 

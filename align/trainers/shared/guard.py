@@ -20,6 +20,7 @@ from align.errors import RunError
 from align.files import write_text
 
 from .metrics import saved_state
+from .reference import own_part
 from .tables import counts, slices
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class NumericalGuard(TrainerCallback, ExportableState):
             if losses
             else torch.zeros((), device=device)
         )
-        norms = torch._foreach_norm([getattr(g, "_local_tensor", g) for g in gradients])
+        norms = torch._foreach_norm([own_part(g) for g in gradients])
         scaled = self.trainer.accelerator.scaler is not None
         norm = (
             torch.stack([n.to(device).float() for n in norms]).sum() if norms and not scaled else torch.zeros_like(loss)

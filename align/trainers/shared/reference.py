@@ -100,7 +100,7 @@ def moved(model: nn.Module) -> Iterator[None]:
     A new adapter adds zero, so that nothing of what it will do shows. A model without an adapter stays as it is.
     """
     trained = [p for p in model.parameters() if p.requires_grad] if isinstance(model, PeftModel) else []
-    parts = [getattr(p, "_local_tensor", p).detach() for p in trained if p.is_floating_point()]
+    parts = [own_part(p).detach() for p in trained if p.is_floating_point()]
     kept = [part.clone() for part in parts]
     try:
         for number, part in enumerate(parts):
@@ -109,10 +109,24 @@ def moved(model: nn.Module) -> Iterator[None]:
             part.add_(
                 torch.randn(part.shape, generator=noise, device=part.device).to(part.dtype), alpha=0.05 * (size or 1)
             )
+        _gathered_anew(trained)
         yield
     finally:
         for part, before in zip(parts, kept, strict=True):
             part.copy_(before)
+        _gathered_anew(trained)
+
+
+def _gathered_anew(parameters: list[nn.Parameter]) -> None:
+    """Have ZeRO-3 give up what it has gathered of small parameters, and otherwise keeps."""
+    for parameter in parameters:
+        if hasattr(parameter, "ds_tensor") and parameter.numel():
+            parameter.partition()  # pyright: ignore[reportAttributeAccessIssue] - DeepSpeed's
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor that FSDP2 or ZeRO-3 has spread over all; else the tensor."""
+    return getattr(tensor, "_local_tensor", getattr(tensor, "ds_tensor", tensor))
 
 
 class FirstStep:
@@ -201,7 +215,7 @@ def fingerprint(model: nn.Module) -> list[int]:
 
 def bits_sum(parameter: Tensor) -> int:
     """The sum of a tensor's values as integers of their width."""
-    part = getattr(parameter, "_local_tensor", parameter).detach().contiguous()
+    part = own_part(parameter).detach().contiguous()
     width = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[part.element_size()]
     return int(part.view(width).sum(dtype=torch.int64)) if part.numel() else 0
 

@@ -31,7 +31,8 @@
   keeping further columns unless it packs, drops columns by `_signature_columns`, and merges `_metrics`, which stay empty
   when `compute_loss` is overridden, into the logs.
 - `DPOTrainer` precomputes the reference in `_precompute_ref_logps(dataset, name, batch_size)`, called for each data set
-  at construction and in `evaluate`, after `hash_module(model)` for its own cache.
+  at construction and in `evaluate`, after `hash_module(model)` for its own cache; DeepSpeed's engine of the model, which is
+  not prepared yet, is made there and kept in `_precompute_engine`, None at first.
 - `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `log` merges `_metrics` into the logs.
 - Their prompts come from a `RepeatSampler` with attributes `data_source`, `mini_repeat_count`, `batch_size`,
   `repeat_count`, `shuffle`, `seed`, `num_samples` and `generator`, which draws one permutation an epoch.
@@ -48,6 +49,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from trl.models import prepare_deepspeed
 from trl.trainer import dpo_trainer
 from trl.trainer import utils as trl_utils
 
@@ -167,6 +169,15 @@ def set_logging_window(trainer: Any, window: dict[str, Any]) -> None:
     """Take up the sum of losses since the last log, which the Trainer sets to zero as training begins."""
     trainer._tr_loss += window["loss"]
     trainer._globalstep_last_logged = window["since"]
+
+
+def scores_reference(trainer: Any) -> Any:
+    """The model that gives the reference before training begins: under DeepSpeed an engine of it, which gathers weights."""
+    if trainer.ref_model is not None or not trainer.is_deepspeed_enabled:
+        return trainer.ref_model or trainer.model
+    if trainer._precompute_engine is None:
+        trainer._precompute_engine = prepare_deepspeed(trainer.model, trainer.accelerator)
+    return trainer._precompute_engine
 
 
 def micro_batch(trainer: Any, *, ago: int) -> dict[str, Any]:

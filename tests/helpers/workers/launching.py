@@ -24,10 +24,10 @@ OVERRIDES = (
 TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
 
 
-def torchrun(count, *words):
+def torchrun(count, *words, **env):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
     return subprocess.run(
-        [*command, *map(str, words)], env=ENV, capture_output=True, text=True, timeout=300, check=False
+        [*command, *map(str, words)], env=ENV | env, capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -111,9 +111,9 @@ class SharedPrompts(SafeRuns, OnlineBase):
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         """TRL's, whose micro-batch is looked at before the first step."""
         batch = super()._prepare_inputs(generation_batch)
-        due = self.model.training and self.first_step is not None and self.first_step.due(self)
-        if due and "pixel_values" not in batch:
-            self._look_at_reference(self.first_step, batch)
+        first = self.first_step if self.model.training else None
+        if first is not None and first.due(self) and "pixel_values" not in batch:
+            self._look_at_reference(first, batch)
         return batch
 
     def _look_at_reference(self, first_step: FirstStep, batch: dict[str, Any]) -> None:

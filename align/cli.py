@@ -9,14 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import __version__
-from .errors import INTERRUPTED, RecipeError, RunError, any_terminal, in_words, lost_output, quiet_upstream
+from .errors import INTERRUPTED, RecipeError, RunError, as_a_command, in_words, lost_output
 from .own_code import allow_file_argument
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; problems with what the user gave are told without a traceback, with exit code 2."""
-    quiet_upstream()
-    any_terminal()
+    as_a_command()
     words = list(sys.argv[1:] if argv is None else argv)
     about = "\n".join(f"  {name:15} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items())
     parser = argparse.ArgumentParser(

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import warnings
 
 from .findings import SHOWN_LINE, printable
@@ -40,6 +41,7 @@ UPSTREAM = {
 """Errors of libraries that what a user gave can cause at any time, by package and name, and what they mean."""
 LOST = ("Connection closed by peer", "Connection reset by peer")
 ANOTHER_ENDED = "another process of this run has ended, and the run with it; it says why"
+MOMENT = 0.05  # seconds, in which a finalizer is left
 METRIC = "`metric_for_best_model`"
 
 
@@ -59,6 +61,13 @@ def in_words(error: BaseException) -> str | None:
     return None
 
 
+def as_a_command() -> None:
+    """What a command settles first: warnings, its terminal, and interrupts."""
+    quiet_upstream()
+    any_terminal()
+    keep_interrupts()
+
+
 def quiet_upstream() -> None:
     """Hide what libraries say of their own future: nothing that a user of ours could mend."""
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -70,6 +79,20 @@ def any_terminal() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def keep_interrupts() -> None:
+    """Have an interrupt that comes in a finalizer, where Python prints it and goes on, come once more a moment later."""
+
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(lost)
+        elif not sys.is_finalizing():
+            again = threading.Timer(MOMENT, os.kill, (os.getpid(), signal.SIGINT))
+            again.daemon = True
+            again.start()
+
+    sys.unraisablehook = hook
 
 
 def lost_output(error: BaseException) -> str | None:

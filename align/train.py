@@ -16,7 +16,7 @@ from transformers import TrainerState, set_seed
 
 from align.check.machine import Machine
 from align.check.refusals import refuse
-from align.errors import ANOTHER_ENDED, INTERRUPTED, any_terminal, in_words, quiet_upstream
+from align.errors import ANOTHER_ENDED, INTERRUPTED, as_a_command, in_words
 from align.models.dated import DAY, recorded_day
 from align.models.start import adapter_folder
 from align.recipe.loading import Recipe, load_recipe
@@ -254,8 +254,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; problems with what the user gave are told without a traceback, with exit code 2."""
-    quiet_upstream()
-    any_terminal()
+    as_a_command()
     end_with_launcher()
     main_process = int(os.environ.get("RANK") or 0) == 0
     # what there is to say of recipe, data and run, every process finds; one says it

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from align.errors import INTERRUPTED, USER_ERRORS, RunError, quiet_upstream
+from align.errors import INTERRUPTED, USER_ERRORS, RunError, as_a_command
 from align.files import check_writable, write_text
 from align.own_code import allow_file_argument
 from align.recipe.loading import load_recipe
@@ -115,7 +115,7 @@ def arguments(*, compare: bool = False, prog: str = "python -m eval") -> argpars
 
 def main(argv: Sequence[str] | None = None, *, compare: bool = False, prog: str = "python -m eval") -> int:
     """Evaluate, print the table and the report's path; problems with what was given end with exit code 2."""
-    quiet_upstream()
+    as_a_command()
     try:
         options = arguments(compare=compare, prog=prog).parse_intermixed_args(argv)
         refs = [item[4:] for item in options.runs if item.startswith("ref=") and is_responses(item[4:])]

@@ -21,7 +21,7 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 GENERATION = "generation_config.json"
 COUNTED, MOST = ("num_hidden_layers", "num_layers", "n_layer", "_layers", "experts"), 10_000
-RANKS, LARGEST_RANK = ("r", "rank_pattern", "lora_alpha", "alpha_pattern"), 10**6
+RANKS, RANK_TABLES, LARGEST_RANK = ("r", "lora_alpha"), ("rank_pattern", "alpha_pattern"), 10**6
 KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 
 
@@ -98,16 +98,21 @@ def adapter_settings(path: str | Path) -> PeftConfig:
         raise RunError(
             f"{path}: an adapter of prompts ({config.peft_type}), which no log-probability here reads; use LoRA"
         )
-    for name in RANKS:
+    for name in (*RANKS, *RANK_TABLES):
         value = getattr(config, name, None)
-        if value is not None and not _are_ranks(value, whole=name.startswith("r")):
+        table = value if name in RANK_TABLES else {"": value}
+        if value is not None and not _is_table(table, whole=name.startswith("r")):
             raise RunError(f"{path}: adapter_config.json: {name} is {_shown(value)}, which is no rank or scale")
     return config
 
 
-def _are_ranks(value: Any, *, whole: bool) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _are_ranks(each, whole=whole) for key, each in value.items())
+def _is_table(table: Any, *, whole: bool) -> bool:
+    return isinstance(table, dict) and all(
+        isinstance(key, str) and _is_rank(each, whole=whole) for key, each in table.items()
+    )
+
+
+def _is_rank(value: Any, *, whole: bool) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_RANK
     return number and (not whole or (isinstance(value, int) and value > 0))
 

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import subprocess
 import sys
 
 import pytest
@@ -148,6 +149,36 @@ def test_a_terminal_with_few_characters_is_no_error(monkeypatch):
     sys.stdout.write("β = 0.1\n")
     sys.stdout.flush()
     assert out.buffer.getvalue() == b"\\u03b2 = 0.1\n"
+
+
+IN_A_FINALIZER = """
+import os, signal, sys, time, weakref
+from align.errors import keep_interrupts
+keep_interrupts()
+class Thing: pass
+thing = Thing()
+watch = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+try:
+    del thing
+    time.sleep(20)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_an_interrupt_in_a_finalizer_ends_the_command_without_a_traceback():
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FINALIZER], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_what_else_goes_wrong_in_a_finalizer_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    errors.keep_interrupts()
+    thing = type("Thing", (), {"__del__": lambda self: 1 / 0})()
+    del thing
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_json_of_a_reference_is_read_as_such(tmp_path):

@@ -65,6 +65,9 @@ PLAYED: dict[str, str | Path] = {
     "alignkit export RUN OUT": "alignkit export runs/dpo-tiny models/dpo",
     "alignkit check RECIPE --deep": "alignkit check rounds/tiny --deep train.output_dir=runs/not-yet",
     "accelerate launch -m align.train rpo/smollm2-ultrafeedback": f"accelerate launch -m align.train {TINY}runs/launched",
+    "torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 --rdzv_id JOB -m align.train RECIPE": (
+        ROOT / "tests/trainers/distributed/test_nodes.py"
+    ),
     "alignkit train NAME --accelerate-config zero3": ROOT / "tests/check/test_preflight.py",
     "alignkit eval RUN": "alignkit eval runs/rounds-tiny",
     "python -m eval RUN": "python -m eval runs/rpo-tiny",

@@ -8,6 +8,7 @@ and the id of the run, by which they find it again.
 import contextlib
 import copy
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,8 +17,12 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, TensorBoardCallback
 
+from align.errors import RunError
+
 from .contents import METRICS_FILE, TENSORBOARD
 from .directory import read_metrics
+
+logger = logging.getLogger(__name__)
 
 
 def track(trainer: Any, settings: Mapping[str, Any]) -> None:
@@ -28,12 +33,12 @@ def track(trainer: Any, settings: Mapping[str, Any]) -> None:
         settings: What is told of the run. A value with a slash in it may be a path, and is left out.
     """
     callbacks = trainer.callback_handler.callbacks
-    known = [INTEGRATION_TO_CALLBACK[name] for name in trainer.args.report_to]
+    known = {INTEGRATION_TO_CALLBACK[name]: name for name in trainer.args.report_to}
     for place, callback in enumerate(callbacks):
         if type(callback) is TensorBoardCallback:
             callbacks[place] = TensorBoard(Path(trainer.args.output_dir))
         elif type(callback) in known:
-            callbacks[place] = Tracked(callback, trainer, settings)
+            callbacks[place] = Tracked(known[type(callback)], callback, trainer, settings)
 
 
 class TensorBoard(TensorBoardCallback):
@@ -59,20 +64,27 @@ class TensorBoard(TensorBoardCallback):
 class Tracked(TrainerCallback):
     """Hands on to one of transformers' trackers what happens, with `settings` in the place of arguments and model.
 
+    One that cannot begin ends the run before its first step; one that fails later is left out, and the run goes on.
+
     Args:
+        name: The tracker's, in `report_to`.
         tracker: The callback.
         trainer: Whose run it is.
         settings: As for `track`.
     """
 
-    def __init__(self, tracker: TrainerCallback, trainer: Any, settings: Mapping[str, Any]) -> None:
-        self.tracker, self.trainer = tracker, trainer
+    def __init__(self, name: str, tracker: TrainerCallback, trainer: Any, settings: Mapping[str, Any]) -> None:
+        self.name, self.tracker, self.trainer = name, tracker, trainer
         self.settings = {key: value for key, value in settings.items() if "/" not in json.dumps(value)}
         self.shown: Any = None
         self.known: set[tuple[int, frozenset[str]]] = set()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Begin the run there, or go on with it; what `metrics.jsonl` has already, it was told already."""
+        """Begin the run there, or go on with it; what `metrics.jsonl` has already, it was told already.
+
+        Raises:
+            RunError: If it cannot begin.
+        """
         if _nothing_left(state):
             return
         run, folder = str(self.trainer.identity.run), Path(str(args.output_dir))
@@ -80,26 +92,45 @@ class Tracked(TrainerCallback):
         self.shown = copy.copy(args)
         self.shown.run_name = f"{args.run_name or folder.resolve().name}-{run[-8:]}"
         self.shown.to_dict = lambda: {"run": run, **self.settings}
-        with _unless_set(WANDB_RUN_ID=run, WANDB_RESUME="allow"):
-            self.tracker.on_train_begin(self.shown, state, control, model=None)
+        try:
+            with _unless_set(WANDB_RUN_ID=run, WANDB_RESUME="allow"):
+                self.tracker.on_train_begin(self.shown, state, control, model=None)
+        except Exception as error:
+            raise RunError(
+                f"train.report_to: {self.name} cannot begin: {str(error).partition(chr(10))[0]}; set it up, or leave it out: "
+                f"{METRICS_FILE} is written anyway"
+            ) from error
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
         """Hand a record on that is new."""
-        if self.shown is not None and logs and _which(state.global_step, logs) not in self.known:
-            self.tracker.on_log(self.shown, state, control, logs=logs, model=None)
+        if logs and _which(state.global_step, logs) not in self.known:
+            self._hand_on("on_log", state, control, logs=logs, model=None)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """For trackers that were asked, by variables of theirs, to keep checkpoints."""
-        self.tracker.on_save(args, state, control, **kwargs)
+        self._hand_on("on_save", state, control, **kwargs)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """End the run there."""
-        if self.shown is not None:
-            self.tracker.on_train_end(self.shown, state, control, **kwargs)
+        self._hand_on("on_train_end", state, control, **kwargs)
+
+    def _hand_on(self, event: str, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.shown is None:
+            return
+        try:
+            getattr(self.tracker, event)(self.shown, state, control, **kwargs)
+        except Exception as error:
+            self.shown = None
+            logger.warning(
+                "train.report_to: %s failed at step %d, and the run goes on without it: %s",
+                self.name,
+                state.global_step,
+                error,
+            )
 
 
 def _nothing_left(state: TrainerState) -> bool:

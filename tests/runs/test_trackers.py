@@ -132,6 +132,24 @@ def test_a_run_that_goes_on_is_one_run_there_and_no_step_is_told_twice(tmp_path,
     assert trackio.runs[name]["begun"] == 2
 
 
+def test_one_that_cannot_begin_ends_the_run_and_one_that_fails_later_does_not(tmp_path, trackio, monkeypatch, caplog):
+    def broken(*_, **__):
+        raise OSError("no space\nleft")
+
+    words = ["train.report_to=trackio", "train.max_steps=3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["trackio"], "init", broken)
+        with pytest.raises(
+            RunError, match=r"train.report_to: trackio cannot begin: no space; set it up, or leave it out"
+        ):
+            train(tmp_path / "first", *words)
+    monkeypatch.setattr(sys.modules["trackio"], "log", broken)
+    train(tmp_path / "second", *words)
+    assert caplog.text.count("trackio failed at step 1, and the run goes on without it: no space") == 1
+    assert "failed at step 2" not in caplog.text
+    assert [record["step"] for record in read_metrics(tmp_path / "second" / "metrics.jsonl")] == [1, 2, 3, 3]
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb", "mlflow"])
 def test_one_that_is_not_installed_is_refused_before_weights_are_loaded(tmp_path, name, monkeypatch, capsys):
     monkeypatch.setattr(environment, "get_available_reporting_integrations", list)

@@ -98,9 +98,14 @@ def train(run, *words, **kw):
 def test_a_run_that_goes_on_is_one_run_there_and_no_step_is_told_twice(tmp_path, trackio, writers):
     run = tmp_path / "mine"
     words = ["train.report_to=[tensorboard, trackio]", "train.max_steps=4", "train.save_steps=2"]
+    words += ["lora.target_modules='.*(q_proj|/home/me)'"]
     train(run, *words)
+    # killed after step 4, before its end was told
     for left in ("adapter", "checkpoint-4"):
         shutil.rmtree(run / left)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:-1]))
+    trackio.now["logs"].pop()
     train(run, *words, resume="auto")  # from step 2
     identity = json.loads((run / "env.json").read_text())["run"]
 
@@ -115,6 +120,7 @@ def test_a_run_that_goes_on_is_one_run_there_and_no_step_is_told_twice(tmp_path,
     assert trackio.config["run"] == identity
     assert (trackio.config["method"], trackio.config["train.beta"], trackio.config["lora.r"]) == ("dpo", 0.1, 4)
     assert trackio.config["model"] == "tiny-random"
+    assert "lora.target_modules" not in trackio.config
     said = json.dumps(trackio.config)
     assert "/" not in said
     assert socket.gethostname() not in said
@@ -126,8 +132,10 @@ def test_a_run_that_goes_on_is_one_run_there_and_no_step_is_told_twice(tmp_path,
     assert second.scalars == told(run, first=3)
     assert first.closed
     assert second.closed
-    # nothing is left to tell of a run that is finished
+    # nothing is left to tell of a run that is finished, but for its adapter
+    shutil.rmtree(run / "adapter")
     train(run, *words, resume="auto")
+    assert (run / "adapter").is_dir()
     assert len(writers) == 2
     assert trackio.runs[name]["begun"] == 2
 

@@ -10,6 +10,7 @@ import copy
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class Tracked(TrainerCallback):
         self.name, self.tracker, self.trainer = name, tracker, trainer
         self.settings = {key: value for key, value in settings.items() if "/" not in json.dumps(value)}
         self.shown: Any = None
+        self.begun_elsewhere = False
         self.known: set[tuple[int, frozenset[str]]] = set()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -92,6 +94,7 @@ class Tracked(TrainerCallback):
         self.shown = copy.copy(args)
         self.shown.run_name = f"{args.run_name or folder.resolve().name}-{run[-8:]}"
         self.shown.to_dict = lambda: {"run": run, **self.settings}
+        self.begun_elsewhere = self._open_at_wandb()
         try:
             with _unless_set(WANDB_RUN_ID=run, WANDB_RESUME="allow"):
                 self.tracker.on_train_begin(self.shown, state, control, model=None)
@@ -115,8 +118,13 @@ class Tracked(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """End the run there."""
+        """End the run there; wandb would take the next one of this process for the same."""
         self._hand_on("on_train_end", state, control, **kwargs)
+        if self._open_at_wandb() and not self.begun_elsewhere:
+            sys.modules["wandb"].finish()
+
+    def _open_at_wandb(self) -> bool:
+        return self.name == "wandb" and sys.modules["wandb"].run is not None
 
     def _hand_on(self, event: str, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.shown is None:

@@ -1,6 +1,7 @@
 """Trackers get what `metrics.jsonl` gets, each record once, also after a kill, and nothing of this machine."""
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -55,6 +56,24 @@ def trackio(monkeypatch):
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "trackio", made)
     return kept
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """A stand-in with the ids of the runs that were begun, whose run stays open until it is finished."""
+
+    def init(project, name):
+        made.begun.append((os.environ["WANDB_RUN_ID"], os.environ["WANDB_RESUME"]))
+        made.run = SimpleNamespace(summary={}, url=None, _label=lambda code: None)
+
+    def finish():
+        made.run = None
+
+    made = module("wandb", init=init, finish=finish, begun=[], run=None, config=Config(), log=lambda record: None)
+    monkeypatch.setitem(sys.modules, "wandb", made)
+    monkeypatch.setattr("trl.trainer.base_trainer.wandb", made, raising=False)
+    monkeypatch.setitem(sys.modules, "wandb.sdk.lib.config_util", module("config_util", ConfigError=KeyError))
+    return made
 
 
 @pytest.fixture
@@ -138,6 +157,21 @@ def test_a_run_that_goes_on_is_one_run_there_and_no_step_is_told_twice(tmp_path,
     assert (run / "adapter").is_dir()
     assert len(writers) == 2
     assert trackio.runs[name]["begun"] == 2
+
+
+def test_runs_of_one_process_are_several_at_wandb(tmp_path, wandb):
+    words = ["train.report_to=wandb", "train.max_steps=1"]
+    for name in "ab":
+        train(tmp_path / name, *words)
+    ids = [json.loads((tmp_path / name / "env.json").read_text())["run"] for name in "ab"]
+    assert wandb.begun == [(each, "allow") for each in ids]
+    assert wandb.run is None
+    assert "WANDB_RUN_ID" not in os.environ
+    # one that was open already is whoever opened it's to end
+    wandb.run = mine = SimpleNamespace(summary={}, url=None, _label=lambda code: None)
+    train(tmp_path / "c", *words)
+    assert len(wandb.begun) == 2
+    assert wandb.run is mine
 
 
 def test_one_that_cannot_begin_ends_the_run_and_one_that_fails_later_does_not(tmp_path, trackio, monkeypatch, caplog):

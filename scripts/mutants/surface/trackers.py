@@ -23,4 +23,8 @@ MUTANTS = [
     tracked("trackers: event files outlive their run", "align/runs/contents.py", '    "soups",\n    TENSORBOARD,', '    "soups",'),
     tracked("trackers: tensorboardX is enough", ENVIRONMENT, 'there -= {"tensorboard"} if', "there -= set() if"),
     tracked("trackers: what to install is not said", ENVIRONMENT, "    if missing and missing[0] in TRACKERS:", "    if False:"),
+    tracked("trackers: the next run is the same at wandb", TRACKERS, '            sys.modules["wandb"].finish()', "            pass"),
+    tracked("trackers: somebody's own run is ended", TRACKERS, " and not self.begun_elsewhere:", ":"),
+    tracked("trackers: variables stay", TRACKERS, "            os.environ.pop(name, None)", "            pass"),
+    tracked("trackers: wandb does not know the run", TRACKERS, 'WANDB_RUN_ID=run, WANDB_RESUME="allow"', ""),
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 
 from align.errors import RunError
 
-from .contents import METRICS_FILE, TENSORBOARD
+from .contents import METRICS_FILE, ROUND, TENSORBOARD
 from .directory import read_metrics
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Tracked(TrainerCallback):
         run, folder = str(self.trainer.identity.run), Path(str(args.output_dir))
         self.known = {_which(record["step"], record) for record in read_metrics(folder / METRICS_FILE)}
         self.shown = copy.copy(args)
-        self.shown.run_name = f"{args.run_name or folder.resolve().name}-{run[-8:]}"
+        self.shown.run_name = f"{args.run_name or name_of(folder.resolve())}-{run[-8:]}"
         self.shown.to_dict = lambda: {"run": run, **self.settings}
         self.begun_elsewhere = self._open_at_wandb()
         try:
@@ -139,6 +139,12 @@ class Tracked(TrainerCallback):
                 state.global_step,
                 error,
             )
+
+
+def name_of(run: Path) -> str:
+    """What a run is called: its folder's name, or of a round that of all rounds and its own."""
+    of_round = ROUND.fullmatch(run.parent.name)
+    return f"{run.parent.parent.name}-{run.parent.name}" if of_round else run.name
 
 
 def _nothing_left(state: TrainerState) -> bool:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from align.commands.check import main as check
 from align.errors import RunError
 from align.runs.contents import RECIPE_FILE, written_by_run
 from align.runs.directory import read_metrics
+from align.runs.trackers import name_of
 
 QUIET = ["data.eval={}", "train.disable_tqdm=true"]
 SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos")
@@ -157,6 +159,11 @@ def test_a_run_that_goes_on_is_one_run_there_and_no_step_is_told_twice(tmp_path,
     assert (run / "adapter").is_dir()
     assert len(writers) == 2
     assert trackio.runs[name]["begun"] == 2
+
+
+def test_a_round_is_named_after_all_rounds_and_itself():
+    assert name_of(Path("/home/me/runs/mine")) == "mine"
+    assert name_of(Path("/home/me/runs/mine/round-2/train")) == "mine-round-2"
 
 
 def test_runs_of_one_process_are_several_at_wandb(tmp_path, wandb):

@@ -27,4 +27,5 @@ MUTANTS = [
     tracked("trackers: somebody's own run is ended", TRACKERS, " and not self.begun_elsewhere:", ":"),
     tracked("trackers: variables stay", TRACKERS, "            os.environ.pop(name, None)", "            pass"),
     tracked("trackers: wandb does not know the run", TRACKERS, 'WANDB_RUN_ID=run, WANDB_RESUME="allow"', ""),
+    tracked("trackers: every round is called train", TRACKERS, " if of_round else run.name", " if False else run.name"),
 ]  # fmt: skip

@@ -14,7 +14,9 @@ from align.models.preference_model import load_preference_base
 from align.models.start import adapter_folder, begin_with, made_by, starting_config, trained_on_another
 from align.recipe.loading import Recipe
 from align.runs.directory import MetricsFile
+from align.runs.identity import settings_of
 from align.runs.progress import tell_progress
+from align.runs.trackers import track
 
 from .files import digest_of
 from .methods import METHODS
@@ -28,6 +30,7 @@ def build_trainer(
     recipe: Recipe, train: Any, eval_sets: dict[str, Any], *, allow: Collection[str] = (), day: str | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """The trainer of a recipe over loaded data, and the identity of its reference; `day` is its template's, if not today."""
+    settings = {**settings_of(recipe), "model": Path(str(recipe.model.model_name_or_path)).name}
     tokenizer = models.load_tokenizer(recipe.model)
     template_day = date_template(tokenizer, day)
     further: dict[str, Any] = {}
@@ -63,6 +66,7 @@ def build_trainer(
         **further,
     )
     tell_progress(trainer)
+    track(trainer, settings)
     if start is not None:
         begin_with(trainer.model, start)
         begun_with = {"adapter": str(start), "digest": adapter_digest(trainer.model), **made_by(start)}

@@ -70,12 +70,20 @@ def _within_rows(recipe: Recipe, machine: Machine) -> str | None:
     return machine.parallel or asked
 
 
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
+"""Trackers whose package has their name."""
+
+
 def _unreported(recipe: Recipe, machine: Machine) -> str | None:
     wanted = [name for name in recipe.train.report_to or [] if name != "none"]
     unknown = [name for name in wanted if name not in INTEGRATION_TO_CALLBACK]
     if unknown:
         return f"{unknown[0]!r} is no integration of transformers ({', '.join(sorted(INTEGRATION_TO_CALLBACK))})"
-    missing = sorted(set(wanted) - set(get_available_reporting_integrations()) - {"kubeflow"}) if wanted else []
+    there = {*get_available_reporting_integrations(), "kubeflow"} if wanted else set()
+    there -= {"tensorboard"} if not machine.installed("tensorboard") else set()  # for tensorboardX writes nothing here
+    missing = [name for name in wanted if name not in there]
+    if missing and missing[0] in TRACKERS:
+        return f"{missing[0]!r} is not installed: pip install {missing[0]}"
     return f"{missing[0]!r} is not installed or not set up" if missing else None
 
 
@@ -100,7 +108,7 @@ RULES = (
          lambda r, m: r.train.use_liger_kernel and not m.installed("liger_kernel"),
          "liger-kernel is not installed", "pip install liger-kernel, or set it to false"),
     Rule("error", "report-to", "train.report_to", _unreported, "{}",
-         "install it, or use train.report_to=none: metrics.jsonl is written anyway"),
+         "or use train.report_to=none: metrics.jsonl is written anyway"),
     Rule("error", "fp16-on-cpu", "train.fp16", lambda r, m: r.train.fp16 and r.train.use_cpu,
          "accelerate ignores it on a CPU", "set it to false"),
     Rule("warning", GPU_MISSING, "environment", _needs_gpu,

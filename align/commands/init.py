@@ -165,7 +165,7 @@ def written(
     lines += [
         "  logging_steps: 5",
         "  save_steps: 0.2           # five times in a run",
-        "  report_to: none",
+        "  report_to: none           # or tensorboard, trackio, wandb, mlflow; metrics.jsonl is written anyway",
         "  seed: 0",
     ]
     if held and entry.model == "language":

@@ -6,20 +6,14 @@ a run has finished; the same command leaves finished runs and goes on with the o
 
 import argparse
 import dataclasses
-import hashlib
-import itertools
 import logging
 import os
-import random
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import yaml
 
 from align.check.environment import GPU_MISSING
 from align.check.machine import Machine, accelerate_file
@@ -33,20 +27,11 @@ from align.runs.contents import RECIPE_FILE, SWEEP_FILE
 from align.runs.directory import claimed
 
 from .check import inspect
+from .grid import SEED, Setting, planned
 
 logger = logging.getLogger(__name__)
 
-SEED = "train.seed"
-LONGEST_NAME = 80
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-
-
-class Setting(NamedTuple):
-    """What one run of a sweep differs in."""
-
-    name: str
-    """Of its run directory."""
-    overrides: tuple[str, ...]
 
 
 class Swept(NamedTuple):
@@ -72,13 +57,14 @@ def main(argv: Sequence[str]) -> Swept:
     parser = argparse.ArgumentParser(
         prog="alignkit sweep", allow_abbrev=False, description=main.__doc__,
         epilog="Values are YAML between commas: one that holds a comma goes into quotes, and a list into brackets, as in "
-        "'lora.target_modules=[q_proj, v_proj],[all]'. A key with one value is the same in all runs.",
+        "'lora.target_modules=[q_proj, v_proj],[all]'. A key with one value is the same in all runs. With --random, LOW:HIGH "
+        "and LOW:HIGH:log are ranges, evenly in the value or in its logarithm.",
     )  # fmt: skip
     parser.add_argument("recipe", help="a file, or the name of a shipped recipe (see `alignkit recipes`)")
-    parser.add_argument("settings", nargs="*", metavar="section.key=value,value")
+    parser.add_argument("settings", nargs="*", metavar="section.key=value,value|low:high[:log]")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="of the runs and the page")
     parser.add_argument("--seeds", type=int, metavar="N", help=f"each setting N times: {SEED}=0,1,...")
-    parser.add_argument("--random", type=int, metavar="N", help="N of the settings, drawn, in the place of all of them")
+    parser.add_argument("--random", type=int, metavar="N", help="N settings, drawn from values and ranges")
     parser.add_argument("--seed", type=int, help="of --random; default: 0")
     parser.add_argument("--num-processes", type=int, help="of each training; as for `alignkit train`")
     parser.add_argument("--accelerate-config", metavar="FILE|NAME", help="likewise")
@@ -126,78 +112,6 @@ def main(argv: Sequence[str]) -> Swept:
     if failed:
         logger.warning("not finished: %s; the same command tries them again", ", ".join(failed))
     return Swept(finished, int(bool(failed)), options.out / "compare.html", options.allow)
-
-
-def planned(
-    words: Sequence[str], *, seeds: int | None = None, count: int | None = None, seed: int | None = None
-) -> tuple[list[str], list[Setting]]:
-    """What all runs share, and what each has of its own.
-
-    Args:
-        words: `section.key=value,value`.
-        seeds: Each setting is trained with so many seeds.
-        count: How many of the settings are drawn; all by default. Each of them has all seeds.
-        seed: Of that draw; 0 by default.
-
-    Raises:
-        RunError: If one of them is malformed, or nothing varies.
-    """
-    values: dict[str, list[str]] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise RunError(f"{word}: expected section.key=value,value")
-        if key in values:
-            raise RunError(f"{key}: is given twice; name all of its values in one")
-        values[key] = _values(key, text)
-    if "train.output_dir" in values:
-        raise RunError("train.output_dir: each run has one of its own below --out; leave it out")
-    if seeds is not None:
-        if seeds < 1 or SEED in values:
-            raise RunError(
-                f"--seeds: must be at least 1 and say the seeds alone, got {seeds}; it stands for {SEED}=0,1,..."
-            )
-        values[SEED] = list(map(str, range(seeds)))
-    if count is None and seed is not None:
-        raise RunError("--seed: does nothing without --random; leave it out, or vary the seed of training by --seeds")
-    varied = {key: texts for key, texts in sorted(values.items()) if len(texts) > 1}
-    if not varied:
-        raise RunError("nothing varies: give a key several values, or use `alignkit train`")
-    of_seeds = varied.pop(SEED, [])
-    grid = [dict(zip(varied, texts, strict=True)) for texts in itertools.product(*varied.values())]
-    if count is not None:
-        if not 0 < count <= len(grid):
-            raise RunError(f"--random: there are {len(grid)} settings to draw from, got {count}")
-        drawn = sorted(random.Random(seed or 0).sample(range(len(grid)), count))
-        grid = [grid[index] for index in drawn]
-    each = [one | ({SEED: text} if text is not None else {}) for one in grid for text in of_seeds or [None]]
-    fixed = [f"{key}={texts[0]}" for key, texts in values.items() if len(texts) == 1]
-    return fixed, [Setting(_name(one), tuple(f"{key}={text}" for key, text in one.items())) for one in each]
-
-
-def _values(key: str, text: str) -> list[str]:
-    """The YAML between the commas of the highest level, as it is written."""
-    whole = f"[{text}]"
-    try:
-        node = yaml.compose(whole, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        node = None
-    if not isinstance(node, yaml.SequenceNode) or node.end_mark.index != len(whole) or not node.value:
-        raise RunError(
-            f"{key}: expected YAML between commas, got {text!r}; a value with a comma, a bracket or a colon goes into quotes"
-        )
-    found = [whole[item.start_mark.index : item.end_mark.index].strip() for item in node.value]
-    for value in found:
-        if found.count(value) > 1:
-            raise RunError(f"{key}: {value} is there twice; leave one out")
-    return found
-
-
-def _name(one: dict[str, str]) -> str:
-    told = "_".join(f"{key.rpartition('.')[2]}-{text}" for key, text in one.items())
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", told)[:LONGEST_NAME]
-    digest = hashlib.sha256(repr(sorted(one.items())).encode()).hexdigest()[:8]
-    return safe if safe == told else f"{safe.strip('-.')}-{digest}"
 
 
 def refuse_all(recipe: str, words: dict[Setting, list[str]], options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from align.data.rows.layouts import LAYOUTS, Prefer
 from align.findings import printable
@@ -15,6 +15,10 @@ SET_NAME = re.compile(r"[^./\\\s][^/\\\x00-\x1f\x7f]{0,63}")
 class DataSource:
     """Where rows come from. `split` takes the hub's slices, such as `train[:1000]`."""
 
+    INSTEAD: ClassVar[dict[str, str]] = {
+        "streaming": "rows are not streamed: they are held against each other before training, and a resumed run takes them up "
+        "in the same order; `max_rows` or `fraction` takes a part of a large file"
+    }
     path: str
     """Hub id, local folder, or local .json, .jsonl, .parquet or .csv file, compressed or not."""
     split: str = "train"

@@ -22,6 +22,7 @@ CARD = "README.md"
 ROUNDS_FILE, FRONTS_FILE, SWEEP_FILE = LEDGERS = "rounds.jsonl", "fronts.jsonl", "sweep.jsonl"
 CONTEXT_FILE = "context.json"
 """Of a run or a round: each reward's name, mean and standard deviation, and the least and most to ask for."""
+TENSORBOARD = "tensorboard"
 REFERENCE_FILE = "reference.json"  # in adapter/ or model/: travels with it
 WRITING, REPLACED = ".writing-", ".replaced-"
 """Beginnings of names of folders that are being written, or about to be deleted."""
@@ -49,6 +50,7 @@ FOLDERS = (
     FOLDER,
     "policies",
     "soups",
+    TENSORBOARD,
 )
 KEPT = ("judges",)  # what endpoints were paid for; filed by what was asked, whichever run asked it
 SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)")

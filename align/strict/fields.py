@@ -17,7 +17,8 @@ def build(cls: type, values: Any, where: Where, tree: Tree, hints: Mapping[str, 
     """A dataclass from plain values, or None with the problems noted in `tree`.
 
     Args:
-        cls: The dataclass; nested dataclasses, and dictionaries and lists of them, are built too.
+        cls: The dataclass; nested dataclasses, and dictionaries and lists of them, are built too. What to say about keys
+            that it does not have on purpose, it may hold as `INSTEAD`.
         values: What the recipe says.
         where: Key path of `values`.
         tree: Where lines are looked up and problems are noted.
@@ -32,7 +33,7 @@ def build(cls: type, values: Any, where: Where, tree: Tree, hints: Mapping[str, 
     built = {}
     for key, value in values.items():
         if key not in fields:
-            remedy = (hints or {}).get(key) or nearest(key, fields)
+            remedy = (hints or {}).get(key) or getattr(cls, "INSTEAD", {}).get(key) or nearest(key, fields)
             tree.problem((*where, key), f"unknown key, got {value!r}; {remedy}")
         else:
             built[key] = _value(value, types_of[key], (*where, key), tree)

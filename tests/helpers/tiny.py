@@ -8,6 +8,16 @@ from align.models.tiny import tiny_model, tiny_tokenizer
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
+QWEN = (
+    "{% if tools %}<|system|>{{ tools | tojson }}<|end|>{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}"
+    "{% if m.role == 'assistant' and enable_thinking is defined and not enable_thinking %}()()(){% endif %}{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is defined and not enable_thinking %}()()()"
+    "{% endif %}{% endif %}"
+)
+"""A template that renders tools, their calls, reasoning, and whether to think."""
+
 ROWS = [
     ("what is two plus two", "four", "it is five, I believe"),
     ("what is the sky", "the sky is blue", "green"),

@@ -41,6 +41,8 @@ def run(tmp_path_factory):
         )  # fmt: skip
         (root / "out" / "skipped" / "step-1").mkdir(parents=True)
         (root / "out" / "skipped" / "step-1" / "batch.pt").touch()
+        (root / "out" / "tensorboard").mkdir()
+        (root / "out" / "tensorboard" / "events.out.tfevents.1.host").touch()
         (root / "out" / ".lock").touch()
         made.train()
         hub.whole = made.push_to_hub()
@@ -81,7 +83,9 @@ def test_no_upload_holds_arguments_data_or_locks(run):
     assert sorted(hub.files) == ["", "checkpoint-1", "checkpoint-2"]
     for files in hub.files.values():
         assert "adapter_model.safetensors" in files
-        assert not [name for name in files if "training_args" in name or name.startswith((".", "skipped"))]
+        assert not [
+            name for name in files if "training_args" in name or name.startswith((".", "skipped", "tensorboard"))
+        ]
 
 
 def test_no_pickle_of_arguments_is_left(run):

@@ -11,7 +11,7 @@ from transformers import trainer as trainer_module
 
 from align.files import is_local, write_text
 from align.methods import METHODS
-from align.runs.contents import CARD
+from align.runs.contents import CARD, TENSORBOARD
 
 from .guard import SKIPPED
 from .trl_contract import TrainerBase, label, paper_of
@@ -19,8 +19,9 @@ from .trl_contract import TrainerBase, label, paper_of
 PLACEHOLDER = "licence: license\n"
 """What TRL's template writes for every model."""
 ARGUMENTS = "training_args.bin"
-STAYS_HERE = (f"*{ARGUMENTS}", f"{SKIPPED}/*", ".*")
-"""What the Trainer would upload beside a model: the pickle of its arguments, batches of the data, locks and leftovers."""
+STAYS_HERE = (f"*{ARGUMENTS}", f"{SKIPPED}/*", f"{TENSORBOARD}/*", ".*")
+"""What the Trainer would upload beside a model: the pickle of its arguments, batches of the data, event files, whose names hold
+the machine's, locks and leftovers."""
 
 
 def name_method(trainer: Any) -> None:

@@ -9,6 +9,7 @@ told, online = noticed_by("tests/check/test_refusals.py"), noticed_by("tests/tra
 form, explicit = noticed_by("tests/data/rows/test_normal_form.py"), noticed_by("tests/data/rows/test_explicit.py")
 rows = noticed_by("tests/data/rows/test_other_rows.py")
 recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
+talks = noticed_by("tests/commands/daily/test_conversations.py")
 MUTANTS = [
     noticed_by("tests/data/test_data.py")("rows: sets may be called anything", "align/data/sources.py", "if not SET_NAME.fullmatch(name):", "if False:"),
     rows("rows: columns nobody asked for are kept", MAPPING, 'for name in free if rows == "prompts" and name != system', "for name in free if name != system"),
@@ -43,4 +44,8 @@ MUTANTS = [
     recipe("rows: options are not tried", "align/recipe/reward_section.py", "make_reward(name, **(options or {}))", "pass"),
     recipe("rows: columns of rewards are not asked for", "align/check/rewards.py", "    if column not in dataset.column_names:", "    if False:"),
     recipe("rows: any reference", RECIPE, "ref.kind not in allowed", "False"),
+    talks("conversations: answers are sampled without tools", "align/scoring/completions.py", "return_dict=True, **template_of(prompt))[", "return_dict=True)["),
+    talks("conversations: what a message says besides is lost", MESSAGES, '{"role": role, "content": content} | without_nulls(further)', '{"role": role, "content": content}'),
+    talks("conversations: a chat remembers nothing", "align/commands/chat.py", "                    self.messages += [asked,", "                    _ = [asked,"),
+    noticed_by("tests/recipe/test_strict_recipes.py")("rows: why nothing is streamed is not said", "align/strict/fields.py", ' or getattr(cls, "INSTEAD", {}).get(key) or', " or"),
 ]  # fmt: skip

@@ -17,6 +17,7 @@ MUTANTS = [
     ),
     kept("the pickle of the arguments is uploaded", CARDS, 'f"*{ARGUMENTS}", ', ""),
     kept("skipped batches are uploaded", CARDS, 'f"{SKIPPED}/*", ', ""),
+    kept("event files are uploaded", CARDS, 'f"{TENSORBOARD}/*", ', ""),
     kept("the lock is uploaded", CARDS, ', ".*")', ")"),
     kept(
         "the pickle of the last upload is left",

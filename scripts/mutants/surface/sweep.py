@@ -2,16 +2,16 @@
 
 from mutants.mutant import noticed_by
 
-SWEEP, CLI = "align/commands/sweep.py", "align/cli.py"
+SWEEP, GRID, CLI = "align/commands/sweep.py", "align/commands/grid.py", "align/cli.py"
 sweep = noticed_by("tests/commands/daily/test_sweep.py")
 MUTANTS = [
-    sweep("sweep: commas in quotes part values", SWEEP, "found = [whole[item.start_mark.index : item.end_mark.index].strip() for item in node.value]", "found = text.split(',')"),
-    sweep("sweep: a bracket too many is passed over", SWEEP, "or node.end_mark.index != len(whole)", ""),
-    sweep("sweep: a value is trained twice", SWEEP, "if found.count(value) > 1:", "if False:"),
-    sweep("sweep: folders depend on the order of keys", SWEEP, "in sorted(values.items())", "in values.items()"),
-    sweep("sweep: two settings share a folder", SWEEP, "return safe if safe == told else", "return safe if True else"),
-    sweep("sweep: seeds are drawn too", SWEEP, "for text in of_seeds or [None]]", "for text in (of_seeds or [None])[:1]]"),
-    sweep("sweep: another seed draws the same", SWEEP, "random.Random(seed or 0)", "random.Random(0)"),
+    sweep("sweep: commas in quotes part values", GRID, "found = [whole[item.start_mark.index : item.end_mark.index].strip() for item in node.value]", "found = text.split(',')"),
+    sweep("sweep: a bracket too many is passed over", GRID, "or node.end_mark.index != len(whole)", ""),
+    sweep("sweep: a value is trained twice", GRID, "if found.count(value) > 1:", "if False:"),
+    sweep("sweep: folders depend on the order of keys", GRID, "in sorted(values.items())", "in values.items()"),
+    sweep("sweep: two settings share a folder", GRID, "return safe if safe == told else", "return safe if True else"),
+    sweep("sweep: seeds are drawn too", GRID, "for text in of_seeds or [None]]", "for text in (of_seeds or [None])[:1]]"),
+    sweep("sweep: another seed draws the same", GRID, "random.Random(seed or 0)", "random.Random(0)"),
     sweep("sweep: fixed settings are lost", SWEEP, "words = {one: [*fixed, *one.overrides,", "words = {one: [*one.overrides,"),
     sweep("sweep: nothing is checked", SWEEP, "        refuse_all(options.recipe, words, options)\n", ""),
     sweep("sweep: the first setting alone is checked", SWEEP, "if of_setting in checked:", "if checked:"),
@@ -32,4 +32,14 @@ MUTANTS = [
     sweep("sweep: nothing is compared", CLI, "return _compare(words) or done.code", "return done.code"),
     sweep("sweep: a failure forbids the page", CLI, "return _compare(words) or done.code", "return done.code or _compare(words)"),
     sweep("sweep: a page forgives a failure", CLI, "return _compare(words) or done.code", "return _compare(words)"),
+    sweep("sweep: a range's logarithm is the value", GRID, "math.exp(dice.uniform(low, high)) if self.log", "dice.uniform(self.low, self.high) if self.log"),
+    sweep("sweep: a range ends before its end", GRID, "dice.randint(int(low), int(high))", "dice.randrange(int(low), int(high))"),
+    sweep("sweep: whole numbers are broken", GRID, "return str(round(value)) if self.whole else", "return"),
+    sweep("sweep: rounding leaves the range", GRID, "min(max(float(f\"{value:.3g}\"), self.low), self.high)", "float(f\"{value:.1g}\")"),
+    sweep("sweep: a range of nothing", GRID, " and low < high)", ")"),
+    sweep("sweep: the logarithm of nothing", GRID, "or (log and low <= 0)", ""),
+    sweep("sweep: a range without end", GRID, "math.isfinite(low) and math.isfinite(high) and ", ""),
+    sweep("sweep: a range is trained as it is written", GRID, "if ranges and count is None:", "if False:"),
+    sweep("sweep: the same is drawn twice", GRID, "[one] * (one not in found)", "[one]"),
+    sweep("sweep: seeds beside a range of seeds", GRID, "or SEED in values or SEED in ranges:", "or SEED in values:"),
 ]  # fmt: skip

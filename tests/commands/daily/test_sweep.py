@@ -12,7 +12,8 @@ import pytest
 
 from align import cli, train
 from align.commands import sweep
-from align.commands.sweep import planned, started
+from align.commands.grid import planned
+from align.commands.sweep import started
 from align.errors import RunError
 from align.recipe.loading import load_recipe
 
@@ -58,9 +59,55 @@ def test_some_settings_are_drawn_with_all_their_seeds():
     assert set(names(*words, count=10)) == set(names(*words))
 
 
+def test_ranges_are_drawn_from():
+    words = [
+        "train.beta=0.01:1:log",
+        "train.learning_rate=1e-5:3e-5",
+        "train.max_steps=2:4",
+        "train.loss=a,b",
+        "train.x=9",
+    ]
+    fixed, settings = planned(words, count=200)
+    assert fixed == ["train.x=9"]
+    drawn = [dict(word.split("=") for word in one.overrides) for one in settings]
+    assert len({tuple(sorted(one.items())) for one in drawn}) == 200
+    betas = [float(one["train.beta"]) for one in drawn]
+    assert all(0.01 <= beta <= 1 for beta in betas)
+    assert 80 < sum(beta < 0.1 for beta in betas) < 120  # half of the logarithm
+    rates = [float(one["train.learning_rate"]) for one in drawn]
+    assert all(1e-5 <= rate <= 3e-5 for rate in rates)
+    assert 80 < sum(rate < 2e-5 for rate in rates) < 120
+    assert {one["train.max_steps"] for one in drawn} == {"2", "3", "4"}
+    assert {one["train.loss"] for one in drawn} == {"a", "b"}
+    assert max(len(one["train.beta"]) for one in drawn) <= len("0.0123")
+    # named after what was drawn, the same again, and a larger count goes on from a smaller one
+    assert settings[0].name.startswith(f"beta-{drawn[0]['train.beta']}_learning_rate-")
+    assert names(*words, count=3) == names(*words, count=5, seed=0)[:3]
+    assert names(*words, count=3) != names(*words, count=3, seed=1)
+    assert len(names("train.beta=0.1:0.2", count=2, seeds=3)) == 6
+    assert {name.rpartition("-")[2] for name in names("train.max_steps=1:3:log", count=3)} == {"1", "2", "3"}
+
+
 @pytest.mark.parametrize(
     ("words", "kw", "message"),
     [
+        (
+            ["train.beta=0.1:0.2"],
+            {},
+            "train.beta: is a range, from which settings are drawn; say how many with --random N",
+        ),
+        (["train.beta=0.1:0.2:lg"], {"count": 2}, "nothing varies"),
+        (["train.beta=0.2:0.1"], {"count": 2}, "train.beta: expected a range from low to high"),
+        (["train.beta=0:1:log"], {"count": 2}, "train.beta: expected a range from low to high, of positive values"),
+        (["train.beta=1:inf"], {"count": 2}, "train.beta: expected a range from low to high"),
+        (["train.beta=0.1:0.2", "train.beta=3"], {"count": 2}, "train.beta: is given twice"),
+        (
+            ["train.max_steps=1:2"],
+            {"count": 3},
+            "--random: must be at least 1, and 2 different settings were found, got 3",
+        ),
+        (["train.max_steps=1:2"], {"count": 0}, "--random: must be at least 1"),
+        (["train.seed=1:2"], {"count": 1, "seeds": 2}, "--seeds: must be at least 1 and say the seeds alone"),
         (["train.beta"], {}, "train.beta: expected section.key=value,value"),
         (["train.beta=0.1"], {}, "nothing varies"),
         (["train.beta=0.1,0.2", "train.beta=3"], {}, "train.beta: is given twice"),

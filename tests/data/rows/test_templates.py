@@ -6,6 +6,7 @@ import pytest
 import tiny
 from datasets import Dataset
 from peft import LoraConfig
+from tiny import QWEN
 
 from align import DPOConfig, DPOTrainer, SRPOConfig, SRPOTrainer, SupervisedConfig, SupervisedTrainer
 from align.check.templates import inspect_templates
@@ -17,15 +18,6 @@ from align.data.prompts import prompt_of
 from align.models.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 from align.sampling.store import prompt_digest
 from align.scoring.completions import completion_ids, prompt_ids
-
-QWEN = (
-    "{% if tools %}<|system|>{{ tools | tojson }}<|end|>{% endif %}"
-    "{% for m in messages %}<|{{ m.role }}|>{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}"
-    "{% if m.role == 'assistant' and enable_thinking is defined and not enable_thinking %}()()(){% endif %}{{ m.content }}"
-    "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is defined and not enable_thinking %}()()()"
-    "{% endif %}{% endif %}"
-)
 
 
 def tokenizer(template=QWEN):

@@ -5,6 +5,7 @@ from .mutant import noticed_by
 refusal = noticed_by("tests/check/test_refusals.py")
 hostile = noticed_by("tests/check/test_hostile.py")
 directory = noticed_by("tests/check/test_directory.py")
+sampled = noticed_by("tests/check/test_preflight.py")
 saved, FOLDERS = noticed_by("tests/commands/test_fuzz_corpus.py"), "align/models/folders.py"
 SCHEDULE, SIZES, TOKENS, BOUNDED = (
     "align/check/schedule.py",
@@ -53,6 +54,10 @@ MUTANTS = [
     refusal("refusals: any generation batch", SCHEDULE, "if rows >= prompts:", "if True:"),
     refusal("refusals: any rhythm", SCHEDULE, "is not None and not every > 0:", "is not None and every is False:"),
     refusal("refusals: any delay of evaluations", SCHEDULE, "args.eval_delay > _end(args, steps):", "args.eval_delay > 1e9:"),
+    sampled("refusals: tokens of the first pairs stand for all", "align/commands/check.py", "dataset.select(range(0, len(dataset), step))", "dataset.select(range(len(dataset) // step))"),
+    sampled("refusals: a sample is not told", "align/commands/check.py", "[] if step == 1 else [_sampled(", "[] if True else [_sampled("),
+    sampled("refusals: --full is a sample", "align/commands/check.py", "step = 1 if full else", "step ="),
+    sampled("refusals: rows of a sample are counted within it", "align/commands/check.py", "numbers[name][::step]", "numbers[name][:len(some)]"),
     directory("refusals: check does not look at the directory", "align/commands/check.py", " + inspect_directory(Path(str(recipe.train.output_dir)))", ""),
     directory("refusals: any folder is a run's", "align/check/directory.py", "            check_folder(run)\n", "            pass\n"),
     directory("refusals: a file is a run's folder", "align/runs/contents.py", "    if not there.is_dir():", "    if False:"),

@@ -5,7 +5,7 @@ from .mutant import noticed_by
 refusal = noticed_by("tests/check/test_refusals.py")
 hostile = noticed_by("tests/check/test_hostile.py")
 directory = noticed_by("tests/check/test_directory.py")
-sampled = noticed_by("tests/check/test_preflight.py")
+sampled = noticed_by("tests/check/test_large_sets.py")
 saved, FOLDERS = noticed_by("tests/commands/test_fuzz_corpus.py"), "align/models/folders.py"
 SCHEDULE, SIZES, TOKENS, BOUNDED = (
     "align/check/schedule.py",

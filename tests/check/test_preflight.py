@@ -112,18 +112,6 @@ def test_token_findings_name_rows_of_the_file(written, capsys):
     assert "prompt-fills-max-length: 1 of 21 pairs (row 3)" in checked(capsys, words, 0).out
 
 
-def test_of_a_large_set_some_pairs_are_cut_into_tokens_and_all_if_asked(written, capsys, monkeypatch):
-    monkeypatch.setattr(preflight, "SAMPLED", 8)
-    long = {**ROWS[0], "prompt": [{"role": "user", "content": "x" * 60}]}
-    words = [*written([ROWS[0], long, *ROWS[1:], long]), "train.max_length=60"]  # rows 2 and 22; of 1, 4, ..., 22 eight
-    some = checked(capsys, words, 0).out
-    assert "8 of 22 pairs, evenly spaced, were cut into tokens; what the others hold is not known" in some
-    assert "prompt-fills-max-length: 1 of 8 pairs (row 22)" in some
-    every = checked(capsys, [*words, "--full"], 0).out
-    assert "prompt-fills-max-length: 2 of 22 pairs (rows 2, 22)" in every
-    assert "evenly spaced" not in every
-
-
 # --- no weights, and none of a stranger's code -------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configs import DPOConfig, FDPOConfig, GRPOConfig, RLOOConfig, RPOConfig
+    from .configs.bco import BCOConfig
     from .configs.kto import KTOConfig
     from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
     from .configs.online_preference import OnlinePreferenceConfig
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .recipe.loading import Recipe, load_recipe
     from .rewards import make_reward
     from .train import run
+    from .trainers.completions.bco import BCOTrainer
     from .trainers.completions.kto import KTOTrainer
     from .trainers.completions.supervised import SupervisedTrainer
     from .trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "configs": ("DPOConfig", "FDPOConfig", "GRPOConfig", "RLOOConfig", "RPOConfig"),
+    "configs.bco": ("BCOConfig",),
     "configs.kto": ("KTOConfig",),
     "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
     "configs.online_preference": ("OnlinePreferenceConfig",),
@@ -58,12 +61,15 @@ _HOME = {
     "trainers.pairs.pairwise": ("PairwiseTrainer",),
     "trainers.preference_model": ("PreferenceModelTrainer",),
     "trainers.pairs.srpo": ("SRPOTrainer",),
+    "trainers.completions.bco": ("BCOTrainer",),
     "trainers.completions.kto": ("KTOTrainer",),
     "trainers.completions.supervised": ("SupervisedTrainer",),
     "weighting": ("make_rule",),
 }
 
 __all__ = [
+    "BCOConfig",
+    "BCOTrainer",
     "DPOConfig",
     "DPOTrainer",
     "DynamicGRPOConfig",

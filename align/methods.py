@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
+from align.configs.bco import BCOConfig
 from align.configs.kto import KTOConfig
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.configs.online_preference import PRESETS as ONLINE_PAIRS
@@ -78,6 +79,13 @@ METHODS: dict[str, Method] = {
         "2402.01306",
         KTOConfig,
         "completions.kto:KTOTrainer",
+        "labels",
+    ),
+    "bco": Method(
+        "Binary Classifier Optimization (Jung et al. 2024)",
+        "2404.04656",
+        BCOConfig,
+        "completions.bco:BCOTrainer",
         "labels",
     ),
     "preference_model": Method(

@@ -40,7 +40,7 @@ from .preference import (
     sequence_logps,
 )
 from .reference_free import log_odds, odds_ratio_loss, simpo_loss
-from .unpaired import class_weights, kto_baseline, kto_loss
+from .unpaired import bco_loss, class_weights, kto_baseline, kto_loss
 
 __all__ = [
     "COLUMNS",
@@ -53,6 +53,7 @@ __all__ = [
     "PreferenceLoss",
     "apo_down_loss",
     "apo_zero_loss",
+    "bco_loss",
     "bco_pair_loss",
     "cal_dpo_loss",
     "class_weights",

@@ -31,6 +31,7 @@ SET = {
         {"objective": {"nll": 1.0, "poft": 0.5}, "max_skipped_steps": 3},
         ["--objective", '{"nll": 1.0, "poft": 0.5}', "--max_skipped_steps", "3"],
     ),
+    "BCOConfig": ({"shuffle_rows": False, "beta": 0.2}, ["--no_shuffle_rows", "--beta", "0.2"]),
     "KTOConfig": ({"class_weights": "data", "shuffle_rows": False}, ["--class_weights", "data", "--no_shuffle_rows"]),
     "PreferenceModelConfig": (
         {"dimension": 4, "tau": 0.1, "margin_column": "gap"},

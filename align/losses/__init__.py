@@ -32,6 +32,7 @@ from .pairwise import (
 from .preference import (
     Pair,
     PreferenceLoss,
+    desensitized_logps,
     dpo_loss,
     f_dpo_loss,
     implicit_rewards,
@@ -59,6 +60,7 @@ __all__ = [
     "class_weights",
     "copg_group_loss",
     "copg_loss",
+    "desensitized_logps",
     "discopop_loss",
     "divergence",
     "dno_loss",

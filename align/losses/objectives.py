@@ -58,6 +58,11 @@ class Objective(NamedTuple):
     reads: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 
+    @property
+    def of_sums(self) -> bool:
+        """Whether the loss is a function of the answers' summed log-ratios, and of nothing else of a model."""
+        return self.rewards is _summed
+
 
 def _summed(batch: PairBatch, beta: float) -> Pair:
     return implicit_rewards(batch.log_ratio, beta=beta)

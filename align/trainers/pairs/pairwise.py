@@ -9,6 +9,7 @@ from align.losses import Pair, PreferenceLoss
 from align.losses.objectives import PairBatch, pairwise_loss
 from align.losses.pairwise import wpo_weights
 
+from .precompute import COLUMNS
 from .preference import PreferenceTrainer
 
 WPO = "wpo_weight"
@@ -23,12 +24,21 @@ class PairwiseTrainer(PreferenceTrainer):
     lacks one is refused at construction. Each objective's share of the loss, its weight included, is logged as
     `loss/NAME`, and the mean weight of a pair as `pair_weight`. `rewards/*` are those of the first objective that has
     rewards: implicit ones against the reference, length-mean for `ipo_mean` and `sigmoid_norm`, and without reference
-    for `simpo`, whose run still scores the reference for the logged log-ratios.
+    for `simpo`, whose run still scores the reference for the logged log-ratios. Under `ld_alpha` they and the logged sums
+    of log-probabilities are LD-DPO's, as in TRL; `alignkit eval` ranks by whole answers.
     """
 
     config_class = PairwiseConfig
     _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "pairwise"]
     _name = "pairwise"
+
+    def constructed(self) -> None:
+        """See that what is stored of the reference fits the loss."""
+        if self.args.ld_alpha is not None and COLUMNS[0] in (getattr(self.train_dataset, "column_names", None) or ()):
+            raise ValueError(
+                f"{type(self).__name__}: ld_alpha needs the reference token by token, and the data have sums of it "
+                f"({', '.join(COLUMNS)}); remove these columns"
+            )
 
     def loss_columns(self, inputs: dict[str, Tensor], scored: Any) -> dict[str, Tensor]:
         """The data columns, and under `use_weighting` WPO's weight of each pair, as `wpo_weight`."""

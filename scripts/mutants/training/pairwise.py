@@ -21,7 +21,21 @@ trained = noticed_by(
     "tests/trainers/pairs/test_pairwise_parity.py::test_five_steps_equal_trl",
 )
 
+DESENSITIZED = "align/losses/preference.py"
+desensitized = noticed_by("tests/losses/test_desensitized.py")
+as_trl = noticed_by("tests/trainers/pairs/test_pairwise_parity.py::test_five_steps_equal_trl")
+
 MUTANTS = [
+    desensitized("pairwise: LD-DPO up to the longer length", DESENSITIZED, "torch.minimum(*completion_mask.sum(dim=1)", "torch.maximum(*completion_mask.sum(dim=1)"),
+    desensitized("pairwise: LD-DPO's last shared token is beyond", DESENSITIZED, "completion_mask.cumsum(dim=1) > shared[:, None]", "completion_mask.cumsum(dim=1) >= shared[:, None]"),
+    desensitized("pairwise: LD-DPO counts positions of the row", DESENSITIZED, "completion_mask.cumsum(dim=1) > shared", "torch.ones_like(completion_mask).cumsum(dim=1) > shared"),
+    desensitized("pairwise: LD-DPO weighs what is shared", DESENSITIZED, "torch.where(beyond, alpha * token_logps, token_logps)", "torch.where(beyond, token_logps, alpha * token_logps)"),
+    desensitized("pairwise: LD-DPO takes any alpha", DESENSITIZED, "if not 0.0 <= alpha <= 1.0:", "if False:"),
+    as_trl("pairwise: the policy is not desensitized", SCORED, "    if ld_alpha is None:", "    if True:"),
+    config("pairwise: LD-DPO with any objective", CONFIG, "and not OBJECTIVES[name].of_sums]", "and False]"),
+    config("pairwise: LD-DPO with a stored reference", CONFIG, "        if self.precompute_ref_log_probs:", "        if False:"),
+    noticed_by("tests/trainers/pairs/test_pairwise_columns.py")("pairwise: LD-DPO with sums in the data", PAIRWISE, "if self.args.ld_alpha is not None and", "if False and"),
+    noticed_by("tests/check/test_environment.py")("check: LD-DPO with sums in the data", "align/check/environment.py", 'getattr(r.train, "ld_alpha", None) is not None', "False"),
     formula("pairwise: robust without its divisor", LOSSES, " * flipped) / (1 - 2 * label_smoothing)", " * flipped)"),
     formula("pairwise: robust is conservative", LOSSES, "as_labelled - label_smoothing * flipped", "as_labelled + label_smoothing * flipped"),
     optimum("pairwise: robust flips the wrong label", LOSSES, "-F.logsigmoid(margin), -F.logsigmoid(-margin)", "-F.logsigmoid(-margin), -F.logsigmoid(margin)"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .configs.preference_model import PreferenceModelConfig
     from .configs.srpo import SRPOConfig
     from .configs.supervised import SupervisedConfig
+    from .configs.whole_step import AOTConfig, BetaDPOConfig
     from .errors import RecipeError
     from .losses import Pair, divergence, dpo_loss, f_dpo_loss, implicit_rewards, rpo_loss, sequence_logps
     from .models.preference_model import load_preference_base, load_preference_model
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .trainers.pairs.pairwise import PairwiseTrainer
     from .trainers.pairs.preference import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
     from .trainers.pairs.srpo import SRPOTrainer
+    from .trainers.pairs.whole_step import AOTTrainer, BetaDPOTrainer
     from .trainers.preference_model import PreferenceModelTrainer
     from .weighting import make_rule
 
@@ -47,6 +49,7 @@ _HOME = {
     "configs.preference_model": ("PreferenceModelConfig",),
     "configs.srpo": ("SRPOConfig",),
     "configs.supervised": ("SupervisedConfig",),
+    "configs.whole_step": ("AOTConfig", "BetaDPOConfig"),
     "losses": ("Pair", "divergence", "dpo_loss", "f_dpo_loss", "implicit_rewards", "rpo_loss", "sequence_logps"),
     "models.preference_model": ("load_preference_base", "load_preference_model"),
     "errors": ("RecipeError",),
@@ -61,6 +64,7 @@ _HOME = {
     "trainers.pairs.pairwise": ("PairwiseTrainer",),
     "trainers.preference_model": ("PreferenceModelTrainer",),
     "trainers.pairs.srpo": ("SRPOTrainer",),
+    "trainers.pairs.whole_step": ("AOTTrainer", "BetaDPOTrainer"),
     "trainers.completions.bco": ("BCOTrainer",),
     "trainers.completions.kto": ("KTOTrainer",),
     "trainers.completions.supervised": ("SupervisedTrainer",),
@@ -68,8 +72,12 @@ _HOME = {
 }
 
 __all__ = [
+    "AOTConfig",
+    "AOTTrainer",
     "BCOConfig",
     "BCOTrainer",
+    "BetaDPOConfig",
+    "BetaDPOTrainer",
     "DPOConfig",
     "DPOTrainer",
     "DynamicGRPOConfig",

@@ -42,6 +42,7 @@ from .preference import (
 )
 from .reference_free import log_odds, odds_ratio_loss, simpo_loss
 from .unpaired import bco_loss, class_weights, kto_baseline, kto_loss
+from .whole_step import aot_loss, aot_unpaired_loss, beta_dpo_loss, dynamic_beta, partners, partners_in
 
 __all__ = [
     "COLUMNS",
@@ -52,10 +53,13 @@ __all__ = [
     "Pair",
     "PairBatch",
     "PreferenceLoss",
+    "aot_loss",
+    "aot_unpaired_loss",
     "apo_down_loss",
     "apo_zero_loss",
     "bco_loss",
     "bco_pair_loss",
+    "beta_dpo_loss",
     "cal_dpo_loss",
     "class_weights",
     "copg_group_loss",
@@ -65,6 +69,7 @@ __all__ = [
     "divergence",
     "dno_loss",
     "dpo_loss",
+    "dynamic_beta",
     "exo_pair_loss",
     "f_dpo_loss",
     "hinge_loss",
@@ -81,6 +86,8 @@ __all__ = [
     "nll_loss",
     "odds_ratio_loss",
     "pairwise_loss",
+    "partners",
+    "partners_in",
     "per_token",
     "reward_aware_rpo_loss",
     "robust_dpo_loss",

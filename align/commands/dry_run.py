@@ -65,7 +65,7 @@ def predict(recipe: Recipe) -> Cost:
     args: Any = trainer.args
     lengths = lengths_of(trainer.train_dataset, args.max_length)
     # Real steps at three lengths, after one that warms up.
-    run = _Steps(trainer, online=not (stored or recipe.ref.kind == "cached"))
+    run = _Steps(trainer, online=args.reads_reference() and not (stored or recipe.ref.kind == "cached"))
     order = np.argsort(positions_of(lengths, packed=True), kind="stable")
     groups = [_around(order, quantile, args.per_device_train_batch_size) for quantile in QUANTILES]
     run.step(groups[0])  # warms up, and settles how rows are scored

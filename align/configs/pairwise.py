@@ -128,7 +128,15 @@ class PairwiseConfig(WeighsObjectives, PreferenceConfig):
         found = super().problems()
         if self.use_weighting and self.shared_prefix == "on":
             found.append("shared_prefix: packed rows lack what use_weighting needs; use 'auto' or 'off'")
+        known = isinstance(self.objective, dict) and all(name in OBJECTIVES for name in self.objective)
+        if known and not self.reads_reference():
+            asked = [name for name in ("precompute_ref_log_probs", "sync_ref_model") if getattr(self, name)]
+            found += [f"{name}: no chosen objective reads the reference; leave it out" for name in asked]
         return found if self.ld_alpha is None else found + self._ld_problems(self.ld_alpha)
+
+    def reads_reference(self) -> bool:
+        """See `PreferenceConfig.reads_reference`."""
+        return any(OBJECTIVES[name].reference for name in self.active())
 
     def _ld_problems(self, alpha: float) -> list[str]:
         found = []

@@ -72,6 +72,15 @@ def test_what_is_asked_for_costs_what_it_says(tmp_path):
     assert plain.seconds_per_step > 0
 
 
+def test_a_reference_that_nothing_reads_costs_nothing(tmp_path):
+    words = [f"train.output_dir={tmp_path / 'run'}", *QUIET]
+    with_it, without = (
+        dry_run.predict(load_recipe("pairwise/tiny", [*words, f"train.objective={{{name}: 1.0}}"]))
+        for name in ("cal_dpo", "simpo")
+    )
+    assert without.teraflops_per_step < 0.9 * with_it.teraflops_per_step
+
+
 def test_a_step_that_is_looked_at_first_costs_the_look(tmp_path, monkeypatch):
     looks, look = [], AOTTrainer.look_first
     monkeypatch.setattr(AOTTrainer, "look_first", lambda self, batches: looks.append(1) or look(self, batches))

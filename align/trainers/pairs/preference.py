@@ -41,7 +41,7 @@ from align.trainers.shared.reference import (
 )
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.scored import answer_logps, reference_logps, score, scoring_inputs, without_columns
-from align.trainers.shared.trl_contract import fast_head, has_images, keep_columns, no_model_hash, on_device
+from align.trainers.shared.trl_contract import fast_head, has_images, keep_columns, on_device, sparing_construction
 
 from .displacement import Displacement
 from .precompute import COLUMNS, with_reference
@@ -98,7 +98,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         self.sums, self.alarms = MetricSums(), Alarms()
         self.sharing = PrefixSharing(args.shared_prefix, args.max_length)
         self._pairs_in_step: int | None = None
-        with no_model_hash():
+        with sparing_construction(model, reference=args.reads_reference()):
             super().__init__(
                 model=model, ref_model=ref_model, args=args, data_collator=data_collator, train_dataset=train_dataset,
                 eval_dataset=eval_dataset, processing_class=processing_class, optimizers=optimizers,

@@ -25,7 +25,19 @@ DESENSITIZED = "align/losses/preference.py"
 desensitized = noticed_by("tests/losses/test_desensitized.py")
 as_trl = noticed_by("tests/trainers/pairs/test_pairwise_parity.py::test_five_steps_equal_trl")
 
+unread = noticed_by("tests/trainers/pairs/test_without_reference.py")
+
 MUTANTS = [
+    unread("without reference: it is scored all the same", PAIRWISE, "        if self.args.reads_reference():\n            return super().compute", "        if True:\n            return super().compute"),
+    unread("without reference: its first step looks at it", PAIRWISE, "            self.first_step = None", "            pass"),
+    unread("without reference: what is not a number is logged", PAIRWISE, "if not (name in RATIOS and math.isnan(value))}", "if True}"),
+    unread("without reference: values of the data are dropped", PAIRWISE, "if not (name in RATIOS and math.isnan(value))}", "if name not in RATIOS}"),
+    unread("without reference: one objective that reads none is enough", CONFIG, "return any(OBJECTIVES[name].reference", "return all(OBJECTIVES[name].reference"),
+    unread("without reference: it may be stored", CONFIG, "        if known and not self.reads_reference():", "        if False:"),
+    unread("without reference: a copy of the model is loaded", "align/trainers/shared/trl_contract.py", "    if not reference:\n        dpo_trainer", "    if False:\n        dpo_trainer"),
+    unread("without reference: a name is not loaded", "align/trainers/shared/trl_contract.py", "loads = [load] * isinstance(model, str)", "loads = []"),
+    formula("without reference: SimPO says it reads it", OBJECTIVES, '        ("simpo_gamma",),\n        reference=False,', '        ("simpo_gamma",),\n        reference=True,'),
+    noticed_by("tests/check/test_dry_run.py")("without reference: its cost is predicted", "align/commands/dry_run.py", "online=args.reads_reference() and not", "online=not"),
     desensitized("pairwise: LD-DPO up to the longer length", DESENSITIZED, "torch.minimum(*completion_mask.sum(dim=1)", "torch.maximum(*completion_mask.sum(dim=1)"),
     desensitized("pairwise: LD-DPO's last shared token is beyond", DESENSITIZED, "completion_mask.cumsum(dim=1) > shared[:, None]", "completion_mask.cumsum(dim=1) >= shared[:, None]"),
     desensitized("pairwise: LD-DPO counts positions of the row", DESENSITIZED, "completion_mask.cumsum(dim=1) > shared", "torch.ones_like(completion_mask).cumsum(dim=1) > shared"),

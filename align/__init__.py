@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configs import DPOConfig, FDPOConfig, GRPOConfig, RLOOConfig, RPOConfig
+    from .configs.bco import BCOConfig
     from .configs.kto import KTOConfig
     from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
     from .configs.online_preference import OnlinePreferenceConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .configs.preference_model import PreferenceModelConfig
     from .configs.srpo import SRPOConfig
     from .configs.supervised import SupervisedConfig
+    from .configs.whole_step import AOTConfig, BetaDPOConfig
     from .errors import RecipeError
     from .losses import Pair, divergence, dpo_loss, f_dpo_loss, implicit_rewards, rpo_loss, sequence_logps
     from .models.preference_model import load_preference_base, load_preference_model
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from .recipe.loading import Recipe, load_recipe
     from .rewards import make_reward
     from .train import run
+    from .trainers.completions.bco import BCOTrainer
     from .trainers.completions.kto import KTOTrainer
     from .trainers.completions.supervised import SupervisedTrainer
     from .trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
@@ -32,11 +35,13 @@ if TYPE_CHECKING:
     from .trainers.pairs.pairwise import PairwiseTrainer
     from .trainers.pairs.preference import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
     from .trainers.pairs.srpo import SRPOTrainer
+    from .trainers.pairs.whole_step import AOTTrainer, BetaDPOTrainer
     from .trainers.preference_model import PreferenceModelTrainer
     from .weighting import make_rule
 
 _HOME = {
     "configs": ("DPOConfig", "FDPOConfig", "GRPOConfig", "RLOOConfig", "RPOConfig"),
+    "configs.bco": ("BCOConfig",),
     "configs.kto": ("KTOConfig",),
     "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
     "configs.online_preference": ("OnlinePreferenceConfig",),
@@ -44,6 +49,7 @@ _HOME = {
     "configs.preference_model": ("PreferenceModelConfig",),
     "configs.srpo": ("SRPOConfig",),
     "configs.supervised": ("SupervisedConfig",),
+    "configs.whole_step": ("AOTConfig", "BetaDPOConfig"),
     "losses": ("Pair", "divergence", "dpo_loss", "f_dpo_loss", "implicit_rewards", "rpo_loss", "sequence_logps"),
     "models.preference_model": ("load_preference_base", "load_preference_model"),
     "errors": ("RecipeError",),
@@ -58,12 +64,20 @@ _HOME = {
     "trainers.pairs.pairwise": ("PairwiseTrainer",),
     "trainers.preference_model": ("PreferenceModelTrainer",),
     "trainers.pairs.srpo": ("SRPOTrainer",),
+    "trainers.pairs.whole_step": ("AOTTrainer", "BetaDPOTrainer"),
+    "trainers.completions.bco": ("BCOTrainer",),
     "trainers.completions.kto": ("KTOTrainer",),
     "trainers.completions.supervised": ("SupervisedTrainer",),
     "weighting": ("make_rule",),
 }
 
 __all__ = [
+    "AOTConfig",
+    "AOTTrainer",
+    "BCOConfig",
+    "BCOTrainer",
+    "BetaDPOConfig",
+    "BetaDPOTrainer",
     "DPOConfig",
     "DPOTrainer",
     "DynamicGRPOConfig",

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
+from align.configs.bco import BCOConfig
 from align.configs.kto import KTOConfig
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.configs.online_preference import PRESETS as ONLINE_PAIRS
@@ -13,6 +14,7 @@ from align.configs.preference_model import PreferenceModelConfig
 from align.configs.srpo import SRPOConfig
 from align.configs.supervised import PRESETS as SUPERVISED
 from align.configs.supervised import SupervisedConfig
+from align.configs.whole_step import AOTConfig, BetaDPOConfig
 
 from .configs import DPOConfig, FDPOConfig, RPOConfig
 from .data import Rows
@@ -63,6 +65,23 @@ METHODS: dict[str, Method] = {
         )
         for name, preset in PAIRWISE.items()
     },
+    "aot": Method(
+        "Alignment via Optimal Transport, paired (Melnyk et al. 2024)",
+        "2406.05882",
+        AOTConfig,
+        "pairs.whole_step:AOTTrainer",
+        preset={"matching": "paired"},
+    ),
+    "aot_unpaired": Method(
+        "Alignment via Optimal Transport, unpaired (Melnyk et al. 2024)",
+        "2406.05882",
+        AOTConfig,
+        "pairs.whole_step:AOTTrainer",
+        preset={"matching": "unpaired"},
+    ),
+    "beta_dpo": Method(
+        "DPO with a dynamic beta (Wu et al. 2024)", "2407.08639", BetaDPOConfig, "pairs.whole_step:BetaDPOTrainer"
+    ),
     "srpo": Method(
         "Self-Improving Robust Preference Optimization (Choi et al. 2024)",
         "2406.01660",
@@ -78,6 +97,13 @@ METHODS: dict[str, Method] = {
         "2402.01306",
         KTOConfig,
         "completions.kto:KTOTrainer",
+        "labels",
+    ),
+    "bco": Method(
+        "Binary Classifier Optimization (Jung et al. 2024)",
+        "2404.04656",
+        BCOConfig,
+        "completions.bco:BCOTrainer",
         "labels",
     ),
     "preference_model": Method(

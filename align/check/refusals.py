@@ -65,7 +65,7 @@ def look(
         inspect_machine(recipe, machine) + inspect_rewards(recipe, sets, allow) + inspect_evaluation(recipe, allow)
     )
     if recipe.rows == "labels":
-        findings += inspect_labels(sets, weights=recipe.train.label_weights())
+        findings += inspect_labels(sets, weights=recipe.train.label_weights(), weighs=recipe.train.weighs_labels())
     rows, answers = len(sets[TRAIN]), 0
     if recipe.rounds is not None:  # the rows are prompts, and what is learnt from is made of answers to them
         check_all_rounds(recipe)

@@ -65,7 +65,7 @@ def predict(recipe: Recipe) -> Cost:
     args: Any = trainer.args
     lengths = lengths_of(trainer.train_dataset, args.max_length)
     # Real steps at three lengths, after one that warms up.
-    run = _Steps(trainer, online=not (stored or recipe.ref.kind == "cached"))
+    run = _Steps(trainer, online=args.reads_reference() and not (stored or recipe.ref.kind == "cached"))
     order = np.argsort(positions_of(lengths, packed=True), kind="stable")
     groups = [_around(order, quantile, args.per_device_train_batch_size) for quantile in QUANTILES]
     run.step(groups[0])  # warms up, and settles how rows are scored
@@ -122,16 +122,18 @@ class _Steps:
         return self.trainer._prepare_inputs(self.trainer.data_collator([dataset[int(row)] for row in rows]))
 
     def step(self, rows: np.ndarray) -> tuple[float, float]:
-        """Seconds (the least of some repetitions) and peak bytes of a step on these rows."""
+        """Seconds (the least of some repetitions) and peak bytes of a step on these rows, and of the look at it before."""
         batch = self.batch(rows)
         if not self.online:
             zeros = torch.zeros(len(rows), device=batch["input_ids"].device)
             batch |= {"ref_chosen_logps": zeros, "ref_rejected_logps": zeros}
         seconds = []
+        look = getattr(self.trainer, "look_first", None)  # of losses that depend on the whole step
         _reset_peak(self.trainer.accelerator.device)
         for _ in range(REPETITIONS):
             began = time.perf_counter()
-            self.trainer.training_step(self.model, dict(batch))
+            seen = [dict(batch)] if look is None else look([dict(batch)])
+            self.trainer.training_step(self.model, seen[0])
             self.optimizer.step()
             self.optimizer.zero_grad()
             _wait(self.trainer.accelerator.device)

@@ -74,6 +74,10 @@ class KTOConfig(MethodConfig, TRLKTOConfig):
         """Whether the loss needs mismatched rows."""
         return self.loss_type == "kto"
 
+    def weighs_labels(self) -> bool:
+        """Whether the loss has weights of the two labels."""
+        return True
+
     def label_weights(self) -> tuple[float, float] | None:
         """Weights of the two labels, or None if they are chosen by the data."""
         return None if self.class_weights == "data" else (self.desirable_weight, self.undesirable_weight)

@@ -15,7 +15,8 @@ from .preference import PreferenceConfig
 logger = logging.getLogger(__name__)
 
 _OWN_LOSS = "name it in `objective`"
-HONOURED = ("label_smoothing", "use_weighting", "discopop_tau")
+_ONLINE = "leave it out, so that the reference is scored as training goes"
+HONOURED = ("label_smoothing", "use_weighting", "discopop_tau", "ld_alpha")
 
 SETTINGS: dict[str, tuple[Callable[[float], bool], str]] = {
     "label_smoothing": (lambda value: 0.0 <= value < 0.5, "in [0, 0.5)"),
@@ -109,7 +110,7 @@ class WeighsObjectives(MethodConfig):
 class PairwiseConfig(WeighsObjectives, PreferenceConfig):
     """Settings of `align.trainers.pairs.pairwise.PairwiseTrainer`.
 
-    `label_smoothing`, `discopop_tau` and `use_weighting` (WPO's weights) are TRL's fields.
+    `label_smoothing`, `discopop_tau`, `use_weighting` (WPO's weights) and `ld_alpha` (LD-DPO) are TRL's fields.
     """
 
     pair_weights: bool = field(
@@ -127,6 +128,25 @@ class PairwiseConfig(WeighsObjectives, PreferenceConfig):
         found = super().problems()
         if self.use_weighting and self.shared_prefix == "on":
             found.append("shared_prefix: packed rows lack what use_weighting needs; use 'auto' or 'off'")
+        known = isinstance(self.objective, dict) and all(name in OBJECTIVES for name in self.objective)
+        if known and not self.reads_reference():
+            asked = [name for name in ("precompute_ref_log_probs", "sync_ref_model") if getattr(self, name)]
+            found += [f"{name}: no chosen objective reads the reference; leave it out" for name in asked]
+        return found if self.ld_alpha is None else found + self._ld_problems(self.ld_alpha)
+
+    def reads_reference(self) -> bool:
+        """See `PreferenceConfig.reads_reference`."""
+        return any(OBJECTIVES[name].reference for name in self.active())
+
+    def _ld_problems(self, alpha: float) -> list[str]:
+        found = []
+        if not 0.0 <= alpha <= 1.0:
+            found.append(f"ld_alpha: must be in [0, 1], got {alpha}")
+        if isinstance(self.objective, dict):
+            others = [name for name in self.objective if name in OBJECTIVES and not OBJECTIVES[name].of_sums]
+            found += [f"ld_alpha: objective {name} reads more than summed log-ratios; leave one out" for name in others]
+        if self.precompute_ref_log_probs:
+            found.append(f"precompute_ref_log_probs: ld_alpha needs the reference token by token; {_ONLINE}")
         return found
 
     def _refused(self) -> dict[str, str]:
@@ -200,6 +220,9 @@ PRESETS: dict[str, Preset] = {
         "Weighted Preference Optimization (Zhou et al. 2024)",
         "2406.11827",
         {"objective": {"sigmoid": 1.0}, "use_weighting": True},
+    ),
+    "ld_dpo": Preset(
+        "Length-Desensitized DPO (Liu et al. 2024)", "2409.06411", {"objective": {"sigmoid": 1.0}, "ld_alpha": 0.5}
     ),
     "hinge": Preset("Hinge on implicit rewards (Liu et al. 2023)", "2309.06657", {"objective": {"hinge": 1.0}}),
     "slic": Preset(

@@ -113,6 +113,10 @@ class PreferenceConfig(SharesPrompts, TRLDPOConfig):
         """See `MethodConfig.stores_reference`."""
         return self.precompute_ref_log_probs
 
+    def reads_reference(self) -> bool:
+        """Whether the loss depends on the reference. Where it does not, training never scores it; evaluation may."""
+        return True
+
     def pairs_per_step(self) -> int | None:
         """See `MethodConfig.pairs_per_step`."""
         return self.global_batch_size

@@ -32,6 +32,7 @@ from .pairwise import (
 from .preference import (
     Pair,
     PreferenceLoss,
+    desensitized_logps,
     dpo_loss,
     f_dpo_loss,
     implicit_rewards,
@@ -40,7 +41,8 @@ from .preference import (
     sequence_logps,
 )
 from .reference_free import log_odds, odds_ratio_loss, simpo_loss
-from .unpaired import class_weights, kto_baseline, kto_loss
+from .unpaired import bco_loss, class_weights, kto_baseline, kto_loss
+from .whole_step import aot_loss, aot_unpaired_loss, beta_dpo_loss, dynamic_beta, partners, partners_in
 
 __all__ = [
     "COLUMNS",
@@ -51,17 +53,23 @@ __all__ = [
     "Pair",
     "PairBatch",
     "PreferenceLoss",
+    "aot_loss",
+    "aot_unpaired_loss",
     "apo_down_loss",
     "apo_zero_loss",
+    "bco_loss",
     "bco_pair_loss",
+    "beta_dpo_loss",
     "cal_dpo_loss",
     "class_weights",
     "copg_group_loss",
     "copg_loss",
+    "desensitized_logps",
     "discopop_loss",
     "divergence",
     "dno_loss",
     "dpo_loss",
+    "dynamic_beta",
     "exo_pair_loss",
     "f_dpo_loss",
     "hinge_loss",
@@ -78,6 +86,8 @@ __all__ = [
     "nll_loss",
     "odds_ratio_loss",
     "pairwise_loss",
+    "partners",
+    "partners_in",
     "per_token",
     "reward_aware_rpo_loss",
     "robust_dpo_loss",

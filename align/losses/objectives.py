@@ -50,13 +50,20 @@ class Objective(NamedTuple):
     """One entry of `OBJECTIVES`.
 
     `rewards(batch, beta)` are the rewards in nats that `loss(rewards, batch, **settings)` is a function of, and that
-    are logged; None for a loss that compares nothing. `reads` names the settings, `columns` the data columns.
+    are logged; None for a loss that compares nothing. `reads` names the settings, `columns` the data columns. `reference`
+    says whether loss or rewards depend on the reference.
     """
 
     rewards: Callable[[PairBatch, float], Pair] | None
     loss: Callable[..., Batch]
     reads: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    reference: bool = True
+
+    @property
+    def of_sums(self) -> bool:
+        """Whether the loss is a function of the answers' summed log-ratios, and of nothing else of a model."""
+        return self.rewards is _summed
 
 
 def _summed(batch: PairBatch, beta: float) -> Pair:
@@ -116,6 +123,7 @@ OBJECTIVES: dict[str, Objective] = {
         _mean_without_reference,
         lambda r, b, simpo_gamma: reference_free.simpo_loss(r, gamma=simpo_gamma),
         ("simpo_gamma",),
+        reference=False,
     ),
     "hinge": Objective(_summed, lambda r, b: pairwise.hinge_loss(r)),
     "exo_pair": Objective(
@@ -139,14 +147,16 @@ OBJECTIVES: dict[str, Objective] = {
         _mean_without_reference,
         lambda r, b, beta: reference_free.odds_ratio_loss(per_token(b.policy, b.tokens), beta=beta),
         ("beta",),
+        reference=False,
     ),
     "cpo": Objective(
         _summed_without_reference,
         lambda r, b, label_smoothing: dpo_loss(r, label_smoothing=label_smoothing),
         ("label_smoothing",),
+        reference=False,
     ),
-    "slic": Objective(_summed_without_reference, lambda r, b: pairwise.hinge_loss(r)),
-    "nll": Objective(None, lambda r, b: pairwise.nll_loss(b.policy.chosen, b.tokens.chosen)),
+    "slic": Objective(_summed_without_reference, lambda r, b: pairwise.hinge_loss(r), reference=False),
+    "nll": Objective(None, lambda r, b: pairwise.nll_loss(b.policy.chosen, b.tokens.chosen), reference=False),
 }
 """By the name that a recipe's `objective` gives it. Sums such as {sigmoid: 1.0, nll: 1.0}, which is IRPO, need no entry."""
 

@@ -59,6 +59,32 @@ def sequence_logps(token_logps: Float[Tensor, "batch time"], completion_mask: Bo
     return token_logps.masked_fill(~completion_mask, 0.0).sum(dim=1)
 
 
+def desensitized_logps(
+    token_logps: Float[Tensor, "rows time"], completion_mask: Bool[Tensor, "rows time"], *, alpha: float
+) -> Float[Tensor, " rows"]:
+    """Log-probabilities whose tokens beyond the shorter answer's length count α times: Σ_{t≤m} l_t + α Σ_{t>m} l_t.
+
+    m is the length of the shorter of a pair's answers, its end included. LD-DPO is a loss of the difference of such sums
+    for policy and reference. At α = 1, or where both answers are as long, they are `sequence_logps`.
+
+    Source: Liu et al. 2024 (arXiv:2409.06411), LD-DPO; TRL's `ld_alpha`.
+
+    Args:
+        token_logps: log π(y_t | x, y_<t) in nats, all chosen answers before all rejected ones. Shape (2 · pairs, time).
+            Values outside the mask are ignored, NaN included.
+        completion_mask: True where the token belongs to the answer. Likewise.
+        alpha: In [0, 1]; 0 cuts the longer answer.
+
+    Raises:
+        ValueError: If `alpha` is outside [0, 1], or a row has no completion token.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    shared = torch.minimum(*completion_mask.sum(dim=1).chunk(2)).repeat(2)
+    beyond = completion_mask.cumsum(dim=1) > shared[:, None]
+    return sequence_logps(torch.where(beyond, alpha * token_logps, token_logps), completion_mask)
+
+
 def log1m_exp(logps: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """log(1 - e^l) for l < 0, without cancellation on either side of -log 2, and with a finite slope."""
     near = logps > -math.log(2)

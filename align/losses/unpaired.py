@@ -1,6 +1,7 @@
 """Computes losses on single answers that are labelled desirable or not: one value for each row, unreduced."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -48,6 +49,29 @@ def kto_baseline(total: Float[Tensor, ""], rows: Float[Tensor, ""]) -> Float[Ten
         rows: How many there are.
     """
     return (total / rows.clamp(min=1)).clamp(min=0)
+
+
+def bco_loss(rewards: Batch, desirable: Bool[Tensor, " batch"], shift: Float[Tensor, ""]) -> Batch:
+    """Binary Classifier Optimization: -log σ(r - δ) of a desirable answer, -log σ(δ - r) of another.
+
+    Cross-entropy of a classifier whose logit is the reward less δ. With δ the mean reward, and labels drawn with
+    probability σ(R), R of mean 0, it rests at π_ref e^(R/β)/Z. At δ = 0 both answers of a pair are `bco_pair_loss`.
+
+    Source: Jung et al. 2024 (arXiv:2404.04656), the classifier with the shift of rewards. The paper's other part, the
+    weight of an undesirable row by the density ratio of prompts, is not here: it needs embeddings of the prompts by
+    another model, and a classifier of them.
+
+    Args:
+        rewards: β times the log-ratio of the answer, in nats. Shape (batch,).
+        desirable: The label. Shape (batch,).
+        shift: δ, β in it, without gradient; a scalar.
+
+    Raises:
+        ValueError: If `shift` requires a gradient.
+    """
+    if shift.requires_grad:
+        raise ValueError("shift requires a gradient: compute it under torch.no_grad()")
+    return -F.logsigmoid(torch.where(desirable, rewards - shift, shift - rewards))
 
 
 def class_weights(desirable: int, undesirable: int) -> tuple[float, float]:

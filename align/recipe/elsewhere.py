@@ -1,8 +1,7 @@
 """Says of methods of the field that are not here, or are here under another name, what is nearest by meaning."""
 
 ELSEWHERE: dict[str, str] = {
-    "bco": "learns from single answers with a label, as `kto` does; it is not here. With pairs, `dpo`, or `pairwise` with objective "
-    "{bco_pair: 1.0}",
+    "bco_pair": "is `pairwise` with objective {bco_pair: 1.0}, of pairs; of single answers with a label it is `bco`",
     "apo_zero_unpaired": "is `kto` with loss_type: apo_zero_unpaired",
     "exo_pair": "is `exo`",
     "nca_pair": "is `nca`",

@@ -96,7 +96,7 @@ MUTANTS = [
     # trainers
     train("sets overwrite each other", 'logs.update({f"{prefix}_{name}": value', 'logs.update({f"eval_{name}": value', COMMON),
     train("sum over the batch", "loss = result.losses.sum() / (self._pairs_in_step or len(result.losses))", "loss = result.losses.sum()"),
-    train("chosen and rejected swapped in the batch", "policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2))", "policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2)[::-1])"),
+    train("chosen and rejected swapped in the batch", "policy = Pair(*answer_logps(scored, self.args.ld_alpha).chunk(2))", "policy = Pair(*answer_logps(scored, self.args.ld_alpha).chunk(2)[::-1])"),
     train("label smoothing ignored", "dpo_loss(rewards, label_smoothing=self.args.label_smoothing)", "dpo_loss(rewards)"),
     train("eta ignored", "eta=self.args.eta,", "eta=0.005,"),
     train("reduction ignored", "sft_reduction=self.args.sft_reduction,", 'sft_reduction="sum",'),

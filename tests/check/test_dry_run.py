@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from align import cli
+from align import AOTTrainer, cli
 from align.commands import dry_run
 from align.data import load_preferences
 from align.recipe.loading import load_recipe
@@ -70,6 +70,23 @@ def test_what_is_asked_for_costs_what_it_says(tmp_path):
     assert stored.reference_seconds > 0 == plain.reference_seconds
     assert 2**27 < plain.peak_bytes < 2**34
     assert plain.seconds_per_step > 0
+
+
+def test_a_reference_that_nothing_reads_costs_nothing(tmp_path):
+    words = [f"train.output_dir={tmp_path / 'run'}", *QUIET]
+    with_it, without = (
+        dry_run.predict(load_recipe("pairwise/tiny", [*words, f"train.objective={{{name}: 1.0}}"]))
+        for name in ("cal_dpo", "simpo")
+    )
+    assert without.teraflops_per_step < 0.9 * with_it.teraflops_per_step
+
+
+def test_a_step_that_is_looked_at_first_costs_the_look(tmp_path, monkeypatch):
+    looks, look = [], AOTTrainer.look_first
+    monkeypatch.setattr(AOTTrainer, "look_first", lambda self, batches: looks.append(1) or look(self, batches))
+    recipe = load_recipe("aot/tiny", [f"train.output_dir={tmp_path / 'run'}", *QUIET])
+    assert dry_run.predict(recipe).steps == 4
+    assert len(looks) == 4  # one that warms up and three lengths
 
 
 def test_a_line_has_no_negative_part():

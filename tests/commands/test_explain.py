@@ -69,7 +69,9 @@ def test_every_key_is_explained_and_ours_have_a_meaning():
                 assert "no description" not in text, f"{where}.{field.name} has no line under it in {cls.__name__}"
 
 
-@pytest.mark.parametrize(("name", "said"), [("train.bta", "did you mean 'train.beta'?"), ("bco", "as `kto` does")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("train.bta", "did you mean 'train.beta'?"), ("bco_pair", "with a label it is `bco`")]
+)
 def test_what_is_not_there_names_the_nearest(name, said):
     with pytest.raises(RunError, match=said):
         explained(name)

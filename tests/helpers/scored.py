@@ -37,6 +37,7 @@ OBJECTIVES = {
     "orpo": {"objective": {"odds_ratio": 1.0, "nll": 1.0}},
     "cpo": {"objective": {"cpo": 1.0, "nll": 1.0}},
     "irpo": {"objective": {"sigmoid": 1.0, "nll": 0.5}},
+    "ld_dpo": {"objective": {"sigmoid": 1.0}, "ld_alpha": 0.5},
     "wpo": {"objective": {"sigmoid": 1.0}, "use_weighting": True, "shared_prefix": "off"},
 }
 """Settings under which each objective is tried, by a name."""

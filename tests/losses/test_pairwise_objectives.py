@@ -70,6 +70,21 @@ def test_beta_matters_to_all_that_have_rewards(name):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_reference_matters_to_those_that_say_so(name):
+    """Where it is not a number, so is the loss, and the rewards; else neither."""
+    made = batch()
+    unknown = made._replace(ref=Pair(*(torch.full_like(side, float("nan")) for side in made.ref)))
+    entry = OBJECTIVES[name]
+    value = entry.loss(
+        None if entry.rewards is None else entry.rewards(unknown, 0.2), unknown,
+        **{key: {"beta": 0.2, **SETTINGS}[key] for key in entry.reads},
+    )  # fmt: skip
+    assert bool(value.isnan().all()) == bool(value.isnan().any()) == entry.reference
+    if entry.rewards is not None:
+        assert bool(entry.rewards(unknown, 0.2).chosen.isnan().all()) == entry.reference
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_pairs_do_not_know_of_each_other(name):
     both = losses(name, batch())
     flipped = losses(name, PairBatch(*[

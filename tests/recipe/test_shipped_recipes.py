@@ -50,7 +50,15 @@ def test_the_promised_recipes_are_there():
     promised |= {
         f"rounds/{kind}tiny" for kind in ("", "dno-", "gpo-", "irpo-", "rejection-", "ric-", "self-rewarding-")
     }
-    promised |= {"stages/tiny-sft", "stages/tiny-dpo", "kto/tiny", "papers/kto-zephyr-beta"} | FRONTS
+    promised |= {
+        "stages/tiny-sft",
+        "stages/tiny-dpo",
+        "kto/tiny",
+        "bco/tiny",
+        "aot/tiny",
+        "beta_dpo/tiny",
+        "papers/kto-zephyr-beta",
+    } | FRONTS
     promised |= {f"papers/{name}" for name in ("dno-prct", "iterative-rpo", "gpo-gpm")}
     assert set(RECIPES) == promised
 

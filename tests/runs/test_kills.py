@@ -20,7 +20,7 @@ SHORT = ("train.max_steps=6", "train.save_steps=2", "train.disable_tqdm=true")
 RECIPES = (
     "dpo/tiny", "rpo/tiny", "fdpo/tiny", "pairwise/tiny", "srpo/tiny", "supervised/tiny", "preference_model/tiny",
     "online/tiny-grpo", "online/tiny-rloo", "online/tiny-reinforce", "rounds/tiny", "kto/tiny", "online/tiny-online-dpo",
-    "fronts/tiny",
+    "fronts/tiny", "bco/tiny", "beta_dpo/tiny",
 )  # fmt: skip
 COMMANDS = ("eval", "judge", "compare", "verify", "data", "merge", "sample", "score")
 EXPECT = "expect={tiny/calibration/nll: {value: 0, tol: 0, direction: at_least}}"

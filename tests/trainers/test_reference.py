@@ -22,7 +22,7 @@ from peft import (
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl import ModelConfig
 
-from align import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from align import AOTConfig, AOTTrainer, DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from align.configs.preference_model import PreferenceModelConfig
 from align.configs.supervised import SupervisedConfig
 from align.errors import RunError
@@ -39,8 +39,9 @@ def made(name, tmp_path, model, peft_config=None, **kw):
     """One of our trainers with a reference, on a model of the user's."""
     tokenizer = tiny_tokenizer()
     given = {"model": model, "processing_class": tokenizer, "peft_config": peft_config}
-    if name == "dpo":
-        return DPOTrainer(args=tiny.arguments(DPOConfig, tmp_path, **kw), train_dataset=tiny.pairs(4), **given)
+    if name in ("dpo", "aot"):
+        cls, config = {"dpo": (DPOTrainer, DPOConfig), "aot": (AOTTrainer, AOTConfig)}[name]
+        return cls(args=tiny.arguments(config, tmp_path, **kw), train_dataset=tiny.pairs(4), **given)
     if name == "supervised":
         rows = tiny.pairs(4).rename_column("chosen", "completion").remove_columns("rejected")
         settings = {"objective": {"nll": 1.0, "ref_kl": 0.1}, "loss_type": "nll"} | kw
@@ -131,7 +132,7 @@ def test_so_does_every_other_kind_of_adapter(tmp_path, model, config):
         made("dpo", tmp_path, model, config).train()
 
 
-@pytest.mark.parametrize("name", ["dpo", "supervised", "grpo"])
+@pytest.mark.parametrize("name", ["dpo", "aot", "supervised", "grpo"])
 def test_a_weight_trained_beside_the_adapter_moves_the_reference_and_stops_the_run(tmp_path, model, name):
     adapted = get_peft_model(model, LoraConfig(**TARGETS))
     adapted.get_base_model().model.norm.weight.requires_grad_(True)

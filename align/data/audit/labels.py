@@ -19,7 +19,9 @@ BALANCED = (1.0, 4 / 3)
 ROUNDING = 0.005
 
 
-def inspect_labels(sets: Mapping[str, Dataset], *, weights: tuple[float, float] | None) -> list[Finding]:
+def inspect_labels(
+    sets: Mapping[str, Dataset], *, weights: tuple[float, float] | None, weighs: bool = True
+) -> list[Finding]:
     """What labels of a run say: a missing label, unequal weights, answers with both labels, or trained on and evaluated.
 
     Source: Ethayarajh et al. 2024 (arXiv:2402.01306), eq. 8, for the weights.
@@ -27,9 +29,10 @@ def inspect_labels(sets: Mapping[str, Dataset], *, weights: tuple[float, float] 
     Args:
         sets: Normalised rows of prompt, completion and label by name, the training set first.
         weights: λ_D and λ_U, or None if they are chosen by the data.
+        weighs: Whether the loss has weights at all.
     """
     train, *evals = sets
-    found = [*_balance(sets[train]["label"], train, weights)]
+    found = [*_balance(sets[train]["label"], train, weights, weighs)]
     keys = {name: _keys(dataset) for name, dataset in sets.items()}
     for name, dataset in sets.items():
         both = _with_both(keys[name], np.array(dataset["label"], dtype=bool))
@@ -48,7 +51,9 @@ def inspect_labels(sets: Mapping[str, Dataset], *, weights: tuple[float, float] 
     return found
 
 
-def _balance(labels: Sequence[bool], where: str, weights: tuple[float, float] | None) -> Iterator[Finding]:
+def _balance(
+    labels: Sequence[bool], where: str, weights: tuple[float, float] | None, weighs: bool
+) -> Iterator[Finding]:
     good = sum(labels)
     bad = len(labels) - good
     told = f"{good} rows are labelled true and {bad} false"
@@ -59,6 +64,9 @@ def _balance(labels: Sequence[bool], where: str, weights: tuple[float, float] | 
             "or give the weights yourself" if weights is None else "or train on completions with `method: sft`"
         )
         yield Finding(level, "one-label", where, f"{told}: there is nothing to tell apart", remedy)
+        return
+    if not weighs:
+        yield Finding("note", "label-balance", where, f"{told}; every row weighs the same", "nothing to do")
         return
     suggested = class_weights(good, bad)
     if weights is None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from peft import PeftConfig
 from torch import Tensor, nn
 from trl import KTOTrainer as TRLKTOTrainer
@@ -46,6 +46,8 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
     config_class: ClassVar[type[KTOConfig]] = KTOConfig
     _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "kto"]
     _name = "KTO"
+    baseline_metric: ClassVar[str] = "kto/baseline"
+    """What the point is called that rewards are reckoned from, in metrics."""
     loss_is_scaled_for_ga = True
     ref_model: Any
 
@@ -96,6 +98,35 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
                 )
             labels = self.train_dataset["label"]
             self.desirable_weight, self.undesirable_weight = class_weights(sum(labels), len(labels) - sum(labels))
+        self.constructed()
+
+    def constructed(self) -> None:
+        """What a method adds once its trainer is constructed. Nothing by default."""
+
+    def looks_first(self) -> bool:
+        """Whether the baseline asks for a pass over the rows before they are learnt from."""
+        return self.calculate_KL
+
+    def baseline_of(self, total: Float[Tensor, ""], rows: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """What rewards are reckoned from, by the sum of what `looked_at` gave for a step or a set, and its number of rows."""
+        return kto_baseline(total, rows)
+
+    def baseline_of_set(self, dataloader: Any) -> Float[Tensor, ""]:
+        """What rewards are reckoned from in an evaluation: the baseline of the whole set."""
+        values = []
+        for batch in dataloader if self.looks_first() else ():
+            own = self.looked_at(self._with_reference(on_device(self, batch)))
+            values.append(self.accelerator.gather_for_metrics(own))
+        every = torch.cat(values) if values else torch.zeros(1, device=self.accelerator.device)
+        return self.baseline_of(every.sum(), torch.tensor(float(len(every)), device=every.device))
+
+    def losses(
+        self, rewards: Float[Tensor, " rows"], desirable: Bool[Tensor, " rows"], baseline: Float[Tensor, ""]
+    ) -> Float[Tensor, " rows"]:
+        """The loss of each row, unreduced."""
+        return kto_loss(
+            rewards, desirable, baseline, desirable_weight=self.desirable_weight, undesirable_weight=self.undesirable_weight
+        )  # fmt: skip
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         """TRL's, of rows in an order drawn once, each with a mismatched answer of its own step."""
@@ -148,30 +179,25 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         found = {"ref_logps": logps, "ref_KL_logps": mismatched}
         return inputs | {name: value for name, value in found.items() if value is not None}
 
-    def _surprise(self, inputs: dict[str, Tensor]) -> Float[Tensor, " rows"]:
-        """Rewards of the mismatched rows, in nats, without gradient or dropout."""
+    def looked_at(self, inputs: dict[str, Tensor], prefix: str = "KL_") -> Float[Tensor, " rows"]:
+        """Rewards of the mismatched rows, in nats, without gradient or dropout; of the rows themselves without prefix."""
         with torch.no_grad(), dropout_off(self.model), self.accelerator.autocast():
-            return self.beta * (self._scores(self.model, inputs, "KL_") - inputs["ref_KL_logps"])
+            return self.beta * (self._scores(self.model, inputs, prefix) - inputs[f"ref_{prefix}logps"])
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The Trainer's, with the baseline of the optimizer step, and its number of rows, over all processes."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         batches = [self._with_reference(on_device(self, batch)) for batch in batches]
         zero = torch.zeros((), device=device)
-        total = sum((self._surprise(batch).sum() for batch in batches), start=zero) if self.calculate_KL else zero
+        total = sum((self.looked_at(batch).sum() for batch in batches), start=zero) if self.looks_first() else zero
         own = torch.stack([total.float(), zero + sum(len(batch["label"]) for batch in batches)])
         total, rows = self.accelerator.gather(own[None]).sum(dim=0)
-        self._in_step = kto_baseline(total, rows), rows
+        self._in_step = self.baseline_of(total, rows), rows
         return batches, items
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, with the baseline of the whole set, which is found first."""
-        values = []
-        for batch in dataloader if self.calculate_KL else ():
-            own = self._surprise(self._with_reference(on_device(self, batch)))
-            values.append(self.accelerator.gather_for_metrics(own))
-        every = torch.cat(values) if values else torch.zeros(1, device=self.accelerator.device)
-        self._of_set = kto_baseline(every.sum(), torch.tensor(float(len(every)), device=every.device))
+        self._of_set = self.baseline_of_set(dataloader)
         return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def compute_loss(
@@ -183,7 +209,9 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
     ) -> Any:
         """This micro-batch's share of the optimizer step's loss; in evaluation the mean over the batch."""
         if return_outputs:
-            raise ValueError("KTOTrainer: logits are never built; use `evaluate`, or the model itself to predict")
+            raise ValueError(
+                f"{type(self).__name__}: logits are never built; use `evaluate`, or the model itself to predict"
+            )
         training = self.model.training
         inputs = self._with_reference(inputs)
         logps, desirable = self._scores(model, inputs), inputs["label"].bool()
@@ -191,11 +219,13 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         in_step = self._in_step if training else None
         baseline, rows = in_step or (self._of_set, logps.new_tensor(float(len(logps))))
         if baseline is None:
-            raise ValueError("KTOTrainer: compute_loss belongs to a step or an evaluation, whose baseline it needs")
-        losses = kto_loss(
-            rewards, desirable, baseline, desirable_weight=self.desirable_weight, undesirable_weight=self.undesirable_weight
-        )  # fmt: skip
-        self.sums.hold(_metrics(losses, rewards, logps, baseline, inputs))
+            raise ValueError(
+                f"{type(self).__name__}: compute_loss belongs to a step or an evaluation, whose baseline it needs"
+            )
+        losses = self.losses(rewards, desirable, baseline)
+        found = _metrics(losses, rewards, logps, inputs)
+        found[self.baseline_metric] = (baseline * torch.ones_like(losses), torch.ones_like(losses))
+        self.sums.hold(found)
         self.sums.add("train" if training else "eval", self.accelerator)
         shares = self.accelerator.num_processes if in_step else 1  # DDP takes the mean over processes
         return shares * losses.sum() / rows
@@ -235,12 +265,10 @@ def _both(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     return {name: [value for value in values for _ in LABELS] for name, values in rest.items()} | made
 
 
-def _metrics(
-    losses: Tensor, rewards: Tensor, logps: Tensor, baseline: Tensor, inputs: dict[str, Any]
-) -> dict[str, Ratio]:
+def _metrics(losses: Tensor, rewards: Tensor, logps: Tensor, inputs: dict[str, Any]) -> dict[str, Ratio]:
     """Metrics of one batch as (numerator, denominator) per row; those of a side are over the rows with its label."""
     each, read = torch.ones_like(losses), inputs["attention_mask"].sum(dim=1).to(losses.dtype)
-    found = {"loss": (losses.detach(), each), "kto/baseline": (baseline * each, each), TOKENS: (read, 0 * each)}
+    found = {"loss": (losses.detach(), each), TOKENS: (read, 0 * each)}
     found["length"] = (inputs["completion_mask"].sum(dim=1).to(losses.dtype), each)
     for name, label in LABELS.items():
         of = (inputs["label"].bool() == label).to(losses.dtype)

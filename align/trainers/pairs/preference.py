@@ -23,7 +23,6 @@ from align.configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
 from align.data.audit.truncation import refuse_cut_to_same
 from align.data.rows.explicit import explicit
 from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
-from align.losses.preference import sequence_logps
 from align.models.loading import keep_quantised_weights_plain
 from align.scoring.batching import SeededLengthSampler, parts_within, pick_pairs, tokens_of_pairs
 from align.trainers.shared.alarms import Alarms
@@ -41,8 +40,8 @@ from align.trainers.shared.reference import (
     refuse_without_reference,
 )
 from align.trainers.shared.safe_runs import SafeRuns
-from align.trainers.shared.scored import reference_logps, score, scoring_inputs, without_columns
-from align.trainers.shared.trl_contract import fast_head, has_images, keep_columns, no_model_hash, on_device
+from align.trainers.shared.scored import answer_logps, reference_logps, score, scoring_inputs, without_columns
+from align.trainers.shared.trl_contract import fast_head, has_images, keep_columns, on_device, sparing_construction
 
 from .displacement import Displacement
 from .precompute import COLUMNS, with_reference
@@ -99,7 +98,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         self.sums, self.alarms = MetricSums(), Alarms()
         self.sharing = PrefixSharing(args.shared_prefix, args.max_length)
         self._pairs_in_step: int | None = None
-        with no_model_hash():
+        with sparing_construction(model, reference=args.reads_reference()):
             super().__init__(
                 model=model, ref_model=ref_model, args=args, data_collator=data_collator, train_dataset=train_dataset,
                 eval_dataset=eval_dataset, processing_class=processing_class, optimizers=optimizers,
@@ -192,7 +191,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
 
         def policy() -> Tensor:
             scored, _ = score(self.sharing.scorer(model, scoring_inputs(batch), self.accelerator), batch)
-            return sequence_logps(scored.token_logps, scored.mask)
+            return answer_logps(scored, self.args.ld_alpha)
 
         online = self.ref_model is None and COLUMNS[0] not in batch
         tokens = batch["completion_mask"][:, 1:].sum(dim=1)
@@ -217,7 +216,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         mode = "train" if self.model.training else "eval"
         scorer = self.sharing.scorer(model, scoring_inputs(inputs), self.accelerator)
         scored, outputs = score(scorer, inputs)
-        policy = Pair(*sequence_logps(scored.token_logps, scored.mask).chunk(2))
+        policy = Pair(*answer_logps(scored, self.args.ld_alpha).chunk(2))
         ref = Pair(*reference_logps(self, inputs))
         tokens = Pair(*scored.mask.sum(dim=1).to(policy.chosen.dtype).chunk(2))
         result = self.preference_loss(policy, ref, tokens, **self.loss_columns(inputs, scored))

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from trl import DPOTrainer as TRLDPOTrainer
 
+from align.losses.preference import desensitized_logps, sequence_logps
+
 from .trl_contract import fast_head
 
 NOT_FOR_THE_MODEL = frozenset({"completion_mask", "ref_chosen_logps", "ref_rejected_logps"})
@@ -54,6 +56,13 @@ def score(model: Callable[..., Any], inputs: dict[str, Tensor]) -> tuple[Scored,
         mask,
         None if squares is None else squares[:, last].detach(),
     ), outputs
+
+
+def answer_logps(scored: Scored, ld_alpha: float | None) -> Float[Tensor, " rows"]:
+    """Log-probabilities of whole answers, in nats; under LD-DPO what is beyond the shorter one's length counts less."""
+    if ld_alpha is None:
+        return sequence_logps(scored.token_logps, scored.mask)
+    return desensitized_logps(scored.token_logps, scored.mask, alpha=ld_alpha)
 
 
 def reference_logps(trainer: TRLDPOTrainer, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,8 @@
 - `DPOTrainer` precomputes the reference in `_precompute_ref_logps(dataset, name, batch_size)`, called for each data set
   at construction and in `evaluate`, after `hash_module(model)` for its own cache; DeepSpeed's engine of the model, which is
   not prepared yet, is made there and kept in `_precompute_engine`, None at first.
+- `DPOTrainer` loads the reference of a model that is trained whole by `create_model_from_path`, after the policy that a
+  name stands for, and takes None for no reference.
 - `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `log` merges `_metrics` into the logs.
 - Their prompts come from a `RepeatSampler` with attributes `data_source`, `mini_repeat_count`, `batch_size`,
   `repeat_count`, `shuffle`, `seed`, `num_samples` and `generator`, which draws one permutation an epoch.
@@ -141,14 +143,20 @@ def fast_head(*, entropy_gradient: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_model_hash() -> Iterator[None]:
-    """Keep DPOTrainer from hashing all weights, upcast, on every process, for a cache key that we do not use."""
-    original = dpo_trainer.hash_module
+def sparing_construction(model: Any, *, reference: bool) -> Iterator[None]:
+    """Keep DPOTrainer from hashing all weights for a cache key that we do not use, and from loading a reference without use.
+
+    A `model` that is a name is loaded all the same; `reference` says whether the loss reads one.
+    """
+    hashes, load = dpo_trainer.hash_module, dpo_trainer.create_model_from_path
+    loads = [load] * isinstance(model, str)
     dpo_trainer.hash_module = lambda model: ""
+    if not reference:
+        dpo_trainer.create_model_from_path = lambda *args, **kw: loads.pop()(*args, **kw) if loads else None
     try:
         yield
     finally:
-        dpo_trainer.hash_module = original
+        dpo_trainer.hash_module, dpo_trainer.create_model_from_path = hashes, load
 
 
 def generation_state(trainer: Any) -> dict[str, Any]:

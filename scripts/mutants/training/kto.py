@@ -1,4 +1,4 @@
-"""KTO: its loss, and a baseline and a mean that are those of the whole optimizer step."""
+"""KTO and BCO: their losses, and a baseline and a mean that are those of the whole optimizer step."""
 
 from mutants.mutant import noticed_by
 
@@ -9,6 +9,7 @@ labels = noticed_by("tests/data/rows/test_labels.py")
 measured = noticed_by("tests/evaluation/measures/test_labels.py")
 recipes = noticed_by("tests/trainers/completions/test_kto_recipes.py")
 trained = noticed_by("tests/trainers/completions/test_kto.py")
+BCO, classifier = "align/trainers/completions/bco.py", noticed_by("tests/trainers/completions/test_bco.py")
 
 MUTANTS = [
     formula("kto: desirable answers pushed away", LOSSES, "torch.sigmoid(baseline - rewards)", "torch.sigmoid(rewards - baseline)"),
@@ -18,7 +19,7 @@ MUTANTS = [
     formula("kto: the baseline a sum", LOSSES, "(total / rows.clamp(min=1)).clamp(min=0)", "total.clamp(min=0)"),
     formula("kto: classes weighed by their size", LOSSES, "larger / desirable, larger / undesirable", "larger / undesirable, larger / desirable"),
     trained("kto: mean over the micro-batch", TRAINER, "return shares * losses.sum() / rows", "return shares * losses.mean()"),
-    trained("kto: baseline without beta", TRAINER, "return self.beta * (self._scores(self.model, inputs, \"KL_\")", "return (self._scores(self.model, inputs, \"KL_\")"),
+    trained("kto: baseline without beta", TRAINER, "return self.beta * (self._scores(self.model, inputs, prefix)", "return (self._scores(self.model, inputs, prefix)"),
     trained("kto: mismatched within a micro-batch", TRAINER, "steps.per_device_train_batch_size = args.rows_per_step()", "steps.per_device_train_batch_size = args.per_device_train_batch_size"),
     trained("kto: a lone row is its own mismatch", TRAINER, "len(made) % args.rows_per_step() == 1", "len(made) % args.rows_per_step() == -1"),
     trained("kto: pairs in runs of one label", TRAINER, 'if dataset_name == "train" and args.shuffle_rows', 'if dataset_name == "train" and not args.shuffle_rows'),
@@ -38,5 +39,15 @@ MUTANTS = [
     measured("kto: rows of a prompt are independent", ESTIMATES, "_, cluster = np.unique(prompts, return_inverse=True)", "cluster = np.arange(len(prompts))"),
     measured("kto: a sum for each model", ESTIMATES, '"policy": scores.policy / scores.tokens', '"policy": scores.policy'),
     recipes("kto: evaluation ranks no pairs", "eval/evaluate.py", "whole_pairs=True", "whole_pairs=False"),
+    formula("bco: labels the wrong way round", LOSSES, "torch.where(desirable, rewards - shift, shift - rewards)", "torch.where(desirable, shift - rewards, rewards - shift)"),
+    formula("bco: no shift for the undesirable", LOSSES, "rewards - shift, shift - rewards)", "rewards - shift, -rewards)"),
+    formula("bco: a shift with a gradient", LOSSES, "if shift.requires_grad:", "if False:"),
+    classifier("bco: the shift is the step's alone", BCO, "self.total + total, self.rows + rows", "total, rows"),
+    classifier("bco: the shift is that before the step", BCO, "self.shift.add(float(total), float(rows))\n        return torch.full_like(total, self.shift.mean)", "before = self.shift.mean\n        self.shift.add(float(total), float(rows))\n        return torch.full_like(total, before)"),
+    classifier("bco: a resumed run forgets the shift", BCO, "        if saved:", "        if False:"),
+    classifier("bco: a skipped step counts", BCO, "        self.shift.forget_step()", "        pass"),
+    classifier("bco: an evaluation has no shift", BCO, "return torch.tensor(self.shift.mean, device", "return torch.tensor(0.0, device"),
+    classifier("bco: weights are taken and ignored", "align/configs/bco.py", "[*not_honoured(self, NOT_BCO), *super().problems()]", "super().problems()"),
+    labels("bco: weights are asked of a loss that has none", AUDIT, "    if not weighs:", "    if False:"),
     trained("kto: any order is taken", CONFIG, 'self.train_sampling_strategy != "sequential":', "False:"),
 ]  # fmt: skip

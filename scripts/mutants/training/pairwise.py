@@ -21,7 +21,33 @@ trained = noticed_by(
     "tests/trainers/pairs/test_pairwise_parity.py::test_five_steps_equal_trl",
 )
 
+DESENSITIZED = "align/losses/preference.py"
+desensitized = noticed_by("tests/losses/test_desensitized.py")
+as_trl = noticed_by("tests/trainers/pairs/test_pairwise_parity.py::test_five_steps_equal_trl")
+
+unread = noticed_by("tests/trainers/pairs/test_without_reference.py")
+
 MUTANTS = [
+    unread("without reference: it is scored all the same", PAIRWISE, "        if self.args.reads_reference():\n            return super().compute", "        if True:\n            return super().compute"),
+    unread("without reference: its first step looks at it", PAIRWISE, "            self.first_step = None", "            pass"),
+    unread("without reference: what is not a number is logged", PAIRWISE, "if not (name in RATIOS and math.isnan(value))}", "if True}"),
+    unread("without reference: values of the data are dropped", PAIRWISE, "if not (name in RATIOS and math.isnan(value))}", "if name not in RATIOS}"),
+    unread("without reference: one objective that reads none is enough", CONFIG, "return any(OBJECTIVES[name].reference", "return all(OBJECTIVES[name].reference"),
+    unread("without reference: it may be stored", CONFIG, "        if known and not self.reads_reference():", "        if False:"),
+    unread("without reference: a copy of the model is loaded", "align/trainers/shared/trl_contract.py", "    if not reference:\n        dpo_trainer", "    if False:\n        dpo_trainer"),
+    unread("without reference: a name is not loaded", "align/trainers/shared/trl_contract.py", "loads = [load] * isinstance(model, str)", "loads = []"),
+    formula("without reference: SimPO says it reads it", OBJECTIVES, '        ("simpo_gamma",),\n        reference=False,', '        ("simpo_gamma",),\n        reference=True,'),
+    noticed_by("tests/check/test_dry_run.py")("without reference: its cost is predicted", "align/commands/dry_run.py", "online=args.reads_reference() and not", "online=not"),
+    desensitized("pairwise: LD-DPO up to the longer length", DESENSITIZED, "torch.minimum(*completion_mask.sum(dim=1)", "torch.maximum(*completion_mask.sum(dim=1)"),
+    desensitized("pairwise: LD-DPO's last shared token is beyond", DESENSITIZED, "completion_mask.cumsum(dim=1) > shared[:, None]", "completion_mask.cumsum(dim=1) >= shared[:, None]"),
+    desensitized("pairwise: LD-DPO counts positions of the row", DESENSITIZED, "completion_mask.cumsum(dim=1) > shared", "torch.ones_like(completion_mask).cumsum(dim=1) > shared"),
+    desensitized("pairwise: LD-DPO weighs what is shared", DESENSITIZED, "torch.where(beyond, alpha * token_logps, token_logps)", "torch.where(beyond, token_logps, alpha * token_logps)"),
+    desensitized("pairwise: LD-DPO takes any alpha", DESENSITIZED, "if not 0.0 <= alpha <= 1.0:", "if False:"),
+    as_trl("pairwise: the policy is not desensitized", SCORED, "    if ld_alpha is None:", "    if True:"),
+    config("pairwise: LD-DPO with any objective", CONFIG, "and not OBJECTIVES[name].of_sums]", "and False]"),
+    config("pairwise: LD-DPO with a stored reference", CONFIG, "        if self.precompute_ref_log_probs:", "        if False:"),
+    noticed_by("tests/trainers/pairs/test_pairwise_columns.py")("pairwise: LD-DPO with sums in the data", PAIRWISE, "if self.args.ld_alpha is not None and", "if False and"),
+    noticed_by("tests/check/test_environment.py")("check: LD-DPO with sums in the data", "align/check/environment.py", 'getattr(r.train, "ld_alpha", None) is not None', "False"),
     formula("pairwise: robust without its divisor", LOSSES, " * flipped) / (1 - 2 * label_smoothing)", " * flipped)"),
     formula("pairwise: robust is conservative", LOSSES, "as_labelled - label_smoothing * flipped", "as_labelled + label_smoothing * flipped"),
     optimum("pairwise: robust flips the wrong label", LOSSES, "-F.logsigmoid(margin), -F.logsigmoid(-margin)", "-F.logsigmoid(-margin), -F.logsigmoid(margin)"),

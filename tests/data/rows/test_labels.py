@@ -100,6 +100,11 @@ def test_the_weights_of_the_labels_are_held_against_their_numbers(good, bad, wei
     assert class_weights(good, bad) == (max(good, bad) / good, max(good, bad) / bad)
 
 
+def test_a_loss_without_weights_is_told_none():
+    (finding,) = inspect_labels({"data.train": Dataset.from_list(rows_of(8, 2))}, weights=(1.0, 1.0), weighs=False)
+    assert (finding.level, finding.message[-25:]) == ("note", "every row weighs the same")
+
+
 @pytest.mark.parametrize(("weights", "level"), [(None, "error"), ((1.0, 1.0), "warning")])
 def test_rows_of_one_label_have_nothing_to_tell_apart(weights, level):
     finding = found(rows_of(3, 0), weights)["one-label"]

@@ -1,4 +1,4 @@
-"""Small runs of KTO, and one process of `test_kto_ddp.py`. Not a test by itself."""
+"""Small runs of KTO and BCO, and one process of `test_kto_ddp.py`. Not a test by itself."""
 
 import json
 import os
@@ -11,7 +11,10 @@ import tiny
 import torch
 from datasets import Dataset
 
-from align import KTOConfig, KTOTrainer
+from align import BCOConfig, BCOTrainer, KTOConfig, KTOTrainer
+
+METHODS = {"kto": (KTOTrainer, KTOConfig, "kto/baseline"), "bco": (BCOTrainer, BCOConfig, "bco/shift")}
+"""Trainer, configuration, and what each reckons rewards from."""
 
 
 def rows(n=16):
@@ -28,18 +31,19 @@ def rows(n=16):
     return Dataset.from_list([made[(7 * i) % 20] for i in range(n)])
 
 
-def trainer(folder, **kw):
-    return tiny.trainer(KTOTrainer, KTOConfig, folder, data=kw.pop("data", rows()), **{"shuffle_rows": False} | kw)
+def trainer(folder, method="kto", **kw):
+    return tiny.trainer(*METHODS[method][:2], folder, data=kw.pop("data", rows()), **{"shuffle_rows": False} | kw)
 
 
-def outcome(folder, processes):
+def outcome(folder, processes, method):
     """Four rows a step over all processes; five evaluation rows, which two processes cannot share evenly."""
     made = trainer(
-        folder, eval_data={"b": rows(5)}, per_device_train_batch_size=4 // processes, per_device_eval_batch_size=2
-    )
+        folder, method, eval_data={"b": rows(5)}, per_device_train_batch_size=4 // processes,
+        per_device_eval_batch_size=2,
+    )  # fmt: skip
     made.train()
     evaluated = made.evaluate()
-    keys = ("loss", "kto/baseline", "rewards/margins")
+    keys = ("loss", METHODS[method][2], "rewards/margins")
     return {
         "train": {key: tiny.losses(made, key) for key in keys},
         "eval": {key: evaluated[f"eval_b_{key}"] for key in keys},
@@ -51,7 +55,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
     os.environ["ALIGNKIT_CACHE"] = str(out.parent / "cache")
-    result = outcome(out.parent / "run", processes=int(os.environ["WORLD_SIZE"]))
+    result = outcome(out.parent / "run", processes=int(os.environ["WORLD_SIZE"]), method=sys.argv[2])
     if torch.distributed.get_rank() == 0:
         out.write_text(json.dumps(result))
     torch.distributed.barrier()

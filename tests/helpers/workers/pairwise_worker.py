@@ -11,16 +11,26 @@ import scored
 import tiny
 import torch
 
+from align import AOTConfig, AOTTrainer, BetaDPOConfig, BetaDPOTrainer
 from align.configs.pairwise import PairwiseConfig
 from align.trainers.pairs.pairwise import PairwiseTrainer
+
+WHOLE_STEP = {
+    "aot": (AOTTrainer, AOTConfig, {}),
+    "aot_unpaired": (AOTTrainer, AOTConfig, {"matching": "unpaired"}),
+    "beta_dpo": (BetaDPOTrainer, BetaDPOConfig, {"margin_weight": 0.9}),
+}
+"""Methods whose loss depends on all pairs of a step: trainer, configuration, settings."""
+NAMES = [*scored.OBJECTIVES, *WHOLE_STEP]
 
 
 def outcome(name: str, folder: Path, processes: int) -> dict:
     """Four pairs a step over all processes; five evaluation pairs, which two processes cannot share evenly."""
+    cls, config, settings = WHOLE_STEP.get(name) or (PairwiseTrainer, PairwiseConfig, scored.OBJECTIVES[name])
     trainer = tiny.trainer(
-        PairwiseTrainer, PairwiseConfig, folder / name, data=scored.pairs(8), eval_data={"b": scored.pairs(5)},
+        cls, config, folder / name, data=scored.pairs(8), eval_data={"b": scored.pairs(5)},
         per_device_train_batch_size=4 // processes, per_device_eval_batch_size=2, max_steps=2, learning_rate=0.003,
-        **scored.OBJECTIVES[name],
+        **settings,
     )  # fmt: skip
     trainer.train()
     evaluated = trainer.evaluate()
@@ -36,7 +46,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
     os.environ["ALIGNKIT_CACHE"] = str(out.parent / "cache")
-    results = {name: outcome(name, out.parent, processes=int(os.environ["WORLD_SIZE"])) for name in scored.OBJECTIVES}
+    results = {name: outcome(name, out.parent, processes=int(os.environ["WORLD_SIZE"])) for name in NAMES}
     if torch.distributed.get_rank() == 0:
         out.write_text(json.dumps(results))
     torch.distributed.barrier()

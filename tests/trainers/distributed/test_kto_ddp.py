@@ -1,4 +1,4 @@
-"""KTO by two processes is KTO by one: baseline, loss, weights and evaluation."""
+"""KTO and BCO by two processes are those by one: baseline, loss, weights and evaluation."""
 
 import json
 
@@ -9,11 +9,12 @@ from launching import WORKERS, finished
 
 
 @pytest.mark.ddp
-def test_two_processes_equal_one(tmp_path):
+@pytest.mark.parametrize("method", ["kto", "bco"])
+def test_two_processes_equal_one(tmp_path, method):
     out = tmp_path / "two.json"
-    finished(2, WORKERS / "kto_worker.py", out)
-    both, one = json.loads(out.read_text()), kto_worker.outcome(tmp_path / "one", processes=1)
-    assert max(one["train"]["kto/baseline"]) > 0
+    finished(2, WORKERS / "kto_worker.py", out, method)
+    both, one = json.loads(out.read_text()), kto_worker.outcome(tmp_path / "one", processes=1, method=method)
+    assert max(map(abs, one["train"][kto_worker.METHODS[method][2]])) > 0
     for key in one["train"]:
         assert both["train"][key] == pytest.approx(one["train"][key], rel=1e-4, abs=1e-5), key
         assert both["eval"][key] == pytest.approx(one["eval"][key], rel=1e-3, abs=1e-5), key

@@ -153,3 +153,11 @@ def test_the_loss_is_the_sum_of_what_is_logged(tmp_path):
     first = trainer.state.log_history[0]
     assert first["loss/ipo_mean"] == pytest.approx((1 / (2 * 0.3)) ** 2, rel=1e-4)
     assert isinstance(trainer, PreferenceTrainer)
+
+
+def test_ld_dpo_takes_no_sums_of_the_reference(tmp_path):
+    data = tiny.pairs(4)
+    for name in ("ref_chosen_logps", "ref_rejected_logps"):
+        data = data.add_column(name, [-3.0] * 4)
+    with pytest.raises(ValueError, match="ld_alpha needs the reference token by token, and the data have sums of it"):
+        made(tmp_path, data, ld_alpha=0.5)

@@ -66,9 +66,11 @@ def theirs(tmp_path, **kw):
         ({"objective": {"sigmoid": 0.8, "bco_pair": 0.2, "nll": 1.0}}, {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]}, {"per_device_train_batch_size": 1}),
         ({"objective": {"sigmoid": 1.0}}, {}, {"use_weighting": True}),
         ({"objective": {"ipo_mean": 1.0}}, {"loss_type": ["ipo"]}, {"use_weighting": True}),
+        ({"objective": {"sigmoid": 1.0}}, {}, {"ld_alpha": 0.5}),
+        ({"objective": {"apo_zero": 1.0}}, {"loss_type": ["apo_zero"]}, {"ld_alpha": 0.0}),
         ({"objective": {"sigmoid": 0.5, "sigmoid_norm": 2.0}}, {"loss_type": ["sigmoid", "sigmoid_norm"], "loss_weights": [0.5, 2.0]}, {}),
         ({"objective": {"sigmoid": 1.0, "nll": 0.5}}, {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}, {"per_device_train_batch_size": 1}),
-    ], 2, 12, 13),
+    ], 2, 12, 13, 15),
 )  # fmt: skip
 def test_five_steps_equal_trl(tmp_path, trl_head, mine, trl, shared, monkeypatch):
     monkeypatch.setattr(pairwise, "LARGEST", float("inf"))  # TRL leaves WPO's upper bound out

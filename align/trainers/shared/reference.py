@@ -120,8 +120,9 @@ def moved(model: nn.Module) -> Iterator[None]:
 def _gathered_anew(parameters: list[nn.Parameter]) -> None:
     """Have ZeRO-3 give up what it has gathered of small parameters, and otherwise keeps."""
     for parameter in parameters:
-        if hasattr(parameter, "ds_tensor") and parameter.numel():
-            parameter.partition()  # pyright: ignore[reportAttributeAccessIssue] - DeepSpeed's
+        partition: Any = getattr(parameter, "partition", None)
+        if partition is not None and parameter.numel():
+            partition()
 
 
 def own_part(tensor: Tensor) -> Tensor:

@@ -94,16 +94,9 @@ class _Head:
     @staticmethod
     @torch.compiler.disable  # its loop over chunks would be compiled anew for every number of positions
     def apply(
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        temperature: float,
-        chunk_size: int,
-        softcap: float | None = None,
-        logit_scale: float = 1.0,
-        outputs: tuple[str, ...] = (),
-    ) -> tuple[Tensor | None, ...]:
+        hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, chunk_size: int,
+        softcap: float | None = None, logit_scale: float = 1.0, outputs: tuple[str, ...] = (),
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
         if weight.requires_grad or bias is not None or softcap is not None or "log_sum_sq_probs" in outputs:
             return CHUNKED_HEAD.apply(
                 hidden, weight, bias, targets, temperature, chunk_size, softcap, logit_scale, outputs

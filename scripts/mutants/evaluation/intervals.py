@@ -32,7 +32,12 @@ MUTANTS = [
         "statistics: bounds are forgotten", MEANS, "max(low, bounds[0]), min(high, bounds[1]), n)", "low, high, n)"
     ),
     interval("statistics: groups that agree are certain", STATISTICS, "    if spread <= ALIKE:", "    if False:"),
-    interval("statistics: groups that agree but for rounding are certain", STATISTICS, "if spread <= ALIKE:", "if spread == 0:"),
+    interval(
+        "statistics: groups that agree but for rounding are certain",
+        STATISTICS,
+        "if spread <= ALIKE:",
+        "if spread == 0:",
+    ),
     interval(
         "statistics: seeds are normal",
         STATISTICS,

@@ -67,6 +67,7 @@ MUTANTS = [
     people("agreement: categories are not told apart", "eval/agreement.py", "known & (of == value)", "known"),
     page("evaluation: the verdict upside down", "eval/report/verdict.py", 'word = "better" if better else "worse"', 'word = "worse" if better else "better"'),
     page("evaluation: colour alone tells curves apart", PLOTS, '"linestyle": DASHES[index % len(DASHES)]', '"linestyle": "-"'),
+    page("evaluation: the picture is of first answers", PLOTS, "(policy - ref).mean(axis=1)", "(policy - ref)[:, 0]"),
     page("evaluation: nine pairs make a trend", PLOTS, "linewidth=1 if min(part.n for part in parts) >= TREND else 0", "linewidth=1"),
     page("evaluation: all estimates are the policy's", TABLES, 'if name.startswith(f"{who}/") and', "if False and"),
     page("evaluation: a policy called as a set has its figures", TABLES, "return not any(key.startswith(f\"{who}/{who}/\") for key in report.estimates)", "return True"),

@@ -17,6 +17,7 @@ diverges = noticed_by("tests/evaluation/measures/test_divergence_estimates.py")
 cyclic = noticed_by("tests/evaluation/judges/test_eval_judging.py")
 front = noticed_by("tests/evaluation/fronts/test_pareto.py")
 said = noticed_by("tests/evaluation/report/test_verdict.py")
+planned = noticed_by("tests/evaluation/report/test_power.py")
 MUTANTS = [
     interval("statistics: few successes are normal", MEANS, "if 0 < successes <= few:", "if False:"),
     interval("statistics: degrees of freedom off by one", MEANS, "degrees = independent - 1", "degrees = independent"),
@@ -87,6 +88,12 @@ MUTANTS = [
         FAMILY,
         "difference = one.estimate(column, 1 - each)",
         "difference = one.estimate(column, level)",
+    ),
+    planned(
+        "statistics: what is needed hangs on what there is",
+        "eval/planning.py",
+        "lambda d, shown=share: fewest_prompts(shown, d)",
+        "lambda d, n=n, now=share(n): prompts_needed(now, n, d)",
     ),
     family("statistics: half of the power", POWER, "POWER = 0.8", "POWER = 0.5"),
     family(

@@ -25,6 +25,11 @@ def is_local(name: str) -> bool:
     return Path(name).exists() or not _ON_A_HUB.fullmatch(name)
 
 
+def called(path: str | Path) -> str:
+    """The name of a folder, also where it is given as `.` or `..`; links are not followed."""
+    return Path(os.path.abspath(path)).name
+
+
 def digest_of(value: Any) -> str:
     """sha256 of what JSON makes of a value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=plain_json).encode()).hexdigest()

@@ -13,10 +13,10 @@ from peft import PeftModel
 from align.data import DataSource
 from align.recipe.loading import Recipe
 from align.runs.checkpoints import seal
-from align.runs.contents import REFERENCE_FILE, WRITING, exchange
+from align.runs.contents import REFERENCE_FILE, RESULTS, WRITING, exchange
 
 from .errors import RunError
-from .files import write_text
+from .files import called, write_text
 from .findings import printable
 from .methods import METHODS
 from .own_code import FOLDER
@@ -56,11 +56,17 @@ def save_result(trainer: Any, recipe: Recipe, path: Path) -> None:
 
 
 def ended(path: Path, recipe: Recipe) -> str:
-    """Where a run is, and the commands that go on from it, the path as it was given."""
+    """Where a run is, and the commands that go on from it, the path as it was given; none that would be refused."""
     run = shlex.quote(str(path))
     own = "".join(f" --allow-file {shlex.quote(str(file))}" for file in sorted((path / FOLDER).glob("*.py")))
-    commands = {f"alignkit eval {run}{own}": "measure it against its reference"}
-    if METHODS[recipe.method].model == "language":
+    commands = {}
+    if METHODS[recipe.method].model != "language":
+        weights = path / next((name for name in RESULTS if (path / name).is_dir()), RESULTS[0])
+        judge = shlex.quote(f"mine={{kind: preference_model, path: {json.dumps(str(weights), ensure_ascii=False)}}}")
+        commands[f"alignkit judge-agreement FILE --by {judge}{own}"] = "hold it against what people preferred"
+    else:
+        if (recipe.data.eval or recipe.data.holdout) and (recipe.rows != "prompts" or recipe.eval.generate is not None):
+            commands[f"alignkit eval {run}{own}"] = "measure it against its reference"
         commands |= {
             f"alignkit chat {run}{own}": "talk to it",
             f"alignkit sample {run} --prompts FILE --out answers.jsonl{own}": "have it answer the prompts of a file",
@@ -88,7 +94,7 @@ def _finish(trainer: Any, scratch: Path, target: Path) -> None:
 def _write_card(trainer: Any, recipe: Recipe, path: Path) -> None:
     own = recipe.data.train_sources()
     name = printable(own[0].path.replace("`", "'"), 200) if len(own) == 1 else None  # TRL's card links to one
-    trainer.create_model_card(model_name=path.name, dataset_name=name)
+    trainer.create_model_card(model_name=called(path), dataset_name=name)
     card = path / "README.md"
     write_text(card, card.read_text(encoding="utf-8") + _card_sections(trainer, recipe))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import INTERRUPTED, USER_ERRORS, RunError, as_a_command
-from align.files import check_writable, write_text
+from align.files import called, check_writable, write_text
 from align.own_code import allow_file_argument
 from align.recipe.loading import load_recipe
 from align.runs.contents import METRICS_FILE, RECIPE_FILE
@@ -253,7 +253,7 @@ def _of_runs(
     if steps:
         run = Path(str(wanted.recipe)).parent
         add_checkpoints(report, subjects, run)
-        return report, {run.name: read_metrics(run / METRICS_FILE)}
+        return report, {called(run): read_metrics(run / METRICS_FILE)}
     return report, {s.name: read_metrics(Path(s.path) / METRICS_FILE) for s in subjects}
 
 

@@ -27,7 +27,6 @@ from eval.statistics.intervals import Estimate
 from eval.verdicts import columns_of
 
 HEAD = ("judge", "of", "figure", "value", "95% interval", "n")
-TIES = (0, None, "tie")
 ALL = "all"
 ABOUT = (
     "n counts prompts. accuracy: the judge prefers the answer that people preferred; a tie counts one half. kappa: above "
@@ -183,9 +182,14 @@ def _votes(votes: Any, where: str) -> list[int]:
     """1 for each vote of the majority, whose answer is the chosen one, 0 for each tie, -1 for the others."""
     if votes is None:
         return []
-    sides = Counter(vote for vote in votes if vote not in TIES).most_common(2) if isinstance(votes, list) else []
+    sides = Counter(vote for vote in votes if not _is_tie(vote)).most_common(2) if isinstance(votes, list) else []
     if not sides or (len(sides) == 2 and sides[0][1] == sides[1][1]):
         raise DataError(
             f"{where}: votes must be a list in which most are for the chosen answer, got {printable(str(votes))}"
         )
-    return [0 if vote in TIES else 1 if vote == sides[0][0] else -1 for vote in votes]
+    return [0 if _is_tie(vote) else 1 if vote == sides[0][0] else -1 for vote in votes]
+
+
+def _is_tie(vote: Any) -> bool:
+    """0, null or "tie"; false is the vote for the other answer, though Python takes it for 0."""
+    return vote in (None, "tie") or (vote == 0 and not isinstance(vote, bool))

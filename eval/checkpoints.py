@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from align.errors import RunError
+from align.files import called
 from align.going_on import finished_run
 from align.recipe.loading import load_recipe
 from align.run_identity import identity_of_run
@@ -85,4 +86,4 @@ def add_checkpoints(report: Report, subjects: Sequence[Subject], run: Path) -> N
     """
     report.checkpoints = [subject.name for subject in reversed(subjects)]
     add_best(report, REF, [FIRST, *report.checkpoints])
-    report.settings["checkpoints_of"] = run.name
+    report.settings["checkpoints_of"] = called(run)

@@ -3,7 +3,7 @@
 import argparse
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from align.recipe.loading import load_recipe
 from align.runs.contents import REPORT_FILE
 from eval.report.tables import markdown_table
 from eval.statistics.intervals import Estimate
-from eval.statistics.power import detectable, detectable_share, prompts_needed, standard_shift
+from eval.statistics.power import detectable, detectable_share, fewest_prompts, prompts_needed, standard_shift
 
 HEAD = ("measure", "n", "to be seen now")
 UNITS = (("win rate, every verdict decided", 1.0, 0.5), ("win rate, half of the verdicts ties", 0.5, 0.5))
@@ -59,7 +59,8 @@ def _of_report(path: Path, wanted: float | None) -> Iterator[tuple[str, ...]]:
     for name, e in estimates.items():
         won = name.startswith("win_rate/") or "/win_rate/" in name
         if name.endswith("/difference") or won:
-            yield _row(name, e.n, detectable(e), wanted)
+            seen = detectable(e)
+            yield _row(name, e.n, seen, wanted, lambda d, seen=seen, n=e.n: prompts_needed(seen, n, d))
 
 
 def _estimate(read: Any) -> Estimate:
@@ -72,17 +73,24 @@ def _of_recipe(name: str, overrides: tuple[str, ...], wanted: float | None) -> I
         raise RunError(f"{name}: no answers are sampled; set eval.generate={{prompts: 128}}")
     n = recipe.eval.generate.prompts
     for title, discordant, counts in UNITS:
-        yield _row(title, n, counts * detectable_share(discordant, n), wanted)
-    yield _row("a mean, in standard deviations of a prompt's difference", n, standard_shift(n) / math.sqrt(n), wanted)
+
+        def share(prompts: int, discordant: float = discordant, counts: float = counts) -> float:
+            return counts * detectable_share(discordant, prompts)
+
+        yield _row(title, n, share(n), wanted, lambda d, shown=share: fewest_prompts(shown, d))
+
+    def mean(prompts: int) -> float:
+        return standard_shift(prompts) / math.sqrt(prompts)
+
+    title = "a mean, in standard deviations of a prompt's difference"
+    yield _row(title, n, mean(n), wanted, lambda d: fewest_prompts(mean, d))
 
 
-def _row(name: str, n: int, seen: float, wanted: float | None) -> tuple[str, ...]:
-    if not math.isfinite(seen):
-        return (name, str(n), "nothing", "")
+def _row(name: str, n: int, seen: float, wanted: float | None, needs: Callable[[float], int]) -> tuple[str, ...]:
     needed = ""
     if wanted is not None:
         try:
-            needed = f"{prompts_needed(seen, n, wanted):,}"
-        except ValueError:
-            needed = "more than 10,000,000"
-    return (name, str(n), f"{seen:.3f}", needed)
+            needed = f"{needs(wanted):,}"
+        except ValueError:  # or nothing is known of the noise
+            needed = "more than 10,000,000" if math.isfinite(seen) else ""
+    return (name, str(n), f"{seen:.3f}" if math.isfinite(seen) else "nothing", needed)

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from align.errors import RunError
-from align.files import read_json
+from align.files import called, read_json
 from align.methods import METHODS
 from align.models.dated import date_template, recorded_day
 from align.models.identity import different, model_identity
@@ -102,7 +102,7 @@ def load_subject(name: str, recipe_name: str | None = None, overrides: tuple[str
     tokenizer = load_tokenizer(recipe.model)
     date_template(tokenizer, recorded_day(run / ENV_FILE) if is_run else None)
     digest = "+".join(found.values())
-    made = Subject(run.name if is_run else name, recipe, tokenizer, policy, reference, digest, name, identity)
+    made = Subject(called(run) if is_run else name, recipe, tokenizer, policy, reference, digest, name, identity)
     made.base_digest = "+".join(found[key] for key in ("digest", "config_digest"))
     if is_run:
         made.trained_against = _in_words(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.errors import RunError
-from align.files import check_writable, write_text
+from align.files import called, check_writable, write_text
 from align.findings import printable
 from align.runs.contents import REPORT_FILE
 from eval.report.plots import error_bars, look, name_series, panels, png, short
@@ -61,8 +61,14 @@ def history(argv: Sequence[str] | None = None, *, prog: str = "alignkit history"
         raise RunError(f"--out {options.out}: must be named FILE.csv")
     if options.out is not None:
         check_writable(options.out)
+    names = [called(run) for run in options.runs]
+    names = names if len(set(names)) == len(names) else [str(run) for run in options.runs]
     rows = sorted(
-        (row for run in options.runs for row in kept_figures(run, options.measure)),
+        (
+            row._replace(run=name)
+            for run, name in zip(options.runs, names, strict=True)
+            for row in kept_figures(run, options.measure)
+        ),
         key=lambda row: (row.date, row.report),
     )
     if not rows:
@@ -96,7 +102,7 @@ def kept_figures(run: Path, measures: Sequence[str] = ()) -> list[Kept]:
                 if name in read["estimates"]:
                     e = read["estimates"][name]
                     estimate = Estimate(*(float(e[key]) for key in ("value", "low", "high")), n=int(e["n"]))
-                    found.append(Kept(run.name, str(read["date"]), of.get("step"), path.parent.name, name, estimate))
+                    found.append(Kept(called(run), str(read["date"]), of.get("step"), path.parent.name, name, estimate))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise RunError(f"{path}: holds no report; delete {path.parent}, or evaluate again") from None
         if version != SCHEMA_VERSION:

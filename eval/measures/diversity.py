@@ -117,8 +117,15 @@ def matched(kl: Float[np.ndarray, " runs"], values: Float[np.ndarray, " runs"], 
 
 
 def diversity_estimates(texts: Sequence[str]) -> dict[str, Estimate]:
-    """Distinct-1 and distinct-2 of a set of answers and, where sacrebleu is installed, self-BLEU; see `diversity`."""
-    estimates = {f"distinct_{n}": left_out(texts, lambda some, n=n: distinct(some, n=n)) for n in (1, 2)}
+    """Distinct-1 and distinct-2 of a set of answers and, where sacrebleu is installed, self-BLEU; see `diversity`.
+
+    Answers of fewer than n words have no n-grams, and a set of them has no such figure.
+    """
+    estimates = {
+        f"distinct_{n}": left_out(texts, lambda some, n=n: distinct(some, n=n))
+        for n in (1, 2)
+        if any(len(words_of(text)) >= n for text in texts)
+    }
     groups = bleu_groups(texts)
     if find_spec("sacrebleu") is not None and len(groups) > 1:
         estimates["self_bleu"] = mean_estimate(np.array([self_bleu(group) for group in groups]), bounds=(0.0, 1.0))

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from align.intervals import wilson
 from eval.pairs.calibration import margin_confidence, mass_bins, reliability
 from eval.statistics.intervals import Estimate
+from eval.statistics.names import REF as OF_REFERENCE
 
 from .results import Report
 
@@ -87,18 +88,20 @@ def _bins(values: np.ndarray, count: int) -> list[float]:
 
 
 def _gold(report: Report) -> Figure | None:
-    if not report.answers or "policy_reward" not in report.answers[0]:
+    """Above, every answer; below, the prompts' means, of which `gold_reward/difference` is the mean."""
+    of = [report.measured.get(who, {}).get("gold_reward") for who in (report.name, OF_REFERENCE)]
+    if None in of:
         return None
-    policy = np.array([row["policy_reward"] for row in report.answers])
-    ref = np.array([row["ref_reward"] for row in report.answers])
+    policy, ref = np.array(of[0]), np.array(of[1])
     figure, (above, below) = panels(2)
     bins = _bins(np.concatenate([policy, ref]), 21)
-    above.hist(ref, bins, color=REF, alpha=0.8, label="reference")
-    above.hist(policy, bins, histtype="step", color=POLICY, linewidth=2, label="policy")
+    above.hist(ref.ravel(), bins, color=REF, alpha=0.8, label="reference")
+    above.hist(policy.ravel(), bins, histtype="step", color=POLICY, linewidth=2, label="policy")
     above.set(xlabel="gold reward", ylabel="answers")
-    below.hist(policy - ref, _bins(policy - ref, 22), color=POLICY)
+    differences = (policy - ref).mean(axis=1)
+    below.hist(differences, _bins(differences, 22), color=POLICY)
     below.axvline(0, color="black", linewidth=1)
-    below.axvline((policy - ref).mean(), color=THIRD, linewidth=2, linestyle="--", label="mean of the differences")
+    below.axvline(differences.mean(), color=THIRD, linewidth=2, linestyle="--", label="mean of the differences")
     below.set(xlabel="policy minus reference, same prompt", ylabel="prompts")
     for axes in (above, below):
         axes.locator_params(axis="x", nbins=5)

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from align.findings import printable
+
 from .results import Report
 from .write import IN_JSON, SCHEMA_VERSION
 
@@ -121,11 +123,17 @@ def problems(value: Any, of: Mapping[str, Any] | None = None, where: str = "repo
 
 
 def main(words: list[str]) -> int:
-    """Print the schema, or what is wrong with a report by it; exit code 1 if something is."""
+    """Print the schema, or what is wrong with a report by it; exit code 1 if something is, 2 if there is none to read."""
     if not words:
         sys.stdout.write(as_text())
         return 0
-    found = problems(json.loads(Path(words[0]).read_text(encoding="utf-8")))
+    try:
+        read = json.loads(Path(words[0]).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no JSON"
+        sys.stderr.write(f"{printable(words[0])}: {why}; name a report.json\n")
+        return 2
+    found = problems(read)
     sys.stdout.write("".join(f"{told}\n" for told in found or [f"{words[0]}: fits the schema"]))
     return 1 if found else 0
 

@@ -106,22 +106,29 @@ def few_prompts(report: Report) -> dict[str, Carried]:
 
 def group_of(name: str, report: Report) -> str:
     """The heading of `GROUPS` under which an estimate stands, or the other policy whose it is."""
-    others = {
-        who for sets in (report.pairs, report.completions, report.labels) for by in sets.values() for who in by
-    } | {who for row in report.answers[:1] for who in row.get("others", {})}
-    for who in others - {report.name}:
-        if name.startswith(f"{who}/"):
+    kinds = {
+        "Held-out pairs": report.pairs,
+        "Held-out completions": report.completions,
+        "Held-out labels": report.labels,
+    }
+    others = {who for sets in kinds.values() for by in sets.values() for who in by}
+    others |= {who for row in report.answers[:1] for who in row.get("others", {})}
+    for who in sorted(others - {report.name}, key=len, reverse=True):
+        if name.startswith(f"{who}/") and _is_of(who, name, report):
             return who
-    if name.startswith(COSTS):
-        return "What it cost"
-    for title, sets in (
-        ("Held-out pairs", report.pairs),
-        ("Held-out completions", report.completions),
-        ("Held-out labels", report.labels),
-    ):
-        if name.split(":")[0] in sets or name.startswith(tuple(f"{key}/" for key in sets)):
+    own = name.removeprefix(f"{report.name}/")  # beside others the first policy is named too
+    for title, sets in kinds.items():
+        if own.split(":")[0] in sets or name.startswith(tuple(f"{key}/" for key in sets)):
             return title
-    return "Whose answers are better"
+    return "What it cost" if name.startswith(COSTS) else "Whose answers are better"
+
+
+def _is_of(who: str, name: str, report: Report) -> bool:
+    """Whether a name that begins with a policy's is of its estimates: a policy may be called as a set or a measure is."""
+    rest = name.removeprefix(f"{who}/")
+    if rest in report.estimates or ":" in rest:
+        return True
+    return not any(key.startswith(f"{who}/{who}/") for key in report.estimates)
 
 
 def comparison_rows(report: Report) -> list[tuple[str, ...]]:

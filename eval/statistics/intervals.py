@@ -29,6 +29,7 @@ __all__ = [
 
 SEED = 0
 LEFT_OUT_GROUPS = 20
+ALIKE = 1e-12
 
 
 def win_scores(
@@ -76,7 +77,7 @@ def left_out(texts: Sequence[str], statistic: Callable[[Sequence[str]], float]) 
     )
     spread = math.sqrt((groups - 1) / groups * float(((values - values.mean()) ** 2).sum()))
     value, half = statistic(texts), NormalDist().inv_cdf(0.975) * spread
-    if spread == 0:
+    if spread <= ALIKE:  # what rounding leaves of no spread at all
         unseen = 1 - 0.025 ** (1 / len(texts))
         return Estimate(value, value * (1 - unseen), value + unseen * (1 - value), len(texts))
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), len(texts))

@@ -1,6 +1,7 @@
 """Tells how large a difference would have been seen, and how many prompts a wanted one needs."""
 
 import math
+from collections.abc import Callable
 
 from scipy import stats
 
@@ -58,6 +59,19 @@ def prompts_needed(detectable_now: float, n: int, wanted: float, *, level: float
     def shown(prompts: int) -> float:
         return deviation * standard_shift(prompts, level=level, power=power) / math.sqrt(prompts)
 
+    return fewest_prompts(shown, wanted)
+
+
+def fewest_prompts(shown: Callable[[int], float], wanted: float) -> int:
+    """The least number of prompts, three or more, at which what they show is at most `wanted`.
+
+    Args:
+        shown: The least difference that so many prompts show; it falls with their number.
+        wanted: A difference.
+
+    Raises:
+        ValueError: If it takes more than ten million prompts.
+    """
     low, high = FEWEST - 1, FEWEST
     while shown(high) > wanted:
         low, high = high, 2 * high

@@ -67,6 +67,8 @@ def made(name="mine", *, others=(), sets=("test",), prompt="say hello", answer="
         {"prompt": prompt, "policy": answer, "ref": "bye", "policy_reward": r, "ref_reward": -r / 2}
         for r in np.linspace(-1, 1, 12).tolist()
     ]
+    for who, side in ((name, "policy"), (REF, "ref")):
+        report.measured[who] = {"gold_reward": [[row[f"{side}_reward"]] for row in report.answers]}
     return report
 
 

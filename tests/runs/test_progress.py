@@ -1,13 +1,14 @@
 """The line that tells how far a training is, and the lines it ends with."""
 
 import io
+import shlex
 from types import SimpleNamespace
 
 import pytest
 import tiny
 from transformers import PrinterCallback, ProgressCallback
 
-from align import DPOConfig, DPOTrainer, train
+from align import DPOConfig, DPOTrainer, cli, train
 from align.recipe.loading import load_recipe
 from align.results import ended
 from align.runs import progress
@@ -115,8 +116,26 @@ def test_a_training_tells_how_it_goes_and_what_comes_next(tmp_path, capfd, monke
 
 
 def test_what_comes_next_is_possible(tmp_path):
-    judge = load_recipe("preference_model/tiny", [f"train.output_dir={tmp_path}"])
-    assert [line.split()[1] for line in ended(tmp_path, judge).splitlines()[1:]] == ["eval"]
+    def next_of(recipe, path=tmp_path):
+        return [line.split()[1] for line in ended(path, load_recipe(recipe)).splitlines()[1:]]
+
+    assert next_of("dpo/tiny") == ["eval", "chat", "sample", "export"]
+    assert next_of("stages/tiny-sft") == ["chat", "sample", "export"]  # nothing is held out
+    assert next_of("online/tiny-grpo") == ["chat", "sample", "export"]
+    assert next_of("preference_model/tiny") == ["judge-agreement"]  # it writes no answers
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "MINE.py").touch()
-    assert f"alignkit eval {tmp_path} --allow-file {tmp_path}/code/MINE.py" in ended(tmp_path, judge)
+    told = ended(tmp_path, load_recipe("dpo/tiny"))
+    assert f"alignkit eval {tmp_path} --allow-file {tmp_path}/code/MINE.py" in told
+
+
+def test_a_preference_model_is_held_against_people_as_is_advised(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "its own: run"
+    assert train.main(["preference_model/tiny", f'train.output_dir="{run}"', "train.max_steps=1"]) == 0
+    pairs = str(load_recipe("preference_model/tiny").data.train_sources()[0].path)
+    advised = capsys.readouterr().out.splitlines()[-1].partition("  # ")[0]
+    words = [pairs if word == "FILE" else word for word in shlex.split(advised)]
+    assert words[0] == "alignkit"
+    assert cli.main(words[1:]) == 0
+    assert "| mine  | all | accuracy |" in capsys.readouterr().out

@@ -17,6 +17,7 @@ diverges = noticed_by("tests/evaluation/measures/test_divergence_estimates.py")
 cyclic = noticed_by("tests/evaluation/judges/test_eval_judging.py")
 front = noticed_by("tests/evaluation/fronts/test_pareto.py")
 said = noticed_by("tests/evaluation/report/test_verdict.py")
+planned = noticed_by("tests/evaluation/report/test_power.py")
 MUTANTS = [
     interval("statistics: few successes are normal", MEANS, "if 0 < successes <= few:", "if False:"),
     interval("statistics: degrees of freedom off by one", MEANS, "degrees = independent - 1", "degrees = independent"),
@@ -31,7 +32,13 @@ MUTANTS = [
     interval(
         "statistics: bounds are forgotten", MEANS, "max(low, bounds[0]), min(high, bounds[1]), n)", "low, high, n)"
     ),
-    interval("statistics: groups that agree are certain", STATISTICS, "    if spread == 0:\n", "    if False:\n"),
+    interval("statistics: groups that agree are certain", STATISTICS, "    if spread <= ALIKE:", "    if False:"),
+    interval(
+        "statistics: groups that agree but for rounding are certain",
+        STATISTICS,
+        "if spread <= ALIKE:",
+        "if spread == 0:",
+    ),
     interval(
         "statistics: seeds are normal",
         STATISTICS,
@@ -81,6 +88,12 @@ MUTANTS = [
         FAMILY,
         "difference = one.estimate(column, 1 - each)",
         "difference = one.estimate(column, level)",
+    ),
+    planned(
+        "statistics: what is needed hangs on what there is",
+        "eval/planning.py",
+        "lambda d, shown=share: fewest_prompts(shown, d)",
+        "lambda d, n=n, now=share(n): prompts_needed(now, n, d)",
     ),
     family("statistics: half of the power", POWER, "POWER = 0.8", "POWER = 0.5"),
     family(

@@ -25,6 +25,7 @@ MUTANTS = [
     shown("measures: what DPO could reach at another beta", "eval/pairs/implicit_reward.py", "beta = recipe.train.beta", "beta = 1.0"),
     texts("measures: diversity of the other side", TEXTS, '(("policy", who), ("ref", REF))', '(("policy", REF), ("ref", who))'),
     texts("measures: lengths beside themselves", TEXTS, "{who: values, REF: ref[unit]}", "{who: values, REF: values}"),
+    shown("measures: no bigram is a figure of 0", DIVERSITY, "        if any(len(words_of(text)) >= n for text in texts)\n", ""),
     diversity("measures: entropy of the wrong sign", DIVERSITY, "-float(row.sum()) / (", "float(row.sum()) / ("),
     diversity("measures: length ignored", DIVERSITY, "(max(len(row), 1) if per_token else 1)", "1"),
     diversity("measures: case tells words apart", DIVERSITY, "text.lower().split()", "text.split()"),

@@ -18,6 +18,7 @@ stored = noticed_by(
 )
 again = noticed_by("tests/evaluation/report/test_recompute.py")
 kept = noticed_by("tests/evaluation/kept/test_history.py")
+schema = noticed_by("tests/evaluation/report/test_schema.py")
 people = noticed_by("tests/evaluation/judges/test_agreement.py")
 AGREEMENT = "eval/statistics/agreement.py"
 USE = "align/models/use.py"
@@ -54,17 +55,24 @@ MUTANTS = [
     stored("gold reward: a known range is forgotten", ASSEMBLE, "bounds = range_of(config.gold_reward)", "bounds = UNBOUNDED"),
     kept("kept reports: one place for all", REPORT, 'digest_of({"name": report.name, "settings": report.settings})[:ID_LETTERS]', '"same"'),
     kept("kept reports: newest is the first", REPORT, "    os.replace(link, kept.with_name(NEWEST))\n", "    kept.with_name(NEWEST).exists() or os.replace(link, kept.with_name(NEWEST))\n"),
+    schema("kept reports: a file that is no report ends in a traceback", "eval/report/schema.py", "except (OSError, ValueError, RecursionError)", "except RecursionError"),
+    kept("kept reports: a run has no name from within", "align/files.py", "return Path(os.path.abspath(path)).name", "return Path(path).name"),
+    kept("kept reports: two runs are one line", "eval/kept/history.py", "if len(set(names)) == len(names) else", "if True else"),
     kept("kept reports: another schema is read", "eval/kept/history.py", 'version != SCHEMA_VERSION', "False"),
     kept("kept reports: the newest counts twice", "eval/kept/history.py", " if p.parent.name != NEWEST]", "]"),
     people("agreement: kappa is the accuracy", AGREEMENT, "Estimate(2 * accuracy.value - 1, ", "Estimate(accuracy.value, "),
     people("agreement: prompts are not clusters", AGREEMENT, "np.full(len(preferred), 0.5)), clusters)", "np.full(len(preferred), 0.5)))"),
     people("agreement: people with themselves", AGREEMENT, "for one, other in combinations(votes[i], 2)", "for one, other in zip(votes[i], votes[i])"),
-    people("agreement: ties are votes against", "eval/agreement.py", "0 if vote in TIES else 1 if vote", "1 if vote"),
+    people("agreement: ties are votes against", "eval/agreement.py", "0 if _is_tie(vote) else 1 if vote", "1 if vote"),
+    people("agreement: false is a tie", "eval/agreement.py", "(vote == 0 and not isinstance(vote, bool))", "vote == 0"),
     people("agreement: categories are not told apart", "eval/agreement.py", "known & (of == value)", "known"),
     page("evaluation: the verdict upside down", "eval/report/verdict.py", 'word = "better" if better else "worse"', 'word = "worse" if better else "better"'),
     page("evaluation: colour alone tells curves apart", PLOTS, '"linestyle": DASHES[index % len(DASHES)]', '"linestyle": "-"'),
+    page("evaluation: the picture is of first answers", PLOTS, "(policy - ref).mean(axis=1)", "(policy - ref)[:, 0]"),
     page("evaluation: nine pairs make a trend", PLOTS, "linewidth=1 if min(part.n for part in parts) >= TREND else 0", "linewidth=1"),
-    page("evaluation: all estimates are the policy's", TABLES, 'if name.startswith(f"{who}/"):', "if False:"),
+    page("evaluation: all estimates are the policy's", TABLES, 'if name.startswith(f"{who}/") and', "if False and"),
+    page("evaluation: a policy called as a set has its figures", TABLES, "return not any(key.startswith(f\"{who}/{who}/\") for key in report.estimates)", "return True"),
+    page("evaluation: what begins as a cost is one", TABLES, 'return "What it cost" if name.startswith(COSTS) else', 'return "Held-out pairs" if name.startswith(COSTS) else'),
     page("evaluation: pictures before the verdict", PAGE, "{_verdict(report)}\"\n", "{_pictures(pictures)}{_verdict(report)}\"\n"),
     run("evaluation of runs: at least is at most", SECTIONS, '"at_least": above, "at_most": below', '"at_least": below, "at_most": above'),
     run("evaluation of runs: tolerance ignored", SECTIONS, "got - self.value >= -self.tol", "got >= self.value"),

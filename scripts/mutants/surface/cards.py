@@ -4,7 +4,11 @@ from mutants.mutant import noticed_by
 
 CARDS, RESULTS, SECTIONS = "align/trainers/shared/cards.py", "align/results.py", "align/recipe/sections.py"
 cards = noticed_by("tests/runs/test_cards.py")
+ends = noticed_by("tests/runs/test_progress.py")
 MUTANTS = [
+    ends("what comes next: an evaluation without data", RESULTS, "(recipe.data.eval or recipe.data.holdout) and", "True and"),
+    ends("what comes next: answers of a judge", RESULTS, 'if METHODS[recipe.method].model != "language":', "if False:"),
+    ends("what comes next: a path is not quoted", RESULTS, "json.dumps(str(weights), ensure_ascii=False)", "weights"),
     cards("cards: a licence is made up", CARDS, 'if licence else "", 1)', 'if licence else PLACEHOLDER, 1)'),
     cards("cards: the base's licence is lost", CARDS, 'said = ModelCard.load(found, ignore_metadata_errors=True).data.get("license")', "said = None"),
     cards("cards: any text is a licence", CARDS, 're.fullmatch(r"[\\w.-]{1,60}", said)', "True"),

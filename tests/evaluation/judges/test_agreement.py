@@ -67,7 +67,11 @@ def test_the_command_says_it_by_category_and_writes_it(file, tmp_path, capsys):
 
 
 def test_votes_are_for_the_majority_against_it_or_ties(file):
-    for votes, read in (([2, 2, 1, 0, None], [1, 1, -1, 0, 0]), (["a", "tie", "a"], [1, 0, 1])):
+    for votes, read in (
+        ([2, 2, 1, 0, None], [1, 1, -1, 0, 0]),
+        (["a", "tie", "a"], [1, 0, 1]),
+        ([True, False, True, None], [1, -1, 1, 0]),
+    ):
         assert read_pairs(Path(file([row(0, votes=votes)])))[0].votes == read
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from judged import PNG, made
@@ -45,6 +46,15 @@ def test_history_is_a_table_a_csv_file_and_a_picture(run, tmp_path, capsys):
         ("run", "10", "1.0", "1.5"), ("run", "20", "2.0", "1.5"),
     }  # fmt: skip
     assert (tmp_path / "kl.png").read_bytes().startswith(PNG)
+
+
+def test_runs_have_their_names_also_from_within_and_their_paths_where_names_are_equal(run, capsys, monkeypatch):
+    monkeypatch.chdir(run)
+    assert {row.run for row in kept_figures(Path())} == {"run"}
+    write_report(made("run"), {}, Path("again") / "run")
+    assert cli.main(["history", ".", "again/run", "--measure", "kl"]) == 0
+    told = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if "| kl " in line]
+    assert sorted(told) == [".", ".", "again/run"]
 
 
 def test_without_a_measure_those_there_are_are_shown(run):

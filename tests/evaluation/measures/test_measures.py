@@ -190,6 +190,12 @@ def test_self_bleu_has_a_bounded_cost_and_a_least_number_of_answers(monkeypatch)
     assert set(diversity_estimates(TEXTS)) == {"distinct_1", "distinct_2"}
 
 
+def test_answers_without_n_grams_have_no_share_of_distinct_ones():
+    assert set(diversity_estimates(["yes", "no", ""])) == {"distinct_1"}
+    assert set(diversity_estimates(["yes", "no", "not so"])) == {"distinct_1", "distinct_2"}
+    assert diversity_estimates(["", " "]) == {}
+
+
 def test_leaving_out_single_texts_gives_a_means_own_standard_error():
     texts = ["x" * length for length in (1, 5, 2, 9, 4, 4, 7)]
     values = np.array([len(text) for text in texts]) / 100

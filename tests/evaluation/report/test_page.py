@@ -18,6 +18,7 @@ from eval.evaluate import Report
 from eval.pairs.ranking import PairScores, ranking_estimates
 from eval.report.plots import look, pictures
 from eval.report.write import to_html, to_markdown, write_report
+from eval.statistics.names import REF
 
 PICTURES = True  # what is drawn is looked at
 
@@ -82,6 +83,22 @@ def test_few_pairs_make_no_trend(monkeypatch):
     assert many.axes[0].containers[0].lines[0].get_linewidth() == 1
 
 
+def test_gold_rewards_are_drawn_of_all_answers_to_a_prompt(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("eval.report.plots.png", lambda figure: drawn.append(figure) or PNG)
+    report = made()
+    report.measured = {
+        "mine": {"gold_reward": [[1.0, 0.0, 0.2]] * 11 + [[1.0, 1.0, 1.0]]},
+        REF: {"gold_reward": [[0.5, 0.5, 0.5]] * 12},
+    }
+    pictures(report, {})
+    above, below = drawn[0].axes
+    assert sum(bar.get_height() for bar in above.containers[0]) == 3 * 12
+    assert sum(bar.get_height() for bar in below.containers[0]) == 12
+    (mean,) = [line for line in below.lines if line.get_label() == "mean of the differences"]
+    assert mean.get_xdata()[0] == pytest.approx((11 * -0.1 + 0.5) / 12)
+
+
 def test_names_are_not_formulas():
     name = r"costs $\x$"
     assert len(pictures(made(name, sets=(name,)), {name: curve()})) == 4
@@ -91,8 +108,7 @@ def test_one_constant_margin_is_drawn():
     report = made()
     same = np.zeros(3)
     report.pairs = {"test": {"mine": PairScores(same, same, same, same, same, same)}}
-    for row in report.answers:
-        row |= {"policy_reward": 0.0, "ref_reward": 0.0}
+    report.measured = {who: {"gold_reward": [[0.0]] * 12} for who in ("mine", REF)}
     assert len(pictures(report, {})) == 3
 
 

@@ -37,6 +37,14 @@ def test_a_recipe_says_it_before_there_is_a_report(capsys):
     assert "win rate, half of the verdicts ties" in shown
 
 
+def test_what_a_recipe_needs_does_not_hang_on_how_many_prompts_it_has(capsys):
+    """(1.96 √c + 0.84 √(c - d²))² / d² of Connor, of which a win rate has d twice."""
+    for prompts in (4, 10, 200):
+        assert cli.main(["power", "quickstart", f"eval.generate.prompts={prompts}", "--difference", "0.1"]) == 0
+        needed = [line.split("|")[4].strip() for line in capsys.readouterr().out.splitlines() if "|" in line][2:]
+        assert needed == ["194", "96", "787"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -131,6 +131,22 @@ def test_estimates_stand_under_the_question_that_they_answer():
     assert group_of("kl", report) == "What it cost"
     assert group_of("dpo/test/log_ratio/chosen", report) == "dpo"
     assert "<summary>Estimates of dpo</summary>" in to_html(report, {})
+    assert group_of("mine/test: ECE 0.1", report) == "Held-out pairs"
+    assert group_of("kl: prompt 1 alone holds 30% of it", report) == "What it cost"
+
+
+@pytest.mark.parametrize("called", ["test", "gold_reward", "entropy"])
+def test_a_policy_that_is_called_as_a_set_or_a_measure_gets_its_own_estimates_alone(called):
+    sets = ("test", "entropy", "length_of_prompts")
+    report = made(others=(called,), sets=sets)
+    wanted = {f"{one}/log_ratio/chosen": "Held-out pairs" for one in sets}
+    wanted |= {"gold_reward/difference": "Whose answers are better", "kl": "What it cost"}
+    for name in wanted:
+        report.estimates[f"{called}/{name}"] = report.estimates[name]
+    for name, group in wanted.items():
+        assert group_of(name, report) == group
+        assert group_of(f"{called}/{name}", report) == called
+    assert group_of(f"{called}/test: ECE 0.1", report) == called
 
 
 def test_hostile_text_stays_text():

@@ -66,5 +66,9 @@ def test_the_module_checks_a_file(report, tmp_path, capsys):
     path.write_text("{}")
     assert main([str(path)]) == 1
     assert "report: no verdict" in capsys.readouterr().out
+    path.write_text("{")
+    for name, why in ((path, "is no JSON"), (tmp_path / "none", "No such file")):
+        assert main([str(name)]) == 2
+        assert f"{name}: {why}" in capsys.readouterr().err
     assert main([]) == 0
     assert capsys.readouterr().out == as_text()

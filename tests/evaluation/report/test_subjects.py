@@ -46,6 +46,11 @@ def test_a_run_is_evaluated_into_its_own_folder(run, capsys):
         assert (run / name).is_file()
 
 
+def test_a_run_is_called_the_same_from_within(run, monkeypatch):
+    monkeypatch.chdir(run / "adapter")
+    assert load_subject("..").name == load_subject(str(run)).name == run.name
+
+
 def test_every_estimate_has_value_interval_and_count(evaluated):
     estimates = report(evaluated)["estimates"]
     assert {

@@ -107,6 +107,8 @@ def test_values_that_are_all_alike_are_not_certain():
         assert same.high - same.low > 0.1
     alike = left_out(["a b"] * 40, lambda texts: 0.25)
     assert alike.low < 0.25 < alike.high
+    rounded = left_out(["great"] * 12, lambda texts: 1 / len(texts))  # each of the twelve groups gives 1 / 11
+    assert rounded.low < 0.07 < 0.3 < rounded.high
 
 
 def test_items_of_one_prompt_count_once():

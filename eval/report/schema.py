@@ -131,7 +131,7 @@ def main(words: list[str]) -> int:
         read = json.loads(Path(words[0]).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else "is no JSON"
-        sys.stderr.write(f"{printable(words[0])}: {why}; name a report.json\n")
+        sys.stderr.write(f"{printable(words[0], 500)}: {why}; name a report.json\n")
         return 2
     found = problems(read)
     sys.stdout.write("".join(f"{told}\n" for told in found or [f"{words[0]}: fits the schema"]))

@@ -12,6 +12,7 @@ from .results import Report
 from .tables import FEW, ends, few_prompts, interval, plain, unmarked
 
 UNITS = ("tokens", "characters")
+LOWER_IS_BETTER = "/nll"
 LIKELIER = ("less likely than", "more likely than", "not told apart in likelihood from")
 
 
@@ -98,7 +99,10 @@ def _sure(evidence: list[Evidence]) -> tuple[list[Evidence], list[Evidence]]:
 
 def _evidence(report: Report) -> Iterator[Evidence]:
     gold = report.estimates.get("gold_reward/difference")
-    if gold is not None:
+    joint = _joint(report, "gold_reward")
+    if gold is not None and joint is not None:
+        yield Evidence("gold reward", joint, f"{signed(joint)} (n={joint.n}; joint interval)")
+    elif gold is not None:
         yield Evidence("gold reward", gold, f"{signed(gold)} (n={gold.n})")
     for name, judged in report.judged.items():
         rate = judged.win_rates.get(report.name)
@@ -106,11 +110,24 @@ def _evidence(report: Report) -> Iterator[Evidence]:
             won = rate.win_rate
             difference = Estimate(won.value - 0.5, won.low - 0.5, won.high - 0.5, won.n)
             longer = judged.longer_wins[report.name].value
-            yield Evidence(
-                f"judge {plain(name)}",
-                difference,
-                f"win rate {interval(won)} (n={won.n}; the longer answer: {longer:.3f})",
-            )
+            told = f"the longer answer: {longer:.3f}"
+            joint = _joint(report, f"win_rate/{name}")  # of what is won less what is lost, twice that
+            if joint is not None:
+                difference = Estimate(joint.value / 2, joint.low / 2, joint.high / 2, joint.n)
+                won = Estimate(*(0.5 + end for end in difference[:3]), joint.n)
+                told = f"joint interval; {told}"
+            yield Evidence(f"judge {plain(name)}", difference, f"win rate {interval(won)} (n={won.n}; {told})")
+
+
+def _joint(report: Report, measure: str) -> Estimate | None:
+    """The difference to the reference as it stands among all that is compared, if it does: nothing has two verdicts."""
+    reference = str(report.settings.get("reference", REFERENCE))
+    for row in report.comparisons.get(measure, []):
+        if (row.first, row.second) == (report.name, reference):
+            return row.difference
+        if (row.first, row.second) == (reference, report.name):
+            return Estimate(-row.difference.value, -row.difference.high, -row.difference.low, row.difference.n)
+    return None
 
 
 def _open(evidence: Evidence) -> str:
@@ -128,8 +145,8 @@ def _beaten(report: Report) -> Iterator[str]:
     for measure, row in rows:
         if row.p_value <= 0.05:
             first, second = (row.first, row.second) if row.difference.value > 0 else (row.second, row.first)
-            by = f"{abs(row.difference.value):.3f}"
-            sure.append(f"{plain(first)} above {plain(second)} by {by} in {plain(measure)}")
+            said = f"{plain(first)} above {plain(second)} by {abs(row.difference.value):.3f} in {plain(measure)}"
+            sure.append(f"{said}, where lower is better" if measure.endswith(LOWER_IS_BETTER) else said)
     corrected = f"corrected for {len(rows)} comparisons"
     yield f"Beyond doubt, {corrected}: {'; '.join(sure)}." if sure else f"No two are told apart, {corrected}."
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from align.files import digest_of, write_text
+from align.files import digest_of, read_json, write_text
 from align.runs.contents import REPORT_FILE
 
 from .html import to_html
@@ -35,6 +35,8 @@ from .verdict import verdict
 __all__ = ["comparison_table", "table", "to_html", "to_json", "to_markdown", "verdict", "write_items", "write_report"]
 
 
+DRAWN = "drawn.json"
+"""In a folder of pictures, which of them are a report's."""
 SCHEMA_VERSION = 1
 """Of report.json. A key that is renamed or gone, or means something else, makes the next one."""
 IN_JSON = {
@@ -112,15 +114,26 @@ def write_report(report: Report, pictures: dict[str, bytes], out: Path) -> Path:
         for name, text in texts.items():
             write_text(place / name, text)
     write_items(report, kept)
-    folder = out / "pictures"
-    folder.mkdir(exist_ok=True)
-    for title, png in pictures.items():
-        (folder / f"{title.lower().replace(' ', '-')}.png").write_bytes(png)
+    _write_pictures(out / "pictures", pictures)
     link = kept.with_name(f".{NEWEST}.{os.getpid()}")
     link.unlink(missing_ok=True)
     link.symlink_to(kept.name)
     os.replace(link, kept.with_name(NEWEST))
     return out / PAGE
+
+
+def _write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
+    """The pictures of this report, and none of an earlier one's that it has not; other files stay as they are."""
+    folder.mkdir(exist_ok=True)
+    drawn = {f"{title.lower().replace(' ', '-')}.png": png for title, png in pictures.items()}
+    known = folder / DRAWN
+    before = read_json(known).get("drawn", []) if known.is_file() else []
+    write_text(known, json.dumps({"drawn": sorted(drawn)}) + "\n")
+    for path in folder.glob("*.png"):
+        if path.name in before and path.name not in drawn:
+            path.unlink()
+    for name, png in drawn.items():
+        (folder / name).write_bytes(png)
 
 
 def kept_reports(folder: Path) -> Path:

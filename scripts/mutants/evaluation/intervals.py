@@ -166,5 +166,15 @@ MUTANTS = [
         "better = [e for e in evidence if e.difference.value > 0]",
     ),
     said("statistics: what is cut off is not told", VERDICT, "if cut is not None and cut.value > 0:", "if False:"),
+    said(
+        "statistics: the headline knows of no others", VERDICT, 'joint = _joint(report, "gold_reward")', "joint = None"
+    ),
+    said(
+        "statistics: a joint difference upside down",
+        VERDICT,
+        "return Estimate(-row.difference.value, -row.difference.high, -row.difference.low, row.difference.n)",
+        "return row.difference",
+    ),
+    said("statistics: a worse likelihood is praised", VERDICT, "if measure.endswith(LOWER_IS_BETTER)", "if False"),
     said("statistics: uncorrected winners", VERDICT, "if row.p_value <= 0.05:", "if True:"),
 ]

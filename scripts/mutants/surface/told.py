@@ -22,7 +22,6 @@ MUTANTS = [
     told("progress: the bar stays", PROGRESS, "        trainer.remove_callback(ProgressCallback)\n", ""),
     told("progress: it tells where it is switched off", PROGRESS, "if any(type(callback) is ProgressCallback for callback in own):", "if True:"),
     told("progress: nobody tells", "align/building.py", "    tell_progress(trainer)\n", ""),
-    told("next: a judge is talked to", RESULTS, 'if METHODS[recipe.method].model == "language":', "if True:"),
     told("next: a path falls apart", RESULTS, "run = shlex.quote(str(path))", "run = str(path)"),
     told("next: own code is not allowed", RESULTS, 'sorted((path / FOLDER).glob("*.py"))', "()"),
 ]  # fmt: skip

@@ -150,7 +150,7 @@ def test_a_report_is_written_whole(tmp_path):
     assert (tmp_path / "report.md").read_text() == to_markdown(report)
     assert (tmp_path / "report.html").read_text() == to_html(report, drawn)
     names = ["gold-reward-before-and-after", "margins-on-held-out-pairs", "training", "what-became-of-both-answers"]
-    assert sorted(path.stem for path in (tmp_path / "pictures").iterdir()) == names
+    assert sorted(path.stem for path in (tmp_path / "pictures").glob("*.png")) == names
     assert (tmp_path / "pictures" / "training.png").read_bytes() == drawn["Training"]
 
 
@@ -197,3 +197,11 @@ def test_the_page_fits_its_window(tmp_path, window):
     content, window, cropped = json.loads(re.search(r"<title>(.*?)</title>", dom)[1])
     assert content <= window == width
     assert cropped == 0
+
+
+def test_pictures_of_an_earlier_report_go_and_those_of_others_stay(tmp_path):
+    folder = tmp_path / "pictures"
+    write_report(made(), {"Best of k": PNG, "Training": PNG}, tmp_path)
+    (folder / "mine.png").write_bytes(PNG)
+    write_report(made(), {"Training": PNG}, tmp_path)
+    assert {path.name for path in folder.glob("*.png")} == {"training.png", "mine.png"}

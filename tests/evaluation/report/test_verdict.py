@@ -9,10 +9,11 @@ from eval.__main__ import main
 from eval.report.assemble import settle
 from eval.report.results import Report
 from eval.report.tables import estimate_rows
-from eval.report.verdict import verdict
+from eval.report.verdict import evidence_rows, headline, verdict
 from eval.report.write import to_json
 from eval.statistics.comparisons import compared
-from eval.statistics.intervals import mean_estimate
+from eval.statistics.intervals import Estimate, mean_estimate
+from eval.statistics.names import REF
 from eval.statistics.shares import share_difference, share_estimate
 
 NOISE = np.random.default_rng(0).normal(size=80)
@@ -61,6 +62,35 @@ def test_who_beats_whom_is_corrected_and_comes_early():
     found.compared = {"gold_reward": compared({"b": NOISE[::-1], "c": np.roll(NOISE, 7)}, np.arange(80))}
     settle(found)
     assert verdict(found).startswith("No two are told apart, corrected for 1 comparisons.")
+
+
+def test_headline_and_what_is_compared_have_one_interval():
+    """A difference that is sure by itself, and not among ten."""
+    policies = {"mine": NOISE + 0.4, REF: NOISE[::-1], **{f"other {k}": np.roll(NOISE, 3 + 5 * k) for k in range(8)}}
+    found = Report("mine", {"gold_reward/difference": mean_estimate(policies["mine"] - policies[REF])})
+    assert headline(found) == "mine is better than reference."
+    found.compared["gold_reward"] = compared(policies, np.arange(80))
+    settle(found)
+    (row,) = [row for row in found.comparisons["gold_reward"] if {row.first, row.second} == {"mine", "reference"}]
+    assert row.p_value > 0.05
+    assert headline(found) == "mine is not told apart from reference: the difference is within noise."
+    ((_, word, shown, _),) = evidence_rows(found)
+    assert (word, "joint interval" in shown) == ("not told apart", True)
+    turned = [row._replace(first=row.second, second=row.first, difference=turned_round(row.difference))]
+    found.comparisons["gold_reward"] = turned
+    assert evidence_rows(found)[0][2] == shown
+
+
+def turned_round(e):
+    return Estimate(-e.value, -e.high, -e.low, e.n)
+
+
+def test_a_likelihood_is_better_where_it_is_lower():
+    found = Report("a")
+    found.compared["test/nll"] = compared({"a": NOISE + 2, "b": NOISE[::-1]}, np.arange(80))
+    settle(found)
+    assert "a above b by 2.0" in verdict(found)
+    assert "in test/nll, where lower is better" in verdict(found)
 
 
 def test_an_accuracy_is_held_against_one_half_and_against_the_longer_answer():

@@ -114,7 +114,8 @@ def _evidence(report: Report) -> Iterator[Evidence]:
             joint = _joint(report, f"win_rate/{name}")  # of what is won less what is lost, twice that
             if joint is not None:
                 difference = Estimate(joint.value / 2, joint.low / 2, joint.high / 2, joint.n)
-                won = Estimate(*(0.5 + end for end in difference[:3]), joint.n)
+                value, low, high = (0.5 + end for end in difference[:3])
+                won = Estimate(value, low, high, joint.n)
                 told = f"joint interval; {told}"
             yield Evidence(f"judge {plain(name)}", difference, f"win rate {interval(won)} (n={won.n}; {told})")
 

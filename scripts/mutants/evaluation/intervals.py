@@ -175,6 +175,15 @@ MUTANTS = [
         "return Estimate(-row.difference.value, -row.difference.high, -row.difference.low, row.difference.n)",
         "return row.difference",
     ),
+    said(
+        "statistics: a judge knows of no others", VERDICT, 'joint = _joint(report, f"win_rate/{name}")', "joint = None"
+    ),
+    said(
+        "statistics: a judge's joint interval is not halved",
+        VERDICT,
+        "joint.value / 2, joint.low / 2, joint.high / 2",
+        "joint.value, joint.low, joint.high",
+    ),
     said("statistics: a worse likelihood is praised", VERDICT, "if measure.endswith(LOWER_IS_BETTER)", "if False"),
     said("statistics: uncorrected winners", VERDICT, "if row.p_value <= 0.05:", "if True:"),
 ]

@@ -1,6 +1,7 @@
 """The first words of a report: better, worse or not told apart, and what is missing."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from eval.report.results import Report
 from eval.report.tables import estimate_rows
 from eval.report.verdict import evidence_rows, headline, verdict
 from eval.report.write import to_json
-from eval.statistics.comparisons import compared
+from eval.statistics.comparisons import Comparison, compared
 from eval.statistics.intervals import Estimate, mean_estimate
 from eval.statistics.names import REF
 from eval.statistics.shares import share_difference, share_estimate
@@ -79,6 +80,18 @@ def test_headline_and_what_is_compared_have_one_interval():
     turned = [row._replace(first=row.second, second=row.first, difference=turned_round(row.difference))]
     found.comparisons["gold_reward"] = turned
     assert evidence_rows(found)[0][2] == shown
+
+
+def test_a_judge_beside_others_is_read_by_the_joint_interval():
+    rate = Estimate(0.6, 0.52, 0.68, 80)
+    found = Report("mine")
+    found.judged["gpm"] = SimpleNamespace(
+        win_rates={"mine": SimpleNamespace(win_rate=rate)}, longer_wins={"mine": Estimate(0.5, 0.4, 0.6, 80)}
+    )
+    assert headline(found) == "mine is better than reference."
+    found.comparisons["win_rate/gpm"] = [Comparison("mine", "reference", Estimate(0.2, -0.02, 0.42, 80), 0.07, 0.3)]
+    assert headline(found) == "mine is not told apart from reference: the difference is within noise."
+    assert "win rate 0.600 [0.490, 0.710] (n=80; joint interval" in evidence_rows(found)[0][2]
 
 
 def turned_round(e):

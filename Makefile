@@ -40,8 +40,9 @@ $(VENV)/.quant: $(VENV)/.done
 # DeepSpeed only for the tests of ZeRO, and beside the environment: wherever it is on the path, accelerate imports it.
 $(VENV)/deepspeed/.done: $(VENV)/.done
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade -c constraints.txt \
-	  --target $(VENV)/deepspeed deepspeed hjson msgpack ninja py-cpuinfo einops
-	touch $@
+	  --target $(VENV)/deepspeed deepspeed hjson msgpack ninja py-cpuinfo einops \
+	  || echo "DeepSpeed could not be installed: the tests of ZeRO are skipped"
+	mkdir -p $(VENV)/deepspeed && touch $@
 
 test: $(VENV)/.quant $(VENV)/deepspeed/.done
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

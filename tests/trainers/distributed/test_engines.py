@@ -17,7 +17,8 @@ pytestmark = pytest.mark.ddp
 WORKER = WORKERS / "engine_worker.py"
 DEEPSPEED = Path(sys.prefix) / "deepspeed"  # where `make test` has it, for these processes alone
 MISSING = pytest.mark.skipif(
-    find_spec("deepspeed") is None and not DEEPSPEED.is_dir(), reason="DeepSpeed is not installed: `make test` does it"
+    find_spec("deepspeed") is None and not (DEEPSPEED / "deepspeed").is_dir(),
+    reason="DeepSpeed is not installed: `make test` does it",
 )
 ENGINES = [
     "fsdp2",

@@ -154,6 +154,7 @@ def test_a_terminal_with_few_characters_is_no_error(monkeypatch):
 IN_A_FINALIZER = """
 import os, signal, sys, time, weakref
 from align.errors import keep_interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in what it starts in the background
 keep_interrupts()
 class Thing: pass
 thing = Thing()

@@ -25,7 +25,7 @@ from eval.statistics.comparisons import compared, prompt_labels
 from eval.statistics.names import REF
 
 from .held_out import SHARES, check_enough, rank_pairs, score_completions, score_labels
-from .identity import check_unchanged, measured
+from .identity import check_unchanged, measured, weights_of_judges
 from .subjects import Subject, check_measurable, hold_against_base, template_digest
 
 JUDGES_FOLDER, ANSWERS_FOLDER = "judges", "answers"
@@ -207,7 +207,7 @@ def evaluate_responses(
         "samples": sampled.samples,
         "reference": reference,
         "compared_with": sampled.policies[1:],
-    }
+    } | ({"about": judges} if (judges := weights_of_judges(prepared.recipe)) else {})
     several = len(sampled.policies) > 1
     measure_answers(report, sampled, length_estimates(sampled), prepared, compare=several, reference=reference)
     for name, part in sets.items():

@@ -58,7 +58,15 @@ def measured(recipe: Recipe, sets: Mapping[str, Dataset], prompt_sets: Mapping[s
     trained = {key: value for key, value in settings_of(recipe).items() if key not in ANYWHERE}
     settings = {"trained": trained, "eval": _plain(recipe.eval), "rewards": recipe.rewards}
     data = {name: data_digest(dataset)["sha256"] for name, dataset in sets.items()}
-    return {"data": data, "prompt_sets": digest_of(_plain(dict(prompt_sets))), "settings": digest_of(settings)}
+    found = {"data": data, "prompt_sets": digest_of(_plain(dict(prompt_sets))), "settings": digest_of(settings)}
+    return found | weights_of_judges(recipe)
+
+
+def weights_of_judges(recipe: Recipe) -> dict[str, Any]:
+    """Digests of judges that are models of this disk, as `judges`; empty without such: one may be trained anew in its place."""
+    folders = {name: Path(judge.path) for name, judge in recipe.eval.judges.items() if judge.path is not None}
+    weights = {name: _files(folder) for name, folder in folders.items() if folder.is_dir()}
+    return {"judges": weights} if weights else {}
 
 
 def _plain(value: Any) -> Any:

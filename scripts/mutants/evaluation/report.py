@@ -13,6 +13,7 @@ SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
 measure = noticed_by("tests/evaluation/measures/test_measures.py")
 page = noticed_by("tests/evaluation/report/test_report.py", "tests/evaluation/report/test_page.py")
 said = noticed_by("tests/evaluation/report/test_verdict.py")
+same = noticed_by("tests/evaluation/report/test_same_report.py")
 stored = noticed_by(
     "tests/evaluation/answers/test_eval_responses_command.py::test_four_files_are_compared_without_a_model"
 )
@@ -66,6 +67,7 @@ MUTANTS = [
     people("agreement: ties are votes against", "eval/agreement.py", "0 if _is_tie(vote) else 1 if vote", "1 if vote"),
     people("agreement: false is a tie", "eval/agreement.py", "(vote == 0 and not isinstance(vote, bool))", "vote == 0"),
     people("agreement: categories are not told apart", "eval/agreement.py", "known & (of == value)", "known"),
+    same("evaluation: a judge is known by its path", "eval/identity.py", "return found | weights_of_judges(recipe)", "return found"),
     page("evaluation: pictures of an earlier report stay", "eval/report/write.py", "            path.unlink()", "            pass"),
     page("evaluation: pictures of others go", "eval/report/write.py", "path.name in before and path.name not in drawn", "path.name not in drawn"),
     page("evaluation: the verdict upside down", "eval/report/verdict.py", 'word = "better" if better else "worse"', 'word = "worse" if better else "better"'),

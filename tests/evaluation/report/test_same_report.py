@@ -7,7 +7,9 @@ import pytest
 
 import align
 from align import cli
+from align.recipe.loading import load_recipe
 from eval.__main__ import main as evaluate
+from eval.identity import measured, other_than, weights_of_judges
 
 
 def words(run, beta=0.1):
@@ -86,3 +88,26 @@ def test_a_run_that_is_replaced_while_it_is_evaluated_gets_no_report(home, run, 
     assert evaluate([str(run)]) == 2
     assert f"{run}: was trained anew while it was evaluated; no report is written" in capsys.readouterr().err
     assert not (run / "report.json").exists()
+
+
+def test_a_judge_that_was_trained_anew_is_another(run, home, tmp_path):
+    judge = shutil.copytree(home / "a" / "adapter", tmp_path / "judge")
+    words = [
+        f"eval.judges={{gpm: {{kind: preference_model, path: {judge}}}, sure: {{kind: reward, reward: repetition}}}}",
+        "eval.generate={prompts: 4, max_new_tokens: 8}",
+    ]
+    recipe = load_recipe(run / "recipe.resolved.yaml", words)
+    before = measured(recipe, {}, {})
+    assert before["judges"].keys() == {"gpm"}
+    shutil.copy(home / "b" / "adapter" / "adapter_model.safetensors", judge)
+    after = measured(recipe, {}, {})
+    about = {"settings": {"about": {"policies": {}, **before}}}
+    assert other_than(about, {}, before) == []
+    assert other_than(about, {}, after) == ["judges"]
+    assert "judges" not in measured(load_recipe(run / "recipe.resolved.yaml"), {}, {})
+    assert (
+        weights_of_judges(
+            load_recipe(run / "recipe.resolved.yaml", [words[0].replace(str(judge), "a/hub-id"), words[1]])
+        )
+        == {}
+    )

@@ -66,11 +66,14 @@ def test_four_files_are_compared_without_a_model(four, recipe, tmp_path, monkeyp
     settings = found["settings"]
     assert (settings["reference"], settings["prompts"], settings["compared_with"]) == ("b", 8, ["c", "d"])
     assert len(settings["responses"]["a"]["sha256"]) == 64
-    assert found["verdict"].startswith("a is better than b by gold reward, +1.530 [")
-    assert " and judge polite, " in found["verdict"]
+    assert found["verdict"].startswith("a is better than b by judge polite, win rate 1.000 [")
     gold = found["estimates"]["gold_reward/difference"]  # the same for every prompt: its range says how sure that is
-    assert f"gold reward, +1.530 [{gold['low']:+.3f}, {gold['high']:+.3f}]" in found["verdict"]
     assert -2 < gold["low"] < 1.53 < gold["high"] < 2
+    (row,) = [row for row in found["comparisons"]["gold_reward"] if (row["first"], row["second"]) == ("a", "b")]
+    joint = row["difference"]  # of twelve comparisons, eight prompts: not sure
+    told = f"not told apart from b by gold reward, +1.530 [{joint['low']:+.3f}, {joint['high']:+.3f}] (n=8; joint interval)"
+    assert told in found["verdict"]
+    assert joint["low"] < 0 < gold["low"]
     shown = capsys.readouterr().out
     assert "longer answer wins" in shown
     rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]

@@ -176,12 +176,13 @@ def _refuse_code(folder: Path) -> None:
 
 def _only_data(path: Path, folder: Path) -> None:
     of_deepspeed = path.relative_to(folder).parts[0].startswith(DEEPSPEED)
+    own = _deepspeeds() if of_deepspeed else []
     try:
-        with safe_globals(), torch.serialization.safe_globals(_deepspeeds() if of_deepspeed else []):
+        with safe_globals(), torch.serialization.safe_globals(own):
             torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except UnpicklingError:
         told = f"{folder}: {path.name} holds more than tensors and numbers; reading it could run code"
-        if of_deepspeed and find_spec("deepspeed") is None:
+        if of_deepspeed and not own:
             told = f"{folder}: {path.name} was written by DeepSpeed, which is not installed: pip install 'alignkit[deepspeed]'"
         raise RunError(told) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
@@ -190,7 +191,10 @@ def _only_data(path: Path, folder: Path) -> None:
 
 
 def _deepspeeds() -> list[Any]:
-    """The classes that DeepSpeed writes into its checkpoints beside tensors: a setting, a place in a buffer, a scale."""
+    """The classes that DeepSpeed writes into its checkpoints beside tensors: a setting, a place in a buffer, a scale.
+
+    Empty where it is not installed.
+    """
     if find_spec("deepspeed") is None:
         return []
     from deepspeed.runtime.fp16.loss_scaler import LossScaler  # pyright: ignore[reportMissingImports]  # noqa: PLC0415 - an extra

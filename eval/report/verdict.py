@@ -99,24 +99,19 @@ def _sure(evidence: list[Evidence]) -> tuple[list[Evidence], list[Evidence]]:
 
 def _evidence(report: Report) -> Iterator[Evidence]:
     gold = report.estimates.get("gold_reward/difference")
-    joint = _joint(report, "gold_reward")
-    if gold is not None and joint is not None:
-        yield Evidence("gold reward", joint, f"{signed(joint)} (n={joint.n}; joint interval)")
-    elif gold is not None:
-        yield Evidence("gold reward", gold, f"{signed(gold)} (n={gold.n})")
+    if gold is not None:
+        joint = _joint(report, "gold_reward")
+        gold, told = (gold, "") if joint is None else (joint, "; joint interval")
+        yield Evidence("gold reward", gold, f"{signed(gold)} (n={gold.n}{told})")
     for name, judged in report.judged.items():
         rate = judged.win_rates.get(report.name)
         if rate is not None:
-            won = rate.win_rate
-            difference = Estimate(won.value - 0.5, won.low - 0.5, won.high - 0.5, won.n)
-            longer = judged.longer_wins[report.name].value
-            told = f"the longer answer: {longer:.3f}"
-            joint = _joint(report, f"win_rate/{name}")  # of what is won less what is lost, twice that
+            won, told = rate.win_rate, f"the longer answer: {judged.longer_wins[report.name].value:.3f}"
+            joint = _joint(report, f"win_rate/{name}")  # of what is won less what is lost: twice what is above one half
             if joint is not None:
-                difference = Estimate(joint.value / 2, joint.low / 2, joint.high / 2, joint.n)
-                value, low, high = (0.5 + end for end in difference[:3])
-                won = Estimate(value, low, high, joint.n)
+                won = Estimate(0.5 + joint.value / 2, 0.5 + joint.low / 2, 0.5 + joint.high / 2, joint.n)
                 told = f"joint interval; {told}"
+            difference = Estimate(won.value - 0.5, won.low - 0.5, won.high - 0.5, won.n)
             yield Evidence(f"judge {plain(name)}", difference, f"win rate {interval(won)} (n={won.n}; {told})")
 
 

@@ -35,7 +35,7 @@ MUTANTS = [
     same("nothing says that a run began unsealed", GOING_ON, '"changes": [told_of]', '"changes": []'),
     same("pickles of a foreign checkpoint are trusted", CHECKPOINTS, "    _refuse_code(folder)\n    return step", "    return step"),
     same("a fork that was killed cannot go on", GOING_ON, 'env.get("began_from") == resume and not numbered(run)', "False"),
-    checkpoint("files of DeepSpeed's are refused for another reason", CHECKPOINTS, 'if of_deepspeed and find_spec("deepspeed") is None:', 'if False:'),
+    checkpoint("files of DeepSpeed's are refused for another reason", CHECKPOINTS, 'if of_deepspeed and not own:', 'if False:'),
     checkpoint("settings that DeepSpeed pickles are refused", CHECKPOINTS, "_deepspeeds() if of_deepspeed else []", "[]"),
     checkpoint("what DeepSpeed pickles is read everywhere", CHECKPOINTS, "_deepspeeds() if of_deepspeed else []", "_deepspeeds()"),
     checkpoint("DeepSpeed's optimizer is not seen", CHECKPOINTS, 'or any(folder.glob(f"{DEEPSPEED}*/*optim_states.pt"))', ''),

@@ -5,46 +5,31 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState
 
 from align.configs.bco import BCOConfig
 from align.losses.unpaired import bco_loss
-from align.trainers.shared.metrics import saved_state
+from align.trainers.shared.metrics import StepMemory
 
 from .kto import KTOTrainer
 
 
-class RunningShift(TrainerCallback, ExportableState):
-    """δ, the mean reward of all rows of all steps so far, in nats; kept in checkpoints."""
+class RunningShift(StepMemory):
+    """δ, the mean reward of all rows of all steps so far, in nats."""
+
+    kept = ("total", "rows")
 
     def __init__(self) -> None:
         self.total, self.rows = 0.0, 0.0
-        self._before = self.total, self.rows
 
     def add(self, total: float, rows: float) -> None:
         """Count the rows of a step, over all processes, by the sum of their rewards."""
-        self._before = self.total, self.rows
+        self.begin_step()
         self.total, self.rows = self.total + total, self.rows + rows
-
-    def forget_step(self) -> None:
-        """Take back the last step's rows: a reward that is not finite would spoil all that follow."""
-        self.total, self.rows = self._before
 
     @property
     def mean(self) -> float:
         """0 before the first step."""
         return self.total / self.rows if self.rows else 0.0
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"args": {}, "attributes": {"total": self.total, "rows": self.rows}}
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take up the sums of the checkpoint that training resumes from."""
-        saved = saved_state(state, self)
-        if saved:
-            self.total, self.rows = saved["attributes"]["total"], saved["attributes"]["rows"]
 
 
 class BCOTrainer(KTOTrainer):
@@ -69,6 +54,7 @@ class BCOTrainer(KTOTrainer):
         "id": "2404.04656",
     }
     baseline_metric: ClassVar[str] = "bco/shift"
+    looks_at: ClassVar[str] = ""
 
     def constructed(self) -> None:
         """Keep the shift in checkpoints."""
@@ -78,10 +64,6 @@ class BCOTrainer(KTOTrainer):
     def looks_first(self) -> bool:
         """Always: the shift of a step is known only once all of its rewards are."""
         return True
-
-    def looked_at(self, inputs: dict[str, Tensor], prefix: str = "") -> Float[Tensor, " rows"]:
-        """Rewards of the rows, in nats, without gradient or dropout."""
-        return super().looked_at(inputs, prefix)
 
     def baseline_of(self, total: Float[Tensor, ""], rows: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """δ once this step's rows count."""

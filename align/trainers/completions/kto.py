@@ -48,6 +48,8 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
     _name = "KTO"
     baseline_metric: ClassVar[str] = "kto/baseline"
     """What the point is called that rewards are reckoned from, in metrics."""
+    looks_at: ClassVar[str] = "KL_"
+    """How columns of the rows that make the baseline begin: of mismatched ones so, of the rows themselves with nothing."""
     loss_is_scaled_for_ga = True
     ref_model: Any
 
@@ -179,10 +181,10 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         found = {"ref_logps": logps, "ref_KL_logps": mismatched}
         return inputs | {name: value for name, value in found.items() if value is not None}
 
-    def looked_at(self, inputs: dict[str, Tensor], prefix: str = "KL_") -> Float[Tensor, " rows"]:
-        """Rewards of the mismatched rows, in nats, without gradient or dropout; of the rows themselves without prefix."""
+    def looked_at(self, inputs: dict[str, Tensor]) -> Float[Tensor, " rows"]:
+        """Rewards of the rows that make the baseline, in nats, without gradient or dropout."""
         with torch.no_grad(), dropout_off(self.model), self.accelerator.autocast():
-            return self.beta * (self._scores(self.model, inputs, prefix) - inputs[f"ref_{prefix}logps"])
+            return self.beta * (self._scores(self.model, inputs, self.looks_at) - inputs[f"ref_{self.looks_at}logps"])
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The Trainer's, with the baseline of the optimizer step, and its number of rows, over all processes."""

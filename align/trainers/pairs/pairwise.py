@@ -11,7 +11,7 @@ from align.losses import Pair, PreferenceLoss
 from align.losses.objectives import PairBatch, pairwise_loss
 from align.losses.pairwise import wpo_weights
 
-from .precompute import COLUMNS
+from .precompute import COLUMNS, has_reference
 from .preference import PreferenceTrainer
 
 WPO = "wpo_weight"
@@ -40,7 +40,7 @@ class PairwiseTrainer(PreferenceTrainer):
         """See that what is stored of the reference fits the loss, and look at none that nothing reads."""
         if not self.args.reads_reference():
             self.first_step = None
-        if self.args.ld_alpha is not None and COLUMNS[0] in (getattr(self.train_dataset, "column_names", None) or ()):
+        if self.args.ld_alpha is not None and has_reference(self.train_dataset):
             raise ValueError(
                 f"{type(self).__name__}: ld_alpha needs the reference token by token, and the data have sums of it "
                 f"({', '.join(COLUMNS)}); remove these columns"

@@ -28,6 +28,11 @@ COLLATED = 64  # rows collated at a time to see what would be scored
 SAVED = 32  # batches of each process between two writes
 
 
+def has_reference(dataset: Any) -> bool:
+    """Whether a data set has the reference's log-probabilities; one without named columns has not."""
+    return set(COLUMNS) <= set(getattr(dataset, "column_names", None) or ())
+
+
 def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, batch_size: int) -> Dataset:
     """The data set with the columns `ref_chosen_logps` and `ref_rejected_logps`, in nats, summed over each answer.
 
@@ -47,7 +52,7 @@ def with_reference(trainer: Any, dataset: Dataset | IterableDataset, name: str, 
         raise ValueError(
             f"precompute_ref_log_probs: {name} is streamed and has no rows to keep values for; switch it off"
         )
-    if set(COLUMNS) <= set(dataset.column_names):
+    if has_reference(dataset):
         return dataset
     began = time.perf_counter()
     accelerator = trainer.accelerator

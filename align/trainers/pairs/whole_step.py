@@ -6,20 +6,18 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState
 
 from align.configs.whole_step import AOTConfig, BetaDPOConfig
 from align.losses import Pair, PreferenceLoss, implicit_rewards, log_ratios
 from align.losses.whole_step import aot_loss, aot_unpaired_loss, beta_dpo_loss, dynamic_beta, partners, partners_in
 from align.scoring.batching import pick_pairs
 from align.trainers.shared.dropout import dropout_off
-from align.trainers.shared.metrics import saved_state
+from align.trainers.shared.metrics import StepMemory
 from align.trainers.shared.reference import FirstStep
 from align.trainers.shared.scored import COLUMN, answer_logps, reference_logps, score, scoring_inputs
 from align.trainers.shared.trl_contract import on_device
 
-from .precompute import COLUMNS
+from .precompute import COLUMNS, has_reference
 from .preference import PreferenceTrainer
 
 
@@ -77,7 +75,7 @@ class WholeStepTrainer(PreferenceTrainer):
 
     def _look_at_reference(self, first_step: FirstStep, model: nn.Module, inputs: dict[str, Any]) -> None:
         """The rule of the first step, of a reference scored anew unless the data have it."""
-        stored = COLUMNS[0] in (getattr(self.train_dataset, "column_names", None) or ())
+        stored = has_reference(self.train_dataset)
         kept = inputs if stored else {name: value for name, value in inputs.items() if name not in COLUMNS}
         super()._look_at_reference(first_step, model, kept)
 
@@ -108,10 +106,7 @@ class AOTTrainer(WholeStepTrainer):
 
     def of_step(self, policy: Pair, ref: Pair) -> dict[str, Tensor]:
         """The partner of each pair's gap, or of its two rewards, β in them."""
-        if self.args.matching == "paired":
-            return {"partner": partners(self._gap(policy), self._gap(ref))}
-        rewards = implicit_rewards(log_ratios(policy, ref), beta=self.args.beta)
-        return {"chosen": partners(rewards.rejected, rewards.chosen), "rejected": partners(*rewards)}
+        return {name: partners(*sides) for name, sides in self._matched(policy, ref).items()}
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, matched within the whole set, which is looked at first."""
@@ -142,42 +137,29 @@ class AOTTrainer(WholeStepTrainer):
 
     def _in_set(self, policy: Pair, ref: Pair, values: Float[Tensor, "set 4"]) -> dict[str, Tensor]:
         """As `of_step`, for a batch of an evaluation set."""
-        whole_policy, whole_ref = _as_pairs(values)
+        own, whole = self._matched(policy, ref), self._matched(*_as_pairs(values))
+        return {name: partners_in(sides[0], *whole[name]) for name, sides in own.items()}
+
+    def _matched(self, policy: Pair, ref: Pair) -> dict[str, tuple[Tensor, Tensor]]:
+        """By name of the partner: the values that get one, and those it is of."""
         if self.args.matching == "paired":
-            return {"partner": partners_in(self._gap(policy), self._gap(whole_policy), self._gap(whole_ref))}
-        own = implicit_rewards(log_ratios(policy, ref), beta=self.args.beta)
-        whole = implicit_rewards(log_ratios(whole_policy, whole_ref), beta=self.args.beta)
-        return {
-            "chosen": partners_in(own.rejected, whole.rejected, whole.chosen),
-            "rejected": partners_in(own.chosen, whole.chosen, whole.rejected),
-        }
+            return {"partner": (self._gap(policy), self._gap(ref))}
+        chosen, rejected = implicit_rewards(log_ratios(policy, ref), beta=self.args.beta)
+        return {"chosen": (rejected, chosen), "rejected": (chosen, rejected)}
 
 
-class MovingMargin(TrainerCallback, ExportableState):
-    """M, the moving mean of the steps' mean gaps, in nats; kept in checkpoints. It begins at 0, as the authors' does."""
+class MovingMargin(StepMemory):
+    """M, the moving mean of the steps' mean gaps, in nats. It begins at 0, as the authors' does."""
+
+    kept = ("mean",)
 
     def __init__(self, decay: float) -> None:
         self.decay, self.mean = decay, 0.0
-        self._before = 0.0
 
     def add(self, gap: float) -> None:
         """Take a step's mean gap in."""
-        self._before = self.mean
+        self.begin_step()
         self.mean = self.decay * self.mean + (1 - self.decay) * gap
-
-    def forget_step(self) -> None:
-        """Take the last step back: a gap that is not finite would spoil all that follow."""
-        self.mean = self._before
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"args": {}, "attributes": {"mean": self.mean}}
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take up the mean of the checkpoint that training resumes from."""
-        saved = saved_state(state, self)
-        if saved:
-            self.mean = saved["attributes"]["mean"]
 
 
 class BetaDPOTrainer(WholeStepTrainer):

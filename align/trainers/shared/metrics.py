@@ -1,6 +1,6 @@
 """Sums metrics over examples: the same value at any batch size, padding or number of processes."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +22,34 @@ def saved_state(state: TrainerState, callback: TrainerCallback) -> Any:
     """What the checkpoint that training resumes from keeps of a callback; None in a new run."""
     kept: Any = state.stateful_callbacks
     return kept.get(type(callback).__name__) if state.global_step else None
+
+
+class StepMemory(TrainerCallback, ExportableState):
+    """Numbers that every step moves on, kept in checkpoints under their names; the last step can be taken back."""
+
+    kept: ClassVar[tuple[str, ...]]
+    """Attributes of the class that are such numbers."""
+
+    def begin_step(self) -> None:
+        """Note the numbers, before a step moves them on."""
+        self._before = self._numbers()
+
+    def forget_step(self) -> None:
+        """Take the last step back: a value that is not finite would spoil all that follow."""
+        vars(self).update(self._before)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"args": {}, "attributes": self._numbers()}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take up the numbers of the checkpoint that training resumes from."""
+        saved = saved_state(state, self)
+        if saved:
+            vars(self).update({name: saved["attributes"][name] for name in self.kept})
+
+    def _numbers(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in self.kept}
 
 
 def accuracy(rewards: Pair) -> Float[Tensor, " batch"]:

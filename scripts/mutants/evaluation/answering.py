@@ -71,7 +71,7 @@ MUTANTS = [
     judged("answering: curves of judges without scores", WIRED, 'kind in ("reward", "reward_model")', 'kind in ("reward", "reward_model", "preference_model")'),
     judged("answering: gold is not told", WIRED, "best_of_curves(gold or scores, scores, name, bounds)", "best_of_curves(scores, scores, name, bounds)"),
     judged("answering: no verdicts, no word", JUDGING, 'judged.notes.append("not a single verdict, so nothing can be estimated")', "pass"),
-    judged("answering: the longer answer is not told", "eval/report/verdict.py", "longer = judged.longer_wins[report.name]", "longer = rate.win_rate"),
+    judged("answering: the longer answer is not told", "eval/report/verdict.py", "judged.longer_wins[report.name].value", "rate.win_rate.value"),
     judged("answering: the weakest first", TABLES, "key=lambda item: -item[1].value", "key=lambda item: item[1].value"),
     judged("answering: all failures are shown", TABLES, "judged.failures[:SHOWN_FAILURES]", "judged.failures"),
     judged("answering: judges are not in the page", PAGE, "{_judges(report)}", ""),

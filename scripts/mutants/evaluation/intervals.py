@@ -181,8 +181,8 @@ MUTANTS = [
     said(
         "statistics: a judge's joint interval is not halved",
         VERDICT,
-        "joint.value / 2, joint.low / 2, joint.high / 2",
-        "joint.value, joint.low, joint.high",
+        "0.5 + joint.value / 2, 0.5 + joint.low / 2, 0.5 + joint.high / 2",
+        "0.5 + joint.value, 0.5 + joint.low, 0.5 + joint.high",
     ),
     said("statistics: a worse likelihood is praised", VERDICT, "if measure.endswith(LOWER_IS_BETTER)", "if False"),
     said("statistics: uncorrected winners", VERDICT, "if row.p_value <= 0.05:", "if True:"),

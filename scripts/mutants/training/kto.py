@@ -9,6 +9,7 @@ labels = noticed_by("tests/data/rows/test_labels.py")
 measured = noticed_by("tests/evaluation/measures/test_labels.py")
 recipes = noticed_by("tests/trainers/completions/test_kto_recipes.py")
 trained = noticed_by("tests/trainers/completions/test_kto.py")
+METRICS = "align/trainers/shared/metrics.py"
 BCO, classifier = "align/trainers/completions/bco.py", noticed_by("tests/trainers/completions/test_bco.py")
 
 MUTANTS = [
@@ -19,7 +20,7 @@ MUTANTS = [
     formula("kto: the baseline a sum", LOSSES, "(total / rows.clamp(min=1)).clamp(min=0)", "total.clamp(min=0)"),
     formula("kto: classes weighed by their size", LOSSES, "larger / desirable, larger / undesirable", "larger / undesirable, larger / desirable"),
     trained("kto: mean over the micro-batch", TRAINER, "return shares * losses.sum() / rows", "return shares * losses.mean()"),
-    trained("kto: baseline without beta", TRAINER, "return self.beta * (self._scores(self.model, inputs, prefix)", "return (self._scores(self.model, inputs, prefix)"),
+    trained("kto: baseline without beta", TRAINER, "return self.beta * (self._scores(self.model, inputs, self.looks_at)", "return (self._scores(self.model, inputs, self.looks_at)"),
     trained("kto: mismatched within a micro-batch", TRAINER, "steps.per_device_train_batch_size = args.rows_per_step()", "steps.per_device_train_batch_size = args.per_device_train_batch_size"),
     trained("kto: a lone row is its own mismatch", TRAINER, "len(made) % args.rows_per_step() == 1", "len(made) % args.rows_per_step() == -1"),
     trained("kto: pairs in runs of one label", TRAINER, 'if dataset_name == "train" and args.shuffle_rows', 'if dataset_name == "train" and not args.shuffle_rows'),
@@ -44,7 +45,7 @@ MUTANTS = [
     formula("bco: a shift with a gradient", LOSSES, "if shift.requires_grad:", "if False:"),
     classifier("bco: the shift is the step's alone", BCO, "self.total + total, self.rows + rows", "total, rows"),
     classifier("bco: the shift is that before the step", BCO, "self.shift.add(float(total), float(rows))\n        return torch.full_like(total, self.shift.mean)", "before = self.shift.mean\n        self.shift.add(float(total), float(rows))\n        return torch.full_like(total, before)"),
-    classifier("bco: a resumed run forgets the shift", BCO, "        if saved:", "        if False:"),
+    classifier("bco: a resumed run forgets the shift", METRICS, "        if saved:", "        if False:"),
     classifier("bco: a skipped step counts", BCO, "        self.shift.forget_step()", "        pass"),
     classifier("bco: an evaluation has no shift", BCO, "return torch.tensor(self.shift.mean, device", "return torch.tensor(0.0, device"),
     classifier("bco: weights are taken and ignored", "align/configs/bco.py", "[*not_honoured(self, NOT_BCO), *super().problems()]", "super().problems()"),

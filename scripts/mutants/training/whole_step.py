@@ -29,11 +29,11 @@ MUTANTS = [
     noticed_by("tests/trainers/test_reference.py")("whole step: the first step looks at values that are kept", TRAINER, "kept = inputs if stored else", "kept = inputs if True else"),
     noticed_by("tests/trainers/pairs/test_pairwise_invariance.py::test_two_processes_equal_one")("whole step: every process takes the first's pairs", TRAINER, "at = self.accelerator.process_index * len(own)", "at = 0"),
     trained("aot: an evaluation matches within its batches", TRAINER, "if not self.model.training and self._of_set is not None:", "if False:"),
-    trained("aot: unpaired takes its own side", TRAINER, '"rejected": partners(*rewards)}', '"rejected": partners(rewards.rejected, rewards.chosen)}'),
+    trained("aot: unpaired takes its own side", TRAINER, '"rejected": (chosen, rejected)}', '"rejected": (rejected, chosen)}'),
     trained("aot: smoothing is refused", CONFIG, 'if name != "label_smoothing"}', 'if name != ""}'),
     trained("aot: a step of one pair", CONFIG, "* made.world_size < 2:", "* made.world_size < 1:"),
     trained("beta-dpo: the moving mean forgets at once", TRAINER, "self.decay * self.mean + (1 - self.decay) * gap", "gap"),
-    trained("beta-dpo: a resumed run forgets the mean", TRAINER, "        if saved:", "        if False:"),
+    trained("beta-dpo: a resumed run forgets the mean", "align/trainers/shared/metrics.py", "        if saved:", "        if False:"),
     trained("beta-dpo: a skipped step counts", TRAINER, "        self.moving.forget_step()", "        pass"),
     noticed_by("tests/check/test_dry_run.py")("whole step: the prediction leaves the look out", "align/commands/dry_run.py", "if look is None else look([dict(batch)])", "if True else look([dict(batch)])"),
 ]  # fmt: skip

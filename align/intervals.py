@@ -2,8 +2,9 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from jaxtyping import Float, Shaped
 UNBOUNDED = (-math.inf, math.inf)
 FEW = (2.5, 3.5)
 """Up to so many successes or failures of at most 50 items, and of more, the normal law of their number does not hold."""
+
+FEWEST = 5
+"""Independent items of an interval that a report prints: nothing has shown what fewer would cover."""
 
 
 class Estimate(NamedTuple):
@@ -27,6 +31,21 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
+
+
+def claimed(found: Any) -> Any:
+    """What was found, its estimates from fewer than `FEWEST` independent items without an interval.
+
+    Args:
+        found: An estimate, or named tuples, lists and mappings that hold some.
+    """
+    if isinstance(found, Estimate):
+        return found if found.n >= FEWEST else Estimate(found.value, -math.inf, math.inf, found.n)
+    if isinstance(found, Mapping):
+        return {key: claimed(value) for key, value in found.items()}
+    if isinstance(found, tuple) and hasattr(found, "_fields"):
+        return type(found)(*map(claimed, found))
+    return [claimed(value) for value in found] if isinstance(found, list) else found
 
 
 def wilson(successes: float, n: float, *, level: float = 0.95) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from eval.report.tables import count, ends, markdown_table
 from eval.report.write import as_json
 from eval.statistics.agreement import agreement_estimates
 from eval.statistics.comparisons import prompt_labels
-from eval.statistics.intervals import Estimate
+from eval.statistics.intervals import Estimate, claimed
 from eval.verdicts import columns_of
 
 HEAD = ("judge", "of", "figure", "value", "95% interval", "n")
@@ -140,8 +140,10 @@ def by_category(
     if len(set(labels[known].tolist())) < 2:
         raise RunError(f"an interval needs verdicts on pairs of at least 2 prompts, got {int(known.sum())} verdicts")
     return {
-        group: agreement_estimates(
-            preferred[members], labels[members], [pairs[i].votes for i in np.flatnonzero(members).tolist()]
+        group: claimed(
+            agreement_estimates(
+                preferred[members], labels[members], [pairs[i].votes for i in np.flatnonzero(members).tolist()]
+            )
         )
         for group, members in groups.items()
         if len(set(labels[members].tolist())) > 1

@@ -21,7 +21,7 @@ from align.files import check_writable, write_text
 from align.findings import printable
 from eval.report.tables import ends, markdown_table
 from eval.report.write import as_json
-from eval.statistics.intervals import Estimate
+from eval.statistics.intervals import Estimate, claimed
 from eval.statistics.length_control import instruction_difficulty, length_controlled_win_rate
 from eval.statistics.win_rate import WinRate, win_rate
 
@@ -89,7 +89,7 @@ def figures_of(board: Mapping[str, Judged]) -> dict[str, Figures]:
         known = ~np.isnan(own.wins)
         difficulty = instruction_difficulty(np.stack(others)[:, known]) if others else None
         controlled = None if difficulty is None else _controlled(own, known, difficulty)
-        found[name] = Figures(win_rate(own.wins), controlled, _controlled(own, known, None))
+        found[name] = claimed(Figures(win_rate(own.wins), controlled, _controlled(own, known, None)))
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from align.files import write_text
 from align.sampling.processes import NoInterpreter, ask_interpreter, last_lines, process_group
-from eval.statistics.intervals import Estimate
+from eval.statistics.intervals import Estimate, claimed
 
 LOG_FILE, RECORD_FILE = "lm_eval.log", "harness.json"
 RESULTS = "results_*.json"
@@ -147,7 +147,7 @@ def read_results(path: Path) -> HarnessReport:
                     raise HarnessError(f"{path}: {name}: value and standard error must be finite, got {value}, {error}")
                 half = NORMAL_95 * error
                 n = _samples(task, samples, content.get("group_subtasks", {}))
-                estimates[name] = Estimate(float(value), value - half, value + half, n)
+                estimates[name] = claimed(Estimate(float(value), value - half, value + half, n))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HarnessError(
             f"{path}: not a results file of lm_eval 0.4.3 or later ({type(error).__name__}: {error})"

@@ -16,6 +16,7 @@ from align.runs.contents import RECIPE_FILE
 from align.sampling.policy import policy_of, reference_of
 from eval.report.results import BestRound, Report
 from eval.statistics.comparisons import Compared, difference_estimate
+from eval.statistics.intervals import claimed
 from eval.statistics.names import REF, REFERENCE
 
 from .identity import identity_of_policy
@@ -109,5 +110,5 @@ def _best(report: Report, found: Compared, start: str, candidates: Sequence[str]
         else difference_estimate(above[chosen.best][other], found.labels[other], shares=found.shares, span=found.span)
     )
     return BestRound(
-        chosen.best, estimate, len(candidates), len(chosen.chosen_on), len(chosen.reported_on), chosen.share
+        chosen.best, claimed(estimate), len(candidates), len(chosen.chosen_on), len(chosen.reported_on), chosen.share
     )

@@ -175,7 +175,7 @@ def both_sides(name, own, ref, bounds, prefix, labels=None, shares=False):
     return {f"{prefix}{name}/policy": one(own), f"{name}/ref": one(ref), f"{prefix}{name}/difference": apart}
 
 
-def of_answers(rows, who, prefix, gold_range):
+def of_answers(rows, who, prefix, gold_range, most_tokens):
     """Lengths, divergences, gold reward and win rates of one policy's answers."""
     own, ref = ([row["measured"].get(side, {}) for row in rows] for side in (who, "ref"))
     found = {}
@@ -185,7 +185,7 @@ def of_answers(rows, who, prefix, gold_range):
 
     if "tokens" in own[0]:
         tokens = [[float(np.mean(row["tokens"])) for row in side] for side in (own, ref)]
-        found |= both_sides("length_tokens", *tokens, (0.0, math.inf), prefix)
+        found |= both_sides("length_tokens", *tokens, (0.0, most_tokens), prefix)
         labels = [i for i, row in enumerate(own) for _ in row["cut_off"]]
         cut = flat(own, "cut_off"), flat(ref, "cut_off")
         found |= both_sides("cut_off", *cut, (0.0, 1.0), prefix, labels, shares=True)
@@ -230,11 +230,11 @@ def recomputed(folder, gold_range):
         who = "" if key[1] == read["name"] else f"{key[1]}/"
         of_whole = "completion" in rows[0]
         found |= of_completions(rows, key[0], who) if of_whole else of_pairs(rows, f"{who}{key[0]}/")
-    if answers and "measured" in answers[0]:
-        for who in answers[0]["measured"]:
-            if who != "ref":
-                found |= of_answers(answers, who, "" if who == read["name"] else f"{who}/", gold_range)
-    return read, found
+    most_tokens = read["settings"].get("decoding", {}).get("max_new_tokens", math.inf)
+    for who in answers[0].get("measured", ()) if answers else ():
+        if who != "ref":
+            found |= of_answers(answers, who, "" if who == read["name"] else f"{who}/", gold_range, most_tokens)
+    return read, {name: (e[0], -math.inf, math.inf, e[3]) if e[3] < 5 else e for name, e in found.items()}
 
 
 NOT_ANEW = {

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from align.data.loading import DataSource, read
 from align.data.rows.scored import read_scored, text_of
 from align.files import write_text
-from align.intervals import UNBOUNDED, mean_estimate
+from align.intervals import UNBOUNDED, claimed, mean_estimate
 from align.recipe.loading import Recipe
 from align.recipe.scores import ScoreConfig
 from align.rewards import REWARDS
@@ -81,7 +81,7 @@ def estimate(values: Sequence[float], bounds: tuple[float, float] = UNBOUNDED) -
         return None
     mean, low, high = float(np.mean(values)), -math.inf, math.inf
     if len(values) > 1:
-        _, low, high, _ = mean_estimate(np.array(values), bounds=bounds)
+        _, low, high, _ = claimed(mean_estimate(np.array(values), bounds=bounds))
     ends = [float(end) if math.isfinite(end) else None for end in (low, high)]
     return {"value": mean, "low": ends[0], "high": ends[1], "n": len(values)}
 

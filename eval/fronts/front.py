@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from align.weighting.archive import hypervolume, nondominated
-from eval.statistics.intervals import Estimate, mean_estimate, rng_of_report
+from eval.statistics.intervals import Estimate, claimed, mean_estimate, rng_of_report
 from eval.statistics.names import REF
 
 from .indicators import DIVISIONS, drawn_means, expected_utility, indicator_estimate, r2, sparsity, volume_over_seeds
 
 MOST_WEIGHTS = 2_000
+OVER_SEEDS = "front/hypervolume_over_seeds/"
 SEED_KEYS = ("seed", "output_dir")
 
 
@@ -110,7 +111,7 @@ def front_of(
     for name, members in groups.items():
         if len(members) > 1:
             each = [above(means)[[runs.index(who)]] for who in members]
-            estimates[f"front/hypervolume_over_seeds/{name}"] = volume_over_seeds(each, zero)
+            estimates[f"{OVER_SEEDS}{name}"] = volume_over_seeds(each, zero)
     points = means[:-1]
     best, shares = nondominated(points), np.mean([nondominated(points + error[:-1]) for error in drawn.errors], axis=0)
     intervals = {
@@ -126,14 +127,14 @@ def front_of(
         on_front={who: bool(yes) for who, yes in zip(runs, best, strict=True)},
         share_of_draws={who: float(share) for who, share in zip(runs, shares, strict=True)},
         seeds=groups,
-        estimates=estimates,
+        estimates={key: e if OVER_SEEDS in key else claimed(e) for key, e in estimates.items()},
     )
 
 
 def _coordinate(scaled: np.ndarray, low: float, high: float) -> Estimate:
     """One objective of one run, on its own scale."""
     known = scaled[~np.isnan(scaled)] * (high - low) + low
-    return mean_estimate(known, bounds=(float(low), float(high)))
+    return claimed(mean_estimate(known, bounds=(float(low), float(high))))
 
 
 def seeds_of(runs: Sequence[str], recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from eval.report.write import NEWEST, SCHEMA_VERSION, kept_reports
 from eval.statistics.intervals import Estimate
 
 HEAD = ("run", "date", "step", "report", "measure", "value", "95% interval", "n")
+BESIDE = 0.4
+"""Of the way to the next place of a picture, over which all runs of one place are spread."""
 MEASURES = ("gold_reward/difference", "gold_reward/win_rate", "kl", "length_tokens/difference")
 
 
@@ -122,21 +125,29 @@ def to_csv(rows: Sequence[Kept]) -> str:
 
 
 def picture(rows: Sequence[Kept]) -> bytes:
-    """One panel for each measure; over steps if every report has another one of its run, else in the order of the dates."""
+    """One panel for each measure; over steps if every report has another one of its run, else in the order of the dates.
+
+    The runs stand a little beside each other, so that none covers another at the same place.
+    """
     runs, measures = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("run", "measure"))
     steps = [(row.run, row.measure, row.step) for row in rows]
     over_steps = None not in [row.step for row in rows] and len(set(steps)) == len(steps)
-    dates = sorted({row.date for row in rows})
+    reports = sorted({(row.date, row.run, row.report) for row in rows})
+    places = sorted({row.step or 0 for row in rows}) if over_steps else range(len(reports))
+    beside = BESIDE * min((b - a for a, b in pairwise(places)), default=1) / len(runs)
     figure, axis = panels(len(measures))
     for axes, measure in zip(axis, measures, strict=True):
         for index, run in enumerate(runs):
             own = [row for row in rows if (row.run, row.measure) == (run, measure)]
             if own:
-                at = [(row.step or 0) if over_steps else dates.index(row.date) + 1 for row in own]
+                at = [
+                    (row.step or 0) if over_steps else reports.index((row.date, row.run, row.report)) + 1 for row in own
+                ]
                 own = [own[i] for i in sorted(range(len(own)), key=at.__getitem__)]
                 values = [row.estimate for row in own]
+                at = [place + beside * (index - (len(runs) - 1) / 2) for place in sorted(at)]
                 style: dict[str, Any] = look(index) | {"markersize": 4, "capsize": 3, "elinewidth": 1}
-                axes.errorbar(sorted(at), [e.value for e in values], yerr=error_bars(values), label=short(run), **style)
+                axes.errorbar(at, [e.value for e in values], yerr=error_bars(values), label=short(run), **style)
         axes.set_title(short(measure), fontsize="small", loc="left")
         axes.locator_params(axis="x", integer=True)
     axis[-1].set(xlabel="step" if over_steps else "evaluation, in the order of the dates")

@@ -12,7 +12,7 @@ from align.sampling.generate import Answer
 from eval.pairs.logps import completion_logps
 from eval.statistics.intervals import Estimate
 from eval.statistics.names import REF
-from eval.statistics.sides import COUNTS, sided_estimates
+from eval.statistics.sides import sided_estimates
 from eval.subjects import Subject, title
 
 from .divergence import divergence_estimates
@@ -54,7 +54,7 @@ def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Gen
     for subject in subjects:
         who, own = title(subject, first), answers[subject.name]
         lengths = {subject.name: _lengths(own), REF: _lengths(ref)}
-        found[subject.name] = sided_estimates("length_tokens", lengths, bounds=COUNTS)
+        found[subject.name] = sided_estimates("length_tokens", lengths, bounds=(0.0, float(settings.max_new_tokens)))
         prompts = np.repeat(np.arange(len(own)), [len(row) for row in own])
         cut = {subject.name: _cut_off(own), REF: _cut_off(ref)}
         found[subject.name] |= sided_estimates("cut_off", cut, prompts, shares=True)

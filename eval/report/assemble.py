@@ -11,12 +11,13 @@ from align.judges.scorers import Scorer
 from align.recipe.loading import Recipe
 from align.rewards import Reward, load_reward
 from eval.answers.table import Sampled
+from eval.fronts.front import OVER_SEEDS
 from eval.measures.best_of import best_of_curves
 from eval.measures.prompt_sets import load_prompt_sets, prompt_set_report
 from eval.measures.rewards import Ids, check_objectives, objective_report, range_of
 from eval.measures.texts import MEASURES, gold_found, gold_rewards
 from eval.statistics.comparisons import corrected
-from eval.statistics.intervals import UNBOUNDED, Estimate, rng_of_report
+from eval.statistics.intervals import UNBOUNDED, Estimate, claimed, rng_of_report
 from eval.statistics.names import REF, REFERENCE
 from eval.statistics.sides import ByPolicy, every_pair, merged, per_prompt
 from eval.verdicts import Judged, estimate_or_note, head_to_head, judged_by, scores_of
@@ -125,7 +126,15 @@ def add_prompt_set(report: Report, name: str, sampled: Sampled) -> None:
 
 
 def settle(report: Report, reference: str = REFERENCE) -> None:
-    """What is sure of everything that was compared, all at once; the last step of an evaluation."""
+    """What is sure of everything that was compared, all at once; the last step of an evaluation.
+
+    A figure of fewer items than `claimed` asks for loses its interval here; seeds have theirs of Student's law.
+    """
+    report.estimates = {key: e if OVER_SEEDS in key else claimed(e) for key, e in report.estimates.items()}
+    report.best_of_k = claimed(report.best_of_k)
+    for judged in report.judged.values():
+        for name, found in vars(judged).items():
+            setattr(judged, name, claimed(found))
     for measure, rows in corrected(report.compared, rng=rng_of_report()).items():
         named = [
             row._replace(first=_called(row.first, reference), second=_called(row.second, reference)) for row in rows

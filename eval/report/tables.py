@@ -20,7 +20,7 @@ INTERVALS = (
     "skewness. Divergences: means of terms of both sides' answers that are never negative. Calibration error: without what "
     "chance adds to it. Temperature and ratings: profile likelihood. Fronts: corrected for the luck of the front. Distinct "
     "n-grams: leaving out groups of answers; self-BLEU: over groups of 8 answers (diversity is that of the first 1000 "
-    "prompts' first answers at most). To be seen: the least true difference that these prompts show in 8 of 10 cases. "
+    "prompts' first answers at most). Fewer than 5 prompts have no interval. To be seen: the least true difference that these prompts show in 8 of 10 cases. "
     "Units: log-probabilities, entropy and divergences in nats per answer."
 )
 COMPARED = (
@@ -63,7 +63,7 @@ def interval(e: Estimate) -> str:
 
 
 def ends(e: Estimate, form: str = ".3f") -> str:
-    """Both ends, or that there is no interval: of values without bounds that are all alike, and of fewer than five items."""
+    """Both ends, or that there is no interval: see `claimed`, and of values without bounds that are all alike."""
     if math.isinf(e.low) and math.isinf(e.high):
         return "no interval"
     return f"[{e.low:{form}}, {e.high:{form}}]"

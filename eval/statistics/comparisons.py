@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import stats
 
-from .intervals import Estimate, check_items, cluster_sums, mean_estimate
+from .intervals import Estimate, check_items, claimed, cluster_sums, mean_estimate
 from .power import detectable
 from .shares import share_difference
 
@@ -50,9 +50,10 @@ class Compared(NamedTuple):
 
     def estimate(self, pair: int, level: float) -> Estimate:
         """Of one pair by itself."""
-        return difference_estimate(
+        found = difference_estimate(
             self.differences[:, pair], self.labels, shares=self.shares, span=self.span, level=level
         )
+        return claimed(found)
 
 
 def difference_estimate(

@@ -12,12 +12,13 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float
 
-from align.intervals import UNBOUNDED, Estimate, check_items, cluster_sums, mean_estimate, t_quantile
+from align.intervals import UNBOUNDED, Estimate, check_items, claimed, cluster_sums, mean_estimate, t_quantile
 
 __all__ = [
     "UNBOUNDED",
     "Estimate",
     "check_items",
+    "claimed",
     "cluster_sums",
     "left_out",
     "mean_estimate",

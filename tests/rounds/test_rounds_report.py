@@ -19,7 +19,8 @@ def test_a_mean_has_the_interval_that_evaluations_have():
     alike = estimate([3.0, 3.0, 3.0])
     assert alike == {"value": 3.0, "low": None, "high": None, "n": 3}
     assert _shown(alike) == "3"
-    assert _shown(estimate([3.0, 3.0], (0.0, np.inf))) == "3 [0.4743, +inf]"
+    assert _shown(estimate([3.0] * 5, (0.0, np.inf))) == "3 [1.435, +inf]"
+    assert estimate([3.0, 1.0, 2.0, 2.0], (0.0, 5.0))["low"] is None  # nothing has shown what four would cover
     assert estimate([2.0]) == {"value": 2.0, "low": None, "high": None, "n": 1}
     assert estimate([]) is None
     json.dumps(found, allow_nan=False)

@@ -16,6 +16,7 @@ calibrated = noticed_by("tests/evaluation/measures/test_calibration.py")
 diverges = noticed_by("tests/evaluation/measures/test_divergence_estimates.py")
 cyclic = noticed_by("tests/evaluation/judges/test_eval_judging.py")
 front = noticed_by("tests/evaluation/fronts/test_pareto.py")
+front_of = noticed_by("tests/evaluation/fronts/test_fronts.py")
 said = noticed_by("tests/evaluation/report/test_verdict.py")
 planned = noticed_by("tests/evaluation/report/test_power.py")
 MUTANTS = [
@@ -164,6 +165,35 @@ MUTANTS = [
         VERDICT,
         "better = [e for e in evidence if e.difference.low > 0]",
         "better = [e for e in evidence if e.difference.value > 0]",
+    ),
+    said("few items: an interval all the same", MEANS, "if found.n >= FEWEST", "if found.n >= 4"),
+    said("few items: five are too few", MEANS, "if found.n >= FEWEST", "if found.n > FEWEST"),
+    said(
+        "few items: lists keep theirs",
+        MEANS,
+        "if isinstance(found, Mapping):\n        return {",
+        "if False:\n        return {",
+    ),
+    said(
+        "few items: seeds are prompts",
+        "eval/report/assemble.py",
+        "e if OVER_SEEDS in key else claimed(e) for key, e in report.est",
+        "claimed(e) for key, e in report.est",
+    ),
+    said("few items: curves keep theirs", "eval/report/assemble.py", "claimed(report.best_of_k)", "report.best_of_k"),
+    said("few items: judges keep theirs", "eval/report/assemble.py", "setattr(judged, name, claimed(found))", "pass"),
+    said("few items: comparisons keep theirs", FAMILY, "return claimed(found)", "return found"),
+    front_of(
+        "few items: the front keeps its own",
+        "eval/fronts/front.py",
+        "e if OVER_SEEDS in key else claimed(e) for",
+        "e for",
+    ),
+    noticed_by("tests/rounds/test_rounds_report.py")(
+        "few items: rounds keep theirs",
+        "align/rounds/report.py",
+        "= claimed(mean_estimate(np.array(values), bounds=bounds))",
+        "= mean_estimate(np.array(values), bounds=bounds)",
     ),
     said("statistics: what is cut off is not told", VERDICT, "if cut is not None and cut.value > 0:", "if False:"),
     said(

@@ -59,6 +59,7 @@ MUTANTS = [
     schema("kept reports: a file that is no report ends in a traceback", "eval/report/schema.py", "except (OSError, ValueError, RecursionError)", "except RecursionError"),
     kept("kept reports: a run has no name from within", "align/files.py", "return Path(os.path.abspath(path)).name", "return Path(path).name"),
     kept("kept reports: two runs are one line", "eval/kept/history.py", "if len(set(names)) == len(names) else", "if True else"),
+    kept("history: runs cover each other", "eval/kept/history.py", "at = [place + beside * (index", "at = [place + 0 * (index"),
     kept("kept reports: another schema is read", "eval/kept/history.py", 'version != SCHEMA_VERSION', "False"),
     kept("kept reports: the newest counts twice", "eval/kept/history.py", " if p.parent.name != NEWEST]", "]"),
     people("agreement: kappa is the accuracy", AGREEMENT, "Estimate(2 * accuracy.value - 1, ", "Estimate(accuracy.value, "),

@@ -34,6 +34,7 @@ SCORES = {
     "c": table((0, 1), (0, 1), (1, 0)),
     "ref": table((0, 0), (1, 0), (0, 1)),
 }
+TWICE = {who: np.tile(rows, (2, 1)) for who, rows in SCORES.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -94,10 +95,18 @@ def test_the_reference_is_no_run():
 
 
 def test_a_run_has_the_interval_of_a_mean_in_each_objective():
-    got = front()
-    for who, rows in SCORES.items():
+    got = front(TWICE)
+    for who, rows in TWICE.items():
         right, warm = (mean_estimate(rows[:, k], bounds=bounds) for k, bounds in enumerate(SCALES.values()))
         assert got.intervals[who] == [pytest.approx(right[1:3]), pytest.approx(warm[1:3])]
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_fewer_than_five_prompts_have_no_interval(n):
+    scores = {who: rng().random((5, 2))[:n] + shift for who, shift in (("a", 0.3), ("b", 0.2), ("ref", 0.0))}
+    found = front(scores, {"x": (0.0, 2.0), "y": (0.0, 2.0)}, reference_point={"x": 0.0, "y": 0.0})
+    e = found.estimates["hypervolume"]
+    assert {math.isfinite(end) for end in (*e[1:3], *found.intervals["a"][0])} == {n == 5}
 
 
 def test_what_the_reference_shares_with_a_run_is_not_in_the_interval():
@@ -250,10 +259,10 @@ def test_the_pictures_of_runs_with_seeds(figures):
 
 
 def test_the_bars_are_the_intervals(figures):
-    objective_pictures({}, front())
+    objective_pictures({}, front(TWICE))
     assert " ".join(figures[0].get_supxlabel().split()).endswith("bars: 95% over prompts")
     box = next(c for c in figures[0].axes[0].containers if c.get_label() == "a")
-    (x, y), want = [bars.get_segments()[0] for bars in box.lines[2]], front().intervals["a"]
+    (x, y), want = [bars.get_segments()[0] for bars in box.lines[2]], front(TWICE).intervals["a"]
     assert x[:, 0].tolist() == pytest.approx(list(want[0]))
     assert y[:, 1].tolist() == pytest.approx(list(want[1]))
     assert want[0][0] < want[0][1] <= 1.0

@@ -71,6 +71,20 @@ def test_steps_are_the_axis_where_all_are_known(run, monkeypatch):
     assert [figure.axes[0].get_xlabel()[:4] for figure in drawn] == ["step", "eval"]
 
 
+@pytest.mark.parametrize("steps", [(10, 20), (7, 7)])
+def test_no_run_covers_another(run, monkeypatch, steps):
+    """Also of one report each, at the same step."""
+    drawn = []
+    monkeypatch.setattr("eval.kept.history.png", lambda figure: drawn.append(figure) or b"")
+    rows = [row._replace(step=step) for row, step in zip(kept_figures(run, ["kl"]), steps, strict=True)]
+    one = rows if len(set(steps)) > 1 else rows[:1]
+    picture([row._replace(run=name) for name in ("a", "b") for row in one])
+    a, b = (box.lines[0].get_xdata() for box in drawn[0].axes[0].containers)
+    gap = 10 if len(one) > 1 else 1
+    assert b - a == pytest.approx([0.2 * gap] * len(one))
+    assert (a + b) / 2 == pytest.approx([row.step for row in one])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -26,7 +26,14 @@ def script():
 def kept(home, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     judges = "eval.judges={j: {kind: reward, reward: repetition, temperature: 0.1}}"
-    words = [str(home / "rpo"), str(home / "dpo"), "-o", str(out), "eval.generate.samples=2", judges]
+    words = [
+        str(home / "rpo"),
+        str(home / "dpo"),
+        "-o",
+        str(out),
+        "eval.generate={samples: 2, prompts: 6, max_new_tokens: 8}",
+        judges,
+    ]
     assert main(words, compare=True) == 0
     return (out / "reports" / "newest").resolve()
 

@@ -1,6 +1,7 @@
 """The first words of a report: better, worse or not told apart, and what is missing."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,9 +14,11 @@ from eval.report.tables import estimate_rows
 from eval.report.verdict import evidence_rows, headline, verdict
 from eval.report.write import to_json
 from eval.statistics.comparisons import Comparison, compared
-from eval.statistics.intervals import Estimate, mean_estimate
+from eval.statistics.intervals import Estimate, mean_estimate, over_seeds
 from eval.statistics.names import REF
 from eval.statistics.shares import share_difference, share_estimate
+from eval.statistics.win_rate import win_rate
+from eval.verdicts import Judged
 
 NOISE = np.random.default_rng(0).normal(size=80)
 
@@ -42,6 +45,29 @@ def test_what_is_missing_is_said():
     few = Report("mine", {"gold_reward/difference": mean_estimate(NOISE[:8])})
     assert "8 prompts are few" in verdict(few)
     assert "Missing" not in verdict(report(1.0))
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_fewer_than_five_prompts_have_no_interval_and_tell_nothing_apart(n):
+    """Nothing has shown what an interval of four would cover. Seeds have theirs: Student's, simulated for two and three."""
+    scores = {"mine": NOISE[:n] / 100 + 1, "other": NOISE[-n:] / 100, REF: np.zeros(n)}
+    found = Report("mine", {"gold_reward/difference": mean_estimate(scores["mine"])})
+    found.estimates["front/hypervolume_over_seeds/mine"] = over_seeds(NOISE[:3])
+    found.best_of_k["gold reward"] = {1: mean_estimate(scores["mine"])}
+    found.judged["gpm"] = Judged("table", ["mine", REF], ratings={"mine": mean_estimate(scores["mine"])})
+    found.judged["gpm"].win_rates["mine"] = win_rate(np.ones(n))
+    found.judged["gpm"].longer_wins["mine"] = share_estimate(np.ones(n))
+    found.compared["gold_reward"] = compared(scores, np.arange(n))
+    settle(found)
+    judged = found.judged["gpm"]
+    of_prompts = [
+        found.estimates["gold_reward/difference"], found.best_of_k["gold reward"][1], judged.ratings["mine"],
+        judged.win_rates["mine"].win_rate, *(row.difference for row in found.comparisons["gold_reward"]),
+    ]  # fmt: skip
+    assert {math.isfinite(e.low) for e in of_prompts} == {math.isfinite(e.high) for e in of_prompts} == {n == 5}
+    assert math.isfinite(found.estimates["front/hypervolume_over_seeds/mine"].low)
+    assert {row.p_value == 1 and row.detectable == math.inf for row in found.comparisons["gold_reward"]} == {n == 4}
+    assert ("is better than" in verdict(found), "no interval" in verdict(found)) == (n == 5, n == 4)
 
 
 def test_answers_that_are_cut_off_are_told():

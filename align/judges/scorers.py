@@ -12,11 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from align.data.prompts import Prompt
+from align.rewards.load import Reward, reward_value
 
 Matrix = Float[np.ndarray, "answers answers"]
 Scores = Float[np.ndarray, " answers"]
-Reward = Callable[..., Sequence[float | None]]
-"""A reward function with TRL's signature: `reward(prompts=[...], completions=[...], **columns)`."""
 
 
 @runtime_checkable
@@ -66,7 +65,7 @@ class RewardScorer:
         completions = [answer if plain else [{"role": "assistant", "content": answer}] for answer in answers]
         each = {name: [value] * k for name, value in columns.items()}
         given = self.reward(prompts=[prompt] * k, completions=completions, **each)
-        rewards = np.array([np.nan if r is None else r for r in given], dtype=np.float64)
+        rewards = np.array([reward_value(r) for r in given], dtype=np.float64)
         if rewards.shape != (k,) or not np.isfinite(rewards).all():
             raise ValueError(f"reward: must be one finite number for each of {k} answers, got {list(given)[:10]}")
         return rewards

@@ -5,7 +5,6 @@ where there is none, and for scorers that compare also `preferences`, by name th
 """
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 from align.data.rows.scored import completions_of, prompt_of, text_of
 from align.errors import RunError
 from align.findings import printable
+from align.rewards.load import is_reward, reward_value
 
 from .protocol import judge_all
 from .scorers import Scorer
@@ -103,7 +103,7 @@ def _labels(rows: Sequence[Row], completions: Sequence[Sequence[Any]], column: s
     problems = []
     for number, (row, answers) in enumerate(zip(rows, completions, strict=True), start=1):
         labels = row.get(column)
-        if not isinstance(labels, list) or len(labels) != len(answers) or not all(map(_is_score, labels)):
+        if not isinstance(labels, list) or len(labels) != len(answers) or not all(map(is_reward, labels)):
             problems.append(number)
     if problems:
         raise RunError(
@@ -111,10 +111,6 @@ def _labels(rows: Sequence[Row], completions: Sequence[Sequence[Any]], column: s
             f"{len(rows)} rows (first: {problems[0]})"
         )
     return [[None if one is None else float(one) for one in row[column]] for row in rows]
-
-
-def _is_score(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
 def _rewarded(
@@ -132,9 +128,9 @@ def _rewarded(
         def asked(some: Sequence[Any], prompt: Any = prompt, columns: Mapping[str, Any] = columns) -> list[Any]:
             each = {name: [value] * len(some) for name, value in columns.items()}
             given = list(reward(prompts=[prompt] * len(some), completions=list(some), **each))
-            if len(given) != len(some) or not all(map(_is_score, given)):
+            if len(given) != len(some) or not all(map(is_reward, given)):
                 raise ValueError(f"no finite number for each answer but {printable(str(given[:3]), 100)}")
-            return [None if one is None else float(one) for one in given]
+            return [None if one is None else reward_value(one) for one in given]
 
         try:
             scores.append(asked(answers))

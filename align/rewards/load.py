@@ -5,7 +5,6 @@ import importlib.util
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib import metadata
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from .repetition import Repetition
 from .sentiment import positive_sentiment
 
 Reward = Callable[..., Sequence[float | None]]
+"""With TRL's signature: `reward(prompts=[...], completions=[...], **columns)`."""
 
 
 class Known(NamedTuple):
@@ -49,22 +49,24 @@ REWARDS = {
 }
 """Rewards that a recipe can name. With `against: reference` relevance reads the column `reference`, not the prompts."""
 
+GOLD, LARGEST = "eval.gold_reward", 1e100
 PASSED_BY_TRL = ("prompts", "completion_ids")
 
 
-def make_reward(name: str, allowed: Collection[str] = (), **options: Any) -> Reward:
+def make_reward(name: str, allowed: Collection[str] = (), *, where: str = "", **options: Any) -> Reward:
     """A reward for training, as TRL calls it: `(completions, prompts=, completion_ids=, **columns) -> list`.
 
     Args:
         name: A key of `REWARDS`, or MODULE:FUNCTION of an installed package, which must be in `allowed`. It is the
             reward's `__name__`, by which TRL logs it.
         allowed: The MODULE:FUNCTION that may be imported and run.
+        where: What an error begins with; `GOLD` takes no None for an answer.
         **options: The reward's own settings; MODULE:FUNCTION has none.
 
     Raises:
         RunError: If the name is unknown or not allowed, or an option is unknown, missing or out of range.
     """
-    where = f"reward {name!r}"
+    where = where or f"reward {name!r}"
     if name not in REWARDS:
         if ":" not in name:
             raise RunError(f"{where}: unknown; {nearest(name, REWARDS)}; or MODULE:FUNCTION of an installed package")
@@ -80,7 +82,7 @@ def make_reward(name: str, allowed: Collection[str] = (), **options: Any) -> Rew
     made = build(reward, options, (), tree)
     if tree.problems:
         raise RunError("\n".join(tree.problems))
-    return made
+    return _checked(name, made, where) if name in adds("rewards") else made
 
 
 def columns_of(name: str, **options: Any) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ def load_reward(name: str, allowed: Collection[str] = ()) -> Reward:
         RunError: If the name is unknown, reads more than completions, is not allowed, is not of an installed package,
             or is no function.
     """
-    where = "eval.gold_reward"
+    where = GOLD
     if name in REWARDS:
         if REWARDS[name].reads:
             free = ", ".join(key for key, known in REWARDS.items() if not known.reads)
@@ -113,7 +115,7 @@ def load_reward(name: str, allowed: Collection[str] = ()) -> Reward:
                 f"{where}: {name!r} reads {', '.join(REWARDS[name].reads)}, which an evaluation does not pass; one of {free}, "
                 "or MODULE:FUNCTION"
             )
-        return make_reward(name)
+        return make_reward(name, where=where)
     if ":" not in name:
         raise RunError(f"{where}: unknown, got {name!r}; one of {', '.join(REWARDS)}, or MODULE:FUNCTION")
     return _of_a_package(name, allowed, where)
@@ -127,7 +129,7 @@ def _of_a_package(name: str, allowed: Collection[str], where: str) -> Reward:
     if not _is_installed(top):
         raise RunError(
             f"{where}: {name!r}: no installed package brings the module {top!r} (a module of the working "
-            "directory or of an editable install does not count); install it with pip"
+            "directory or of an editable install does not count); install it with pip, or give its file: --allow-file FILE.py"
         )
     try:
         reward = getattr(importlib.import_module(module), function)
@@ -156,7 +158,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _checked(name: str, reward: Callable[..., Any], where: str) -> Reward:
-    gold = where == "eval.gold_reward"
+    gold = where == GOLD
 
     def checked(completions: Sequence[Any], **columns: Any) -> list[float | None]:
         try:
@@ -166,12 +168,12 @@ def _checked(name: str, reward: Callable[..., Any], where: str) -> Reward:
             values = list(values)
         except (Exception, SystemExit) as error:  # sys.exit(0) would end the training as if it were done
             raise RunError(f"{where}: {name!r} failed: {_told(error)}") from error
-        if len(values) != len(completions) or not all(_is_number(v) or (v is None and not gold) for v in values):
+        if len(values) != len(completions) or not all(is_reward(v) and not (v is None and gold) for v in values):
             raise RunError(
                 f"{where}: {name!r} must give one finite number{'' if gold else ' or None'} for each of the answers, "
                 f"got {printable(repr(values[:10]), 200)}"
             )
-        return [None if v is None else float(v) for v in values]
+        return [None if v is None else reward_value(v) for v in values]
 
     checked.__name__ = name
     return checked
@@ -181,5 +183,16 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {printable(str(error), 300)}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def is_reward(value: Any) -> bool:
+    """Whether it says what an answer is worth, or None, that nothing is said of it."""
+    return value is None or not math.isnan(reward_value(value))
+
+
+def reward_value(value: Any) -> float:
+    """One reward as a float: of a number, of a truth value, of a scalar of torch or NumPy. NaN for anything else.
+
+    Beyond ±`LARGEST` it is none either: intervals square it.
+    """
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    return float(value) if isinstance(value, int | float) and abs(value) <= LARGEST else math.nan

@@ -87,9 +87,15 @@ def estimate_rows(report: Report) -> list[tuple[str, ...]]:
         for who, beside in by.items()
     ]
     for who, carried in few_prompts(report).items():
+        name = "kl" if who == report.name else f"{who}/kl"
+        claim = (
+            "; such an interval holds the truth in 85 to 93% of cases"
+            if math.isfinite(report.estimates[name].low)
+            else ""
+        )
         notes.append(
-            f"{'' if who == report.name else f'{who}/'}kl: prompt {carried.prompt + 1} alone holds {carried.largest:.0%} of it, "
-            f"the median prompt has {carried.median:.3f}; such an interval holds the truth in 85 to 93% of cases"
+            f"{name}: prompt {carried.prompt + 1} alone holds {carried.largest:.0%} of it, the median prompt has "
+            f"{carried.median:.3f}{claim}"
         )
     return rows + [(note, "", "", "", "") for note in notes]
 

@@ -202,8 +202,12 @@ def _cost(report: Report) -> str:
         length = report.estimates.get(f"length_{unit}/difference")
         if length is not None:
             word = _word(length, "longer", "shorter", "longer, within noise")
-            between = f" {ends(length, '+.1f')}" if math.isfinite(length.low) else ""
-            parts.append(f"answers {length.value:+.1f}{between} {unit} {word}")
+            known = math.isfinite(length.low)
+            parts.append(
+                f"answers {length.value:+.1f} {ends(length, '+.1f')} {unit} {word}"
+                if known
+                else f"answers {length.value:+.1f} {unit}"
+            )
             break
     diversity = [report.estimates.get(f"distinct_2/{side}") for side in ("policy", "ref")]
     if diversity[0] is not None and diversity[1] is not None:

@@ -75,7 +75,7 @@ def test_a_reward_decides_by_its_difference_over_the_temperature():
 
 
 def test_rewards_far_apart_stay_probabilities():
-    huge = RewardScorer(lambda completions, **_: [-1e308, 1e308], temperature=1e-3)
+    huge = RewardScorer(lambda completions, **_: [-1e100, 1e100], temperature=1e-300)
     assert huge.prefer("x", ["a", "b"]).tolist() == [[0.5, 0.0], [1.0, 0.5]]
     far = RewardScorer(lambda completions, **_: [0.0, 700.0]).prefer("x", ["a", "b"])
     assert far[0, 1] == pytest.approx(math.exp(-700))

@@ -21,7 +21,7 @@ from align.losses.objectives import OBJECTIVES
 from align.own_code import TABLES, allow_file, digests, lacking
 from align.recipe.loading import RecipeError, load_recipe
 from align.recipe.sections import JudgeConfig
-from align.rewards import make_reward
+from align.rewards import load_reward, make_reward
 from align.runs.identity import settings_of
 from align.weighting import make_rule
 from align.weighting.base import Statistics
@@ -72,6 +72,40 @@ def test_each_thing_that_the_readme_shows_works_where_it_is_named(mine):
     judge = prepare_judge("judge", JudgeConfig("own", name="shorter"), ModelConfig(), [], None)()
     assert judge.prefer("q", ["a", "bcd"]).tolist() == [[0.5, 1.0], [0.0, 0.5]]
     assert load_recipe("rpo/tiny", []).method == "rpo"
+
+
+ODD = """from dataclasses import dataclass
+from align.rewards.load import REWARDS, Known
+
+
+@dataclass
+class Odd:
+    said: object = None
+
+    def __call__(self, completions, **columns):
+        return [self.said for _ in completions]
+
+
+REWARDS["silent"] = Known(Odd, 0, 1)
+REWARDS["mute"] = Known(lambda completions, **_: [None for _ in completions], 0, 1)
+REWARDS["endless"] = Known(lambda completions, **_: [float("inf") for _ in completions], 0, 1)
+"""
+
+
+@pytest.mark.parametrize("name", ["silent", "mute", "endless"])
+def test_what_a_reward_of_ones_own_says_is_looked_at(tmp_path, name):
+    """A function's and a class's: of a gold reward every answer has a number; in training none is none."""
+    (tmp_path / "odd.py").write_text(ODD)
+    allow_file(tmp_path / "odd.py")
+    with pytest.raises(RunError, match=rf"eval.gold_reward: '{name}' must give one finite number for each"):
+        load_reward(name)(["a", "b"])
+    if name == "endless":
+        with pytest.raises(RunError, match="reward 'endless': .* must give one finite number or None for each"):
+            make_reward(name)(["a"])
+    else:
+        assert make_reward(name)(["a", "b"]) == [None, None]
+    if name == "silent":
+        assert make_reward(name, said=2)(["a"]) == [2.0]
 
 
 def test_a_recipe_names_it_and_asks_for_the_same_file_later(mine, tmp_path):

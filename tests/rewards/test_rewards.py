@@ -1,12 +1,15 @@
 """Loading rewards by name."""
 
 import importlib.util
+import math
 import sys
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from recipes_under_test import GOOD, load
@@ -16,6 +19,7 @@ from align.errors import RunError
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.models.use import Use
 from align.rewards import REWARDS, load_reward, positive_sentiment, sentiment
+from align.rewards.load import is_reward, reward_value
 from eval.evaluate import evaluate
 from eval.subjects import Subject
 
@@ -206,3 +210,20 @@ def test_the_command_line_hands_on_what_it_allows(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "evaluate", evaluated)
     assert command.main([str(tmp_path), "--allow", "a:b", "--allow", "c.d:e"]) == 2
     assert seen == ["a:b", "c.d:e"]
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        (2, 2.0), (True, 1.0), (np.bool_(False), 0.0), (np.float32(0.5), 0.5), (torch.tensor(0.25), 0.25), (1e100, 1e100),
+        (np.array(3), 3.0), (float("inf"), None), (float("nan"), None), (1e101, None), (-(10**400), None), ("2", None),
+        (torch.tensor([1.0]), None), (1j, None), ([1], None),
+    ],
+)  # fmt: skip
+def test_what_a_reward_may_be(given, value):
+    """Numbers, truth values and scalars, as TRL takes them; beyond 1e100 an interval's squares are no floats."""
+    got = reward_value(given)
+    assert (got == value and isinstance(got, float)) if value is not None else math.isnan(got)
+    assert is_reward(given) == (value is not None)
+    assert is_reward(None)
+    assert math.isnan(reward_value(None))

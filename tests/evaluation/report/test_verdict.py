@@ -77,6 +77,8 @@ def test_answers_that_are_cut_off_are_told():
     said = verdict(found)
     assert "97% of the answers cut off" in said
     assert "same length" not in said
+    found.estimates["length_tokens/difference"] = Estimate(0.0, -np.inf, np.inf, 4)
+    assert "answers +0.0 tokens;" in verdict(found)
 
 
 def test_who_beats_whom_is_corrected_and_comes_early():
@@ -175,4 +177,7 @@ def test_a_kl_that_few_prompts_carry_is_told():
         ratios[6] = largest
         found.measured = {"mine": {"log_ratio": ratios.tolist(), "ref_log_ratio": (-even).tolist()}}
         assert ("of which one prompt holds more than a fifth" in verdict(found)) == told
-        assert any(row[0].startswith("kl: prompt 7 alone holds ") for row in estimate_rows(found)) == told
+        notes = [row[0] for row in estimate_rows(found) if row[0].startswith("kl: prompt 7 alone holds ")]
+        assert [note.endswith("holds the truth in 85 to 93% of cases") for note in notes] == [True] * told
+    found.estimates["kl"] = Estimate(1.0, -np.inf, np.inf, 4)
+    assert [row[0].endswith("the median prompt has 0.953") for row in estimate_rows(found)[1:]] == [False, True]

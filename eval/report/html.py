@@ -60,7 +60,7 @@ h3 { font-size: .95rem; margin: 1.2rem 0 .3rem; }
 .said dd { margin: 0; } .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line);
   overflow-wrap: anywhere; min-width: 8rem; }
-.n { min-width: 0; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.n { min-width: 0; text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 .pictures { columns: 25rem; } figure { margin: 0 0 1rem; break-inside: avoid; } figcaption { font-weight: 600; font-size: .95rem; margin: .6rem 0 .3rem; }
 img { width: 100%; max-width: 34rem; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
 @media (prefers-color-scheme: dark) { img { filter: invert(.93) hue-rotate(180deg); border-color: #d0d7de; } }
@@ -70,7 +70,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; }
 @media (max-width: 40rem) { .pair, .said { grid-template-columns: 1fr; gap: 0; } .pair { gap: .5rem; }
   .said dd { margin-bottom: .5rem; } .headline { font-size: 1.25rem; } table, tbody, tr { display: block; font-size: .85rem; }
   tr.head { display: none; } tr { border-bottom: 1px solid var(--line); padding: .3rem 0; }
-  td { display: block; border: 0; padding: 0; min-width: 0; } td:first-child { font-weight: 600; } .n { white-space: normal; text-align: left; }
+  td { display: block; border: 0; padding: 0; min-width: 0; } td:first-child { font-weight: 600; } .n { text-align: left; }
   td[data-title]::before { content: attr(data-title) ": "; color: var(--dim); } td:empty { display: none; } }
 ins { background: var(--new); text-decoration: underline dotted 1px; text-underline-offset: .2em; }
 del { background: var(--gone); text-decoration: none; } ul { padding-left: 1.2rem; }
@@ -101,7 +101,7 @@ def to_html(report: Report, pictures: dict[str, bytes]) -> str:
 
 def _verdict(report: Report) -> str:
     rows = evidence_rows(report)
-    table = f"{html_table(EVIDENCE, rows, texts=2)}<p class=dim>{READING}</p>" if rows else ""
+    table = f"{html_table(EVIDENCE, rows, texts=3)}<p class=dim>{READING}</p>" if rows else ""
     said = "".join(
         f"<dt>{label}</dt><dd>{escaped(unmarked(text.removeprefix(f'{label}: ')))}</dd>"
         for label, text in further(report)
@@ -125,7 +125,7 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int
     body = ""
     for row in rows:
         cells = [f"<td{_titled(head, i)}>{_breakable(cell)}</td>" for i, cell in enumerate(row[:texts])]
-        cells += [f"<td class=n{_titled(head, i)}>{escaped(row[i])}</td>" for i in range(texts, len(row))]
+        cells += [f"<td class=n{_titled(head, i)}>{_unbroken(row[i])}</td>" for i in range(texts, len(row))]
         body += f"<tr>{''.join(cells)}</tr>"
     return f"<div class=scroll><table><tr class=head>{titles}</tr>{body}</table></div>"
 
@@ -232,6 +232,11 @@ def escaped(text: str) -> str:
 
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def _unbroken(figure: str) -> str:
+    """Escaped; a line may end before an interval, not within it."""
+    return escaped(figure).replace(", ", ",&nbsp;")
 
 
 def _breakable(name: str) -> str:

@@ -1,9 +1,10 @@
 """Says in plain words what an evaluation found: better or worse, by what, at what cost, and what is missing."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from eval.statistics.comparisons import Comparison
 from eval.statistics.intervals import Estimate
 from eval.statistics.names import REFERENCE
 from eval.statistics.power import detectable, equivalent
@@ -12,6 +13,8 @@ from .results import Report
 from .tables import FEW, ends, few_prompts, interval, plain, unmarked
 
 UNITS = ("tokens", "characters")
+QUALITY = ("gold_reward", "win_rate/")
+"""Beginnings of the measures that say whose answers are better."""
 LOWER_IS_BETTER = "/nll"
 LIKELIER = ("less likely than", "more likely than", "not told apart in likelihood from")
 
@@ -30,10 +33,17 @@ def verdict(report: Report) -> str:
 
 
 def headline(report: Report) -> str:
-    """The verdict in one short sentence, for somebody who reads no other."""
+    """The verdict in one short sentence, for somebody who reads no other.
+
+    Of runs that are compared it says which are better than which; of one run, and of the rounds or checkpoints of one, how
+    the first is held against the reference.
+    """
     evidence = list(_evidence(report))
     better, worse = _sure(evidence)
     reference = str(report.settings.get("reference", REFERENCE))
+    among = [row for measure, rows in report.comparisons.items() if measure.startswith(QUALITY) for row in rows]
+    if len(among) > 1 and not report.series:
+        return _of_all(among, reference)
     if not evidence and report.completions:
         least = report.estimates[f"{next(iter(report.completions))}/nll/difference"]
         return f"Held-out completions are {_word(least, *LIKELIER)} under {reference}, if {report.name} is asked."
@@ -47,6 +57,30 @@ def headline(report: Report) -> str:
     if len(better or worse) < len(evidence):
         return f"{report.name} is {word} than {reference} by {len(better or worse)} of {len(evidence)} measures."
     return f"{report.name} is {word} than {reference}."
+
+
+def _of_all(rows: Sequence[Comparison], reference: str) -> str:
+    """Who is better than whom, of several runs and the reference."""
+    beats: dict[str, list[str]] = {who: [] for row in rows for who in (row.first, row.second)}
+    for row in rows:
+        if row.p_value <= 0.05:
+            first, second = (row.first, row.second) if row.difference.value > 0 else (row.second, row.first)
+            beats[first] += [] if second in beats[first] else [second]
+    if not any(beats.values()):
+        return f"No run is told apart from another, nor from {reference}: the differences are within noise."
+    if any(who in beats[other] for who, others in beats.items() for other in others):
+        return "Some runs are better by one measure, and worse by another."
+    beaten = {who for others in beats.values() for who in others}
+    top = [who for who in beats if who not in beaten]
+    said = [f"{who} is better than {_listed(beats[who])}" for who in top if beats[who]]
+    apart = f"; {_listed(top)} are not told apart" if len(top) > 1 else ""
+    return f"{'; '.join(said)}{apart}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Up to four names, and how many more."""
+    shown = [*names[:4], *([f"{len(names) - 4} more"] if len(names) > 4 else [])]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
 
 
 def evidence_rows(report: Report) -> list[tuple[str, ...]]:

@@ -195,6 +195,26 @@ MUTANTS = [
         "= claimed(mean_estimate(np.array(values), bounds=bounds))",
         "= mean_estimate(np.array(values), bounds=bounds)",
     ),
+    said("headline: of all it speaks of one", VERDICT, "if len(among) > 1 and not report.series:", "if False:"),
+    said("headline: rounds are runs", VERDICT, "if len(among) > 1 and not report.series:", "if len(among) > 1:"),
+    said(
+        "headline: likelihoods say who is better",
+        VERDICT,
+        "if measure.startswith(QUALITY) for row in rows]",
+        "for row in rows]",
+    ),
+    said(
+        "headline: the beaten are at the top",
+        VERDICT,
+        "top = [who for who in beats if who not in beaten]",
+        "top = [*beats]",
+    ),
+    said(
+        "headline: two measures that differ agree",
+        VERDICT,
+        "if any(who in beats[other] for",
+        "if False and any(who in beats[other] for",
+    ),
     said("statistics: what is cut off is not told", VERDICT, "if cut is not None and cut.value > 0:", "if False:"),
     said(
         "statistics: the headline knows of no others", VERDICT, 'joint = _joint(report, "gold_reward")', "joint = None"

@@ -18,7 +18,11 @@ from eval.evaluate import Report
 from eval.pairs.ranking import PairScores, ranking_estimates
 from eval.report.plots import look, pictures
 from eval.report.write import to_html, to_markdown, write_report
+from eval.statistics.comparisons import Comparison
+from eval.statistics.intervals import Estimate
 from eval.statistics.names import REF
+from eval.statistics.win_rate import win_rate
+from eval.verdicts import Judged
 
 PICTURES = True  # what is drawn is looked at
 
@@ -176,6 +180,11 @@ def browse(page, tmp_path, *options):
 def test_the_page_fits_its_window(tmp_path, window):
     width, dark = (1280 if window.startswith("laptop") else 390), window.endswith("dark")
     report = made(LONG, others=(f"{LONG}-2",), answer="a" * 300, note="b" * 300)
+    rate = Estimate(0.6, 0.52, 0.68, 80)
+    report.judged["j" * 30] = Judged("table", [LONG, REF], longer_wins={LONG: rate})
+    report.judged["j" * 30].win_rates[LONG] = win_rate(np.repeat([0.0, 1.0], 40))
+    joint = Comparison(LONG, "reference", Estimate(0.2, -0.02, 0.42, 80), 0.07, 0.3)
+    report.comparisons["win_rate/" + "j" * 30] = [joint]  # the longest words that a cell of the first table has
     page = write_report(report, pictures(report, {LONG: curve()}), tmp_path)
     shot = tmp_path / "shot.png"
     mode = ["--blink-settings=preferredColorScheme=0"] if dark else []

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -93,6 +94,39 @@ def test_who_beats_whom_is_corrected_and_comes_early():
     assert verdict(found).startswith("No two are told apart, corrected for 1 comparisons.")
 
 
+def ordered(*pairs):
+    """Comparisons of a, b, c and the reference, of which some are beyond doubt."""
+    rows = []
+    for first, second in combinations(("a", "b", "c", "reference"), 2):
+        sign = ((first, second) in pairs) - ((second, first) in pairs)
+        rows.append(Comparison(first, second, Estimate(sign or 0.1, sign - 0.5, sign + 0.5, 80), 1 - abs(sign), 0.3))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("pairs", "other", "said"),
+    [
+        ([], [], "No run is told apart from another, nor from reference: the differences are within noise."),
+        ([("a", "b"), ("a", "c"), ("a", "reference")], [("a", "b")], "a is better than b, c and reference."),
+        ([("c", "b"), ("c", "reference")], [], "c is better than b and reference; a and c are not told apart."),
+        (
+            [("a", "b")],
+            [("c", "reference")],
+            "a is better than b; c is better than reference; a and c are not told apart.",
+        ),
+        ([("reference", "b")], [], "reference is better than b; a, c and reference are not told apart."),
+        ([("a", "b")], [("b", "a")], "Some runs are better by one measure, and worse by another."),
+        ([("a", "b"), ("b", "c")], [], "a is better than b; a and reference are not told apart."),
+    ],
+)
+def test_the_headline_of_a_comparison_says_which_runs_are_better_than_which(pairs, other, said):
+    found = report(1.0)
+    found.comparisons = {"gold_reward": ordered(*pairs), "win_rate/j": ordered(*other), "x/nll": ordered(("b", "a"))}
+    assert headline(found) == said
+    found.rounds = ["a", "b"]  # of the rounds of one run the last is held against the reference
+    assert headline(found).startswith("mine is ")
+
+
 def test_headline_and_what_is_compared_have_one_interval():
     """A difference that is sure by itself, and not among ten."""
     policies = {"mine": NOISE + 0.4, REF: NOISE[::-1], **{f"other {k}": np.roll(NOISE, 3 + 5 * k) for k in range(8)}}
@@ -102,7 +136,8 @@ def test_headline_and_what_is_compared_have_one_interval():
     settle(found)
     (row,) = [row for row in found.comparisons["gold_reward"] if {row.first, row.second} == {"mine", "reference"}]
     assert row.p_value > 0.05
-    assert headline(found) == "mine is not told apart from reference: the difference is within noise."
+    assert headline(found).startswith("No run is told apart from another, nor from reference")
+    assert verdict(found).startswith("mine is not told apart from reference by gold reward")
     ((_, word, shown, _),) = evidence_rows(found)
     assert (word, "joint interval" in shown) == ("not told apart", True)
     turned = [row._replace(first=row.second, second=row.first, difference=turned_round(row.difference))]

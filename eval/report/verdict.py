@@ -63,9 +63,9 @@ def _of_all(rows: Sequence[Comparison], reference: str) -> str:
     """Who is better than whom, of several runs and the reference."""
     beats: dict[str, list[str]] = {who: [] for row in rows for who in (row.first, row.second)}
     for row in rows:
-        if row.p_value <= 0.05:
-            first, second = (row.first, row.second) if row.difference.value > 0 else (row.second, row.first)
-            beats[first] += [] if second in beats[first] else [second]
+        first, second = _above(row) or ("", "")
+        if first and second not in beats[first]:
+            beats[first].append(second)
     if not any(beats.values()):
         return f"No run is told apart from another, nor from {reference}: the differences are within noise."
     if any(who in beats[other] for who, others in beats.items() for other in others):
@@ -75,6 +75,13 @@ def _of_all(rows: Sequence[Comparison], reference: str) -> str:
     said = [f"{who} is better than {_listed(beats[who])}" for who in top if beats[who]]
     apart = f"; {_listed(top)} are not told apart" if len(top) > 1 else ""
     return f"{'; '.join(said)}{apart}."
+
+
+def _above(row: Comparison) -> tuple[str, str] | None:
+    """Who is above whom beyond doubt; None if they are not told apart."""
+    if row.p_value > 0.05:
+        return None
+    return (row.first, row.second) if row.difference.value > 0 else (row.second, row.first)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -173,8 +180,8 @@ def _beaten(report: Report) -> Iterator[str]:
         return
     sure = []
     for measure, row in rows:
-        if row.p_value <= 0.05:
-            first, second = (row.first, row.second) if row.difference.value > 0 else (row.second, row.first)
+        if (above := _above(row)) is not None:
+            first, second = above
             said = f"{plain(first)} above {plain(second)} by {abs(row.difference.value):.3f} in {plain(measure)}"
             sure.append(f"{said}, where lower is better" if measure.endswith(LOWER_IS_BETTER) else said)
     corrected = f"corrected for {len(rows)} comparisons"

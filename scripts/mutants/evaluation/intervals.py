@@ -235,5 +235,5 @@ MUTANTS = [
         "0.5 + joint.value, 0.5 + joint.low, 0.5 + joint.high",
     ),
     said("statistics: a worse likelihood is praised", VERDICT, "if measure.endswith(LOWER_IS_BETTER)", "if False"),
-    said("statistics: uncorrected winners", VERDICT, "if row.p_value <= 0.05:", "if True:"),
+    said("statistics: uncorrected winners", VERDICT, "    if row.p_value > 0.05:\n        return None\n", ""),
 ]

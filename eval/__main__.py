@@ -18,8 +18,8 @@ from align.sampling.preferred import preferences
 from align.sampling.vllm_engine import VLLM, check_vllm
 from eval.answers.endpoint import ask_endpoints, is_endpoint
 from eval.answers.files import is_responses, read_responses
+from eval.kept.model_index import note_in_cards
 from eval.report.assemble import prepare
-from eval.report.model_index import note_in_cards
 from eval.report.results import Report
 from eval.report.tables import comparison_table, judge_tables, table
 from eval.report.verdict import verdict

@@ -12,12 +12,12 @@ import yaml
 from align.findings import printable
 from eval.statistics.names import REFERENCE
 
+from .by_measure import by_measure
 from .results import Report
 from .tables import (
     BEST,
     COMPARED,
     COMPARISON,
-    ESTIMATE,
     EVIDENCE,
     GROUPS,
     INTERVALS,
@@ -27,9 +27,8 @@ from .tables import (
     READING,
     best_rows,
     comparison_rows,
-    estimate_rows,
+    estimate_notes,
     front_note,
-    group_of,
     judge_notes,
     judge_rows,
     rating_rows,
@@ -61,6 +60,7 @@ h3 { font-size: .95rem; margin: 1.2rem 0 .3rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line);
   overflow-wrap: anywhere; min-width: 8rem; }
 .n { min-width: 0; text-align: right; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+.measures td:first-child { min-width: 15rem; } .measures .n { font-size: .85rem; }
 .pictures { columns: 25rem; } figure { margin: 0 0 1rem; break-inside: avoid; } figcaption { font-weight: 600; font-size: .95rem; margin: .6rem 0 .3rem; }
 img { width: 100%; max-width: 34rem; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
 @media (prefers-color-scheme: dark) { img { filter: invert(.93) hue-rotate(180deg); border-color: #d0d7de; } }
@@ -70,7 +70,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; }
 @media (max-width: 40rem) { .pair, .said { grid-template-columns: 1fr; gap: 0; } .pair { gap: .5rem; }
   .said dd { margin-bottom: .5rem; } .headline { font-size: 1.25rem; } table, tbody, tr { display: block; font-size: .85rem; }
   tr.head { display: none; } tr { border-bottom: 1px solid var(--line); padding: .3rem 0; }
-  td { display: block; border: 0; padding: 0; min-width: 0; } td:first-child { font-weight: 600; } .n { text-align: left; }
+  td, .measures td:first-child { display: block; border: 0; padding: 0; min-width: 0; } td:first-child { font-weight: 600; } .n { text-align: left; }
   td[data-title]::before { content: attr(data-title) ": "; color: var(--dim); } td:empty { display: none; } }
 ins { background: var(--new); text-decoration: underline dotted 1px; text-underline-offset: .2em; }
 del { background: var(--gone); text-decoration: none; } ul { padding-left: 1.2rem; }
@@ -120,12 +120,17 @@ def html_pictures(pictures: Mapping[str, bytes]) -> str:
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int) -> str:
-    """The first `texts` columns hold names, the others numbers. In a narrow window a row is a block of lines."""
-    titles = "".join(f"<th{' class=n' if i >= texts else ''}>{title}</th>" for i, title in enumerate(head))
+    """The first `texts` columns hold names, the others numbers. In a narrow window a row is a block of lines.
+
+    A row may have one cell more than the head: what its name means, in small letters below it.
+    """
+    titles = "".join(f"<th{' class=n' if i >= texts else ''}>{escaped(title)}</th>" for i, title in enumerate(head))
     body = ""
     for row in rows:
-        cells = [f"<td{_titled(head, i)}>{_breakable(cell)}</td>" for i, cell in enumerate(row[:texts])]
-        cells += [f"<td class=n{_titled(head, i)}>{_unbroken(row[i])}</td>" for i in range(texts, len(row))]
+        means = f"<div class=dim>{escaped(row[-1])}</div>" if len(row) > len(head) else ""
+        names = [_breakable(cell) for cell in row[:texts]]
+        cells = [f"<td{_titled(head, i)}>{name}{means if i == 0 else ''}</td>" for i, name in enumerate(names)]
+        cells += [f"<td class=n{_titled(head, i)}>{_unbroken(row[i])}</td>" for i in range(texts, len(head))]
         body += f"<tr>{''.join(cells)}</tr>"
     return f"<div class=scroll><table><tr class=head>{titles}</tr>{body}</table></div>"
 
@@ -140,15 +145,17 @@ def _folded(title: str, content: str) -> str:
 
 
 def _estimates(report: Report) -> str:
-    """In groups, each with a sentence; those of the other policies, and what is no estimate, below."""
-    groups: dict[str, list[tuple[str, ...]]] = {}
-    for row in estimate_rows(report):
-        groups.setdefault(group_of(row[0], report), []).append(row)
-    found = ""
-    for title, about in (*GROUPS.items(), *((name, "") for name in groups if name not in GROUPS)):
-        if title in groups:
-            table = f"<p class=dim>{escaped(about)}</p>{html_table(ESTIMATE, groups[title], texts=1)}"
-            found += f"<h3>{title}</h3>{table}" if title in GROUPS else _folded(f"Estimates of {title}", table)
+    """In groups, each with a sentence: a measure a row, a policy a column. The names of the estimates are in report.json."""
+    columns, rows = by_measure(report)
+    notes = "".join(f"<li>{escaped(note)}</li>" for note in estimate_notes(report))
+    found = f"<ul class=dim>{notes}</ul>" if notes else ""
+    for title, about in reversed(GROUPS.items()):
+        of = [row for row in rows if row.group == title]
+        if of:
+            used = [column for column in columns if any(column in row.cells for row in of)]
+            cells = [(row.title, *(row.shown(column) for column in used), row.small()) for row in of]
+            table = html_table(("measure", *used), cells, texts=1).replace("<table>", "<table class=measures>", 1)
+            found = f"<h3>{title}</h3><p class=dim>{escaped(about)}</p>{table}{found}"
     return f"<h2>Estimates</h2>{found}{_folded('How the intervals are made', f'<p class=dim>{INTERVALS}</p>')}"
 
 
@@ -157,7 +164,7 @@ def _rounds(report: Report) -> str:
         return ""
     head, rows = round_table(report)
     notes = "".join(f"<li>{escaped(note)}</li>" for note in best_round_notes(report))
-    return f"<h2>{series_title(report)}</h2>{html_table([escaped(one) for one in head], rows, texts=1)}<ul>{notes}</ul>"
+    return f"<h2>{series_title(report)}</h2>{html_table(head, rows, texts=1)}<ul>{notes}</ul>"
 
 
 def _judges(report: Report) -> str:

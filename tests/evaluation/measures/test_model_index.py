@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from eval.report.model_index import eval_results, note_in_cards
+from eval.kept.model_index import eval_results, note_in_cards
 from eval.report.results import Report
 from eval.statistics.intervals import Estimate
 

@@ -63,6 +63,13 @@ def test_every_figure_is_found_again_or_named(script, kept, monkeypatch, capsys)
             "dpo/test/log_ratio/chosen", "length_tokens/ref", "entropy/policy"} <= report["estimates"].keys() & found.keys()  # fmt: skip
 
 
+def test_the_page_says_of_every_figure_what_it_tells(kept):
+    tables = re.findall(r"<table class=measures>.*?</table>", (kept / "report.html").read_text(), re.S)
+    small = re.findall(r"<div class=dim>(.*?)</div>", "".join(tables))
+    assert len(small) > 25
+    assert not [said for said in small if said.startswith("n=")]
+
+
 def test_a_figure_that_nobody_knows_is_named(script):
     names = ["comparisons/kl/a - b", "b/win_rate_lc/j", "something/new"]
     assert list(script.by_kind(names).items())[-1] == ("not known here", ["something/new"])

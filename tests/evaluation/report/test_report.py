@@ -7,8 +7,8 @@ import re
 import pytest
 from judged import PNG, curve, made
 
+from eval.report.by_measure import ALL, by_measure
 from eval.report.plots import pictures
-from eval.report.tables import group_of
 from eval.report.verdict import headline
 from eval.report.write import table, to_html, to_json, to_markdown, verdict
 from eval.statistics.intervals import Estimate
@@ -125,28 +125,56 @@ def test_the_page_begins_with_one_sentence_that_says_the_verdict(low, high, said
 
 
 def test_estimates_stand_under_the_question_that_they_answer():
+    columns, rows = by_measure(made(others=("dpo",)))
+    assert columns == ["mine", "dpo", "reference"]
+    found = {row.title: (row.group, set(row.cells)) for row in rows}
+    assert found["gold reward, less reference's"] == ("Whose answers are better", {"mine"})
+    assert found["test: log-ratio, chosen answers"] == ("Held-out pairs", {"mine", "dpo"})
+    assert found["test: ranked rightly by log-probability"] == ("Held-out pairs", {"mine", "dpo", "reference"})
+    assert found["test: ranked rightly by length"] == ("Held-out pairs", {ALL})
+    assert found["KL from the reference"] == ("What it cost", {"mine"})
+
+
+def test_the_reference_and_the_difference_to_it_have_their_places():
+    report = made()
+    for side, n in (("policy", 7), ("ref", 8), ("difference", 9)):
+        report.estimates[f"gold_reward/{side}"] = Estimate(0.5, 0.1, 0.9, n)
+    rows = [row for row in by_measure(report)[1] if row.title.startswith("gold reward")]
+    found = {row.title: {column: e.n for column, e in row.cells.items()} for row in rows}
+    assert found == {"gold reward": {"mine": 7, "reference": 8}, "gold reward, less reference's": {"mine": 9}}
+    assert [row.shown("mine")[0] for row in rows] == ["+", "0"]
+
+
+def test_runs_are_columns_and_measures_rows():
+    """Each with what it tells; a name of the JSON is not on the page."""
     report = made(others=("dpo",))
-    assert group_of("gold_reward/difference", report) == "Whose answers are better"
-    assert group_of("test/log_ratio/chosen", report) == "Held-out pairs"
-    assert group_of("kl", report) == "What it cost"
-    assert group_of("dpo/test/log_ratio/chosen", report) == "dpo"
-    assert "<summary>Estimates of dpo</summary>" in to_html(report, {})
-    assert group_of("mine/test: ECE 0.1", report) == "Held-out pairs"
-    assert group_of("kl: prompt 1 alone holds 30% of it", report) == "What it cost"
+    whole = to_html(report, {})
+    text = Page(whole).text.partition("Estimates")[2]
+    assert re.search("measuremine(dpo)?reference", text)
+    row = next(row for row in by_measure(report)[1] if row.difference)
+    assert row.shown("mine") == "+0.300 [+0.100, +0.500]"
+    assert row.small().endswith("n=12 (few); to be seen: 0.280")
+    assert not [name for name in report.estimates if "/" in name and name in whole.partition("<summary>Settings")[0]]
+    length = next(row for row in by_measure(report)[1] if row.title.endswith("by length"))
+    assert re.fullmatch(r"0\.\d+ \[0\.\d+, 0\.\d+\]; share of .*; n=20", length.small())
 
 
 @pytest.mark.parametrize("called", ["test", "gold_reward", "entropy"])
 def test_a_policy_that_is_called_as_a_set_or_a_measure_gets_its_own_estimates_alone(called):
     sets = ("test", "entropy", "length_of_prompts")
     report = made(others=(called,), sets=sets)
-    wanted = {f"{one}/log_ratio/chosen": "Held-out pairs" for one in sets}
-    wanted |= {"gold_reward/difference": "Whose answers are better", "kl": "What it cost"}
-    for name in wanted:
-        report.estimates[f"{called}/{name}"] = report.estimates[name]
-    for name, group in wanted.items():
-        assert group_of(name, report) == group
-        assert group_of(f"{called}/{name}", report) == called
-    assert group_of(f"{called}/test: ECE 0.1", report) == called
+    wanted = {f"{one}: log-ratio, chosen answers": f"{one}/log_ratio/chosen" for one in sets}
+    wanted |= {
+        "gold reward, less reference's": "gold_reward/difference",
+        "KL from the reference": "kl",
+        "entropy": "entropy/policy",
+    }
+    for at, name in enumerate(wanted.values()):
+        report.estimates[name] = Estimate(0.0, -1.0, 1.0, 10 + at)
+        report.estimates[f"{called}/{name}"] = Estimate(0.0, -1.0, 1.0, 30 + at)
+    rows = {row.title: row for row in by_measure(report)[1]}
+    for at, title in enumerate(wanted):
+        assert {who: e.n for who, e in rows[title].cells.items()} == {"mine": 10 + at, called: 30 + at}
 
 
 def test_hostile_text_stays_text():

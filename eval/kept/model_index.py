@@ -12,9 +12,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from align.files import is_local, write_text
 from align.runs.contents import CARD, RESULTS
+from eval.report.results import Report
 from eval.statistics.intervals import Estimate
-
-from .results import Report
 
 MEASURES = {
     "ranking_accuracy/implicit_reward": ("accuracy", "Ranking accuracy of the implicit reward"),

@@ -50,9 +50,14 @@ KEPT = dict.fromkeys(
 
 
 def _data(argv: Sequence[str]) -> int:
-    """Show what rows become, mend them, or make preference pairs: `alignkit data show|fix|pairs SOURCE`."""
+    """Show what rows become, mend or diagnose them, or make pairs: `alignkit data show|fix|pairs SOURCE`, `data diagnose RUN`."""
     parser = argparse.ArgumentParser(prog="alignkit data", description=_data.__doc__, allow_abbrev=False)
-    modules = {"show": "align.commands.show", "fix": "align.data.commands.fix", "pairs": "align.data.commands.pairs"}
+    modules = {
+        "show": "align.commands.show",
+        "fix": "align.data.commands.fix",
+        "pairs": "align.data.commands.pairs",
+        "diagnose": "align.diagnosis.command",
+    }
     parser.add_argument("action", choices=modules, help="see `alignkit data ACTION --help`")
     action = parser.parse_args(argv[:1]).action
     return importlib.import_module(modules[action]).main(argv[1:])

@@ -4,19 +4,16 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from align.data import DataSource
 from align.errors import RunError
 from align.files import check_writable, refuse_out, write_rows
 from align.findings import printable
-from align.judges.endpoint import Endpoint
-from align.judges.from_recipe import permission
 from align.own_code import allow_file_argument
 from align.recipe.loading import Generate
 from align.sampling.answer_file import KEPT, HowToSample, read_prompts, sample_to_file
 from align.sampling.ask import decoding_of
-from align.sampling.endpoint_answers import endpoint_answers
+from align.sampling.endpoint_answers import endpoint_answers, endpoint_of
 from align.sampling.policy import policy_of
 from align.sampling.preferred import context_for, preferences
 from align.sampling.vllm_engine import VLLM
@@ -98,17 +95,10 @@ def _of_endpoint(options: argparse.Namespace) -> int:
     ] + options.overrides
     if idle:
         raise RunError(f"{idle[0]}: does nothing for an endpoint; leave it out")
-    given = {"url": options.policy, "model": options.model, "key_variable": options.key_variable}
-    host = permission(given)
-    if host not in options.allow:
-        raise RunError(
-            f"{options.policy}: the prompts would be sent to {urlsplit(options.policy).netloc!r}; if you agree, add "
-            f"--allow {host}"
-        )
-    try:
-        endpoint = Endpoint(**given, temperature=options.temperature, max_tokens=options.max_new_tokens)
-    except ValueError as error:
-        raise RunError(str(error)) from None
+    endpoint = endpoint_of(
+        options.policy, options.model, options.key_variable, options.allow, what="the prompts",
+        temperature=options.temperature, max_tokens=options.max_new_tokens,
+    )  # fmt: skip
     rows = read_prompts(DataSource(options.prompts, split=options.split))
     kept = options.out.parent / KEPT / f"{options.out.stem}-endpoint.jsonl"
     kept.parent.mkdir(exist_ok=True)

@@ -90,10 +90,10 @@ def ask_by_revision(
 
 
 def _in_context(prompt: Prompt, context: str) -> Prompt:
-    return _rendered_as(prompt, appended(prompt, context))
+    return rendered_as(prompt, appended(prompt, context))
 
 
-def _rendered_as(prompt: Prompt, made: Any) -> Prompt:
+def rendered_as(prompt: Prompt, made: Any) -> Prompt:
     """What was made of a prompt, with what its chat template is given."""
     given = template_of(prompt)
     return Chat(made, given) if given else made
@@ -108,7 +108,7 @@ def _revised(
     for i, (prompt, row) in enumerate(zip(asking.prompts, drafts, strict=True)):
         for k, draft in enumerate(row):
             shown = draft.text if isinstance(prompt, str) else [{"role": "assistant", "content": draft.text}]
-            wanted = _rendered_as(prompt, revision_prompt(prompt, shown, asking.instruction))
+            wanted = rendered_as(prompt, revision_prompt(prompt, shown, asking.instruction))
             key = prompt_digest(wanted)
             prompts[key] = wanted
             places.setdefault(key, []).append((i, k))

@@ -30,6 +30,7 @@ BEFORE = (
     "alignkit train preference_model/tiny",
     "alignkit train rounds/tiny",
     "alignkit train rounds/ric-tiny",
+    "alignkit train supervised/tiny",
 )
 PLAYED: dict[str, str | Path] = {
     "alignkit --help": "alignkit --help",
@@ -98,6 +99,8 @@ PLAYED: dict[str, str | Path] = {
     "alignkit data show FILE --recipe R": "alignkit data show people.jsonl --recipe dpo/tiny",
     "alignkit data fix SOURCE --out clean.jsonl": "alignkit data fix people.jsonl --out clean.jsonl",
     "alignkit data fix SOURCE --out FILE": "alignkit data fix people.jsonl --out clean-2.jsonl",
+    "alignkit data diagnose RUN --out FILE": "alignkit data diagnose runs/asft-tiny --out flags.jsonl",
+    "alignkit data diagnose RUN --out flags.jsonl": "alignkit data diagnose runs/asft-tiny --out flags-2.jsonl --drop kept.jsonl",
     "python tests/helpers/malformed.py": "python {root}/tests/helpers/malformed.py",
     "alignkit sample POLICY --prompts FILE --samples 4 --out answers.jsonl": (
         "alignkit sample runs/rpo-tiny --prompts people.jsonl --samples 4 --out answers.jsonl"

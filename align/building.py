@@ -75,6 +75,12 @@ def build_trainer(
         if other is not None:
             logger.warning("%s", other)
         weights = digest_of([weights, begun_with["digest"]])
+    beside = getattr(trainer, "weights_beside", {})
+    for folder in beside:
+        other = trained_on_another(folder, weights, "a control")
+        if other is not None:
+            logger.warning("%s", other)
+    weights = digest_of([weights, *beside.values()]) if beside else weights
     trainer.reference_identity, trainer.starting_weights = ref, weights
     trainer.template_day, trainer.begun_with = template_day, begun_with
     left_out = len(train) - len(trainer.train_dataset)

@@ -31,6 +31,9 @@ BEFORE = (
     "alignkit train rounds/tiny",
     "alignkit train rounds/ric-tiny",
     "alignkit train supervised/tiny",
+    "alignkit train meet/tiny-good",
+    "alignkit train meet/tiny-bad",
+    "alignkit train meet/tiny",
 )
 PLAYED: dict[str, str | Path] = {
     "alignkit --help": "alignkit --help",
@@ -87,6 +90,9 @@ PLAYED: dict[str, str | Path] = {
     "alignkit replay RUN": ROOT / "tests/runs/test_guard.py",
     "alignkit merge ADAPTER ADAPTER --sweep 11 --out DIR": (
         "alignkit merge runs/b005/adapter runs/quickstart/adapter --sweep 11 --out soups"
+    ),
+    "alignkit merge runs/meet-tiny/adapter runs/meet-good/adapter --sum --out DIR": (
+        "alignkit merge runs/meet-tiny/adapter runs/meet-good/adapter --sum --out meet"
     ),
     "alignkit front RECIPE": "alignkit front fronts/tiny fronts.sweep=2",
     "alignkit pick FRONT --prefer helpful=0.7,harmless=0.3": (

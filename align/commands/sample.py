@@ -2,17 +2,20 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
+from accelerate import PartialState
 
 from align.data import DataSource
 from align.errors import RunError
 from align.files import check_writable, refuse_out, write_rows
 from align.findings import printable
 from align.own_code import allow_file_argument
-from align.recipe.loading import Generate
 from align.sampling.answer_file import KEPT, HowToSample, read_prompts, sample_to_file
-from align.sampling.ask import decoding_of
+from align.sampling.ask import decoding_of, settings_of_flags
 from align.sampling.endpoint_answers import endpoint_answers, endpoint_of
 from align.sampling.policy import policy_of
 from align.sampling.preferred import context_for, preferences
@@ -62,6 +65,8 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Sample answers of a policy to the prompts of a file; what was killed goes on where it stopped."""
     options = arguments().parse_intermixed_args(argv)
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and not torch.accelerator.is_available():
+        PartialState(cpu=True)  # which else would take each process of a CPU for the only one
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     check_writable(options.out)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -70,13 +75,10 @@ def main(argv: Sequence[str]) -> int:
         return _of_endpoint(options)
     if options.key_variable is not None:
         raise RunError("--key-variable: is an endpoint's, which --model makes the policy; leave it out")
-    try:
-        settings = Generate(
-            1, options.samples, options.max_new_tokens, options.temperature, options.seed, options.batch_size,
-            options.revisions,
-        )  # fmt: skip
-    except ValueError as error:
-        raise RunError(f"--{str(error).replace('_', '-', 1)}") from None
+    settings = settings_of_flags(
+        samples=options.samples, max_new_tokens=options.max_new_tokens, temperature=options.temperature,
+        seed=options.seed, batch_size=options.batch_size, revisions=options.revisions,
+    )  # fmt: skip
     vllm = None if options.vllm is None else VLLM.at(options.vllm)
     rows = read_prompts(DataSource(options.prompts, split=options.split))
     policy = policy_of(options.policy, options.overrides, reference=options.ref)
@@ -119,4 +121,5 @@ def _of_endpoint(options: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    print(text)
+    if PartialState().is_main_process:
+        print(text)

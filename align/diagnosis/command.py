@@ -24,6 +24,7 @@ from align.recipe.loading import Recipe, load_recipe
 from align.rewards.texts import question_of
 from align.runs.contents import RECIPE_FILE
 from align.sampling.answer_file import KEPT
+from align.sampling.ask import decoding_of, settings_of_flags
 from align.sampling.endpoint_answers import endpoint_of
 from align.sampling.generate import Decoding
 from align.sampling.policy import beginning_of, policy_of
@@ -56,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
     if len({path.resolve() for path in written}) < len(written):
         raise RunError(f"--out, --drop, --rewrite: {written[0]} is named twice; name another file")
     sigmas = _sigmas(options.sigmas)
+    names = ("max_new_tokens", "temperature", "seed", "batch_size")
+    decoding = decoding_of(settings_of_flags(**{name: getattr(options, name) for name in names}))
     endpoint = _endpoint(options)
     recipe, use, found = _diagnosed(options)
     beyond = limits(found.figures, sigmas)
@@ -68,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         files[options.drop] = [_said(row) for row in kept]
         told.append(f"{options.drop}: {len(kept)} of {len(flagged)} rows are kept")
     if options.rewrite is not None:
-        made = rewritten(found.rows, flagged, found.near.tolist(), _writer(options, recipe, use, endpoint))
+        made = rewritten(found.rows, flagged, found.near.tolist(), _writer(options, decoding, recipe, use, endpoint))
         files[options.rewrite] = [_said(row) for row in made.rows]
         count = sum(map(bool, flagged)) - len(made.failed)
         failed = f"; {len(made.failed)} stay as they were, for no text came" if made.failed else ""
@@ -106,6 +109,10 @@ def _diagnosed(options: argparse.Namespace) -> tuple[Recipe, Use, Diagnosed]:
     if not (run / RECIPE_FILE).is_file():
         raise RunError(f"{run}: no {RECIPE_FILE} there, so not a run directory; name a finished run")
     recipe = load_recipe(run / RECIPE_FILE, options.overrides)
+    if recipe.rounds is not None:
+        raise RunError(
+            f"{run}: has rounds, each of which learns from rows of its own; name one, such as {run}/round-1/train"
+        )
     if recipe.rows != "completions":
         raise RunError(
             f"{run}: method {recipe.method!r} learns from {recipe.rows}, and rows of completions alone are diagnosed"
@@ -140,12 +147,13 @@ def _diagnosed(options: argparse.Namespace) -> tuple[Recipe, Use, Diagnosed]:
     return recipe, use, Diagnosed(rows, Figures(before, after, similarity, rating), near)
 
 
-def _writer(options: argparse.Namespace, recipe: Recipe, use: Use, endpoint: Endpoint | None) -> Asked:
+def _writer(
+    options: argparse.Namespace, decoding: Decoding, recipe: Recipe, use: Use, endpoint: Endpoint | None
+) -> Asked:
     """Who rewrites: the policy that was trained, or an endpoint."""
     folder = options.out.parent / KEPT
     if endpoint is not None:
         return endpoint_asked(endpoint, folder / f"{options.rewrite.stem}-endpoint.jsonl")
-    decoding = Decoding(options.max_new_tokens, options.temperature, options.seed)
     return policy_asked(use, load_tokenizer(recipe.model), decoding, folder, batch_size=options.batch_size)
 
 
@@ -207,8 +215,8 @@ def _told(out: Path, figures: Figures, beyond: Limits, flagged: Sequence[Sequenc
         LONELY: f"similarity below {beyond.similarity:.4g}",
         POOR: f"rating below {beyond.rating:.4g}",
     }
-    if np.isnan(beyond.rating):
-        which[POOR] = "no two different ratings"
+    limit = {HARD: beyond.before + beyond.after, LONELY: beyond.similarity, POOR: beyond.rating}
+    which |= {name: "no two rows differ in it" for name in FLAGS if np.isnan(limit[name])}
     parts = [f"{counts[name]} {name} ({which[name]})" for name in FLAGS]
     lacking = {"losses": figures.after, "rating": figures.rating}
     left = [f"; {n} rows without {name}" for name, values in lacking.items() if (n := int(np.isnan(values).sum()))]

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from align.data.prompts import Chat, Prompt, template_of
 from align.data.prompts.control import appended
 from align.data.prompts.revision import INSTRUCTION, revision_prompt
+from align.errors import RunError
 from align.models.use import Use
 from align.recipe.loading import Generate
 
@@ -47,6 +48,19 @@ class Asking(NamedTuple):
 def decoding_of(settings: Generate) -> Decoding:
     """How the recipe has answers sampled."""
     return Decoding(settings.max_new_tokens, settings.temperature, settings.seed)
+
+
+def settings_of_flags(**settings: Any) -> Generate:
+    """How answers are sampled, as a command line says it: fields of `eval.generate`.
+
+    Raises:
+        RunError: Naming the flag that is out of range.
+    """
+    try:
+        return Generate(prompts=1, **settings)
+    except ValueError as error:
+        name, colon, why = str(error).partition(":")
+        raise RunError(f"--{name.replace('_', '-')}{colon}{why}") from None
 
 
 def ask(tokenizer: PreTrainedTokenizerBase, use: Use, asking: Asking, name: str, who: str) -> list[list[Answer]]:

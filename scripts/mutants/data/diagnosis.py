@@ -36,4 +36,7 @@ MUTANTS = [
     command("diagnosis: a reward is not asked", COMMAND, "    if scorers:\n", "    if False:\n"),
     command("diagnosis: pairs are diagnosed", COMMAND, 'if recipe.rows != "completions":', "if False:"),
     command("diagnosis: two files have one name", COMMAND, "if len({path.resolve() for path in written}) < len(written):", "if False:"),
+    command("diagnosis: the rows of rounds are prompts", COMMAND, "if recipe.rounds is not None:", "if False:"),
+    command("diagnosis: nothing to compare has a limit", COMMAND, "for name in FLAGS if np.isnan(limit[name])", "for name in ()"),
+    command("diagnosis: flags have underscores", "align/sampling/ask.py", "name.replace('_', '-')", "name"),
 ]  # fmt: skip

@@ -54,7 +54,7 @@ def test_every_row_has_its_losses_and_neighbours(finished, tmp_path, capsys):
     assert read_lines(kept) == expected
     said = capsys.readouterr().out
     assert f"{sum(map(bool, (row['flags'] for row in rows)))} of {len(rows)} rows are flagged: {sum(hard)} hard" in said
-    assert f"0 poor (no two different ratings); {len(rows)} rows without rating" in said
+    assert f"0 poor (no two rows differ in it); {len(rows)} rows without rating" in said
 
 
 def test_a_reward_rates_in_the_place_of_the_policy(finished, tmp_path, capsys, monkeypatch):
@@ -120,6 +120,11 @@ def test_what_cannot_be_diagnosed_is_told_before_anything_is_loaded(finished, tm
     (pairs / "recipe.resolved.yaml").write_text(
         shipped.read_text().replace("../data", str(shipped.parent.parent / "data"))
     )
+    rounds = tmp_path / "rounds"
+    rounds.mkdir()
+    (rounds / "recipe.resolved.yaml").write_text(
+        find_recipe("rounds/tiny").read_text().replace("../data", str(shipped.parent.parent / "data"))
+    )
     other = str(tmp_path / "other.jsonl")
     for words, told in (
         ([str(tmp_path)], "not a run directory; name a finished run"),
@@ -130,6 +135,10 @@ def test_what_cannot_be_diagnosed_is_told_before_anything_is_loaded(finished, tm
         ([str(finished), "--model", "m"], "--model: is an endpoint's, which --writer names; leave it out"),
         ([str(finished), "--writer", "http://h/v1", "--model", "m"], "--writer: does nothing without --rewrite"),
         ([str(finished), "--drop", other, "--rewrite", other], "is named twice; name another file"),
+        ([str(finished), "--batch-size", "0"], "--batch-size: must be at least 1, got 0"),
+        ([str(finished), "--max-new-tokens", "0"], "--max-new-tokens: must be at least 1, got 0"),
+        ([str(finished), "--temperature", "-1"], "--temperature: must"),
+        ([str(rounds)], f"{rounds}: has rounds, each of which learns from rows of its own; name one, such as"),
     ):
         assert main(["data", "diagnose", *words, "--out", str(tmp_path / "flags.jsonl")]) == 2
         assert told in capsys.readouterr().err
@@ -147,3 +156,12 @@ def test_a_row_that_training_leaves_out_has_no_loss(finished, tmp_path, capsys):
     left = sum(row["before"] is None and row["after"] is None for row in rows)
     assert 0 < left < len(rows)
     assert f"; {left} rows without losses; {len(rows)} rows without rating" in capsys.readouterr().out
+
+
+def test_one_row_has_no_limits(finished, tmp_path, capsys):
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"prompt": "say hello", "completion": "hello"}\n')
+    code, (row,) = diagnosed(finished, tmp_path, "--by", "none", f"data.train.path={one}")
+    assert code == 0
+    assert (row["neighbours"], row["similarity"], row["flags"]) == ([], None, [])
+    assert capsys.readouterr().out.count("(no two rows differ in it)") == 3

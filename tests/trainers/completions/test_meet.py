@@ -180,6 +180,9 @@ def test_the_recipes_follow_one_another_and_a_control_that_was_trained_anew_is_n
     assert [folder.parts[1] for folder in held] == ["meet-good", "meet-bad"]
     assert "was trained on" not in caplog.text
     run("meet/tiny", ["train.max_steps=2"], resume="auto")  # finished, and the same
+    begun = ["start={adapter: runs/meet-good}", "lora=null", "train.output_dir=runs/begun", "train.max_steps=1"]
+    run("meet/tiny", begun)
+    assert "was trained on" not in caplog.text
     run("meet/tiny-bad", [*QUICK, "train.seed=1"], overwrite=True)
     with pytest.raises(RunError, match="weights"):
         run("meet/tiny", ["train.max_steps=3"], resume="auto")

@@ -9,6 +9,7 @@ import supervised_worker as small
 import tiny
 import torch
 from datasets import Dataset
+from launching import finished
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
@@ -242,3 +243,16 @@ def test_a_control_of_some_layers_changes_these_alone(tmp_path, controls):
         assert made.evaluate(rows)["eval_nll"] == pytest.approx(
             -float(logps(merged[name], rows).sum()) / tokens, rel=1e-5
         )
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_processes_are_one(tmp_path, controls):
+    words = ["meet/tiny", "train.save_strategy='no'", *(f"train.{name}={path}" for name, path in controls.items())]
+    run(words[0], [*words[1:], f"train.output_dir={tmp_path / 'one'}", "train.gradient_accumulation_steps=2"])
+    split = [f"train.output_dir={tmp_path / 'two'}", "train.gradient_accumulation_steps=1"]
+    finished(2, "-m", "align.train", *words, *split)
+    one, two = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        assert_close(two[name], weight, atol=2e-5, rtol=1e-4)

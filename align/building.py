@@ -51,7 +51,7 @@ def build_trainer(
         other = models.another_model(recipe.model, recipe.ref.path) if recipe.ref.kind == "model" else None
         further["ref_model"] = models.load_model(other) if other is not None else None
     ref = reference_identity(recipe, policy, further.get("ref_model"))
-    weights = starting_weights(policy, ref, own_reference=further.get("ref_model") is None)
+    weights = own = starting_weights(policy, ref, own_reference=further.get("ref_model") is None)
     if adapter is not None and start is None:
         _say_reference(Path(adapter), ref)
     trainer = method.trainer(
@@ -75,6 +75,12 @@ def build_trainer(
         if other is not None:
             logger.warning("%s", other)
         weights = digest_of([weights, begun_with["digest"]])
+    beside = getattr(trainer, "weights_beside", {})
+    for folder in beside:
+        other = trained_on_another(folder, own, "a control")
+        if other is not None:
+            logger.warning("%s", other)
+    weights = digest_of([weights, *beside.values()]) if beside else weights
     trainer.reference_identity, trainer.starting_weights = ref, weights
     trainer.template_day, trainer.begun_with = template_day, begun_with
     left_out = len(train) - len(trainer.train_dataset)

@@ -39,20 +39,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(told, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{command}: stopped by SIGINT; {KEPT.get(command, 'nothing was written')}", file=sys.stderr)
+        kept = KEPT.get(" ".join(words[:2]), KEPT.get(command, "nothing was written"))
+        print(f"{command}: stopped by SIGINT; {kept}", file=sys.stderr)
         return INTERRUPTED
 
 
 KEPT = dict.fromkeys(
     ("eval", "compare", "verify", "judge-agreement", "reward-bench"),
     "what was sampled and judged stays, and the next evaluation reads it",
-) | {"sweep": "finished runs stay, and the same command goes on"}
+) | {
+    "sweep": "finished runs stay, and the same command goes on",
+    "front": "what was trained stays; go on with --resume auto",
+    **dict.fromkeys(("sample", "score", "data diagnose"), "what was answered so far is kept beside --out"),
+}
 
 
 def _data(argv: Sequence[str]) -> int:
-    """Show what rows become, mend them, or make preference pairs: `alignkit data show|fix|pairs SOURCE`."""
+    """Show what rows become, mend or diagnose them, or make pairs: `alignkit data show|fix|pairs SOURCE`, `data diagnose RUN`."""
     parser = argparse.ArgumentParser(prog="alignkit data", description=_data.__doc__, allow_abbrev=False)
-    modules = {"show": "align.commands.show", "fix": "align.data.commands.fix", "pairs": "align.data.commands.pairs"}
+    modules = {"show": "align.commands.show", "diagnose": "align.diagnosis.command"}
+    modules |= {name: f"align.data.commands.{name}" for name in ("fix", "pairs")}
     parser.add_argument("action", choices=modules, help="see `alignkit data ACTION --help`")
     action = parser.parse_args(argv[:1]).action
     return importlib.import_module(modules[action]).main(argv[1:])

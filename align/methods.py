@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from align.configs.bco import BCOConfig
 from align.configs.kto import KTOConfig
+from align.configs.meet import MEETConfig
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.configs.online_preference import PRESETS as ONLINE_PAIRS
 from align.configs.online_preference import OnlinePreferenceConfig
@@ -92,6 +93,13 @@ METHODS: dict[str, Method] = {
         name: Method(title, arxiv, SupervisedConfig, "completions.supervised:SupervisedTrainer", "completions", fields)
         for name, (title, arxiv, fields) in SUPERVISED.items()
     },
+    "meet": Method(
+        "MEET's second stage: supervised training with control adapters on (Xue et al. 2023)",
+        "2310.00819",
+        MEETConfig,
+        "completions.meet:MEETTrainer",
+        "labels",
+    ),
     "kto": Method(
         "Kahneman-Tversky Optimization (Ethayarajh et al. 2024)",
         "2402.01306",

@@ -74,6 +74,7 @@ def allow_file(path: str | Path) -> OwnFile:
         adds = {kind: tuple(name for name in table if name not in before[kind]) for kind, table in tables.items()}
         if not any(adds.values()):
             raise RunError(f"{where}: adds nothing to the tables of {', '.join(TABLES)}; see README.md, own code")
+        _refuse_other_kinds(where, tables, adds, before)
         for kind, wrap in (("losses of pairs", _of_pairs), ("losses of completions", _of_completions)):
             for name in adds[kind]:
                 entry = tables[kind][name]
@@ -136,6 +137,33 @@ def keep_copies(run: Path) -> None:
     for name, file in _FILES.items():
         (run / FOLDER).mkdir(exist_ok=True)
         (run / FOLDER / name).write_bytes(file.text)
+
+
+def _refuse_other_kinds(
+    where: str,
+    tables: Mapping[str, dict[str, Any]],
+    adds: Mapping[str, Sequence[str]],
+    before: Mapping[str, dict[str, Any]],
+) -> None:
+    """Refuse an entry that is not of the kind of those that are there; a judge is whatever can be called."""
+    for kind, names in adds.items():
+        like = next(iter(before[kind].values()), None) if kind != "judges" else None
+        for name in names:
+            entry = tables[kind][name]
+            if like is None:
+                wanted, fits = "something to call", callable(entry)
+            elif isinstance(like, type):
+                wanted, fits = "a class", isinstance(entry, type)
+            else:
+                wanted = f"a {type(like).__name__}(...) of something to call"
+                fits = isinstance(entry, type(like)) and callable(
+                    getattr(entry, "reward", getattr(entry, "loss", None))
+                )
+            if not fits:
+                raise RunError(
+                    f"{where}: {name!r} among the {kind} is a {type(entry).__name__}, and must be {wanted}; see README.md, own "
+                    "code"
+                )
 
 
 def _table(place: str) -> dict[str, Any]:

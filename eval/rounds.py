@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from align.errors import RunError
 from align.recipe.loading import load_recipe
 from align.rounds.best import choose
-from align.rounds.ledger import FILE
+from align.rounds.ledger import FILE, Ledger
 from align.rounds.plan import TRAINED, Place
 from align.rounds.validation import BEST
 from align.runs.contents import RECIPE_FILE
@@ -32,12 +33,21 @@ def is_rounds(name: str) -> bool:
 
 
 def trained_rounds(run: Path) -> list[str]:
-    """The run directories of the rounds that are trained, the newest first."""
-    found = sorted(
-        (int(path.parent.name.removeprefix(ROUND)) for path in run.glob(f"{ROUND}*/{TRAINED}")), reverse=True
-    )
-    places = [Place(run, number) for number in found if number]
-    return [str(place.trained) for place in places if place.weights.is_dir()]
+    """The run directories of the rounds that are trained, the newest first; those that the recipe asks for.
+
+    Raises:
+        RunError: If a round was trained and its adapter or model is gone: what is said of the next is said against it.
+    """
+    recipe: Any = load_recipe(run / RECIPE_FILE, anywhere=True)
+    known = {number for number, stage in Ledger(run, mend=False).done if stage == TRAINED}
+    places = [Place(run, number) for number in sorted(known, reverse=True) if number <= recipe.rounds.count]
+    gone = [place for place in places if not place.weights.is_dir()]
+    if gone:
+        raise RunError(
+            f"{gone[-1].trained}: neither adapter/ nor model/ there, although round {gone[-1].number} was trained; restore it, or "
+            f"have it made again by `alignkit train` with --resume auto"
+        )
+    return [str(place.trained) for place in places]
 
 
 def as_rounds(subjects: Sequence[Subject], run: Path) -> list[Subject]:

@@ -9,9 +9,11 @@ from peft import PeftConfig
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig
 
+from align.configs.meet import MEETConfig
 from align.errors import RunError
 from align.files import cache_dir
 from align.findings import Finding, printable
+from align.merging.controls import controls_of
 from align.models.adapters import without_reference
 from align.models.dated import date_template
 from align.models.folders import adapter_settings, check_model_folder, check_tokenizer_folder, numbers_stored
@@ -69,6 +71,19 @@ def read_model(recipe: Recipe) -> Model | Finding:
         return Finding("error", "unreadable-model", at, f"{printable(name)}: {reason}", remedy)
     packed = getattr(config, "quantization_config", None) is not None
     return Model(config, tokenizer, tuple(stops), adapter, None if packed else numbers_stored(Path(policy)))
+
+
+def inspect_controls(recipe: Recipe) -> list[Finding]:
+    """What is wrong with the adapters that are held beside the policy, where a method has some."""
+    if not isinstance(recipe.train, MEETConfig):
+        return []
+    try:
+        controls_of(recipe.train)
+    except RunError as error:
+        at, _, said = str(error).partition(": ")
+        remedy = "train it first: a supervised run with an adapter, on rows of that label alone"
+        return [Finding("error", "control", at, printable(said, 300), remedy)]
+    return []
 
 
 def dated_template(tokenizer: PreTrainedTokenizerBase) -> list[Finding]:

@@ -18,7 +18,7 @@ from .checkpoint import inspect_checkpoint
 from .environment import GPU_MISSING, inspect_machine
 from .fronts import inspect_front
 from .machine import Machine
-from .model import Model, read_model
+from .model import Model, inspect_controls, read_model
 from .rewards import inspect_evaluation, inspect_rewards
 from .rounds import bytes_of_answers, check_all_rounds, inspect_rounds, pairs_of_round
 from .schedule import Plan, inspect_schedule, plan
@@ -78,6 +78,7 @@ def look(
     evals = [name.removeprefix(EVAL) for name in sets if name != TRAIN]
     findings += inspect_schedule(recipe, planned, evals, rows=rows, processes=machine.processes)
     findings += inspect_settings(recipe, planned.steps) + inspect_unread(recipe)
+    findings += inspect_controls(recipe)
     model = read_model(recipe)
     if isinstance(model, Finding):
         return Looked([*findings, model], planned, None, None)

@@ -15,6 +15,7 @@ from align.findings import printable
 from align.models.loading import load_tokenizer
 from align.models.use import Use
 from align.own_code import allow_file_argument
+from align.sampling.ask import decoding_of, settings_of_flags
 from align.sampling.generate import Decoding, streamed
 from align.sampling.policy import Policy, policy_of
 from align.scoring.completions import prompt_ids
@@ -43,10 +44,8 @@ def main(argv: Sequence[str]) -> int:
     allow_file_argument(parser)
     options = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        decoding = Decoding(options.max_new_tokens, options.temperature, options.seed)
-    except ValueError as error:
-        raise RunError(f"--{str(error).replace('_', '-', 2)}") from None
+    names = ("max_new_tokens", "temperature", "seed")
+    decoding = decoding_of(settings_of_flags(**{name: getattr(options, name) for name in names}))
     policies = {options.policy: policy_of(options.policy, options.overrides)}
     if options.beside == REFERENCE:
         policies[REFERENCE] = policy_of(options.policy, options.overrides, reference=True)

@@ -2,21 +2,21 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+
+import torch
+from accelerate import PartialState
 
 from align.data import DataSource
 from align.errors import RunError
 from align.files import check_writable, refuse_out, write_rows
 from align.findings import printable
-from align.judges.endpoint import Endpoint
-from align.judges.from_recipe import permission
 from align.own_code import allow_file_argument
-from align.recipe.loading import Generate
 from align.sampling.answer_file import KEPT, HowToSample, read_prompts, sample_to_file
-from align.sampling.ask import decoding_of
-from align.sampling.endpoint_answers import endpoint_answers
+from align.sampling.ask import decoding_of, settings_of_flags
+from align.sampling.endpoint_answers import endpoint_answers, endpoint_of
 from align.sampling.policy import policy_of
 from align.sampling.preferred import context_for, preferences
 from align.sampling.vllm_engine import VLLM
@@ -65,6 +65,8 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Sample answers of a policy to the prompts of a file; what was killed goes on where it stopped."""
     options = arguments().parse_intermixed_args(argv)
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and not torch.accelerator.is_available():
+        PartialState(cpu=True)  # which else would take each process of a CPU for the only one
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     check_writable(options.out)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -73,13 +75,10 @@ def main(argv: Sequence[str]) -> int:
         return _of_endpoint(options)
     if options.key_variable is not None:
         raise RunError("--key-variable: is an endpoint's, which --model makes the policy; leave it out")
-    try:
-        settings = Generate(
-            1, options.samples, options.max_new_tokens, options.temperature, options.seed, options.batch_size,
-            options.revisions,
-        )  # fmt: skip
-    except ValueError as error:
-        raise RunError(f"--{str(error).replace('_', '-', 1)}") from None
+    settings = settings_of_flags(
+        samples=options.samples, max_new_tokens=options.max_new_tokens, temperature=options.temperature,
+        seed=options.seed, batch_size=options.batch_size, revisions=options.revisions,
+    )  # fmt: skip
     vllm = None if options.vllm is None else VLLM.at(options.vllm)
     rows = read_prompts(DataSource(options.prompts, split=options.split))
     policy = policy_of(options.policy, options.overrides, reference=options.ref)
@@ -98,17 +97,10 @@ def _of_endpoint(options: argparse.Namespace) -> int:
     ] + options.overrides
     if idle:
         raise RunError(f"{idle[0]}: does nothing for an endpoint; leave it out")
-    given = {"url": options.policy, "model": options.model, "key_variable": options.key_variable}
-    host = permission(given)
-    if host not in options.allow:
-        raise RunError(
-            f"{options.policy}: the prompts would be sent to {urlsplit(options.policy).netloc!r}; if you agree, add "
-            f"--allow {host}"
-        )
-    try:
-        endpoint = Endpoint(**given, temperature=options.temperature, max_tokens=options.max_new_tokens)
-    except ValueError as error:
-        raise RunError(str(error)) from None
+    endpoint = endpoint_of(
+        options.policy, options.model, options.key_variable, options.allow, what="the prompts",
+        temperature=options.temperature, max_tokens=options.max_new_tokens,
+    )  # fmt: skip
     rows = read_prompts(DataSource(options.prompts, split=options.split))
     kept = options.out.parent / KEPT / f"{options.out.stem}-endpoint.jsonl"
     kept.parent.mkdir(exist_ok=True)
@@ -129,4 +121,5 @@ def _of_endpoint(options: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    print(text)
+    if PartialState().is_main_process:
+        print(text)

@@ -22,12 +22,20 @@ def together(files: Sequence[Path], *, gold: str | None = None) -> list[dict[str
         gold: A column of the rows, whose text is put after the answers.
 
     Returns:
-        Rows with the columns of the first file, and `sources`: for each answer the name of its file, or `gold`.
+        Rows with the columns of the first file, and `sources`: for each answer the name of its file, or `gold`. One file
+        alone keeps the sources that it has, and its scores.
 
     Raises:
-        DataError: If a file cannot be read, has rows without answers, or other prompts than the first.
+        DataError: If a file cannot be read, has rows without answers, or other prompts than the first; or has scores, which
+            those of other answers would not stand beside.
     """
     every = [_rows(path) for path in files]
+    scored = [path for path, rows in zip(files, every, strict=True) if any(row.get("rewards") for row in rows)]
+    if scored and (len(files) > 1 or gold is not None):
+        raise DataError(
+            f"{scored[0]}: has scores, which answers that are put beside its own would lack; put the files of answers together "
+            "first, and score them then"
+        )
     made: list[dict[str, Any]] = []
     for index, first in enumerate(every[0]):
         row = {name: value for name, value in first.items() if name != "finished"}
@@ -39,7 +47,8 @@ def together(files: Sequence[Path], *, gold: str | None = None) -> list[dict[str
                 )
             given = completions_of(rows[index])
             completions += given
-            sources += [path.stem] * len(given)
+            known = first.get("sources") if len(files) == 1 else None
+            sources += known if isinstance(known, list) and len(known) == len(given) else [path.stem] * len(given)
         if gold is not None:
             completions.append(_gold(first, gold, index))
             sources.append(GOLD)

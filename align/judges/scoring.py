@@ -24,7 +24,8 @@ Row = Mapping[str, Any]
 Scores = list[list[float | None]]
 """[row][answer]"""
 ATTEMPTS = 3
-ROWS_ARE = ("prompt", "completions", "rewards", "preferences", "finished", "sources")
+SCORES = ("rewards", "preferences")
+ROWS_ARE = ("prompt", "completions", *SCORES, "finished", "sources")
 
 
 class By(NamedTuple):
@@ -50,16 +51,17 @@ class Scored(NamedTuple):
 
     def told(self) -> str:
         """What failed, in words; empty if nothing did."""
-        parts = [
-            f"{name}: {count} answers have no score ({'; '.join(f'{why}, {n} times' for why, n in self.reasons[name].most_common(2))})"
-            for name, count in self.unscored.items()
-            if count
-        ]
+        parts = []
+        for name, count in self.unscored.items():
+            why = "; ".join(f"{reason}, {n} times" for reason, n in self.reasons[name].most_common(2))
+            parts += [f"{name}: {count} answers have no score" + (f" ({why})" if why else "")] if count else []
         return "; ".join(parts)
 
 
 def score_rows(rows: Sequence[Row], scorers: Sequence[By]) -> Scored:
     """Score all answers by all scorers, one scorer after the other.
+
+    Scores that rows have already stay beside the new ones.
 
     Args:
         rows: With `prompt` and `completions`; what else they hold is handed to rewards as columns.
@@ -67,9 +69,11 @@ def score_rows(rows: Sequence[Row], scorers: Sequence[By]) -> Scored:
 
     Raises:
         RowError: If a row has no prompt or no completions.
-        RunError: If a scorer gives no answer a score, or a column of labels does not fit the answers.
+        RunError: If a scorer gives no answer a score, a column of labels does not fit the answers, or rows have scores
+            that the new ones would replace.
     """
     prompts, completions = [prompt_of(row) for row in rows], [completions_of(row) for row in rows]
+    _refuse_known(rows, completions, [by.name for by in scorers])
     found: dict[str, Scores] = {}
     preferences: dict[str, list[Any]] = {}
     reasons: dict[str, Counter[str]] = {}
@@ -93,10 +97,30 @@ def score_rows(rows: Sequence[Row], scorers: Sequence[By]) -> Scored:
             )
     made = []
     for index, row in enumerate(rows):
-        each = [{name: scores[index][k] for name, scores in found.items()} for k in range(len(completions[index]))]
-        matrices = {name: rows_of[index] for name, rows_of in preferences.items()}
+        known = row.get("rewards") or [{}] * len(completions[index])
+        each = [{**old, **{name: scores[index][k] for name, scores in found.items()}} for k, old in enumerate(known)]
+        matrices = {**(row.get("preferences") or {}), **{name: rows_of[index] for name, rows_of in preferences.items()}}
         made.append({**row, "rewards": each, **({"preferences": matrices} if matrices else {})})
     return Scored(made, unscored, reasons)
+
+
+def _refuse_known(rows: Sequence[Row], completions: Sequence[Sequence[Any]], names: Sequence[str]) -> None:
+    """Refuse rows whose scores the new ones would replace, or stand beside without a name."""
+    for number, (row, answers) in enumerate(zip(rows, completions, strict=True), start=1):
+        known = row.get("rewards")
+        if known is None:
+            continue
+        if not isinstance(known, list) or len(known) != len(answers) or not all(isinstance(o, Mapping) for o in known):
+            raise RunError(
+                f"row {number}: has `rewards` that are no scores by name, one object for each answer, which new ones would "
+                "replace; rename the column, or leave it out"
+            )
+        twice = [name for name in names if any(name in one for one in known)]
+        if twice:
+            raise RunError(
+                f"row {number}: has a score {twice[0]!r} already; give the new one another name (--by NAME={{kind: ...}}), or "
+                "score the file that has none"
+            )
 
 
 def _labels(rows: Sequence[Row], completions: Sequence[Sequence[Any]], column: str) -> Scores:

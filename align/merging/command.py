@@ -56,16 +56,18 @@ def merge(
     weights: Sequence[Sequence[float]] = (),
     with_stock: bool = False,
     arc: float | None = None,
+    total: bool = False,
 ) -> dict[str, Any]:
     """Merge adapters into a folder for each weight vector, and one for the model stock.
 
     Args:
         paths: Adapter folders.
-        out: A new folder. Each merged adapter is in `OUT/soup-NN/adapter`, `OUT/stock/adapter` or
-            `OUT/slerp/adapter`.
+        out: A new folder. Each merged adapter is in `OUT/soup-NN/adapter`, `OUT/stock/adapter`, `OUT/slerp/adapter` or
+            `OUT/sum/adapter`.
         weights: For each soup one weight per adapter, not negative, of sum 1.
         with_stock: Make the model stock too.
         arc: Make the point at this share of the arc from the first of two adapters to the second, too.
+        total: Make the sum of all, each with weight 1, too: what adapters that were trained one on another do together.
 
     Returns:
         What `OUT/merge.json` holds: the adapters with their digests, and each merged one with weights and digest.
@@ -104,12 +106,16 @@ def merge(
         if arc is not None:
             digest = save_merged(folder / "slerp" / "adapter", adapters[0], slerp(adapters[0], adapters[1], arc))
             record["merged"].append({"adapter": "slerp/adapter", "slerp": arc, "sha256": digest})
+        if total:
+            ones = [1.0] * len(adapters)
+            digest = save_merged(folder / "sum" / "adapter", adapters[0], soup(adapters, ones))
+            record["merged"].append({"adapter": "sum/adapter", "weights": ones, "sha256": digest})
         write_text(folder / MERGE_FILE, json.dumps(record, indent=1) + "\n")
     return record
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`alignkit merge ADAPTER ADAPTER ... --weights 0.3,0.7 | --sweep 11 | --stock | --slerp 0.5 --out DIR`."""
+    """`alignkit merge ADAPTER ADAPTER ... --weights 0.3,0.7 | --sweep 11 | --stock | --slerp 0.5 | --sum --out DIR`."""
     parser = argparse.ArgumentParser(prog="alignkit merge", description=__doc__, allow_abbrev=False)
     parser.add_argument("adapters", nargs="+", metavar="ADAPTER", help="a run's adapter/ folder")
     how = parser.add_mutually_exclusive_group(required=True)
@@ -121,6 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     how.add_argument(
         "--slerp", type=float, metavar="T", help="the point at T of the arc between two adapters, by module"
     )
+    how.add_argument(
+        "--sum", action="store_true", help="the sum of all, as one that was trained on top of others needs"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     options = parser.parse_args(argv)
     try:
@@ -128,7 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             vectors = [_numbers(options.weights)]
         else:
             vectors = sweep(len(options.adapters), options.sweep) if options.sweep is not None else []
-        record = merge(options.adapters, options.out, weights=vectors, with_stock=options.stock, arc=options.slerp)
+        record = merge(
+            options.adapters, options.out, weights=vectors, with_stock=options.stock, arc=options.slerp, total=options.sum
+        )  # fmt: skip
     except (RunError, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the command line's own message
         return 2

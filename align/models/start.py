@@ -73,14 +73,14 @@ def made_by(folder: Path) -> dict[str, Any]:
     return {"run": found["identity"].run, "step": found["step"]}
 
 
-def trained_on_another(folder: Path, base_digest: str) -> str | None:
+def trained_on_another(folder: Path, base_digest: str, where: str = "start.adapter") -> str | None:
     """What to say of an adapter that was trained on other weights than it is put on; None if none are known to be other."""
     path = folder / REFERENCE_FILE
     known = read_json(path) if path.is_file() else {}
     if known.get("kind") not in ("base", "adapter") or known.get("digest") in (None, base_digest):
         return None
     return (
-        f"start.adapter: {folder}: it was trained on {known.get('model')}, whose weights are not those of the model here: "
+        f"{where}: {folder}: it was trained on {known.get('model')}, whose weights are not those of the model here: "
         "another model, revision or model.dtype; begin with one of this model, unless that is what is meant"
     )
 

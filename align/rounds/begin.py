@@ -1,7 +1,7 @@
 """Begins a run of several trainings, of rounds or of a front, or goes on with it: the same recipe, and no leftovers of a kill."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import PartialState
@@ -12,7 +12,7 @@ from align.own_code import keep_copies
 from align.recipe.loading import Recipe
 from align.run_identity import WRITTEN, recipe_as_written, recipe_differences
 from align.runs.contents import RECIPE_FILE, delete_run
-from align.runs.identity import told
+from align.runs.identity import Difference, told
 
 from .ledger import Ledger
 
@@ -24,7 +24,13 @@ def directory_of(recipe: Recipe) -> Path:
 
 
 def begin(
-    recipe: Recipe, section: str, ledger: str, *, resume: bool, overwrite: bool, may_change: Collection[str] = ()
+    recipe: Recipe,
+    section: str,
+    ledger: str,
+    *,
+    resume: bool,
+    overwrite: bool,
+    refused: Callable[[list[Difference]], list[Difference]] = list,
 ) -> Ledger:
     """The ledger of the run, whose directory is claimed already, with the recipe in it.
 
@@ -34,14 +40,14 @@ def begin(
         ledger: The name of its file.
         resume: Whether to go on in a run that is there.
         overwrite: Delete the run that is there.
-        may_change: Keys that may say something else than before, such as the number of rounds.
+        refused: Of what is said otherwise than before, what keeps the run from going on; the number of rounds does not, say.
 
     Raises:
         RunError: If the run that is there is of another recipe, naming what differs.
     """
     run, state = directory_of(recipe), PartialState()
     if resume and (run / RECIPE_FILE).is_file():
-        other = [d for d in recipe_differences(run, recipe_as_written(recipe)) if d.key not in may_change]
+        other = refused(recipe_differences(run, recipe_as_written(recipe)))
         if other:
             raise RunError(
                 f"{run}: its {section} were made by another recipe:\n{told(other)}\nrestore it, or choose another "

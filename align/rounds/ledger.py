@@ -22,15 +22,16 @@ class Ledger:
     Args:
         run: The run directory.
         name: Of the file.
+        mend: Whether a last line that was cut short is cut off, by the main process; whoever only reads leaves it.
 
     Raises:
-        RunError: If a line is no stage's; a last one that was cut short is cut off.
+        RunError: If a line is no stage's.
     """
 
-    def __init__(self, run: Path, name: str = FILE) -> None:
+    def __init__(self, run: Path, name: str = FILE, *, mend: bool = True) -> None:
         self.run, self.path = run, run / name
         self.done: dict[tuple[int, str], dict[str, Any]] = {}
-        content = whole_lines(self.path, mend=PartialState().is_main_process)
+        content = whole_lines(self.path, mend=mend and PartialState().is_main_process)
         for number, line in enumerate(content.splitlines(), start=1):
             try:
                 entry = json.loads(line)

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -168,6 +168,11 @@ class Training(Protocol):
     """One training of a run of several."""
 
     @property
+    def run(self) -> Path:
+        """The run directory of all."""
+        ...
+
+    @property
     def recipe(self) -> Path:
         """The file of its recipe."""
         ...
@@ -178,12 +183,43 @@ class Training(Protocol):
         ...
 
 
+HEAD, AND = ": alignkit train ", " train.output_dir="
+"""Of the first line of a training's recipe, which says the command."""
+
+
 def write_recipe(place: Training, title: str, values: Mapping[str, Any]) -> None:
     """The file of a training's recipe."""
-    head = f"# {title}: alignkit train {place.recipe} train.output_dir={place.trained}\n"
+    head = f"# {title}{HEAD}{place.recipe}{AND}{place.trained}\n"
     write_text(place.recipe, head + yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
 
 
 def load_training(place: Training) -> Recipe:
     """The recipe of a training, which is read from its file."""
-    return load_recipe(place.recipe, [f"train.output_dir={place.trained}"])
+    return load_recipe(place.recipe, words_here(place))
+
+
+def words_here(place: Training) -> list[str]:
+    """What is said to a training's recipe: where it writes, and where files of the run are that it names.
+
+    It names them as they were called when it was written. The run may have been moved since, or be called from elsewhere.
+    """
+    text = place.recipe.read_text(encoding="utf-8")
+    named = text.partition("\n")[0].partition(HEAD)[2].rpartition(AND)[0]
+    own = str(place.recipe.relative_to(place.run))
+    words = [f"train.output_dir={place.trained}"]
+    before = named.removesuffix(f"/{own}")
+    if before in (named, str(place.run)):
+        return words
+    return words + [
+        f"{key}={json.dumps(str(place.run) + value.removeprefix(before))}"
+        for key, value in _strings("", yaml.safe_load(text))
+        if value.startswith(f"{before}/") and key != "train.output_dir"
+    ]
+
+
+def _strings(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _strings(f"{key}.{name}" if key else str(name), each)
+    elif isinstance(value, str):
+        yield key, value

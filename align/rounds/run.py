@@ -1,6 +1,7 @@
 """Runs the rounds of a recipe, stage by stage, and goes on wherever it was stopped."""
 
 import logging
+import re
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -17,6 +18,7 @@ from align.judges.from_scores import refuse_missing, scorers_of
 from align.models.loading import load_model
 from align.recipe.loading import Recipe
 from align.runs.contents import CONTEXT_FILE, RECIPE_FILE, REPORT_FILE, ROUNDS_FILE, WRITING, exchange
+from align.runs.identity import Difference
 from align.sampling.vllm_engine import VLLM, check_model
 
 from .begin import begin, directory_of
@@ -31,6 +33,26 @@ from .validation import best_round, validation_rows
 logger = logging.getLogger(__name__)
 Train = Callable[..., Any]
 MAY_CHANGE = ("rounds.count", "rounds.take")
+BY_ROUND = re.compile(r"train\.\w+|rounds\.sample\.temperature")
+
+
+def other_rounds(found: list[Difference]) -> list[Difference]:
+    """Of what a recipe says otherwise, what would have made other rounds of those that are there.
+
+    How many there are may change, and with it numbers by round, where they are the same for the rounds that both have.
+    """
+    counts = next(([int(d.old), int(d.new)] for d in found if d.key == "rounds.count"), None)
+    return [d for d in found if d.key not in MAY_CHANGE and not _alike(d, min(counts) if counts else None)]
+
+
+def _alike(said: Difference, both: int | None) -> bool:
+    """Whether numbers by round are the same for so many rounds; None for as many as they are by."""
+    ends = [one if isinstance(one, list) else [one] for one in (said.old, said.new)]
+    if not BY_ROUND.fullmatch(said.key) or not all(isinstance(x, int | float) for each in ends for x in each):
+        return False
+    both = max(map(len, ends)) if both is None else both
+    one, other = ((each * both if len(each) == 1 else each)[:both] for each in ends)
+    return one == other
 
 
 def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = True) -> list[dict[str, Any]]:
@@ -102,7 +124,7 @@ def run_rounds(
     if vllm is not None:
         check_model(recipe)
     rows = check_rounds(recipe, allow)
-    ledger = begin(recipe, "rounds", ROUNDS_FILE, resume=resume, overwrite=overwrite, may_change=MAY_CHANGE)
+    ledger = begin(recipe, "rounds", ROUNDS_FILE, resume=resume, overwrite=overwrite, refused=other_rounds)
     state = PartialState()
     if state.is_main_process and needs_first_adapter(recipe) and not (run / FIRST).is_dir():
         _write_first_adapter(recipe, run / FIRST)

@@ -15,7 +15,7 @@ from align.errors import RunError
 from align.files import write_rows
 from align.judges.answered import GOLD, JUDGES, together
 from align.judges.from_scores import refuse_missing, scorers_of
-from align.judges.scoring import score_rows
+from align.judges.scoring import SCORES, score_rows
 from align.methods import METHODS
 from align.recipe.loading import Recipe
 from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
@@ -24,7 +24,7 @@ from align.sampling.policy import Policy, policy_of
 from align.sampling.vllm_engine import VLLM
 
 from .in_context import context_stage, mix_context, with_targets, without_targets
-from .plan import Place, prompt_key, round_prompts
+from .plan import Place, prompt_key, round_prompts, words_here
 
 EARLIER = "earlier"
 
@@ -42,7 +42,7 @@ def prompts_stage(recipe: Recipe, rows: Sequence[Mapping[str, Any]], place: Plac
 def answerer(place: Place, *, reference: bool = False) -> Policy:
     """Who answers in a round: the newest policy, or what the round is held against."""
     if reference or place.number == 1:
-        return policy_of(str(place.recipe), [f"train.output_dir={place.trained}"], reference=reference)
+        return policy_of(str(place.recipe), words_here(place), reference=reference)
     return policy_of(str(place.before().trained))
 
 
@@ -99,6 +99,7 @@ def score_stage(recipe: Recipe, place: Place, allow: Collection[str] = ()) -> di
     rows = together(answer_files(recipe, place), gold=rounds.sample.gold)
     _refuse_collapse(rows, place, several=rounds.in_context is None)
     rows = without_targets(rows)
+    rows = [{n: v for n, v in row.items() if n not in SCORES} for row in rows]  # given answers may have some
     refuse_missing(rounds.score, rows[0], str(place.prompts))
     ledgers = place.folder / f"{place.scores.stem}-{JUDGES}"
     scorers = scorers_of(
@@ -166,8 +167,8 @@ def _nothing(made: Built, place: Place, rule: str) -> str:
     why = ", ".join(f"{reason} ({count})" for reason, count in (made.without + made.refused).most_common(3))
     return (
         f"round {place.number}: no prompt yields a pair by the rule {rule!r}: {why}; sample more answers "
-        f"(rounds.sample.samples) or at a higher temperature, ask for a smaller gap, or take easier prompts; what was made is "
-        f"kept in {place.run}, and --resume auto goes on from there"
+        f"(rounds.sample.samples) or at a higher temperature, ask for a smaller gap, or take easier prompts, in another "
+        f"train.output_dir; what was made is kept in {place.run}"
     )
 
 

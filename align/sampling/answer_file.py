@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 
 from align.data import DataConfig, DataSource, load_data
+from align.data.loading import TRAIN
 from align.data.prompts import prompt_of
 from align.data.prompts.revision import INSTRUCTION
-from align.errors import RunError
+from align.data.rows.normalise import OR_DROP
+from align.errors import DataError, RunError
 from align.files import write_rows
 from align.models.loading import load_tokenizer
 
@@ -23,7 +25,7 @@ from .policy import Policy
 from .vllm_engine import VLLM
 
 KEPT = "kept"
-TAKEN = ("completions", "finished")
+TAKEN = ("completions", "finished", "rewards", "preferences")
 
 
 class HowToSample(NamedTuple):
@@ -44,12 +46,18 @@ def read_prompts(source: DataSource) -> list[dict[str, Any]]:
 
     Raises:
         DataError: Naming the rows that cannot be used.
-        RunError: If a column has a name that answers are written under.
+        RunError: If a column has a name that answers or their scores are written under.
     """
-    rows = load_data(DataConfig(source), rows="prompts").train.to_list()
+    try:
+        rows = load_data(DataConfig(source), rows="prompts").train.to_list()
+    except DataError as error:  # which speaks of a recipe's data, and of a setting that prompts do not have
+        said = str(error).replace(TRAIN, "prompts").replace(OR_DROP, "")
+        raise DataError(said) from None
     taken = [name for name in TAKEN if name in rows[0]]
     if taken:
-        raise RunError(f"{source.path}: a column {taken[0]!r} is there already, where answers go; rename it")
+        raise RunError(
+            f"{source.path}: a column {taken[0]!r} is there already, where answers and their scores go; rename it"
+        )
     return rows
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from align.data.prompts import Chat, Prompt, template_of
 from align.data.prompts.control import appended
 from align.data.prompts.revision import INSTRUCTION, revision_prompt
+from align.errors import RunError
 from align.models.use import Use
 from align.recipe.loading import Generate
 
@@ -47,6 +48,19 @@ class Asking(NamedTuple):
 def decoding_of(settings: Generate) -> Decoding:
     """How the recipe has answers sampled."""
     return Decoding(settings.max_new_tokens, settings.temperature, settings.seed)
+
+
+def settings_of_flags(**settings: Any) -> Generate:
+    """How answers are sampled, as a command line says it: fields of `eval.generate`.
+
+    Raises:
+        RunError: Naming the flag that is out of range.
+    """
+    try:
+        return Generate(prompts=1, **settings)
+    except ValueError as error:
+        name, colon, why = str(error).partition(":")
+        raise RunError(f"--{name.replace('_', '-')}{colon}{why}") from None
 
 
 def ask(tokenizer: PreTrainedTokenizerBase, use: Use, asking: Asking, name: str, who: str) -> list[list[Answer]]:
@@ -90,10 +104,10 @@ def ask_by_revision(
 
 
 def _in_context(prompt: Prompt, context: str) -> Prompt:
-    return _rendered_as(prompt, appended(prompt, context))
+    return rendered_as(prompt, appended(prompt, context))
 
 
-def _rendered_as(prompt: Prompt, made: Any) -> Prompt:
+def rendered_as(prompt: Prompt, made: Any) -> Prompt:
     """What was made of a prompt, with what its chat template is given."""
     given = template_of(prompt)
     return Chat(made, given) if given else made
@@ -108,7 +122,7 @@ def _revised(
     for i, (prompt, row) in enumerate(zip(asking.prompts, drafts, strict=True)):
         for k, draft in enumerate(row):
             shown = draft.text if isinstance(prompt, str) else [{"role": "assistant", "content": draft.text}]
-            wanted = _rendered_as(prompt, revision_prompt(prompt, shown, asking.instruction))
+            wanted = rendered_as(prompt, revision_prompt(prompt, shown, asking.instruction))
             key = prompt_digest(wanted)
             prompts[key] = wanted
             places.setdefault(key, []).append((i, k))

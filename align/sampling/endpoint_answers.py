@@ -2,16 +2,19 @@
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from tqdm.auto import tqdm
 
+from align.errors import RunError
 from align.files import append_synced, whole_lines
 from align.judges.endpoint import Client, Endpoint, EndpointError
+from align.judges.from_recipe import permission
 
 
 class Unanswered(NamedTuple):
@@ -20,6 +23,32 @@ class Unanswered(NamedTuple):
     prompt: int
     sample: int
     error: str
+
+
+def endpoint_of(
+    url: str, model: str, key_variable: str | None, allow: Collection[str], *, what: str, **settings: Any
+) -> Endpoint:
+    """An endpoint that the command line names.
+
+    Args:
+        url: Up to and without `/chat/completions`.
+        model: Its name of the model.
+        key_variable: Environment variable that holds the key.
+        allow: What was given with `--allow`.
+        what: What it would be sent, in messages.
+        settings: Further fields of `Endpoint`.
+
+    Raises:
+        RunError: If it may not be asked, or a setting is wrong.
+    """
+    given = {"url": url, "model": model, "key_variable": key_variable}
+    host = permission(given)
+    if host not in allow:
+        raise RunError(f"{url}: {what} would be sent to {urlsplit(url).netloc!r}; if you agree, add --allow {host}")
+    try:
+        return Endpoint(**given, **settings)
+    except ValueError as error:
+        raise RunError(str(error)) from None
 
 
 def endpoint_answers(

@@ -247,14 +247,23 @@ def test_other_shells_get_every_command(capsys, shell):
 
 
 @pytest.mark.parametrize(
-    ("command", "kept"), [("eval", "what was sampled and judged stays"), ("data", "nothing was written")]
+    ("words", "kept"),
+    [
+        ("eval", "what was sampled and judged stays"),
+        ("data fix", "nothing was written"),
+        ("data diagnose", "what was answered so far is kept beside --out"),
+        ("sample", "what was answered so far is kept beside --out"),
+        ("front", "what was trained stays; go on with --resume auto"),
+    ],
 )
-def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys, command, kept):
+def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys, words, kept):
+    command = words.partition(" ")[0]
+
     def act(argv):
         """Do something."""
         raise KeyboardInterrupt
 
     monkeypatch.setitem(cli.COMMANDS, command, act)
-    assert cli.main([command]) == 130
+    assert cli.main(words.split()) == 130
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{command}: stopped by SIGINT; {kept}")

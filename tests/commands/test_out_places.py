@@ -31,6 +31,7 @@ ASKED = {
     "align/commands/score.py": [["score", "none", "--by", "none", "--out", "{out}.jsonl"]],
     "align/data/commands/fix.py": [["data", "fix", "none", "--out", "{out}.jsonl"]],
     "align/data/commands/pairs.py": [["data", "pairs", "none", "--select", "best_worst", "--out", "{out}.jsonl"]],
+    "align/diagnosis/command.py": [["data", "diagnose", "none", "--out", "{out}.jsonl"]],
     "align/merging/command.py": [["merge", "none", "none", "--stock", "--out", "{out}"]],
     "align/merging/export.py": [["export", "none", "{out}"]],
     "align/fronts/pick.py": [["pick", "none", "--prefer", "a=1", "--mix", "--out", "{out}"]],

@@ -30,6 +30,10 @@ BEFORE = (
     "alignkit train preference_model/tiny",
     "alignkit train rounds/tiny",
     "alignkit train rounds/ric-tiny",
+    "alignkit train supervised/tiny",
+    "alignkit train meet/tiny-good",
+    "alignkit train meet/tiny-bad",
+    "alignkit train meet/tiny",
 )
 PLAYED: dict[str, str | Path] = {
     "alignkit --help": "alignkit --help",
@@ -87,6 +91,9 @@ PLAYED: dict[str, str | Path] = {
     "alignkit merge ADAPTER ADAPTER --sweep 11 --out DIR": (
         "alignkit merge runs/b005/adapter runs/quickstart/adapter --sweep 11 --out soups"
     ),
+    "alignkit merge runs/meet-tiny/adapter runs/meet-good/adapter --sum --out DIR": (
+        "alignkit merge runs/meet-tiny/adapter runs/meet-good/adapter --sum --out meet"
+    ),
     "alignkit front RECIPE": "alignkit front fronts/tiny fronts.sweep=2",
     "alignkit pick FRONT --prefer helpful=0.7,harmless=0.3": (
         "alignkit pick runs/fronts-tiny --prefer repetition=0.7,clarity=0.3"
@@ -98,6 +105,8 @@ PLAYED: dict[str, str | Path] = {
     "alignkit data show FILE --recipe R": "alignkit data show people.jsonl --recipe dpo/tiny",
     "alignkit data fix SOURCE --out clean.jsonl": "alignkit data fix people.jsonl --out clean.jsonl",
     "alignkit data fix SOURCE --out FILE": "alignkit data fix people.jsonl --out clean-2.jsonl",
+    "alignkit data diagnose RUN --out FILE": "alignkit data diagnose runs/asft-tiny --out flags.jsonl",
+    "alignkit data diagnose RUN --out flags.jsonl": "alignkit data diagnose runs/asft-tiny --out flags-2.jsonl --drop kept.jsonl",
     "python tests/helpers/malformed.py": "python {root}/tests/helpers/malformed.py",
     "alignkit sample POLICY --prompts FILE --samples 4 --out answers.jsonl": (
         "alignkit sample runs/rpo-tiny --prompts people.jsonl --samples 4 --out answers.jsonl"

@@ -151,6 +151,26 @@ def test_another_file_of_the_name_is_not_the_same(mine, tmp_path):
             "'ipo' is there already among the losses of pairs",
         ),
         ("from align.losses.objectives import OBJECTIVES\ndel OBJECTIVES['ipo']\n", "'ipo' is there already"),
+        (
+            "from align.rewards.load import REWARDS\nREWARDS['mine'] = len\n",
+            r"'mine' among the rewards is a builtin_function_or_method, and must be a Known\(\.\.\.\)",
+        ),
+        (
+            "from align.rewards.load import REWARDS, Known\nREWARDS['mine'] = Known('x', 0, 1)\n",
+            r"'mine' among the rewards .* must be a Known\(\.\.\.\) of something to call",
+        ),
+        (
+            "from align.losses.token_objectives import OBJECTIVES\nOBJECTIVES['mine'] = len\n",
+            r"among the losses of completions .* must be a Objective\(\.\.\.\)",
+        ),
+        (
+            "from align.weighting.rules import RULES\nRULES['mine'] = len\n",
+            "'mine' among the weighting rules .* must be a class",
+        ),
+        (
+            "from align.judges.scorers import JUDGES\nJUDGES['mine'] = 1\n",
+            "'mine' among the judges is a int, and must be something to call",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_leaves_the_tables_as_they_were(tmp_path, text, message):

@@ -19,8 +19,8 @@ IN_ROUNDS = {name for name in RECIPES if "\nrounds:" in (recipes_dir() / f"{name
 """Those that tests/rounds runs."""
 FRONTS = {"fronts/tiny", "fronts/c-morl-tiny"}
 """Several policies: tests/fronts makes them."""
-AFTER_ANOTHER = {"stages/tiny-dpo"}
-"""Begins with another's run: tests/models/test_start.py runs both."""
+AFTER_ANOTHER = {"stages/tiny-dpo", "meet/tiny"}
+"""Begins with another's run: tests/models/test_start.py and tests/trainers/completions/test_meet.py run all of a chain."""
 DRY = [name for name in RECIPES if name not in IN_ROUNDS | AFTER_ANOTHER | FRONTS]
 ON_CPU = ("train.use_cpu=true", "train.bf16=false")
 
@@ -53,6 +53,9 @@ def test_the_promised_recipes_are_there():
     promised |= {
         "stages/tiny-sft",
         "stages/tiny-dpo",
+        "meet/tiny-good",
+        "meet/tiny-bad",
+        "meet/tiny",
         "kto/tiny",
         "bco/tiny",
         "aot/tiny",

@@ -93,6 +93,7 @@ def test_what_cannot_be_meant_is_refused(prompts, tmp_path):
     for words, said in [
         (["tiny-random", *out, "--samples", "0"], "--samples: must be at least 1, got 0"),
         (["tiny-random", *out, "--samples", "2", "--temperature", "0"], "--samples: must be 1 at temperature 0"),
+        (["tiny-random", *out, "--max-new-tokens", "0"], "--max-new-tokens: must be at least 1, got 0"),
         (["tiny-random", *out, "--key-variable", "X"], "--key-variable: is an endpoint's"),
         (["tiny-random", *out, "train.seed=1"], "train.seed=1: tiny-random is neither a run nor a recipe"),
         (["http://127.0.0.1:1/v1", *out, "--model", "m", "--ref"], "--ref: does nothing for an endpoint"),
@@ -101,8 +102,10 @@ def test_what_cannot_be_meant_is_refused(prompts, tmp_path):
         with pytest.raises(RunError, match=said):
             sample(words)
     prompts.write_text('{"prompt": "a", "completions": ["b"]}\n{"prompt": " "}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="row 2: the prompt is empty"):
+    with pytest.raises(DataError, match="row 2: the prompt is empty") as told:
         sample(["tiny-random", *out])
+    assert str(told.value).startswith(f"prompts ({prompts}): 1 of 2 rows")
+    assert "data." not in str(told.value)  # which are settings of recipes
     prompts.write_text('{"prompt": "a", "completions": ["b"]}\n', encoding="utf-8")
     with pytest.raises(RunError, match="a column 'completions' is there already"):
         sample(["tiny-random", *out])

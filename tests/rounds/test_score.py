@@ -122,6 +122,32 @@ def test_files_of_the_same_prompts_are_put_together_with_gold_answers(answers, t
         together([write_lines(tmp_path / "y.jsonl", [{"prompt": "q", "completions": None, "x": 1}])])
 
 
+def test_scores_are_added_to_those_that_are_there_and_replace_none(tmp_path, capsys):
+    first = write_lines(tmp_path / "first.jsonl", [row | {"stars": [1, None, 3]} for row in ROWS])
+    one, both = tmp_path / "one.jsonl", tmp_path / "both.jsonl"
+    assert score([str(first), "--by", "correctness", "--out", str(one)]) == 0
+    assert score([str(one), "--column", "stars", "--out", str(both)]) == 0
+    rows = read_lines(both)
+    assert rows[0]["rewards"] == [
+        {"correctness": 1, "stars": 1}, {"correctness": 0, "stars": None}, {"correctness": 1, "stars": 3},
+    ]  # fmt: skip
+    assert rows[0]["sources"] == ["first"] * 3
+    assert capsys.readouterr().out.splitlines()[-1].endswith("6 answers to 2 prompts; stars: 2 answers have no score")
+    with pytest.raises(RunError, match="row 1: has a score 'correctness' already; give the new one another name"):
+        score([str(one), "--by", "correctness", "--out", str(tmp_path / "x.jsonl")])
+    with pytest.raises(
+        DataError, match=r"one\.jsonl: has scores, which answers that are put beside its own would lack"
+    ):
+        score([str(first), str(one), "--by", "correctness", "--out", str(tmp_path / "x.jsonl")])
+    plain = write_lines(tmp_path / "plain.jsonl", [row | {"rewards": [1.0, 2.0, 3.0]} for row in ROWS])
+    with pytest.raises(RunError, match="row 1: has `rewards` that are no scores by name"):
+        score([str(plain), "--by", "correctness", "--out", str(tmp_path / "x.jsonl")])
+    table = TableScorer(["4", "5", "it is 4", "2", "1"], np.full((5, 5), 0.5))
+    judged = score_rows(ROWS[:1], [By("j", "judge", lambda: table)]).rows
+    again = score_rows(judged, [By("k", "judge", lambda: table)]).rows
+    assert set(again[0]["preferences"]) == {"j", "k"}
+
+
 def test_the_policy_judges_itself(answers, tmp_path):
     by = "self={kind: language_model, path: policy}"
     out, same = tmp_path / "scores.jsonl", tmp_path / "same.jsonl"

@@ -29,6 +29,9 @@ SLICE = 10_000  # rows that are Python objects at a time
 PLAIN_KEYS = frozenset(("role", "content"))
 
 
+OR_DROP = ", or set data.unusable=drop to train without them"
+
+
 def normalise(
     raw: Dataset,
     *,
@@ -102,8 +105,7 @@ def normalise(
         listed = "\n  ".join(problems[:SHOWN])
         raise DataError(
             f"{where}: {len(problems)} of {len(raw)} rows cannot be used:\n  {listed}{more}\n"
-            "  mend them (`alignkit data fix` mends or drops them in a copy), "
-            "or set data.unusable=drop to train without them"
+            f"  mend them (`alignkit data fix` mends or drops them in a copy){OR_DROP}"
         )
     if not usable:
         why = f": {next(iter(left_out))} in every row" if left_out else "; name a file or a split that has some"

@@ -19,6 +19,7 @@ from trl import SFTConfig as TRLSFTConfig
 from trl import SFTTrainer as TRLSFTTrainer
 
 from align.configs.supervised import SupervisedConfig
+from align.data import Rows
 from align.data.rows.explicit import explicit
 from align.losses.preference import Batch
 from align.losses.token_objectives import OBJECTIVES, CompletionBatch, token_losses
@@ -68,6 +69,9 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
     _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "supervised"]
     _name = "Supervised"
     loss_is_scaled_for_ga = True
+    own_rows: ClassVar[Rows] = "completions"
+    further_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns of numbers that a method reads besides its objectives."""
 
     def __init__(
         self,
@@ -92,11 +96,11 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         if args.needs_reference():
             refuse_without_reference(model, peft_config, where)
             freeze_reference(model, peft_config, where)
-        self.objective, self.columns, self.sums = args.active(), args.columns(), MetricSums()
+        self.objective, self.columns, self.sums = args.active(), (*args.columns(), *self.further_columns), MetricSums()
         self._in_step: Tensor | None = None
         if not args.assistant_only_loss:  # which learns every answer, where a completion is the last
-            train_dataset = explicit(train_dataset, "completions", where=f"{where}: train data")
-            eval_dataset = explicit(eval_dataset, "completions", where=f"{where}: eval data")
+            train_dataset = explicit(train_dataset, self.own_rows, where=f"{where}: train data")
+            eval_dataset = explicit(eval_dataset, self.own_rows, where=f"{where}: eval data")
         super().__init__(
             model=model,
             args=args,
@@ -120,6 +124,10 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         if self.columns:
             self.data_collator = WithColumns(self.data_collator, self.columns)
         self.head = frozen_head(self.model, where) if "ref_kl" in self.objective else None
+        self.constructed()
+
+    def constructed(self) -> None:
+        """What a method adds once its trainer is constructed. Nothing by default."""
 
     def objectives(
         self, policy: Scored, ref: Scored | None, columns: dict[str, Batch]

@@ -1,6 +1,9 @@
 """Gives the trainers on given data what they share: checked arguments, metrics, and LoRA without casts."""
 
 import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from peft import PeftConfig
@@ -78,6 +81,8 @@ class LogsSums(TrainerBase):
     accelerator: Any
     model: Any
     guard: Any
+    weights_beside: Mapping[Path, str] = MappingProxyType({})
+    """Folders of frozen adapters that a method adds to the model's own weights, and their digests."""
     sums: MetricSums
 
     def take_metrics(self, mode: str) -> dict[str, float]:

@@ -21,7 +21,7 @@ MUTANTS = [
     chat("chat: any other shares the weights", CHAT, "and not policy.adapter and", "and"),
     chat("chat: weights are loaded twice", CHAT, "if first is not None and first.adapter", "if False and first.adapter"),
     chat("chat: two answer as one", CHAT, "if options.beside is not None and len(policies) < 2:", "if False:"),
-    chat("chat: a seed draws nothing", CHAT, "options.temperature, options.seed)", "options.temperature)"),
+    chat("chat: a seed draws nothing", CHAT, "names = (\"max_new_tokens\", \"temperature\", \"seed\")", "names = (\"max_new_tokens\", \"temperature\")"),
     chat("chat: a streamer hears nothing", "align/sampling/generate.py", "            streamer=streamer,\n", ""),
     chat("chat: another draw than sample's", "align/sampling/generate.py", "[seed_of(ids, 0, decoding.seed)], decoding, streamer)", "[seed_of(ids, 1, decoding.seed)], decoding, streamer)"),
 ]  # fmt: skip

@@ -166,8 +166,8 @@ def test_in_a_terminal_it_asks(monkeypatch):
     [
         (["--beside", "ref"], "--ref: tiny-random is neither a run nor a recipe"),
         (["--beside", "tiny-random"], "--beside: tiny-random is who answers already"),
-        (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
-        (["--temperature", "-1"], "--temperature must not be negative"),
+        (["--max-new-tokens", "0"], "--max-new-tokens: must be at least 1"),
+        (["--temperature", "-1"], "--temperature: must be finite and not negative"),
     ],
 )
 def test_what_cannot_be_is_refused(said, words, message):

@@ -281,7 +281,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "win-rates": _table("eval.annotations", "annotations_table", "Compute win rates from verdicts that are stored."),
     "replay": _replay,
     "merge": _later(
-        "align.merging.command", "Merge LoRA adapters: one weighted soup, a sweep of them, or model stock."
+        "align.merging.command",
+        "Merge LoRA adapters: soups, model stock, SLERP, TIES, DARE, greedy, Frank-Wolfe, Fisher.",
     ),
     "export": _later("align.merging.export", "Write a run as one model, adapter folded in, that transformers loads."),
     "recipes": _later("align.commands.recipes", "List the shipped recipes with their first line, or show one."),

@@ -87,6 +87,9 @@ PLAYED: dict[str, str | Path] = {
     "alignkit merge ADAPTER ADAPTER --sweep 11 --out DIR": (
         "alignkit merge runs/b005/adapter runs/quickstart/adapter --sweep 11 --out soups"
     ),
+    "alignkit merge ADAPTER ADAPTER --greedy ROWS --out DIR": (
+        "alignkit merge runs/b005/adapter runs/quickstart/adapter --greedy people.jsonl --out greedy"
+    ),
     "alignkit front RECIPE": "alignkit front fronts/tiny fronts.sweep=2",
     "alignkit pick FRONT --prefer helpful=0.7,harmless=0.3": (
         "alignkit pick runs/fronts-tiny --prefer repetition=0.7,clarity=0.3"

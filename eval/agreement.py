@@ -19,6 +19,7 @@ from align.judges.from_recipe import MakeScorer, prepare_judges
 from align.judges.protocol import judge_all
 from align.own_code import allow_file_argument
 from align.recipe.sections import EvalConfig, Generate
+from eval.pairs.calibration import calibration_estimates
 from eval.report.tables import count, ends, markdown_table
 from eval.report.write import as_json
 from eval.statistics.agreement import agreement_estimates
@@ -31,7 +32,8 @@ ALL = "all"
 ABOUT = (
     "n counts prompts. accuracy: the judge prefers the answer that people preferred; a tie counts one half. kappa: above "
     "chance, 1 at best. with_person, between_people: how often judge and person, or two people, say the same of a pair; "
-    "above_people: the former less the latter. Intervals of categories hold each by itself."
+    "above_people: the former less the latter. Of judges that give probabilities brier, nll, ece (without the bias of few pairs) and "
+    "temperature, by which log-odds would have to be divided, are held against the same preferences. Intervals of categories hold each by itself."
 )
 
 
@@ -145,9 +147,17 @@ def by_category(
                 preferred[members], labels[members], [pairs[i].votes for i in np.flatnonzero(members).tolist()]
             )
         )
+        | _calibration(preferred[members], labels[members])
         for group, members in groups.items()
         if len(set(labels[members].tolist())) > 1
     }
+
+
+def _calibration(preferred: np.ndarray, labels: np.ndarray) -> dict[str, Estimate]:
+    """Of a judge that gives probabilities; of one that says 0 and 1 for certain there is none."""
+    if not ((preferred > 0) & (preferred < 1)).all() or (preferred == 0.5).all():
+        return {}
+    return calibration_estimates(np.log(preferred) - np.log1p(-preferred), labels)
 
 
 def read_pairs(path: Path, category: str | None = None) -> list[Pair]:

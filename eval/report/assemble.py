@@ -9,6 +9,7 @@ import numpy as np
 from align.judges.from_recipe import MakeScorer, prepare_judges
 from align.judges.scorers import Scorer
 from align.recipe.loading import Recipe
+from align.recipe.sections import GIVE_REWARDS
 from align.rewards import Reward, load_reward
 from eval.answers.table import Sampled
 from eval.fronts.front import OVER_SEEDS
@@ -245,7 +246,7 @@ def judge_report(
             report.compared[f"win_rate/{name}"] = head_to_head(verdicts, judged.players)
 
         estimate_or_note(judged, "no comparisons", compared)
-    if sampled.samples > 1 and kind in ("reward", "reward_model"):
+    if sampled.samples > 1 and kind in GIVE_REWARDS:
 
         def curves() -> None:
             scores = scores_of(scorer, sampled)

@@ -195,6 +195,9 @@ class EvalConfig:
     """A name from `align.rewards.REWARDS`, or MODULE:FUNCTION, which `alignkit eval --allow MODULE:FUNCTION` lets run."""
     judges: dict[str, JudgeConfig] = field(default_factory=dict)
     """By a name of your own: who compares the answers of a policy with those of the reference."""
+    group: str | None = None
+    """A column of `data.eval` that says of which group of people a row is: accuracies and win rates are told by group, and
+    of the group that is worst off."""
     instructions: PromptSet | None = None
     """Prompts with verifiable instructions, IFEval's columns: prompt, instruction_id_list, kwargs."""
     refusals: PromptSet | None = None

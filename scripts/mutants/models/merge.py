@@ -19,7 +19,7 @@ MUTANTS = [
     measured("merge: pairs against nothing", MEASURED, "(self._sums(batch) - self.reference[number])", "self._sums(batch)"),
     measured("merge: losses are sums", MEASURED, "-self._sums(batch).sum() / self.tokens", "-self._sums(batch).sum()"),
     measured("merge: greedy takes the worst", MEASURED, "lambda weights: -measured.loss(weights)", "lambda weights: measured.loss(weights)"),
-    measured("merge: frank-wolfe begins with the worst", MEASURED, "start = min(range(count)", "start = max(range(count)"),
+    measured("merge: the gap is of the worst", MEASURED, "- min(slopes)", "- max(slopes)"),
     measured("merge: squares of tokens", MEASURED, "grads = torch.autograd.grad(logps.sum(),", "grads = torch.autograd.grad(logps.mean(),"),
     measured("merge: fisher of one for all", MEASURED, "float(k == member) for k", "float(k == 0) for k"),
     measured("merge: fisher of embeddings", MEASURED, "if not isinstance(layer, nn.Linear) or", "if False and"),

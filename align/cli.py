@@ -265,6 +265,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "sweep": _sweep,
     "front": _front,
+    "groups": _later("align.annotators.command", "Find groups of annotators, with a reward model for each."),
     "pick": _later("align.fronts.pick", "Name the adapter of a front for a preference, or mix one."),
     "eval": _eval,
     "compare": _compare,

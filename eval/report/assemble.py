@@ -267,7 +267,7 @@ def _by_group(report: Report, name: str, who: str, verdicts: Verdicts, sampled: 
     """Win rates of each group of prompts, and of the one that is worst off."""
     if any(group not in row for row in sampled.rows):
         raise ValueError(f"not every prompt has a column {group!r}")
-    of = np.array([str(row[group]) for row in sampled.rows])[verdicts.prompts]
+    of = np.array([str(row[str(group)]) for row in sampled.rows])[verdicts.prompts]
     found = group_shares(verdicts.wins(who, REF), of, verdicts.prompts)
     add(report, {who: {f"win_rate/{name}/{key}": estimate for key, estimate in found.items()}})
 

@@ -9,9 +9,16 @@ from scipy import stats
 from stored_world import make_world
 
 from align import cli
+from align.judges.scorers import RewardScorer
 from eval.__main__ import main
+from eval.answers.table import Sampled
+from eval.report.assemble import judge_report
+from eval.report.results import Report
 from eval.statistics.groups import agreement_of_groups, group_shares
+from eval.statistics.names import REF
 from eval.statistics.shares import share_estimate
+
+NOUNS = ["sky", "sea", "rose", "wall", "hat", "boat", "fish", "door", "tree", "cup", "key", "wind"]
 
 
 def test_the_worst_group_by_hand():
@@ -54,6 +61,7 @@ def test_people_of_one_group_agree_more_than_those_of_two():
     assert found["within"].n == found["between"].n == 2
     assert not agreement_of_groups(items[2:])
     assert agreement_of_groups(items, np.array(["a", "a", "b", "b"])) == {}
+    assert agreement_of_groups([*items, items[0]], np.array([0, 0, 1, 1, 2]))["within"].n == 2
 
 
 def rows():
@@ -83,6 +91,22 @@ def test_the_command_tells_groups_the_worst_of_them_and_their_agreement(tmp_path
     assert "no 'nobody'" in capsys.readouterr().err
 
 
+def test_win_rates_are_of_the_groups_of_the_prompts():
+    """Two samples a prompt; prompts of x are won, those of y lost but for one game."""
+    rows = [{"prompt": f"p{i}", "group": "xy"[i % 2]} for i in range(6)]
+    mine = [["long one", "long one"] if i % 2 == 0 else ["a", "long one" if i == 1 else "a"] for i in range(6)]
+    report = Report("mine")
+    data = Sampled(rows, {"mine": mine, REF: [["middle"] * 2] * 6})
+    judge = RewardScorer(lambda completions, **_: [float(len(one)) for one in completions], temperature=0.0)
+    judge_report(report, "j", "reward", judge, data, gold={}, group="group")
+    found = report.estimates
+    assert (found["win_rate/j/group/x"].value, found["win_rate/j/group/y"].value) == (1, pytest.approx(1 / 6))
+    assert found["win_rate/j/worst_group"].value == pytest.approx(1 / 6)
+    assert found["win_rate/j/group/y"].n == 3
+    judge_report(report, "other", "reward", judge, data, gold={}, group="nobody")
+    assert "not every prompt has a column 'nobody'" in report.judged["other"].notes[-1]
+
+
 def evaluated(world, folder, method, rows):
     """The estimates of a report on rows of two groups."""
     recipe = yaml.safe_load((world / "recipe.yaml").read_text())
@@ -102,14 +126,16 @@ def test_a_report_has_accuracies_and_win_rates_by_group(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNKIT_CACHE", str(tmp_path / "cache"))
     world = make_world(tmp_path)
     pairs = [
-        {"prompt": f"q {i}", "chosen": f"c {i}", "rejected": f"{i} r r", "group": "xy"[i % 3 == 0], "answer": "1"}
-        for i in range(6)
+        {"prompt": f"q {i}", "chosen": NOUNS[i], "rejected": NOUNS[i - 5], "group": "xy"[i % 3 == 0], "answer": "1"}
+        for i in range(12)
     ]
     for method, keys in (("dynamic_grpo", ["win_rate/r"]), ("dpo", ["win_rate/r", "test/ranking_accuracy"])):
         found = evaluated(world, tmp_path, method, pairs)
         for key in keys:
             each = {group: found[f"{key}/group/{group}"] for group in "xy"}
             assert found[f"{key}/worst_group"]["value"] == min(one["value"] for one in each.values())
-            assert (each["x"]["n"], each["y"]["n"]) == (4, 2)
+            assert (each["x"]["n"], each["y"]["n"]) == ((4, 2) if "win" in key else (8, 4))
             whole = found["win_rate/r" if "win" in key else f"{key}/implicit_reward"]["value"]
-            assert whole == pytest.approx((4 * each["x"]["value"] + 2 * each["y"]["value"]) / 6)
+            if "ranking" in key:
+                assert whole != found["test/ranking_accuracy/logp"]["value"]
+            assert whole == pytest.approx((2 * each["x"]["value"] + each["y"]["value"]) / 3)

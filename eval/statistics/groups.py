@@ -20,7 +20,7 @@ def group_shares(
 
     Which group is worst is chosen by the same data, so its own interval would be too low. Its interval here goes from the least
     lower end to the least upper end of intervals that hold for all groups at once (each at 1 - (1 - level) / groups), and so
-    holds the least true share at `level` or more.
+    holds the least true share at `level` or more. Its `n` is that of the smallest group.
 
     Source: worst-group win rates, Chakraborty et al. 2024, "MaxMin-RLHF" (arXiv:2402.08925), section 5.
 
@@ -47,8 +47,9 @@ def group_shares(
         own[name] = share_estimate(values[members], labels, level=level)
         joint.append(share_estimate(values[members], labels, level=at_once))
     worst = min(joint, key=lambda estimate: estimate.value)
+    fewest = min(one.n for one in joint)  # an interval that a small group has no part in would claim too much
     low, high = min(one.low for one in joint), min(one.high for one in joint)
-    return {f"group/{name}": one for name, one in own.items()} | {WORST: Estimate(worst.value, low, high, worst.n)}
+    return {f"group/{name}": one for name, one in own.items()} | {WORST: Estimate(worst.value, low, high, fewest)}
 
 
 def agreement_of_groups(

@@ -32,6 +32,7 @@ def test_the_worst_group_by_hand():
     assert found["worst_group"].low == min(one.low for one in joint)
     assert found["worst_group"].high == min(one.high for one in joint)
     assert found["worst_group"].n == 4
+    assert group_shares(values[:6], groups[:6])["worst_group"].n == 2
     with pytest.raises(ValueError, match="group 'b' has verdicts on 1 prompts"):
         group_shares(values[:5], groups[:5])
 

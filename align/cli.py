@@ -271,6 +271,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "sweep": _sweep,
     "front": _front,
+    "groups": _later("align.annotators.command", "Find groups of annotators, with a reward model for each."),
     "pick": _later("align.fronts.pick", "Name the adapter of a front for a preference, or mix one."),
     "eval": _eval,
     "compare": _compare,
@@ -287,7 +288,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "win-rates": _table("eval.annotations", "annotations_table", "Compute win rates from verdicts that are stored."),
     "replay": _replay,
     "merge": _later(
-        "align.merging.command", "Merge LoRA adapters: one weighted soup, a sweep of them, or model stock."
+        "align.merging.command",
+        "Merge LoRA adapters: soups, model stock, SLERP, TIES, DARE, greedy, Frank-Wolfe, Fisher.",
     ),
     "export": _later("align.merging.export", "Write a run as one model, adapter folded in, that transformers loads."),
     "recipes": _later("align.commands.recipes", "List the shipped recipes with their first line, or show one."),

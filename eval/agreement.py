@@ -19,11 +19,13 @@ from align.judges.from_recipe import MakeScorer, prepare_judges
 from align.judges.protocol import judge_all
 from align.own_code import allow_file_argument
 from align.recipe.sections import EvalConfig, Generate
+from eval.pairs.calibration import calibration_estimates
 from eval.report.tables import count, ends, markdown_table
 from eval.report.write import as_json
 from eval.statistics.agreement import agreement_estimates
 from eval.statistics.comparisons import prompt_labels
-from eval.statistics.intervals import Estimate, claimed
+from eval.statistics.groups import WORST, agreement_of_groups, group_shares
+from eval.statistics.intervals import Estimate, claimed, win_scores
 from eval.verdicts import columns_of
 
 HEAD = ("judge", "of", "figure", "value", "95% interval", "n")
@@ -31,7 +33,9 @@ ALL = "all"
 ABOUT = (
     "n counts prompts. accuracy: the judge prefers the answer that people preferred; a tie counts one half. kappa: above "
     "chance, 1 at best. with_person, between_people: how often judge and person, or two people, say the same of a pair; "
-    "above_people: the former less the latter. Intervals of categories hold each by itself."
+    "above_people: the former less the latter. Of judges that give probabilities brier, nll, ece (without the bias of few pairs) and "
+    "temperature, by which log-odds would have to be divided, are held against the same preferences. worst: of the category with the least accuracy, by an interval that allows for the choice. within, "
+    "between: how often two people say the same of a pair, of one category or of two. Intervals of categories hold each by itself."
 )
 
 
@@ -57,12 +61,23 @@ def agreement_table(argv: Sequence[str] | None = None, *, prog: str = "alignkit 
         "file", metavar="FILE", help="rows of prompt, chosen and rejected; votes, a list, if there are any"
     )
     judge_arguments(parser)
-    parser.add_argument("--category", metavar="COLUMN", help="a column whose values are told apart, such as subset")
+    parser.add_argument(
+        "--category", metavar="COLUMN", help="a column whose values are told apart, such as subset or group"
+    )
+    parser.add_argument(
+        "--annotator", metavar="COLUMN", help="who said it: how far people within a category and between them agree"
+    )
     allow_file_argument(parser)
     options = parser.parse_args(argv)
     makers = judges_of(options)
-    pairs = read_pairs(Path(options.file), options.category)
+    pairs = read_pairs(Path(options.file), options.category, options.annotator)
     found, notes = {}, [ABOUT]
+    if options.annotator is not None:
+        if options.category is None:
+            raise RunError("--annotator: people of which groups? name their column with --category")
+        people = agreement_of_people(pairs, options.annotator, options.category)
+        notes += ["No two people judged the same answers, so their agreement is not known."] * (not people)
+        found["people"] = {options.category: claimed(people)}
     for name, make in makers.items():
         judged = judge_all(
             make(),
@@ -134,23 +149,44 @@ def by_category(
     known = ~np.isnan(preferred)
     labels = prompt_labels([pair.prompt for pair in pairs])
     groups = {ALL: known}
+    of = np.array(["" if category is None else str(pair.columns[category]) for pair in pairs])
     if category is not None:
-        of = np.array([str(pair.columns[category]) for pair in pairs])
         groups |= {f"{category} {value}": known & (of == value) for value in sorted(set(of.tolist()))}
     if len(set(labels[known].tolist())) < 2:
         raise RunError(f"an interval needs verdicts on pairs of at least 2 prompts, got {int(known.sum())} verdicts")
-    return {
-        group: claimed(
-            agreement_estimates(
-                preferred[members], labels[members], [pairs[i].votes for i in np.flatnonzero(members).tolist()]
-            )
+    found = {
+        group: agreement_estimates(
+            preferred[members], labels[members], [pairs[i].votes for i in np.flatnonzero(members).tolist()]
         )
+        | _calibration(preferred[members], labels[members])
         for group, members in groups.items()
         if len(set(labels[members].tolist())) > 1
     }
+    told = np.isin(of, [value for value in set(of.tolist()) if f"{category} {value}" in found]) & known
+    if len(found) > 2:
+        right = win_scores(preferred[told], np.full(int(told.sum()), 0.5))
+        found[f"worst {category}"] = {"accuracy": group_shares(right, of[told], labels[told])[WORST]}
+    return claimed(found)
 
 
-def read_pairs(path: Path, category: str | None = None) -> list[Pair]:
+def _calibration(preferred: np.ndarray, labels: np.ndarray) -> dict[str, Estimate]:
+    """Of a judge that gives probabilities; of one that says 0 and 1 for certain there is none."""
+    if not ((preferred > 0) & (preferred < 1)).all() or (preferred == 0.5).all():
+        return {}
+    return calibration_estimates(np.log(preferred) - np.log1p(-preferred), labels)
+
+
+def agreement_of_people(pairs: Sequence[Pair], annotator: str, group: str) -> dict[str, Estimate]:
+    """How far annotators agree who judged the same two answers to a prompt, within groups and between them."""
+    said: dict[tuple[str, ...], list[tuple[str, str, int]]] = {}
+    for pair in pairs:
+        sides = sorted((pair.chosen, pair.rejected))
+        who = (str(pair.columns[annotator]), str(pair.columns[group]), sides.index(pair.chosen))
+        said.setdefault((json.dumps(pair.prompt), *sides), []).append(who)
+    return agreement_of_groups(list(said.values()), prompt_labels([prompt for prompt, *_ in said]))
+
+
+def read_pairs(path: Path, category: str | None = None, annotator: str | None = None) -> list[Pair]:
     """Pairs of answers with what people said of them.
 
     Raises:
@@ -163,7 +199,7 @@ def read_pairs(path: Path, category: str | None = None) -> list[Pair]:
     pairs = []
     for number, row in enumerate(rows, start=1):
         where = f"{printable(str(path))}: row {number}"
-        for column in ("prompt", "chosen", "rejected", *([] if category is None else [category])):
+        for column in ("prompt", "chosen", "rejected", *(name for name in (category, annotator) if name is not None)):
             if row.get(column) is None:
                 raise DataError(f"{where}: no {column!r}; there are {', '.join(map(printable, row))}")
         chosen, rejected = (_text(row[side], f"{where}: {side}") for side in ("chosen", "rejected"))

@@ -115,7 +115,14 @@ def evaluate(
 
 def load_held_out(recipe: Recipe) -> dict[str, Dataset]:
     """The evaluation sets of a recipe as evaluations read them: pairs are ranked, also by a run that learnt from labels."""
-    return load_data(recipe.data, rows=recipe.rows, columns=pair_columns(recipe), whole_pairs=True).eval
+    return load_data(
+        recipe.data, rows=recipe.rows, columns=pair_columns(recipe), texts=text_columns(recipe), whole_pairs=True
+    ).eval
+
+
+def text_columns(recipe: Recipe) -> tuple[str, ...]:
+    """Columns of texts that an evaluation reads besides answers."""
+    return () if recipe.eval.group is None else (recipe.eval.group,)
 
 
 def pair_columns(recipe: Recipe) -> tuple[str, ...]:

@@ -23,10 +23,11 @@ from eval.pairs.logps import (
     shortest_context,
     stored,
 )
-from eval.pairs.ranking import PairScores, ranking_estimates
+from eval.pairs.ranking import PairScores, ranking_estimates, rankings
 from eval.report.results import Report
 from eval.statistics.comparisons import compared, prompt_labels
-from eval.statistics.intervals import mean_estimate, rng_of_report
+from eval.statistics.groups import group_shares
+from eval.statistics.intervals import Estimate, mean_estimate, rng_of_report
 from eval.statistics.names import REF
 
 from .subjects import Subject
@@ -61,6 +62,10 @@ def rank_pairs(report: Report, name: str, pairs: Dataset, subjects: list[Subject
             report.calibration.setdefault(name, {})[subject.name] = beside
         found = ranking_estimates(scores, prompts=prompts)
         found |= pair_estimates(subject.recipe, scores, margin, shares, prompts=prompts)
+        if subject.recipe.eval.group in pairs.column_names:
+            of, right = np.array(pairs[subject.recipe.eval.group]), rankings(scores)["implicit_reward"]
+            by_group = _by_group(report, f"{name}: {subject.name}", right, of, prompts)
+            found |= {f"ranking_accuracy/{key}": value for key, value in by_group.items()}
         prefix = name if subject is first else f"{subject.name}/{name}"
         report.estimates |= {f"{prefix}/{key}": value for key, value in found.items()}
     # The policies against each other.
@@ -69,6 +74,15 @@ def rank_pairs(report: Report, name: str, pairs: Dataset, subjects: list[Subject
         kept = mean_estimate(own - theirs, prompts)
         report.estimates[f"{name}/logps_chosen_minus_{other.name}"] = kept
     return pairs
+
+
+def _by_group(report: Report, what: str, right: np.ndarray, of: np.ndarray, prompts: np.ndarray) -> dict[str, Estimate]:
+    """Accuracies by group; where one has too few prompts, none, and the report says which."""
+    try:
+        return group_shares(right, of, prompts)
+    except ValueError as error:
+        report.left_out[f"{what}: groups"] = str(error)
+        return {}
 
 
 def score_completions(

@@ -65,6 +65,8 @@ def measured(recipe: Recipe, sets: Mapping[str, Dataset], prompt_sets: Mapping[s
 def weights_of_judges(recipe: Recipe) -> dict[str, Any]:
     """Digests of judges that are models of this disk, as `judges`; empty without such: one may be trained anew in its place."""
     folders = {name: Path(judge.path) for name, judge in recipe.eval.judges.items() if judge.path is not None}
+    for name, judge in recipe.eval.judges.items():
+        folders |= {f"{name}/{k}": Path(path) for k, path in enumerate(judge.paths or ())}
     weights = {name: _files(folder) for name, folder in folders.items() if folder.is_dir()}
     return {"judges": weights} if weights else {}
 

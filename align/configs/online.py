@@ -103,6 +103,9 @@ class DynamicConfig(OnlineConfig):
     estimator_options: dict[str, Any] | str | None = field(
         default_factory=dict, metadata={"help": "Options of the estimator, by name."}
     )
+    manifold: bool = field(
+        default=False, metadata={"help": "Mix an adapter for each objective by dirichlet's weights; `fronts` set it."}
+    )
     gram: Literal["gradients", "advantages"] = field(
         default="gradients",
         metadata={
@@ -126,6 +129,10 @@ class DynamicConfig(OnlineConfig):
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""
         found = not_honoured(self, _REFUSED) + self._of_weighting() + self._of_estimator()
+        if self.manifold and (self.weighting != "dirichlet" or getattr(self, "use_vllm", False)):
+            found.append(
+                "manifold: mixes adapters by drawn weights in each step; use weighting: dirichlet, without vLLM"
+            )
         if self.gram not in ("gradients", "advantages"):
             found.append(f"gram: must be 'gradients' or 'advantages', got {self.gram!r}")
         layers = self.gradient_layers
@@ -153,11 +160,8 @@ class DynamicConfig(OnlineConfig):
                 f"estimator: 'pareto_rank' has one advantage for all objectives; {_named(rule)} needs one for each"
             )
         if self.gram != "gradients":
-            found += [
-                f"{name}: gram 'advantages' needs no backward pass and would ignore it; leave it out"
-                for name in ("gradient_layers",)
-                if getattr(self, name) != _OF_GRADIENTS[name]
-            ]
+            if self.gradient_layers != _OF_GRADIENTS["gradient_layers"]:
+                found.append("gradient_layers: gram 'advantages' needs no backward pass and ignores it; leave it out")
             if getattr(rule, "split", False):
                 found.append(f"gram: 'advantages' has no halves, which {_named(rule)} asks for; use 'gradients'")
             return found

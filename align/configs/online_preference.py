@@ -80,6 +80,14 @@ class OnlinePreferenceConfig(WeighsObjectives, GRPOConfig):
             "help": "With second 'reference': XPO's α, the weight of log π of the reference's answer in the loss."
         },
     )
+    prompt_weights: float | None = field(
+        default=None,
+        metadata={
+            "help": "With reward functions: in each step the weights of the rewards are drawn anew for each prompt, from a "
+            "Dirichlet law whose parameters all are this number, and written after the prompt, in tenths; answers are then "
+            "compared by these weights. 1 draws all weights alike."
+        },
+    )
     extragradient: bool = field(
         default=False,
         metadata={
@@ -122,6 +130,10 @@ class OnlinePreferenceConfig(WeighsObjectives, GRPOConfig):
                 found.append(f"{name}: only second: {who} reads it, got {getattr(self, name)}")
         if self.num_generations_eval not in (None, 2):
             found.append(f"num_generations_eval: two answers to a prompt make a pair, got {self.num_generations_eval}")
+        if self.prompt_weights is not None and not 0 < self.prompt_weights < math.inf:
+            found.append(f"prompt_weights: must be positive and finite, got {self.prompt_weights}")
+        if self.prompt_weights is not None and self.reward_weights is not None:
+            found.append("reward_weights: drawn for each prompt with prompt_weights; leave it out")
         weights = self.reward_weights
         if weights is not None and not (all(map(math.isfinite, weights)) and any(weights)):
             found.append(f"reward_weights: must be finite and not all 0, got {weights}")
@@ -165,6 +177,12 @@ PRESETS: dict[str, Preset] = {
         "Nash-MD as a policy gradient, on a mixture of tokens (Munos et al. 2023)",
         "2312.00886",
         {"objective": {NASH_MD: 1.0}, "second": "mixture"},
+    ),
+    "trajectory_balance": Preset(
+        "Trajectory balance on two answers, in VarGrad form (Zhang et al. 2023); with prompt_weights one policy for all "
+        "weights of the rewards (Jain et al. 2023)",
+        "2210.12765",
+        {"objective": {"trajectory_balance": 1.0}},
     ),
     "xpo": Preset(
         "Exploratory Preference Optimization (Xie et al. 2024)",

@@ -74,7 +74,7 @@ def load_data(
         rows: What a row is.
         columns: Further columns of numbers that must be there and are kept.
         texts: Further columns of texts, likewise.
-        whole_pairs: Of `labels`: leave sources of pairs as they are, to be ranked.
+        whole_pairs: Of other rows than pairs: leave sources of pairs as they are, to be ranked.
 
     Raises:
         DataError: If a source is missing, rows cannot be used, pairs contradict each other, or evaluated pairs are
@@ -185,7 +185,7 @@ def load_source(
     raw = raw.remove_columns([name for name in raw.column_names if name == ROW])
     raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
     reading = Reading(source.columns, source.layout, source.prefer, source.ignore, config.as_messages)
-    if whole_pairs and rows == "labels" and speaks_of_pairs(raw.column_names, reading):
+    if whole_pairs and speaks_of_pairs(raw.column_names, reading):
         rows = "pairs"
     try:
         dataset, dropped = normalise(

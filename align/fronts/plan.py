@@ -12,7 +12,7 @@ from align.rounds.plan import RECIPE, TRAINED
 from align.weighting.reward_rules import kept
 
 NOT_OF_A_POLICY = ("fronts", "data", "eval", "expect")
-POLICIES, SOUPS = "policies", "soups"
+POLICIES, SOUPS, ENDS = "policies", "soups", "ends"
 
 
 class Place(NamedTuple):
@@ -51,6 +51,8 @@ def policies_at_most(recipe: Recipe) -> int:
     """How many policies are trained, at most."""
     fronts: Any = recipe.fronts
     count = len(recipe.rewards)
+    if fronts.kind == "manifold":
+        return 1
     extended = fronts.extensions * fronts.points * count if fronts.kind == "c_morl" else 0
     return len(fronts.vectors(count)) + extended
 
@@ -59,6 +61,17 @@ def first_recipe(recipe: Recipe, weights: Sequence[float]) -> dict[str, Any]:
     """The recipe of a policy for a weight vector: an ordinary one."""
     raw = _of_a_policy(recipe)
     raw["train"] |= {"weighting": "fixed", "reward_weights": list(weights)}
+    return raw
+
+
+def manifold_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe of a manifold: one adapter of all members' rank, scaled as each of them would be."""
+    fronts: Any = recipe.fronts
+    lora: Any = recipe.lora
+    raw, members = _of_a_policy(recipe), len(recipe.rewards)
+    raw["lora"] = dict(raw["lora"]) | {"r": lora.r * members, "lora_alpha": lora.lora_alpha * members}
+    options = {"concentration": fronts.concentration, "seed": recipe.train.seed}
+    raw["train"] |= {"weighting": "dirichlet", "weighting_options": options, "manifold": True}
     return raw
 
 

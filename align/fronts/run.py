@@ -16,7 +16,9 @@ from align.errors import RunError
 from align.files import write_rows, write_text
 from align.judges.from_scores import scorers_of
 from align.judges.scoring import score_rows
+from align.merging.adapters import load_adapter_factors, save_merged
 from align.merging.command import merge, sweep
+from align.models.gated import parts
 from align.recipe.loading import Recipe
 from align.recipe.scores import ScoreConfig
 from align.rounds.begin import begin
@@ -28,7 +30,7 @@ from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
 from align.sampling.ask import decoding_of
 from align.sampling.policy import Policy, policy_of, reference_of
 
-from .plan import SOUPS, Place, extension_recipe, first_recipe, policies_at_most
+from .plan import ENDS, SOUPS, Place, extension_recipe, first_recipe, manifold_recipe, policies_at_most
 from .sparse import Member, two_stages
 
 logger = logging.getLogger(__name__)
@@ -82,17 +84,46 @@ def run_front(
     making.prompts(rows)
     making.estimate(0, REF, reference_of(recipe), [])
     fronts: Any = recipe.fronts
-    (_soups if fronts.kind == "soups" else _c_morl)(making)
+    {"soups": _soups, "manifold": _manifold, "c_morl": _c_morl}[fronts.kind](making)
     making.write_members()
     return making.run
 
 
 def _soups(making: "_Making") -> None:
     """A policy for each weight vector, then weighted sums of their adapters."""
+    names = [member.name for member in making.first_policies()]
+    _mixed(making, names, [Place(making.run, name).trained / "adapter" for name in names])
+
+
+def _manifold(making: "_Making") -> None:
+    """An adapter for each reward, trained at once as parts of one; then weighted sums of them.
+
+    Source: Dimitriadis et al. 2023, "Pareto manifold learning" (arXiv:2210.09759), algorithm 1 with one draw a step.
+    """
+    recipe, names = making.recipe, [f"end-{k}" for k in range(1, len(making.recipe.rewards) + 1)]
+    whole = making.trained(0, ENDS, manifold_recipe(recipe), [])
+    out = making.run / ENDS
+    adapters = [out / name / "adapter" for name in names]
+
+    def part() -> dict[str, int]:
+        if PartialState().is_main_process:
+            shutil.rmtree(out, ignore_errors=True)  # what a kill left
+            adapter = load_adapter_factors(whole)
+            for folder, factors in zip(adapters, parts(adapter.factors, len(names)), strict=True):
+                save_merged(folder, adapter, factors)
+        return {"ends": len(names)}
+
+    making.ledger.stage(0, ENDS, [whole], [out], part)
+    for k, (name, adapter) in enumerate(zip(names, adapters, strict=True)):
+        weights = [float(i == k) for i in range(len(names))]
+        making.add(0, name, policy_of(str(adapter)), adapter, {"weights": weights})
+    _mixed(making, names, adapters)
+
+
+def _mixed(making: "_Making", names: Sequence[str], adapters: Sequence[Path]) -> None:
+    """Weighted sums of adapters, of which each is a member of the front already."""
     fronts: Any = making.recipe.fronts
-    first = making.first_policies()
-    names, out = [member.name for member in first], making.run / SOUPS
-    adapters = [Place(making.run, name).trained / "adapter" for name in names]
+    out = making.run / SOUPS
     mixed = [v for v in sweep(len(names), fronts.sweep or 5) if max(v) < 1]  # ends are the policies themselves
     if not mixed:
         return
@@ -108,7 +139,7 @@ def _soups(making: "_Making") -> None:
         adapter = out / f"soup-{number:02}" / "adapter"
         parts = {name: weight for name, weight in zip(names, vector, strict=True) if weight}
         making.add(1, f"soup-{number:02}", policy_of(str(adapter)), adapter, {"soup": parts})
-    making.fronts = [names, list(making.made)]
+    making.fronts = [list(names), list(making.made)]
 
 
 def _c_morl(making: "_Making") -> None:
@@ -161,6 +192,11 @@ class _Making:
         self, number: int, name: str, recipe: Mapping[str, Any], made: Mapping[str, Any], inputs: Sequence[Path]
     ) -> Member:
         """Train a policy by its recipe, unless that is done, and estimate it."""
+        adapter = self.trained(number, name, recipe, inputs)
+        return self.add(number, name, policy_of(str(adapter.parent)), adapter, made)
+
+    def trained(self, number: int, name: str, recipe: Mapping[str, Any], inputs: Sequence[Path]) -> Path:
+        """Train by a recipe, unless that is done; the adapter."""
         place = Place(self.run, name)
         logger.warning("policy %d of at most %d: %s", len(self.made) + 1, policies_at_most(self.recipe), name)
         place.folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +211,7 @@ class _Making:
             return {"steps": done.trainer.state.global_step}
 
         self.ledger.stage(number, f"train {name}", [place.recipe, *inputs], [adapter], learn)
-        return self.add(number, name, policy_of(str(place.trained)), adapter, made)
+        return adapter
 
     def add(self, number: int, name: str, policy: Policy, adapter: Path, made: Mapping[str, Any]) -> Member:
         """Take a policy for a member, and estimate it."""

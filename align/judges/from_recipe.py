@@ -13,7 +13,7 @@ from align.errors import RunError
 from align.files import read_json
 from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.preference_model import SETTINGS, load_preference_model
-from align.models.use import Model
+from align.models.use import Model, share_weights
 from align.recipe.loading import EvalConfig
 from align.recipe.sections import JudgeConfig
 from align.rewards import Reward, make_reward
@@ -24,7 +24,7 @@ from .endpoint_judge import EndpointJudge
 from .kept import keeping
 from .protocol import TEMPLATE, Judge, LanguageModelJudge
 from .replies import Reading
-from .scorers import JUDGES, RewardScorer, Scorer
+from .scorers import JUDGES, EnsembleScorer, RewardScorer, Scorer
 
 MakeScorer = Callable[[], Scorer]
 REASONS = 1024
@@ -69,19 +69,37 @@ def prepare_judge(
         return _own(where, judge)
     if judge.kind == "endpoint":
         return _endpoint(where, judge, allow, ledger)
+    if judge.kind == "ensemble":
+        for each in judge.paths or ():
+            _check_model(where, each, rewards=True)
+        return lambda: _ensemble(judge)
     path = str(judge.path)
     if judge.kind == "language_model":
         config = another_model(model, path)
         return lambda: language_model_judge(judge, load_model(config).eval(), load_tokenizer(config))
+    _check_model(where, path, rewards=judge.kind == "reward_model")
+    return lambda: load_preference_model(path)
+
+
+def _check_model(where: str, path: str, *, rewards: bool) -> None:
+    """Refuse a folder without a preference model, or without one that gives rewards."""
     settings = Path(path) / SETTINGS
     if not settings.is_file():
         raise RunError(f"{where}: {path}: no {SETTINGS} there; name a folder that PreferenceModelTrainer saved")
-    if judge.kind == "reward_model" and (dimension := read_json(settings).get("dimension")) != 1:
+    if rewards and (dimension := read_json(settings).get("dimension")) != 1:
         raise RunError(
             f"{where}: {path} has {dimension} dimensions, so its preferences follow from no rewards; use kind: "
             "preference_model"
         )
-    return lambda: load_preference_model(path)
+
+
+def _ensemble(judge: JudgeConfig) -> EnsembleScorer:
+    """Its members; a base that they have in common is held once."""
+    members = [load_preference_model(path) for path in judge.paths or ()]
+    for member in members[1:]:
+        share_weights(member.model, members[0].model)
+    deviations = 1.0 if judge.deviations is None else float(judge.deviations)
+    return EnsembleScorer(members, combine=judge.combine or "mean", deviations=deviations)
 
 
 def language_model_judge(judge: JudgeConfig, model: Model, tokenizer: PreTrainedTokenizerBase) -> Judge:

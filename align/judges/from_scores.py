@@ -10,7 +10,7 @@ from align.errors import DataError, RunError
 from align.models.loading import load_tokenizer
 from align.models.use import Use
 from align.recipe.scores import POLICY, ScoreConfig
-from align.recipe.sections import EvalConfig, Generate, JudgeConfig
+from align.recipe.sections import GIVE_REWARDS, EvalConfig, Generate, JudgeConfig
 from align.rewards.load import columns_of
 
 from .from_recipe import language_model_judge, prepare_judges, reward_of_texts
@@ -52,7 +52,7 @@ def scorers_of(
             found.append(By(name, "reward", _reward(where, str(judge.reward), judge.options or {}, allow)))
         elif judge.path == POLICY:
             found.append(By(name, "judge", _itself(f"{where}.judges.{name}", judge, policy), log_odds))
-        elif judge.kind == "reward_model":
+        elif judge.kind in GIVE_REWARDS:
             found.append(By(name, "reward", _of_model(makers[name])))
         else:
             found.append(By(name, "judge", makers[name], log_odds))

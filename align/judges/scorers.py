@@ -33,6 +33,7 @@ class Scorer(Protocol):
         ...
 
 
+COMBINED = ("mean", "min", "lower")
 JUDGES: dict[str, Callable[..., Scorer]] = {}
 """Judges of files that `--allow-file` has run, by the name that a recipe gives: `{kind: own, name: NAME}`."""
 
@@ -147,6 +148,53 @@ class NoisyScorer:
         """A uniform number in [0, 1) that belongs to the prompt and the two answers in either order."""
         text = repr((self.seed, _as_values(prompt), *sorted((one, other))))
         return int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
+
+
+class EnsembleScorer:
+    """Several reward models as one: the mean of their rewards, the least, or the mean less some standard deviations.
+
+    Rewards are in nats, r / tau. Of each member the mean over the answers to the prompt is taken away, and the mean of these means
+    is added afterwards: a Bradley-Terry reward is known up to a constant of the prompt, which would decide whose is the
+    least. So members disagree about answers to one prompt among each other, and a single answer has the mean of
+    its rewards. Preferences are σ of differences.
+
+    Source: Coste et al. 2023, "Reward model ensembles help mitigate overoptimization" (arXiv:2310.02743), section 3.2. They
+    normalise each member over a data set, and take the variance off where this takes the standard deviation, which has
+    the unit of a reward.
+
+    Args:
+        members: Reward models, two or more.
+        combine: `mean`, `min`, or `lower`, which is mean - deviations · std over members (with n in the denominator).
+        deviations: Of `lower`.
+
+    Raises:
+        ValueError: If there are fewer than two members, or the rule is none of these.
+    """
+
+    dimension = 1
+
+    def __init__(self, members: Sequence[Any], *, combine: str = "mean", deviations: float = 1.0) -> None:
+        if len(members) < 2 or combine not in COMBINED:
+            raise ValueError(f"an ensemble has at least 2 members and a rule of {', '.join(COMBINED)}")
+        self.members, self.combine, self.deviations = list(members), combine, deviations
+
+    def each(self, prompt: Prompt, answers: Sequence[str], **columns: Any) -> Float[np.ndarray, "members answers"]:
+        """The rewards of each member, in nats, with the same mean over the answers; ValueError if there are none."""
+        _some(answers)
+        rewards = np.stack([member.score(prompt, answers, **columns) / member.tau for member in self.members])
+        return rewards - rewards.mean(axis=1, keepdims=True) + rewards.mean()
+
+    def score(self, prompt: Prompt, answers: Sequence[str], **columns: Any) -> Scores:
+        """Rewards of the answers."""
+        rewards = self.each(prompt, answers, **columns)
+        if self.combine == "min":
+            return rewards.min(axis=0)
+        return rewards.mean(axis=0) - (self.deviations * rewards.std(axis=0) if self.combine == "lower" else 0.0)
+
+    def prefer(self, prompt: Prompt, answers: Sequence[str], **columns: Any) -> Matrix:
+        """See `Scorer.prefer`."""
+        rewards = self.score(prompt, answers, **columns)
+        return of_margins(np.subtract.outer(rewards, rewards), 1.0)
 
 
 def of_margins(margins: Float[np.ndarray, "..."], temperature: float) -> Float[np.ndarray, "..."]:

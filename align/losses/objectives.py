@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from . import anchored, pairwise, reference_free
+import torch
+
+from . import anchored, balance, pairwise, reference_free
 from .pairwise import per_token
 from .preference import Batch, Pair, PreferenceLoss, dpo_loss, implicit_rewards, log_ratios
 
@@ -116,6 +118,12 @@ OBJECTIVES: dict[str, Objective] = {
         _mean, lambda r, b, beta: pairwise.ipo_mean_loss(b.log_ratio, b.tokens, beta=beta), ("beta",)
     ),
     "copg": Objective(_summed, lambda r, b: pairwise.copg_loss(r, b.scores), (), SCORES),
+    "trajectory_balance": Objective(
+        _summed,
+        lambda r, b: balance.trajectory_balance_loss(torch.stack(r, dim=1), torch.stack(b.scores, dim=1)),
+        (),
+        SCORES,
+    ),
     "discopop": Objective(
         _summed, lambda r, b, discopop_tau: pairwise.discopop_loss(r, tau=discopop_tau), ("discopop_tau",)
     ),

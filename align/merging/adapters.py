@@ -10,7 +10,7 @@ Only the adapters are read, never the base, so merging takes seconds for a model
 import logging
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from .choosing import slerp_weights
 
 logger = logging.getLogger(__name__)
 
+Factors = dict[str, tuple[Tensor, Tensor]]
+"""Module name to (A, B), of shapes (rank, inputs) and (outputs, rank): ΔW = B A."""
 WEIGHTS_FILE = "adapter_model.safetensors"
 TRAVELS = ("tokenizer*", "chat_template*", "special_tokens_map.json", "vocab*", "merges.txt", REFERENCE_FILE)
 
@@ -44,8 +46,8 @@ class Adapter:
 
     path: Path
     config: LoraConfig
-    factors: dict[str, tuple[Tensor, Tensor]]
-    """Module name to (A, B), of shapes (rank, inputs) and (outputs, rank), float32."""
+    factors: Factors
+    """In float32."""
     names: dict[str, tuple[str, str]]
     """Module name to the names of A and B in the file."""
     reference: dict[str, Any] | None
@@ -112,7 +114,7 @@ def load_adapter_factors(path: str | Path) -> Adapter:
     return adapter
 
 
-def soup(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, tuple[Tensor, Tensor]]:
+def soup(adapters: Sequence[Adapter], weights: Sequence[float]) -> Factors:
     """Factors (A, B) of sum_k w_k ΔW_k for each module. An adapter of weight 0 adds no rank.
 
     Source: Ramé et al. 2023, "Rewarded soups" (arXiv:2306.04488), equation 1, on LoRA adapters.
@@ -120,7 +122,7 @@ def soup(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, tup
     return {module: _joined(adapters, module, weights) for module in adapters[0].factors}
 
 
-def stock(adapters: Sequence[Adapter]) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
+def stock(adapters: Sequence[Adapter]) -> tuple[Factors, dict[str, float]]:
     """Factors of t · mean_k ΔW_k for each module, and its t = N cos / (1 + (N - 1) cos).
 
     cos is the mean cosine of all pairs of ΔW of that module. Where it is negative, the adapters say nothing in common,
@@ -137,7 +139,7 @@ def stock(adapters: Sequence[Adapter]) -> tuple[dict[str, tuple[Tensor, Tensor]]
     return merged, ratios
 
 
-def slerp(first: Adapter, second: Adapter, share: float) -> dict[str, tuple[Tensor, Tensor]]:
+def slerp(first: Adapter, second: Adapter, share: float) -> Factors:
     """Factors (A, B) of the arc between two adapters' ΔW at `share` of it, module by module; exact. See `slerp_weights`."""
     found = {}
     for module in first.factors:
@@ -156,7 +158,7 @@ def mean_cosine(factors: Sequence[tuple[Tensor, Tensor]]) -> float:
     return sum(cosines) / len(cosines)
 
 
-def save_merged(folder: Path, like: Adapter, factors: Mapping[str, tuple[Tensor, Tensor]]) -> str:
+def save_merged(folder: Path, like: Adapter, factors: Factors) -> str:
     """Write an adapter that PEFT loads, in float32; tokenizer and reference of `like` go with it.
 
     Returns:

@@ -53,13 +53,13 @@ def check_model_complete(
             )
 
 
-def check_adapter_complete(model: PeftModel, path: str | Path) -> None:
+def check_adapter_complete(model: PeftModel, path: str | Path, adapter: str = "default") -> None:
     """Refuse an adapter of whose weights some have no place in the model.
 
     Raises:
         RunError: Naming some of them.
     """
-    there = {WRAPPED.sub("", name) for name in model.state_dict()}
+    there = {WRAPPED.sub("", name.replace(f".{adapter}", ".default")) for name in model.state_dict()}
     left = sorted(name for name in load_peft_weights(str(path), device="cpu") if WRAPPED.sub("", name) not in there)
     if left:
         raise RunError(

@@ -244,8 +244,10 @@ def keep_quantised_weights_plain(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
 
 
-def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, trainable: bool = False) -> PeftModel:
-    """Put the adapter saved at `path` on `model`.
+def load_adapter(
+    model: PreTrainedModel | PeftModel, path: str | Path, *, trainable: bool = False, name: str = "default"
+) -> PeftModel:
+    """Put the adapter saved at `path` on `model`, by a name; one that has adapters keeps them, and the first stays on.
 
     Raises:
         FileNotFoundError: If the folder holds no adapter.
@@ -257,13 +259,17 @@ def load_adapter(model: PreTrainedModel | PeftModel, path: str | Path, *, traina
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys", category=UserWarning)
         try:
-            loaded = PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(path), name, is_trainable=trainable)
+                loaded = model
+            else:
+                loaded = PeftModel.from_pretrained(base, str(path), adapter_name=name, is_trainable=trainable)
         except (ImportError, OSError):
             raise
         except Exception as error:
             raise RunError(f"{path}: the adapter cannot be put on this model ({_first_line(error)})") from error
     if Path(path).exists():
-        check_adapter_complete(loaded, path)
+        check_adapter_complete(loaded, path, name)
     return loaded
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from align.strict.fields import build
 from align.strict.yaml_tree import Tree
 
-SET_HERE = ("reward_weights", "weighting", "weighting_options")
+SET_HERE = ("reward_weights", "weighting", "weighting_options", "manifold")
 OF_C_MORL = ("extensions", "points", "retain", "sharpness", "steps", "most")
 
 
@@ -16,13 +16,16 @@ OF_C_MORL = ("extensions", "points", "retain", "sharpness", "steps", "most")
 class FrontsConfig:
     """A front: several policies of one base, an adapter each, that weigh the rewards of the recipe differently."""
 
-    kind: Literal["soups", "c_morl"]
+    kind: Literal["soups", "manifold", "c_morl"]
     """`soups`: a policy for each weight vector, then weighted sums of their adapters. `c_morl`: a policy for each weight
-    vector, then the sparse points of the front extended towards each reward."""
+    vector, then the sparse points of the front extended towards each reward. `manifold`: an adapter for each reward, all
+    trained at once under weights that are drawn in each step; then weighted sums of them."""
     weights: list[list[int | float]] | None = None
     """One vector a policy, one weight a reward. Default: each reward alone; for c_morl equal weights, too."""
     sweep: int | None = None
-    """Of soups: how many weights from 0 to 1 along each edge, ends included; 5 by default."""
+    """Of soups and manifold: how many weights from 0 to 1 along each edge, ends included; 5 by default."""
+    concentration: float = 1.0
+    """Of manifold: the parameter of the Dirichlet law of the weights; 1 draws all alike."""
     extensions: int = 1
     """Of c_morl: how often points are chosen and extended."""
     points: int = 2
@@ -56,6 +59,8 @@ class FrontsConfig:
         ]
         if not 0 <= self.retain <= 1:
             problems.append(f"retain: must be in [0, 1], got {self.retain}")
+        if not 0 < self.concentration < math.inf:
+            problems.append(f"concentration: must be positive and finite, got {self.concentration}")
         if not 0 < self.sharpness < math.inf:
             problems.append(f"sharpness: must be positive and finite, got {self.sharpness}")
         problems += [
@@ -79,7 +84,11 @@ def build_fronts(tree: Tree) -> FrontsConfig | None:
     made = build(FrontsConfig, tree.values.get("fronts"), ("fronts",), tree)
     values = tree.values.get("fronts")
     if made is not None and isinstance(values, Mapping):
-        idle = OF_C_MORL if made.kind == "soups" else ("sweep",)
+        idle = {
+            "soups": (*OF_C_MORL, "concentration"),
+            "manifold": (*OF_C_MORL, "weights"),
+            "c_morl": ("sweep", "concentration"),
+        }[made.kind]
         for name in idle:
             if name in values:
                 tree.problem(("fronts", name), f"does nothing with kind {made.kind!r}; leave it out")
@@ -116,6 +125,13 @@ def check_fronts(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
         tree.problem(("rounds",), "contradicts fronts; keep one of the two sections")
     if recipe["lora"] is None and recipe["start"] is None:
         tree.problem(("lora",), "missing section; the policies of a front are adapters on one base")
+    if fronts.kind == "manifold" and recipe["lora"] is None:
+        tree.problem(("start",), "the adapters of a manifold begin at the base; leave it out, and give `lora`")
+    elif fronts.kind == "manifold":
+        tree_of_lora = tree.values.get("lora") or {}
+        for key in ("use_rslora", "rank_pattern", "alpha_pattern", "use_dora", "lora_bias"):
+            if tree_of_lora.get(key):
+                tree.problem(("lora", key), "contradicts kind manifold, whose adapters are parts of one; leave it out")
     if recipe["ref"] is not None and recipe["ref"].kind != "base":
         tree.problem(("ref", "kind"), f"a front is held against its base, got {recipe['ref'].kind!r}; leave it out")
     if not tree.values.get("data", {}).get("eval") or recipe["eval"] is None or recipe["eval"].generate is None:

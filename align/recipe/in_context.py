@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .scores import ScoreConfig
-from .sections import PromptSet
+from .sections import GIVE_REWARDS, PromptSet
 
 
 @dataclass
@@ -46,7 +46,7 @@ def in_context_problems(score: ScoreConfig, others: dict[str, bool]) -> list[str
         score: Who scores.
         others: By setting, whether it is used.
     """
-    compare = [name for name, judge in score.judges.items() if judge.kind not in ("reward", "reward_model")]
+    compare = [name for name, judge in score.judges.items() if judge.kind not in GIVE_REWARDS]
     found = [f"score.judges.{name}: compares answers, and a reward in context is one answer's own" for name in compare]
     if score.weights:
         found.append("score.weights: each reward stands by itself in the prompt; leave it out")

@@ -267,6 +267,8 @@ def _cross_check(recipe: dict[str, Any], tree: Tree, off: dict[str, bool]) -> No
         check_rounds(recipe, method, tree, off)
     if recipe["fronts"] is not None and method is not None:
         check_fronts(recipe, method, tree)
+    if getattr(train, "prompt_weights", None) is not None and len(recipe["rewards"]) < 2:
+        tree.problem(("train", "prompt_weights"), "weighs two reward functions or more; give them as `rewards`")
     if ref is not None and ref.kind == "cached" and train is not None and train.stores_reference():
         tree.problem(
             ("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data"

@@ -9,7 +9,7 @@ from align.errors import RunError
 from align.rewards import REWARDS, make_reward
 from align.strict.fields import nearest
 
-from .sections import JudgeConfig
+from .sections import GIVE_REWARDS, JudgeConfig
 
 POLICY = "policy"
 """The path of a judge that is the policy itself."""
@@ -56,7 +56,7 @@ class ScoreConfig:
         problems += [
             f"weights.{name}: must be finite, got {w}" for name, w in self.weights.items() if not math.isfinite(w)
         ]
-        if self.of != "win_rate" and all(judge.kind in ("reward", "reward_model") for judge in self.judges.values()):
+        if self.of != "win_rate" and all(judge.kind in GIVE_REWARDS for judge in self.judges.values()):
             problems.append(f"of: only a judge that compares has {self.of}")
         if problems:
             raise ValueError("\n".join(problems))

@@ -70,9 +70,12 @@ class Generate:
             raise ValueError(f"samples: must be 1 at temperature 0, where all answers are the same, got {self.samples}")
 
 
+GIVE_REWARDS = ("reward", "reward_model", "ensemble")
+"""Kinds of judges that give each answer a number; the others compare answers."""
 NEEDED = {
     "reward": ("reward",),
     "reward_model": ("path",),
+    "ensemble": ("paths",),
     "preference_model": ("path",),
     "language_model": ("path",),
     "endpoint": ("url", "model"),
@@ -81,6 +84,7 @@ NEEDED = {
 TAKEN = {
     "reward": ("options", "temperature"),
     "reward_model": (),
+    "ensemble": ("combine", "deviations"),
     "preference_model": (),
     "language_model": ("batch_size", "template"),
     "endpoint": (
@@ -103,12 +107,12 @@ class JudgeConfig:
     """Who is shown a policy's answer and the reference's, and says which is better; fields are those of its kind.
 
     `reward`: the larger of two rewards wins. `reward_model`, `preference_model`: what `PreferenceModelTrainer` saved, in
-    the folder `path`; the former gives a reward too. `language_model`: the model at `path` is asked for A or B.
+    the folder `path`; the former gives a reward too. `ensemble`: several reward models as one. `language_model`: the model at `path` is asked for A or B.
     `own`: a judge of a file that `--allow-file` has run. `endpoint`: an OpenAI-compatible one, which is asked only if
     whoever evaluates allows it (`--allow HOST`, or with a key `--allow VARIABLE@HOST`).
     """
 
-    kind: Literal["reward", "reward_model", "preference_model", "language_model", "endpoint", "own"]
+    kind: Literal["reward", "reward_model", "preference_model", "ensemble", "language_model", "endpoint", "own"]
     reward: str | None = None
     """A name from `align.rewards.REWARDS`, or MODULE:FUNCTION with `--allow`. It may read columns of the data."""
     name: str | None = None
@@ -116,6 +120,13 @@ class JudgeConfig:
     options: dict[str, Any] | None = None
     """The own settings of the reward, or of the judge of that file."""
     path: str | None = None
+    paths: list[str] | None = None
+    """Of an ensemble: the folders of its reward models."""
+    combine: Literal["mean", "min", "lower"] | None = None
+    """Of an ensemble: the mean of its members' rewards (the default), the least, or the mean less `deviations` standard
+    deviations."""
+    deviations: int | float | None = None
+    """Of `combine: lower`; 1 by default."""
     url: str | None = None
     """Up to and without `/chat/completions`, such as http://127.0.0.1:8000/v1."""
     model: str | None = None
@@ -155,6 +166,10 @@ class JudgeConfig:
             problems.append(f"timeout_seconds: must be finite and positive, got {self.timeout_seconds}")
         if not 0 <= given.get("temperature", 0.0) < math.inf:
             problems.append(f"temperature: must be finite and not negative, got {self.temperature}")
+        if self.paths is not None and len(set(self.paths)) < max(2, len(self.paths)):
+            problems.append(f"paths: at least two reward models, each once, got {self.paths}")
+        if self.deviations is not None and (self.combine != "lower" or not 0 <= self.deviations < math.inf):
+            problems.append(f"deviations: not negative, and of combine: lower alone, got {self.deviations}")
         if self.reward is not None and not _names_a_reward(self.reward):
             problems.append(f"reward: {_unknown(self.reward)}")
         if problems:
@@ -180,6 +195,9 @@ class EvalConfig:
     """A name from `align.rewards.REWARDS`, or MODULE:FUNCTION, which `alignkit eval --allow MODULE:FUNCTION` lets run."""
     judges: dict[str, JudgeConfig] = field(default_factory=dict)
     """By a name of your own: who compares the answers of a policy with those of the reference."""
+    group: str | None = None
+    """A column of `data.eval` that says of which group of people a row is: accuracies and win rates are told by group, and
+    of the group that is worst off."""
     instructions: PromptSet | None = None
     """Prompts with verifiable instructions, IFEval's columns: prompt, instruction_id_list, kwargs."""
     refusals: PromptSet | None = None

@@ -14,6 +14,7 @@ from align.files import write_text
 from align.intervals import UNBOUNDED, claimed, mean_estimate
 from align.recipe.loading import Recipe
 from align.recipe.scores import ScoreConfig
+from align.recipe.sections import GIVE_REWARDS
 from align.rewards import REWARDS
 from align.runs.contents import METRICS_FILE, REPORT_FILE
 from align.runs.directory import read_metrics
@@ -66,7 +67,7 @@ def reward_bounds(score: ScoreConfig) -> tuple[float, float]:
     compared = UNBOUNDED if score.of == "log_odds" else (0.0, 1.0)
     for judge in score.judges.values():
         known = REWARDS[judge.reward][1:3] if judge.reward in REWARDS else UNBOUNDED
-        ends.append(known if judge.kind == "reward" else UNBOUNDED if judge.kind == "reward_model" else compared)
+        ends.append(known if judge.kind == "reward" else UNBOUNDED if judge.kind in GIVE_REWARDS else compared)
     low = high = 0.0
     for name, (least, most) in zip(score.names(), ends, strict=True):
         weight = score.weights.get(name, 0.0) if score.weights else 1.0  # alone, or added up where none is said

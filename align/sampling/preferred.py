@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from align.data.prompts.control import reward_context, targets
+from align.data.prompts.control import preference_context, reward_context, targets, tenths
 from align.errors import RunError
 from align.files import read_json
-from align.runs.contents import CONTEXT_FILE
+from align.recipe.loading import load_recipe
+from align.runs.contents import CONTEXT_FILE, RECIPE_FILE
 
 RULE = "l2"
 
@@ -33,7 +34,7 @@ def preferences(text: str) -> dict[str, float]:
 def context_for(folder: Path, prefer: Mapping[str, float] | None) -> str:
     """What is written after a prompt, nothing without preferences.
 
-    The preferences become targets by the rule l2 of Rewards in Context; a reward that is not named is worth 0.
+    A policy that was trained with `prompt_weights` is told the weights themselves. Of others the preferences become targets by the rule l2 of Rewards in Context; a reward that is not named is worth 0.
 
     Args:
         folder: Of a run, or of a policy below one.
@@ -45,17 +46,29 @@ def context_for(folder: Path, prefer: Mapping[str, float] | None) -> str:
     if not prefer:
         return ""
     known = next((one / CONTEXT_FILE for one in (folder, folder.parent) if (one / CONTEXT_FILE).is_file()), None)
-    if known is None:
+    weighed = _weighed(folder)
+    if known is None and not weighed:
         raise RunError(
-            f"prefer: {folder} is no run that has learnt rewards in context (no {CONTEXT_FILE}); leave it out"
+            f"prefer: {folder} is no run that has learnt rewards in context (no {CONTEXT_FILE}), nor with prompt_weights; leave it "
+            "out"
         )
-    told = read_json(known)
-    names = list(told["rewards"])
+    told = {} if known is None else read_json(known)
+    names = weighed or list(told["rewards"])
     other = [name for name in prefer if name not in names]
     if other:
         raise RunError(f"prefer.{other[0]}: no such reward; there are {', '.join(names)}")
     worth = [float(prefer.get(name, 0.0)) for name in names]
     if not all(0 <= one < math.inf for one in worth) or not any(worth):
         raise RunError(f"prefer: must be finite, not negative and not all 0, got {dict(prefer)}")
+    if weighed:
+        return preference_context(dict(zip(names, tenths(worth), strict=True)))
     asked = targets(worth, RULE, low=told["low"], high=told["high"])
     return reward_context(dict(zip(names, asked, strict=True)))
+
+
+def _weighed(folder: Path) -> list[str]:
+    """The rewards whose weights a run's policy has learnt to read, none of another run."""
+    if not (folder / RECIPE_FILE).is_file():
+        return []
+    recipe = load_recipe(folder / RECIPE_FILE)
+    return list(recipe.rewards) if getattr(recipe.train, "prompt_weights", None) is not None else []

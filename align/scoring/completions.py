@@ -61,6 +61,13 @@ def completion_ids(
     return prompt_part + kept, begin
 
 
+def pair_ids(tokenizer: PreTrainedTokenizerBase, prompt: Any, chosen: Any, rejected: Any) -> Sequences:
+    """Both answers of a pair after the same prompt ids: as in training, the earlier of their two splits is used."""
+    sides = [completion_ids(tokenizer, prompt, completion) for completion in (chosen, rejected)]
+    shared = min(begin for _, begin in sides)
+    return [(ids[:shared], ids[shared:]) for ids, _ in sides]
+
+
 def completion_logps(
     model: PreTrainedModel | PeftModel,
     sequences: Sequences,
@@ -100,17 +107,28 @@ def completion_logps(
     with tqdm(total=len(order), desc=desc, unit="answer") as bar, torch.inference_mode():
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            rows = [sequences[i][0] + sequences[i][1] for i in batch]
-            width = max(map(len, rows))
-            ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows], device=model.device)
-            attention = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)
-            first = min(len(sequences[i][0]) for i in batch)  # no logits for what is prompt in every row
-            keep = width - first + 1
-            logits = model(input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=keep).logits
-            logps = (logits[:, :-1].float() / temperature).log_softmax(-1)
-            picked = logps.gather(-1, ids[:, first:].unsqueeze(-1)).squeeze(-1).cpu()
+            found = batch_logps(
+                model, [sequences[i] for i in batch], pad_token_id=pad_token_id, temperature=temperature
+            )
             for row, i in enumerate(batch):
-                begin = len(sequences[i][0]) - first
-                results[i] = picked[row, begin : begin + len(sequences[i][1])]
+                results[i] = found[row].cpu()
             bar.update(len(batch))
     return [results[first_of[key]] for key in keys]
+
+
+def batch_logps(
+    model: PreTrainedModel | PeftModel, batch: Sequences, *, pad_token_id: int, temperature: float = 1.0
+) -> list[Float[Tensor, " _tokens"]]:
+    """`completion_logps` of one forward pass, on the model's device; differentiable unless gradients are off."""
+    rows = [prompt + completion for prompt, completion in batch]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows], device=model.device)
+    attention = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)
+    first = min(len(prompt) for prompt, _ in batch)  # no logits for what is prompt in every row
+    logits = model(input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=width - first + 1).logits
+    logps = (logits[:, :-1].float() / temperature).log_softmax(-1)
+    picked = logps.gather(-1, ids[:, first:].unsqueeze(-1)).squeeze(-1)
+    return [
+        row[len(prompt) - first : len(prompt) - first + len(completion)]
+        for row, (prompt, completion) in zip(picked, batch, strict=True)
+    ]

@@ -73,7 +73,8 @@ class Estimator:
 class Group(Estimator):
     """A reward less the mean of its prompt's completions (GRPO, Shao et al. 2024, arXiv:2402.03300).
 
-    Deviation from the paper for several objectives: each is centred and scaled by itself, before it is weighted.
+    Deviation from the paper for several objectives: each is centred and scaled by itself, before it is weighted. That is GDPO
+    (Liu et al. 2026, arXiv:2601.05242) without its last step, which scales the sum by the batch.
 
     Args:
         scale: Divide by the standard deviation of the prompt's completions ("group", where weights mean relative

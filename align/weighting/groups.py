@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 RIDGE, NEWTON = 0.01, 12
-FEW_PAIRS, SURE = 10, 0.95
+FEW_PAIRS, SURE, ALIKE = 10, 0.95, 0.5
 
 
 class Groups(NamedTuple):
@@ -34,12 +34,18 @@ def bradley_terry(
     items: int,
 ) -> Float[np.ndarray, " items"]:
     """Rewards that make weighted choices likeliest: Newton on -Σ w log σ(r_winner - r_loser) + ridge/2 |r|²."""
-    x = np.eye(items)[winner] - np.eye(items)[loser]
-    r = np.zeros(items)
+    return _logistic(np.eye(items)[winner] - np.eye(items)[loser], weights, RIDGE)
+
+
+def _logistic(
+    x: Float[np.ndarray, "pairs features"], weights: Float[np.ndarray, " pairs"], ridge: float
+) -> Float[np.ndarray, " features"]:
+    """Newton on -Σ w log σ(x r) + ridge/2 |r|²."""
+    r = np.zeros(x.shape[1])
     for _ in range(NEWTON):
         p = np.exp(-np.logaddexp(0, -(x @ r)))
-        curvature = x.T @ (x * (weights * p * (1 - p))[:, None]) + RIDGE * np.eye(items)
-        r = r + np.linalg.solve(curvature, x.T @ (weights * (1 - p)) - RIDGE * r)
+        curvature = x.T @ (x * (weights * p * (1 - p))[:, None]) + ridge * np.eye(x.shape[1])
+        r = r + np.linalg.solve(curvature, x.T @ (weights * (1 - p)) - ridge * r)
     return r
 
 
@@ -78,22 +84,82 @@ def find_groups(
     people, items = len(counts), int(max(winner.max(), loser.max())) + 1
     if not 2 <= groups <= people or not len(annotator) == len(winner) == len(loser):
         raise ValueError(f"groups: from 2 to the number of annotators ({people}), and a winner and a loser a pair")
+    x = np.eye(items)[winner] - np.eye(items)[loser]
+    found = _em(annotator, x, groups, rng=rng, soft=soft, restarts=restarts, rounds=rounds, ridge=RIDGE)
+    return found._replace(doubt=few_pairs(counts) or _unsure(by_annotator(annotator, found.rewards @ x.T)))
+
+
+def groups_by_features(
+    annotator: Int[np.ndarray, " pairs"],
+    differences: Float[np.ndarray, "pairs features"],
+    groups: int,
+    *,
+    rng: np.random.Generator,
+    soft: bool = False,
+    restarts: int = 8,
+    rounds: int = 30,
+    ridge: float = 1.0,
+) -> Groups:
+    """`find_groups` where rewards are linear in features, such as a language model's of texts that occur once.
+
+    With many features each group fits its own choices, so likelihoods say little of whether groups are real. Here the doubt is of
+    two halves: the pairs of each annotator are split, and both halves must give the same groups (adjusted Rand 0.5 or more).
+
+    Args:
+        annotator: As in `find_groups`.
+        differences: Features of the preferred answer less those of the other, of about unit scale.
+        groups: As in `find_groups`, as what follows.
+        rng: Of the starts, and of the halves.
+        soft: See above.
+        restarts: See above.
+        rounds: See above.
+        ridge: Of the weights of the features.
+
+    Raises:
+        ValueError: As in `find_groups`.
+    """
+    counts = np.bincount(annotator)
+    if not 2 <= groups <= len(counts) or len(annotator) != len(differences):
+        raise ValueError(f"groups: from 2 to the number of annotators ({len(counts)}), and a difference a pair")
+
+    def em(part: Int[np.ndarray, " part"] | slice) -> Groups:
+        return _em(
+            annotator[part], differences[part], groups, rng=rng, soft=soft, restarts=restarts, rounds=rounds, ridge=ridge
+        )  # fmt: skip
+
+    found, doubt = em(slice(None)), few_pairs(counts)
+    if doubt is None:
+        order = rng.permutation(len(annotator))
+        order = order[np.argsort(annotator[order], kind="stable")]
+        alike = adjusted_rand(em(order[::2]).members, em(order[1::2]).members)
+        if alike < ALIKE:
+            doubt = f"two halves of the pairs give other groups (adjusted Rand {alike:.2f}); ask each annotator more"
+    return found._replace(doubt=doubt)
+
+
+def _em(
+    annotator: Int[np.ndarray, " pairs"],
+    x: Float[np.ndarray, "pairs features"],
+    groups: int,
+    *,
+    rng: np.random.Generator,
+    soft: bool,
+    restarts: int,
+    rounds: int,
+    ridge: float,
+) -> Groups:
+    """The likeliest of several starts, without a doubt."""
+    people = int(annotator.max()) + 1
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for _ in range(restarts):
         shares = np.eye(groups)[rng.integers(0, groups, people)]
         if soft:
             shares = rng.dirichlet(np.ones(groups), people)
-        value, rewards = -np.inf, np.zeros((groups, items))
+        value, rewards = -np.inf, np.zeros((groups, x.shape[1]))
         for _ in range(rounds):
-            rewards = np.array([bradley_terry(winner, loser, shares[annotator, g], items) for g in range(groups)])
-            each = -np.logaddexp(0, -(rewards[:, winner] - rewards[:, loser]))
-            total = np.stack([np.bincount(annotator, weights=e, minlength=people) for e in each], axis=1)
-            if soft:
-                joint = total + np.log(shares.mean(axis=0) + 1e-12)
-                value = float(np.logaddexp.reduce(joint, axis=1).sum())
-                new = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
-            else:
-                value, new = float(total.max(axis=1).sum()), np.eye(groups)[total.argmax(axis=1)]
+            rewards = np.array([_logistic(x, shares[annotator, g], ridge) for g in range(groups)])
+            total = by_annotator(annotator, rewards @ x.T)
+            value, new = (posterior if soft else likeliest)(total, shares)
             settled = np.abs(new - shares).max() < 1e-6
             shares = new
             if settled:
@@ -101,23 +167,47 @@ def find_groups(
         if best is None or value > best[0]:
             best = value, shares, rewards
     assert best is not None
-    value, shares, rewards = best
-    return Groups(rewards, shares, value, _doubt(counts, rewards, annotator, winner, loser))
+    return Groups(best[2], best[1], best[0], None)
 
 
-def _doubt(
-    counts: Int[np.ndarray, " annotators"],
-    rewards: Float[np.ndarray, "groups items"],
-    annotator: Int[np.ndarray, " pairs"],
-    winner: Int[np.ndarray, " pairs"],
-    loser: Int[np.ndarray, " pairs"],
-) -> str | None:
-    """Few pairs an annotator, or annotators whose choices fit several groups."""
+def by_annotator(
+    annotator: Int[np.ndarray, " pairs"], margins: Float[np.ndarray, "groups pairs"]
+) -> Float[np.ndarray, "annotators groups"]:
+    """Log-likelihood of all choices of each annotator under each group's margins, in nats."""
+    people = int(annotator.max()) + 1
+    return np.stack(
+        [np.bincount(annotator, weights=-np.logaddexp(0, -margin), minlength=people) for margin in margins], axis=1
+    )
+
+
+def likeliest(
+    total: Float[np.ndarray, "annotators groups"], shares: Float[np.ndarray, "annotators groups"]
+) -> tuple[float, Float[np.ndarray, "annotators groups"]]:
+    """The log-likelihood of hard groups, and those: each annotator is of the group that fits best."""
+    return float(total.max(axis=1).sum()), np.eye(total.shape[1])[total.argmax(axis=1)]
+
+
+def posterior(
+    total: Float[np.ndarray, "annotators groups"], shares: Float[np.ndarray, "annotators groups"]
+) -> tuple[float, Float[np.ndarray, "annotators groups"]]:
+    """The log-likelihood of a mixture with the sizes of the groups so far, and the probabilities of each annotator's group."""
+    joint = total + np.log(shares.mean(axis=0) + 1e-12)
+    whole = np.logaddexp.reduce(joint, axis=1, keepdims=True)
+    return float(whole.sum()), np.exp(joint - whole)
+
+
+def few_pairs(counts: Int[np.ndarray, " annotators"]) -> str | None:
+    """Why groups cannot be found from so many pairs of each annotator, if so."""
     pairs = float(np.median(counts))
-    if pairs < FEW_PAIRS:
-        return f"{pairs:g} pairs an annotator, at the median; below {FEW_PAIRS} groups are not found"
-    each = -np.logaddexp(0, -(rewards[:, winner] - rewards[:, loser]))
-    total = np.stack([np.bincount(annotator, weights=e) for e in each], axis=1)
+    return (
+        f"{pairs:g} pairs an annotator, at the median; below {FEW_PAIRS} groups are not found"
+        if pairs < FEW_PAIRS
+        else None
+    )
+
+
+def _unsure(total: Float[np.ndarray, "annotators groups"]) -> str | None:
+    """Why groups should not be believed, if the choices of annotators fit several of them."""
     sure = np.exp(total.max(axis=1) - np.logaddexp.reduce(total, axis=1)).mean()
     if sure < SURE:
         return f"annotators are of their group with probability {sure:.2f} on average; ask each of them more"

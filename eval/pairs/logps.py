@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from align.data.prompts import Prompt
 from align.models.identity import log_probability_identity
 from align.scoring import completions
-from align.scoring.completions import Sequences, completion_logps
+from align.scoring.completions import Sequences, completion_logps, pair_ids
 from align.scoring.reference_store import ReferenceStore, sequence_key
 from eval.subjects import Subject
 
@@ -33,13 +33,6 @@ def completion_ids(
     """Token ids of a prompt and of the completion after it; see `align.scoring.completions.completion_ids`."""
     ids, begin = completions.completion_ids(tokenizer, prompt, completion)
     return ids[:begin], ids[begin:]
-
-
-def pair_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, chosen: Prompt, rejected: Prompt) -> Sequences:
-    """Both answers of a pair after the same prompt ids: as in training, the earlier of their two splits is used."""
-    sides = [completion_ids(tokenizer, prompt, completion) for completion in (chosen, rejected)]
-    shared = min(len(start) for start, _ in sides)
-    return [((start + end)[:shared], (start + end)[shared:]) for start, end in sides]
 
 
 def shortest_context(subjects: Sequence[Subject]) -> int | None:

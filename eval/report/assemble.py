@@ -9,6 +9,7 @@ import numpy as np
 from align.judges.from_recipe import MakeScorer, prepare_judges
 from align.judges.scorers import Scorer
 from align.recipe.loading import Recipe
+from align.recipe.sections import GIVE_REWARDS
 from align.rewards import Reward, load_reward
 from eval.answers.table import Sampled
 from eval.fronts.front import OVER_SEEDS
@@ -17,10 +18,11 @@ from eval.measures.prompt_sets import load_prompt_sets, prompt_set_report
 from eval.measures.rewards import Ids, check_objectives, objective_report, range_of
 from eval.measures.texts import MEASURES, gold_found, gold_rewards
 from eval.statistics.comparisons import corrected
+from eval.statistics.groups import group_shares
 from eval.statistics.intervals import UNBOUNDED, Estimate, claimed, rng_of_report
 from eval.statistics.names import REF, REFERENCE
 from eval.statistics.sides import ByPolicy, every_pair, merged, per_prompt
-from eval.verdicts import Judged, estimate_or_note, head_to_head, judged_by, scores_of
+from eval.verdicts import Judged, Verdicts, estimate_or_note, head_to_head, judged_by, scores_of
 
 from .results import Report
 
@@ -93,7 +95,7 @@ def measure_answers(
         report.settings.setdefault("judges", {})[name] = said
         judge_report(
             report, name, judge.kind, make(), sampled, gold=rewards, compare=compare, reference=reference,
-            bounds=bounds if rewards else range_of(judge.reward),
+            bounds=bounds if rewards else range_of(judge.reward), group=config.group,
         )  # fmt: skip
 
 
@@ -212,7 +214,7 @@ def measure_texts(
 
 def judge_report(
     report: Report, name: str, kind: str, scorer: Scorer, sampled: Sampled, *, gold: dict[str, np.ndarray],
-    compare: bool = False, reference: str = REFERENCE, bounds: tuple[float, float] = UNBOUNDED,
+    compare: bool = False, reference: str = REFERENCE, bounds: tuple[float, float] = UNBOUNDED, group: str | None = None,
 ) -> None:  # fmt: skip
     """A judge's verdicts into a report: `win_rate/NAME` and what belongs to it, best-of-k curves, comparisons.
 
@@ -226,6 +228,7 @@ def judge_report(
         compare: Whether everybody is compared with everybody.
         reference: What the reference is called.
         bounds: The least and the greatest that `gold` can be, or the judge's own reward.
+        group: A column of the prompts by which win rates are told, too.
     """
     judged, verdicts = judged_by(kind, scorer, sampled, reference=reference)
     report.judged[name] = judged
@@ -234,6 +237,12 @@ def judge_report(
         shown = [[None if np.isnan(win) else float(win) for win in row] for row in wins]
         report.measured.setdefault(who, {})[f"wins/{name}"] = shown
     add(report, {who: _estimates(name, judged, who) for who in sampled.policies})
+    for who in sampled.policies if group is not None else ():
+        estimate_or_note(
+            judged,
+            f"{who}: no win rates by {group}",
+            lambda who=who: _by_group(report, name, who, verdicts, sampled, group),
+        )
     if judged.position_bias is not None:
         bias = judged.position_bias._asdict()
         report.estimates |= {f"position_bias/{name}/{key}": estimate for key, estimate in bias.items()}
@@ -245,13 +254,22 @@ def judge_report(
             report.compared[f"win_rate/{name}"] = head_to_head(verdicts, judged.players)
 
         estimate_or_note(judged, "no comparisons", compared)
-    if sampled.samples > 1 and kind in ("reward", "reward_model"):
+    if sampled.samples > 1 and kind in GIVE_REWARDS:
 
         def curves() -> None:
             scores = scores_of(scorer, sampled)
             report.best_of_k.update(best_of_curves(gold or scores, scores, name, bounds))
 
         estimate_or_note(judged, "no best-of-k", curves)
+
+
+def _by_group(report: Report, name: str, who: str, verdicts: Verdicts, sampled: Sampled, group: str | None) -> None:
+    """Win rates of each group of prompts, and of the one that is worst off."""
+    if any(group not in row for row in sampled.rows):
+        raise ValueError(f"not every prompt has a column {group!r}")
+    of = np.array([str(row[str(group)]) for row in sampled.rows])[verdicts.prompts]
+    found = group_shares(verdicts.wins(who, REF), of, verdicts.prompts)
+    add(report, {who: {f"win_rate/{name}/{key}": estimate for key, estimate in found.items()}})
 
 
 def _estimates(name: str, judged: Judged, who: str) -> dict[str, Estimate]:

@@ -149,7 +149,7 @@ def _page(run: Path, found: Mapping[str, Any], front: Front, fronts: list[list[s
 
 
 def _step(kind: str, number: int) -> str:
-    if kind == "soups":
+    if kind in ("soups", "manifold"):
         return "with soups" if number else "trained policies"
     return f"extension {number}" if number else "fixed weights"
 

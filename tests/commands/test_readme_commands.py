@@ -94,6 +94,10 @@ PLAYED: dict[str, str | Path] = {
     "alignkit merge runs/meet-tiny/adapter runs/meet-good/adapter --sum --out DIR": (
         "alignkit merge runs/meet-tiny/adapter runs/meet-good/adapter --sum --out meet"
     ),
+    "alignkit merge ADAPTER ADAPTER --greedy ROWS --out DIR": (
+        "alignkit merge runs/b005/adapter runs/quickstart/adapter --greedy people.jsonl --out greedy"
+    ),
+    "alignkit groups RECIPE": "alignkit groups preference_model/groups-tiny --rounds 1",
     "alignkit front RECIPE": "alignkit front fronts/tiny fronts.sweep=2",
     "alignkit pick FRONT --prefer helpful=0.7,harmless=0.3": (
         "alignkit pick runs/fronts-tiny --prefer repetition=0.7,clarity=0.3"

@@ -79,7 +79,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("name", ["fronts/tiny", "fronts/c-morl-tiny"])
+@pytest.mark.parametrize("name", ["fronts/tiny", "fronts/manifold-tiny", "fronts/c-morl-tiny"])
 def test_killed_after_any_stage_it_goes_on_to_the_same_files(world, monkeypatch, name):
     whole = run_front(world.load(name=name, folder="whole"), world.train, resume=False)
     stages = len((whole / "fronts.jsonl").read_text().splitlines())

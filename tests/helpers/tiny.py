@@ -1,12 +1,18 @@
 """Small data, models and trainers for tests; the model itself is `align.models.tiny`."""
 
+import json
+
 import pytest
+import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from align.models.tiny import tiny_model, tiny_tokenizer
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+
+REFERENCE = {"kind": "base", "model": "tiny", "digest": "0" * 64}
+"""What `reference.json` of an adapter says."""
 
 QWEN = (
     "{% if tools %}<|system|>{{ tools | tojson }}<|end|>{% endif %}"
@@ -98,3 +104,24 @@ def losses(trained, key="loss"):
 
 def weights(trained):
     return {n: p.detach().clone() for n, p in trained.model.named_parameters() if p.requires_grad}
+
+
+def adapter(folder, seed, *, reference=REFERENCE, base="tiny", **settings):
+    """A random adapter whose both factors differ from 0, as a run leaves it."""
+    model = get_peft_model(tiny_model(tiny_tokenizer()), LoraConfig(**LORA | settings))
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
+    model.peft_config["default"].base_model_name_or_path = base
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    tiny_tokenizer().save_pretrained(folder)
+    if reference is not None:
+        (folder / "reference.json").write_text(json.dumps(reference))
+    return folder
+
+
+def deltas(folder):
+    """ΔW of each module as PEFT itself makes it."""
+    model = PeftModel.from_pretrained(tiny_model(tiny_tokenizer()), str(folder))
+    return {name: m.get_delta_weight("default").double() for name, m in model.named_modules() if hasattr(m, "get_delta_weight") and "default" in (*m.lora_A, *m.lora_embedding_A)}  # fmt: skip

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trl import ModelConfig
 
-from align.judges.scorers import AnswerScorer, NoisyScorer, RewardScorer, TableScorer, check_matrix
+from align.judges.scorers import AnswerScorer, EnsembleScorer, NoisyScorer, RewardScorer, TableScorer, check_matrix
 from align.models.preference_model import PreferenceModel, load_preference_base
 from align.models.tiny import tiny_tokenizer
 from align.rewards import positive_sentiment
@@ -30,6 +30,16 @@ def model(dimension, **kw):
     return PreferenceModel(base.eval(), tokenizer, dimension, 0.1, **kw)
 
 
+class Member:
+    """A reward model with known rewards, up to a constant that is another with every prompt."""
+
+    def __init__(self, rewards, tau=1.0):
+        self.rewards, self.tau = dict(zip(NAMES, rewards, strict=True)), tau
+
+    def score(self, prompt, answers, **_):
+        return np.array([self.rewards[answer] + len(prompt) for answer in answers], dtype=float)
+
+
 @pytest.fixture(scope="module")
 def scorers():
     table = TableScorer(NAMES, CYCLE)
@@ -44,6 +54,7 @@ def scorers():
         "general preference model": model(4),
         "reward model": model(1),
         "reference-conditioned model": model(1, reference_column="gold"),
+        "ensemble": EnsembleScorer([Member([1, 2, 4]), Member([0, 3, 1], tau=0.5)], combine="lower"),
     }
 
 
@@ -205,3 +216,23 @@ def test_batches_of_a_model_do_not_change_its_scores():
     answers = [*NAMES, "a rather longer answer than those"]
     whole, parts = model(2).embed("which?", answers), model(2, batch_size=1).embed("which?", answers)
     assert np.abs((whole - parts).numpy()).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({}, (-3 / 2, 1 / 2, 1)), ({"combine": "min"}, (-5 / 3, -1 / 3, 1 / 3)), ({"combine": "lower"}, (-5 / 3, -1 / 3, 1 / 3)),
+        ({"combine": "lower", "deviations": 2.0}, (-11 / 6, -7 / 6, -1 / 3)),
+    ],
+)  # fmt: skip
+def test_an_ensemble_combines_rewards_that_are_known_up_to_a_constant(rule, expected):
+    """Members by hand: (1, 2, 4) less 7/3, and (0, 3/2, 1) / ½ less 5/3; of two, the least is one deviation off the mean."""
+    judge = EnsembleScorer([Member([1, 2, 4]), Member([0, 1.5, 1], tau=0.5)], **rule)
+    for prompt in ("which?", "another one, and longer"):
+        rewards = judge.score(prompt, NAMES)
+        level = (7 / 3 + 5 / 3 + len(prompt) + len(prompt) / 0.5) / 2
+        assert rewards - level == pytest.approx(expected)
+        assert judge.prefer(prompt, NAMES)[0, 2] == pytest.approx(1 / (1 + math.exp(rewards[2] - rewards[0])))
+    assert judge.score("which?", ["paper"]) == pytest.approx((4 + 6 + (1 + 6) / 0.5) / 2)
+    with pytest.raises(ValueError, match="at least 2 members"):
+        EnsembleScorer([Member([1, 2, 4])])

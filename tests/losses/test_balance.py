@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from align.configs.online_preference import PRESETS
 from align.losses import copg_group_loss, copg_loss, trajectory_balance_loss
+from align.losses.objectives import PairBatch
+from align.losses.online import online_pair_loss
 from align.losses.preference import Pair
 
 TOKENS = torch.tensor([[2.0, 1.0, 0.5], [0.5, 3.0, 1.0], [1.0, 0.25, 4.0]], dtype=torch.float64)
@@ -52,6 +55,33 @@ def test_one_policy_learns_all_preferences_at_once():
         [0.97595615, 0.039473864],
     ]
     torch.testing.assert_close(reached, torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_the_method_on_pairs_reaches_the_tilted_reference_for_all_weights_at_once():
+    """All pairs of six answers under three weights through the loss of `trajectory_balance`; π_ref e^(R/β)/Z each."""
+    generator, beta = torch.Generator().manual_seed(0), 0.3
+    shares = torch.tensor([0.2, 0.5, 1.0], dtype=torch.float64)
+    rewards = (ARMS @ torch.stack([shares, 1 - shares])).T
+    ref = torch.randn(6, dtype=torch.float64, generator=generator).log_softmax(0).expand(3, 6)
+    logits = torch.zeros(3, 6, dtype=torch.float64, requires_grad=True)
+    i, j = torch.triu_indices(6, 6, 1)
+
+    def pair(table):
+        return Pair(table[:, i].flatten(), table[:, j].flatten())
+
+    def loss():
+        sides = pair(rewards)
+        columns = {"chosen_reward": sides.chosen, "rejected_reward": sides.rejected}
+        ones = torch.ones_like(sides.chosen)
+        batch = PairBatch(pair(logits.log_softmax(1)), pair(ref), Pair(ones, ones), columns)
+        made = online_pair_loss(batch, PRESETS["trajectory_balance"].settings["objective"], 0.5 * ones, beta=beta)
+        quarter = copg_loss(made.rewards, sides) / 4
+        torch.testing.assert_close(made.losses, quarter)
+        return made.losses.sum()
+
+    minimised([logits], loss)
+    want = (ref + rewards / beta).log_softmax(1).exp()
+    torch.testing.assert_close(logits.softmax(1).detach(), want, atol=1e-6, rtol=0)
 
 
 def test_four_samples_by_hand():

@@ -27,7 +27,7 @@ CHANGED = {
 GIVEN = {name: [0.3, 0.9] for name in COLUMNS if name != "weight"} | {
     "chosen_reward": [2.0, 0.5], "rejected_reward": [1.0, 1.5], "margin": [1.0, 2.0], "preference": [0.8, 0.6],
 }  # fmt: skip
-BOUNDED = ("soft_sigmoid", "dno", "reward_aware_rpo", "ipo", "ipo_mean", "copg")
+BOUNDED = ("soft_sigmoid", "dno", "reward_aware_rpo", "ipo", "ipo_mean", "copg", "trajectory_balance")
 """Those that a margin can be too large for."""
 ANCHORED = ("nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "cal_dpo")
 """Those that judge each answer by itself; `test_anchored_losses.py` has their extremes."""

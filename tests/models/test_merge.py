@@ -3,46 +3,24 @@
 import json
 
 import pytest
-import tiny
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tiny import REFERENCE, adapter, deltas
 
 from align.errors import RunError
 from align.merging.adapters import WEIGHTS_FILE, load_adapter_factors, mean_cosine, stock
-from align.merging.command import MERGE_FILE, main, merge, sweep
+from align.merging.command import MERGE_FILE, arc, main, merge, stocked, sweep
 from align.models.loading import load_adapter
 from align.models.tiny import tiny_model, tiny_tokenizer
 
 IDS = torch.arange(5, 45).reshape(2, 20)
-REFERENCE = {"kind": "base", "model": "tiny", "digest": "0" * 64}
-
-
-def adapter(folder, seed, *, reference=REFERENCE, base="tiny", **settings):
-    """A random adapter whose both factors differ from 0, as a run leaves it."""
-    model = get_peft_model(tiny_model(tiny_tokenizer()), LoraConfig(**tiny.LORA | settings))
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in model.named_parameters():
-        if "lora_" in name:
-            weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
-    model.peft_config["default"].base_model_name_or_path = base
-    model.save_pretrained(str(folder), save_embedding_layers=False)
-    tiny_tokenizer().save_pretrained(folder)
-    if reference is not None:
-        (folder / "reference.json").write_text(json.dumps(reference))
-    return folder
 
 
 @pytest.fixture
 def three(tmp_path):
     return [adapter(tmp_path / name, seed) for seed, name in enumerate("abc")]
-
-
-def deltas(folder):
-    """ΔW of each module as PEFT itself makes it."""
-    model = PeftModel.from_pretrained(tiny_model(tiny_tokenizer()), str(folder))
-    return {name: m.get_delta_weight("default").double() for name, m in model.named_modules() if hasattr(m, "get_delta_weight") and "default" in (*m.lora_A, *m.lora_embedding_A)}  # fmt: skip
 
 
 def logps(model):
@@ -159,7 +137,7 @@ def test_stock_is_the_mean_shrunk_by_how_far_the_adapters_agree(tmp_path):
         }
         save_file(noisy, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         folders.append(folder)
-    record = merge(folders, tmp_path / "out", with_stock=True)["merged"]
+    record = merge(folders, tmp_path / "out", ways={"stock": stocked})["merged"]
     parts, merged = [deltas(folder) for folder in folders], deltas(tmp_path / "out" / record[0]["adapter"])
     for name, delta in merged.items():
         flat = [part[name].flatten() for part in parts]
@@ -233,7 +211,7 @@ def test_stock_of_adapters_that_began_as_one_is_refused(tmp_path):
         adapter(tmp_path / name, 0, reference=REFERENCE | {"kind": "adapter", "adapter_digest": "2"}) for name in "ab"
     ]
     with pytest.raises(RunError, match="--stock: the adapters go on from another adapter"):
-        merge(folders, tmp_path / "out", with_stock=True)
+        merge(folders, tmp_path / "out", ways={"stock": stocked})
     assert len(merge(folders, tmp_path / "out", weights=[[0.5, 0.5]])["merged"]) == 1
 
 
@@ -280,11 +258,11 @@ def test_what_appears_while_adapters_are_merged_stays(three, tmp_path, monkeypat
 
 
 def test_the_arc_between_two_adapters_has_their_length(three, tmp_path):
-    merge(three[:2], tmp_path / "out", arc=0.5)
+    merge(three[:2], tmp_path / "out", ways={"slerp": arc(0.5)})
     merged, parts = deltas(tmp_path / "out/slerp/adapter"), [deltas(folder) for folder in three[:2]]
     for name, delta in merged.items():
         cosine = float((parts[0][name] * parts[1][name]).sum() / parts[0][name].norm() / parts[1][name].norm())
         weight = 1 / (2 * (1 + cosine)) ** 0.5
         torch.testing.assert_close(delta, weight * (parts[0][name] + parts[1][name]), atol=1e-5, rtol=1e-4)
     with pytest.raises(RunError, match="--slerp: a share from 0 to 1"):
-        merge(three, tmp_path / "other", arc=0.5)
+        merge(three, tmp_path / "other", ways={"slerp": arc(0.5)})

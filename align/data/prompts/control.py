@@ -80,6 +80,22 @@ def reward_context(rewards: Mapping[str, Number]) -> str:
     return "".join(f" <{name}> {round(float(reward), 1) + 0.0:.1f}" for name, reward in rewards.items())
 
 
+def preference_context(weights: Mapping[str, Number]) -> str:
+    """What is said of the weights of rewards: ` <weight of helpful> 0.7 <weight of harmless> 0.3`, in tenths."""
+    return "".join(f" <weight of {name}> {round(float(weight), 1)}" for name, weight in weights.items())
+
+
+def tenths(weights: Sequence[Number]) -> list[float]:
+    """Weights, not negative and not all 0, as the nearest tenths of sum 1: what is left goes to the largest remainders."""
+    total = float(sum(map(float, weights)))
+    exact = [10 * float(weight) / total for weight in weights]
+    floors = [int(one + 1e-9) for one in exact]
+    order = sorted(range(len(exact)), key=lambda k: (floors[k] - exact[k], k))
+    for k in order[: 10 - sum(floors)]:
+        floors[k] += 1
+    return [floor / 10 for floor in floors]
+
+
 def normalised(rewards: Rewards) -> tuple[dict[str, list[float]], dict[str, tuple[float, float]]]:
     """Each objective shifted and scaled to mean 0 and standard deviation 1 over its rows.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from align.errors import RunError
+from align.models.gated import Gated
 from align.trainers.shared.base import hold_settings, own_args
 from align.trainers.shared.trl_contract import generated, generations, logged, micro_batch, show_advantages
 from align.weighting.advantages import make_estimator
@@ -104,6 +105,7 @@ class MultiObjective(SharedPrompts):
             raise ValueError("\n".join(problems))
         self.reward_weights = self.columns.weights(torch.tensor(base))
         self.weighting = Weighting(torch.tensor(base))
+        self.gated = Gated(self.model, len(names)) if args.manifold else None
         self.evaluation: Tensor | None = None
         self._rewards: Tensor | None = None
         self._penalty: Tensor | None = None
@@ -129,6 +131,11 @@ class MultiObjective(SharedPrompts):
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        if (
+            self.gated is not None
+        ):  # the rule draws from step and seed alone, so that it will draw the same for the batch
+            step = Statistics(self.rule.base.new_zeros(len(self.rule.base)), self.state.global_step)
+            self.gated.at(self.rule.update(step).weights if self.model.training else self.rule.base)
         output = super()._generate_and_score_completions(inputs)
         metrics = logged(self, "train" if self.model.training else "eval")
         for column in self.columns.aux:
@@ -147,6 +154,8 @@ class MultiObjective(SharedPrompts):
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         before = generated(self)
+        if self.gated is not None and self.model.training:  # after an evaluation, or a checkpoint
+            self.gated.at(self.weighting.weights)
         inputs = super()._prepare_inputs(generation_batch)
         batches = generated(self)
         if not self.model.training or batches is None or batches is before:

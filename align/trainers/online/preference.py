@@ -31,6 +31,7 @@ from align.trainers.shared.metrics import accuracy
 from align.trainers.shared.trl_contract import completion_logps, logged, metrics_aside
 
 from .extragradient import half_step
+from .prompt_weights import PromptWeights
 from .rewards import SILENT, RewardColumns
 from .second_answers import mixture_answers, reference_answers
 from .shared_prompts import ROWS, GRPOTrainer
@@ -101,6 +102,8 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         aux = [self.columns.names[place] for place in self.columns.aux]
         raise_problems([*self.columns.problems(), *(f"reward_funcs: {n} has `aux`, and nothing reads it" for n in aux)])
         self._verdicts: Verdicts | None = None
+        names = [] if self.wins is not None else self.columns.names
+        self._told = None if args.prompt_weights is None else PromptWeights(names, args.prompt_weights, args.seed)
         self._silent = 0
 
     # Sampling and judging: once a step.
@@ -117,16 +120,19 @@ class OnlinePreferenceTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         self.columns.switch(training=self.model.training)
+        weights: Any = self.reward_weights
+        if self._told is not None:  # rewards read the prompts as the data have them
+            args, weights = (args[0], self._told.asked, *args[2:]), self._told.of_pairs(self.accelerator)
         rewards = super()._calculate_rewards(*args, **kwargs)
         table, _ = self.columns.split(rewards)
-        if self.wins is not None:
-            self._verdicts = of_judge(table)
-        else:
-            self._verdicts = of_rewards(table, self.reward_weights, temperature=self.args.reward_temperature)
+        heat = self.args.reward_temperature
+        self._verdicts = of_judge(table) if self.wins is not None else of_rewards(table, weights, temperature=heat)
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         training = self.model.training
+        if self._told is not None:
+            inputs = self._told.told(inputs, self.state.global_step)
         with contextlib.ExitStack() as until_sampled:
             if training and self.args.extragradient:
                 with metrics_aside(self):  # what is logged is of the answers that are learnt from
@@ -190,7 +196,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         said = rows["completion_mask"].bool()
         logps = sequence_logps(completion_logps(self, model, ids, mask, said.size(1)), said).unflatten(0, (-1, 2))
         result = self.preference_loss(
-            _pair(logps), _pair(inputs["ref_logps"]), _pair(said.sum(dim=1).to(logps.dtype).unflatten(0, (-1, 2))), inputs["preference"],
+            Pair(*logps.unbind(1)), Pair(*inputs["ref_logps"].unbind(1)), Pair(*said.sum(dim=1).to(logps.dtype).unflatten(0, (-1, 2)).unbind(1)), inputs["preference"],
             inputs["scores"],
         )  # fmt: skip
         self._note(result, inputs, logps.detach(), inputs["given"])
@@ -262,10 +268,6 @@ class OnlinePreferenceTrainer(GRPOTrainer):
 def flat(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The answers of a micro-batch one below the other, both of a pair together."""
     return {name: batch[name].flatten(0, 1) for name in ROWS}
-
-
-def _pair(table: Float[Tensor, "pairs 2"]) -> Pair:
-    return Pair(table[:, 0], table[:, 1])
 
 
 def raise_problems(problems: list[str]) -> None:

@@ -70,7 +70,7 @@ def of_judge(wins: Float[Tensor, "answers 1"]) -> Verdicts:
 
 
 def of_rewards(
-    rewards: Float[Tensor, "answers functions"], weights: Float[Tensor, " functions"], *, temperature: float
+    rewards: Float[Tensor, "answers functions"], weights: Float[Tensor, "*pairs functions"], *, temperature: float
 ) -> Verdicts:
     """Verdicts of rewards, NaN where a function gave None.
 
@@ -79,13 +79,13 @@ def of_rewards(
 
     Args:
         rewards: Two rows, beside each other, for each pair.
-        weights: Of the functions.
+        weights: Of the functions; for each pair its own, if they have a row for each.
         temperature: In units of the weighted sum; 0 prefers the larger for certain.
     """
     table = rewards.unflatten(0, (-1, 2))
     there = ~table.isnan()
     both = there.all(dim=1)
     given = both.any(dim=1) & (there[:, 0] == there[:, 1]).all(dim=1)
-    scores = (table * weights.to(table)).masked_fill(~(both & given[:, None])[:, None], 0.0).sum(dim=2)
+    scores = (table * weights.to(table).unsqueeze(-2)).masked_fill(~(both & given[:, None])[:, None], 0.0).sum(dim=2)
     margins = (scores[:, 0] - scores[:, 1]).cpu().double().numpy()
     return Verdicts(torch.from_numpy(of_margins(margins, temperature)).to(scores), scores, given)

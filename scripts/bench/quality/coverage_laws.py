@@ -21,6 +21,7 @@ from eval.pairs.calibration import (
 )
 from eval.pairs.labels import LabelScores, label_estimates
 from eval.pairs.likelihood import per_token
+from eval.statistics.groups import WORST, group_shares
 from eval.statistics.intervals import Estimate, left_out, mean_estimate, over_seeds
 from eval.statistics.length_control import length_controlled_win_rate
 from eval.statistics.ratings import bradley_terry, games_of
@@ -67,6 +68,11 @@ def shares() -> list[Law]:
     def discordant(rng: Random, n: int, share: float, edge: float) -> np.ndarray:
         return rng.choice([1.0, -1.0, 0.0], size=n, p=[(share + edge) / 2, (share - edge) / 2, 1 - share])
 
+    def worst(rng: Random, n: int, rates: tuple[float, ...]) -> Estimate:
+        groups = np.arange(n) % len(rates)
+        right = (rng.random(n) < np.array(rates)[groups]) * 1.0
+        return group_shares(right, groups.astype(str))[WORST]
+
     def ties(rng: Random, n: int) -> Estimate:
         return share_estimate(rng.choice([1.0, 0.5, 0.0], size=n, p=[0.5, 0.3, 0.2]))
 
@@ -85,6 +91,10 @@ def shares() -> list[Law]:
         for gap in (0.0, 0.7, 2.0)
     ]  # fmt: skip
     found.append(Law("win rate", "50% won, 30% tied", 0.65, ties))
+    for rates in ((0.6, 0.6, 0.6, 0.6), (0.9, 0.8, 0.7, 0.5)):
+        found.append(
+            Law("worst group", f"four groups, {rates} right", min(rates), lambda r, n, rates=rates: worst(r, n, rates))
+        )
     for share, edge in ((0.02, 0.0), (0.1, 0.05), (0.3, 0.1)):
         why = "few discordant prompts: an interval of a discrete number" if share < 0.1 else ""
         found.append(

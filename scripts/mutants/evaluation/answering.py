@@ -68,7 +68,7 @@ MUTANTS = [
     judged("answering: failures are compared", JUDGING, "whole = ~np.isnan(preferences).any(axis=(1, 2))", "whole = ~np.isnan(preferences).all(axis=(1, 2))"),
     judged("answering: the reference has no rating", WIRED, "judged.ratings[reference]", 'judged.ratings[judged.players[0]]'),
     judged("answering: everybody is always compared", WIRED, "if compare and len(judged.players) > 2:", "if len(judged.players) > 2:"),
-    judged("answering: curves of judges without scores", WIRED, 'kind in ("reward", "reward_model")', 'kind in ("reward", "reward_model", "preference_model")'),
+    judged("answering: curves of judges without scores", WIRED, "kind in GIVE_REWARDS", 'kind in (*GIVE_REWARDS, "preference_model")'),
     judged("answering: gold is not told", WIRED, "best_of_curves(gold or scores, scores, name, bounds)", "best_of_curves(scores, scores, name, bounds)"),
     judged("answering: no verdicts, no word", JUDGING, 'judged.notes.append("not a single verdict, so nothing can be estimated")', "pass"),
     judged("answering: the longer answer is not told", "eval/report/verdict.py", "judged.longer_wins[report.name].value", "rate.win_rate.value"),

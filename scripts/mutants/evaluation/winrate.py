@@ -28,7 +28,21 @@ REPLIES, MAKER = "align/judges/replies.py", "align/judges/from_recipe.py"
 SECTIONS, KEPT = "align/recipe/sections.py", "align/judges/kept.py"
 local = noticed_by("tests/judges/test_kept.py")
 read = noticed_by("tests/judges/test_replies.py")
+GROUPS = "eval/statistics/groups.py"
+grouped = noticed_by("tests/evaluation/statistics/test_groups.py")
 MUTANTS = [
+    grouped("groups: the worst is the best", GROUPS, "worst = min(joint", "worst = max(joint"),
+    grouped("groups: the worst is not chosen", GROUPS, "at_once = 1 - (1 - level) / len(names)", "at_once = level"),
+    grouped("groups: the upper end of the worst is anybody's", GROUPS, "min(one.high for one in joint)", "max(one.high for one in joint)"),
+    grouped("groups: no verdict is one", GROUPS, "members = known & (groups == name)", "members = groups == name"),
+    grouped("groups: people agree with themselves", GROUPS, "            if one != other:", "            if True:"),
+    grouped("groups: within and between are one", GROUPS, '"within" if mine == theirs else "between"', '"within"'),
+    grouped("groups: prompts are not counted", GROUPS, "labels[numbers], bounds", "None, bounds"),
+    grouped("groups: pairs of people count, not items", GROUPS, "found[kind][0].append(float(np.mean(agreed)))", "found[kind][0].append(float(agreed[0]))"),
+    grouped("groups: the command sees no sides", "eval/agreement.py", "sides.index(pair.chosen))", "0)"),
+    grouped("groups: the command's worst is of all", "eval/agreement.py", "right, of[told], labels[told])[WORST]", 'right, np.full(len(right), "a"), labels[told])[WORST]'),
+    grouped("groups: a report is of one group", "eval/report/assemble.py", "group_shares(verdicts.wins(who, REF), of,", "group_shares(verdicts.wins(who, REF), np.sort(of),"),
+    grouped("groups: pairs rank by likelihood", "eval/held_out.py", 'rankings(scores)["implicit_reward"]', 'rankings(scores)["logp"]'),
     interval("winrate: Wilson without its centre", INTERVALS, "centre = (share + z * z / (2 * n)) / inflation", "centre = share"),
     interval("winrate: Wilson is one-sided", INTERVALS, "z = NormalDist().inv_cdf((1 + level) / 2)\n    share", "z = NormalDist().inv_cdf(level)\n    share"),
     compared("winrate: one-sided p-values", COMPARISONS, 'np.abs(means) * math.sqrt(n) / spread', 'means * math.sqrt(n) / spread'),

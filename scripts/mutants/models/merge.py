@@ -5,7 +5,25 @@ from mutants.mutant import noticed_by
 MERGE, SOUPS = "align/merging/command.py", "align/merging/adapters.py"
 merged = noticed_by("tests/models/test_merge.py")
 CHOOSING, chosen = "align/merging/choosing.py", noticed_by("tests/models/test_choosing.py")
+PRUNED, MEASURED, MIXING = "align/merging/pruned.py", "align/merging/measured.py", "align/models/mixing.py"
+measured = noticed_by("tests/models/test_merge_measured.py")
 MUTANTS = [
+    measured("merge: dare is ties", PRUNED, '"dare": dare_linear', '"dare": ties'),
+    measured("merge: A is pruned, not the change", PRUNED, "members = [b @ a for a, b in", "members = [b @ a.abs() for a, b in"),
+    measured("merge: dare draws from whatever was drawn before", PRUNED, "        torch.default_generator.manual_seed(seed)\n", ""),
+    measured("merge: the rank cuts the largest", PRUNED, "(right[:most], left[:, :most] * values[:most])", "(right[-most:], left[:, -most:] * values[-most:])"),
+    measured("merge: what is lost is squared", PRUNED, "float(values[most:].norm()) / whole", "float(values[most:].norm() / whole) ** 2"),
+    measured("merge: density of anything", PRUNED, "if not 0 < density <= 1:", "if False:"),
+    measured("merge: coefficients are swapped", MIXING, "module.set_scale(name_of(number), coefficient)", "module.set_scale(name_of(len(coefficients) - 1 - number), coefficient)"),
+    measured("merge: one adapter is on", MIXING, "for number in range(len(folders))], inf", "for number in range(1)], inf"),
+    measured("merge: pairs against nothing", MEASURED, "(self._sums(batch) - self.reference[number])", "self._sums(batch)"),
+    measured("merge: losses are sums", MEASURED, "-self._sums(batch).sum() / self.tokens", "-self._sums(batch).sum()"),
+    measured("merge: greedy takes the worst", MEASURED, "lambda weights: -measured.loss(weights)", "lambda weights: measured.loss(weights)"),
+    measured("merge: the gap is of the worst", MEASURED, "- min(slopes)", "- max(slopes)"),
+    measured("merge: squares of tokens", MEASURED, "grads = torch.autograd.grad(logps.sum(),", "grads = torch.autograd.grad(logps.mean(),"),
+    measured("merge: fisher of one for all", MEASURED, "float(k == member) for k", "float(k == 0) for k"),
+    measured("merge: fisher of embeddings", MEASURED, "if not isinstance(layer, nn.Linear) or", "if False and"),
+    measured("merge: fisher does not weigh", MEASURED, "[one[module] for one in fishers]", "[fishers[0][module] for one in fishers]"),
     merged("merge: the scale is left out", SOUPS, "tensors[other].float() * scale", "tensors[other].float()"),
     merged("merge: rank-stabilised scale is plain", SOUPS, "(math.sqrt(rank) if config.use_rslora else rank)", "rank"),
     merged("merge: rank patterns are ignored", SOUPS, "rank_pattern.get(get_pattern_key(list(rank_pattern), name), config.r)", "config.r"),
@@ -32,12 +50,12 @@ MUTANTS = [
     merged("merge: one without reference is taken", MERGE, "if any(known) and not all(known):", "if False:"),
     merged("merge: modules are not compared", MERGE, "if other.factors.keys() != first.factors.keys() or _shapes(other) != _shapes(first):", "if False:"),
     merged("merge: one adapter is enough", MERGE, "if len(adapters) < 2:", "if len(adapters) < 1:"),
-    merged("merge: stock of a common beginning", MERGE, "if with_stock and any(", "if False and any("),
+    merged("merge: stock of a common beginning", MERGE, "if any((adapter.reference or {}).get", "if False and any((adapter.reference or {}).get"),
     merged("merge: weights may sum to anything", MERGE, " or abs(sum(weights) - 1) > 1e-6", ""),
     merged("merge: weights may be negative", MERGE, "math.isfinite(w) and w >= 0", "math.isfinite(w)"),
     merged("merge: a folder is written over", MERGE, "if out.exists() and any(out.iterdir()):", "if False:"),
     merged("merge: a sweep misses its end", MERGE, "steps = points - 1", "steps = points"),
-    merged("merge: an arc of any length", MERGE, "if arc is not None and (len(paths) != 2 or not 0 <= arc <= 1):", "if False:"),
+    merged("merge: an arc of any length", MERGE, "if len(adapters) != 2 or not 0 <= share <= 1:", "if False:"),
     merged("merge: the arc is a line", SOUPS, "slerp_weights(cosine, share))", "(1 - share, share))"),
     chosen("greedy soup: the worst come first", CHOOSING, "(-alone[index], index)", "(alone[index], index)"),
     chosen("greedy soup: everybody is kept", CHOOSING, "        if value >= best:", "        if True:"),

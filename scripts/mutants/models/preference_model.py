@@ -24,7 +24,19 @@ def saved(test: str, name: str, file: str, old: str, new: str) -> Mutant:
     return noticed_by(f"tests/models/test_preference_model_saved.py::test_{test}")(name, file, old, new)
 
 
+ensembles = noticed_by("tests/judges/test_scorers.py", "tests/judges/test_ensembles.py")
 MUTANTS = [
+    ensembles("ensemble: members are not brought to one level", "align/judges/scorers.py", "rewards - rewards.mean(axis=1, keepdims=True) + rewards.mean()", "rewards"),
+    ensembles("ensemble: the level is lost", "align/judges/scorers.py", "keepdims=True) + rewards.mean()", "keepdims=True)"),
+    ensembles("ensemble: the unit of a member counts", "align/judges/scorers.py", "answers, **columns) / member.tau for", "answers, **columns) for"),
+    ensembles("ensemble: doubt is added", "align/judges/scorers.py", "rewards.mean(axis=0) - (self.deviations", "rewards.mean(axis=0) + (self.deviations"),
+    ensembles("ensemble: the least is the most", "align/judges/scorers.py", "return rewards.min(axis=0)", "return rewards.max(axis=0)"),
+    ensembles("ensemble: each member has a base", "align/judges/from_recipe.py", "        share_weights(member.model, members[0].model)", "        pass"),
+    ensembles("ensemble: the rule is not passed on", "align/judges/from_recipe.py", 'combine=judge.combine or "mean"', 'combine="mean"'),
+    ensembles("ensemble: members are not looked at", "align/judges/from_recipe.py", "_check_model(where, each, rewards=True)", "pass"),
+    ensembles("ensemble: a report is not about its members", "eval/identity.py", "for k, path in enumerate(judge.paths or ())}", "for k, path in enumerate(())}"),
+    ensembles("agreement: certain judges are calibrated", "eval/agreement.py", "if not ((preferred > 0) & (preferred < 1)).all() or", "if False and"),
+    ensembles("agreement: probabilities are margins", "eval/agreement.py", "np.log(preferred) - np.log1p(-preferred), labels", "preferred, labels"),
     pure("gpm: the score is symmetric", LOSS, "second[..., 1::2] - first[..., 1::2]", "second[..., 1::2] + first[..., 1::2]"),
     pure("gpm: the score is turned round", LOSS, "first[..., 0::2] * second[..., 1::2] - first[..., 1::2] * second[..., 0::2]", "first[..., 1::2] * second[..., 0::2] - first[..., 0::2] * second[..., 1::2]"),
     pure("gpm: halves are taken for blocks", LOSS, "first[..., 0::2] * second[..., 1::2] - first[..., 1::2] * second[..., 0::2]", "first[..., : d // 2] * second[..., d // 2 :] - first[..., d // 2 :] * second[..., : d // 2]"),

@@ -6,7 +6,16 @@ SPARSE, PLAN, RUN, PICK = (f"align/fronts/{name}.py" for name in ("sparse", "pla
 RECIPE, REPORT = "align/recipe/fronts.py", "eval/report/front.py"
 sparse = noticed_by("tests/fronts/test_sparse.py")
 front = noticed_by("tests/fronts/test_front.py")
+GATED = "align/models/gated.py"
+manifold = noticed_by("tests/fronts/test_manifold.py")
 MUTANTS = [
+    manifold("manifold: weights are not of sum 1", GATED, "self.weights = given / given.sum()", "self.weights = given"),
+    manifold("manifold: blocks are interleaved", GATED, ".repeat_interleave(output.shape[-1] // len(self.weights))", ".repeat(output.shape[-1] // len(self.weights))"),
+    manifold("manifold: the parts change places", GATED, "b.chunk(members, dim=1)[member]", "b.chunk(members, dim=1)[-1 - member]"),
+    manifold("manifold: ranks need not divide", GATED, "if any(a.weight.shape[0] % members for a in factors):", "if False:"),
+    manifold("manifold: answers are of the middle", "align/trainers/online/objectives.py", "self.rule.update(step).weights if self.model.training else self.rule.base", "self.rule.base"),
+    manifold("manifold: any rule", "align/configs/online.py", 'if self.manifold and (self.weighting != "dirichlet" or', "if self.manifold and ("),
+    manifold("manifold: members are of a larger scale", "align/fronts/plan.py", '"lora_alpha": lora.lora_alpha * members', '"lora_alpha": lora.lora_alpha'),
     sparse("front: duplicates stay", SPARSE, "np.round(member.values, DIGITS)", "np.round([id(member)], DIGITS)"),
     sparse("front: dominated points stay", SPARSE, "zip(every, kept, strict=True) if keep]", "zip(every, kept, strict=True)]"),
     sparse("front: crowding forgets the range", SPARSE, "(values[2:] - values[:-2]) / spread", "(values[2:] - values[:-2])"),

@@ -4,13 +4,22 @@ from mutants.mutant import noticed_by
 
 GROUPS, BALANCE = "align/weighting/groups.py", "align/losses/balance.py"
 group = noticed_by("tests/weighting/test_groups.py")
+EM, texts = "align/annotators/em.py", noticed_by("tests/weighting/test_groups_of_texts.py")
 balance = noticed_by("tests/losses/test_balance.py")
 MUTANTS = [
-    group("groups: EM over pairs", GROUPS, "total = np.stack([np.bincount(annotator, weights=e, minlength=people) for e in each], axis=1)", "total = np.stack([np.bincount(annotator, weights=e * (np.arange(len(e)) % 20 == 0), minlength=people) for e in each], axis=1)"),
-    group("groups: everybody is of the worst group", GROUPS, "np.eye(groups)[total.argmax(axis=1)]", "np.eye(groups)[total.argmin(axis=1)]"),
-    group("groups: soft is hard", GROUPS, "new = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))", "new = np.eye(groups)[joint.argmax(axis=1)]"),
-    group("groups: winners lose", GROUPS, "weights * (1 - p)) - RIDGE", "weights * -(1 - p)) - RIDGE"),
-    group("groups: few pairs are enough", GROUPS, "FEW_PAIRS, SURE = 10, 0.95", "FEW_PAIRS, SURE = 1, 0.95"),
+    texts("annotators: halves are not compared", GROUPS, "        if alike < ALIKE:", "        if False:"),
+    texts("annotators: both sides are one", EM, "[chosen - rejected for chosen, rejected in both]", "[chosen for chosen, rejected in both]"),
+    texts("annotators: features are of any size", EM, "x @ directions[:, order] / np.sqrt(values[order])", "x @ directions[:, order]"),
+    texts("annotators: everybody trains every model", EM, "        if of[who]\n", "        if of[who] or True\n"),
+    texts("annotators: nobody is grouped anew", EM, "(posterior if soft else likeliest)(total, shares)", "(value, shares)"),
+    texts("annotators: margins are of the other side", EM, "found.append([chosen - rejected for", "found.append([rejected - chosen for"),
+    texts("annotators: finished trainings are done again", EM, 'resume="auto" if place.trained.is_dir() else None', "resume=None"),
+    texts("annotators: any method will do", EM, 'if getattr(recipe.train, "dimension", None) != 1:', "if False:"),
+    group("groups: EM over pairs", GROUPS, "weights=-np.logaddexp(0, -margin), minlength", "weights=-np.logaddexp(0, -margin) * (np.arange(len(margin)) % 20 == 0), minlength"),
+    group("groups: everybody is of the worst group", GROUPS, "np.eye(total.shape[1])[total.argmax(axis=1)]", "np.eye(total.shape[1])[total.argmin(axis=1)]"),
+    group("groups: soft is hard", GROUPS, "float(whole.sum()), np.exp(joint - whole)", "float(whole.sum()), np.eye(total.shape[1])[joint.argmax(axis=1)]"),
+    group("groups: winners lose", GROUPS, "weights * (1 - p)) - ridge", "weights * -(1 - p)) - ridge"),
+    group("groups: few pairs are enough", GROUPS, "FEW_PAIRS, SURE, ALIKE = 10,", "FEW_PAIRS, SURE, ALIKE = 1,"),
     group("groups: nobody is unsure", GROUPS, "    if sure < SURE:", "    if False:"),
     group("groups: chance agreement counts", GROUPS, "(both - expected) / (most - expected)", "both / most"),
     group("max-min: weight goes to the best off", GROUPS, "(middle, high) if slope < 0", "(middle, high) if slope > 0"),

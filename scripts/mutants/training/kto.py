@@ -29,7 +29,7 @@ MUTANTS = [
     labels("kto: any label is taken", "align/data/rows/completions.py", "if said not in DESIRABLE + UNDESIRABLE:", "if False:"),
     labels("kto: a rejected answer is a good one", "align/data/rows/kinds.py", '"rejected": False', '"rejected": True'),
     labels("kto: pairs are not known by what is said of them", "align/data/rows/labels.py", "LAYOUTS[reading.layout].rows == \"pairs\"", "False"),
-    labels("kto: pairs are never left whole", "align/data/loading.py", 'if whole_pairs and rows == "labels"', 'if False and rows == "labels"'),
+    labels("kto: pairs are never left whole", "align/data/loading.py", "if whole_pairs and speaks_of_pairs", "if False and speaks_of_pairs"),
     labels("kto: weights are held against the wrong class", AUDIT, "weights[0] * good / (weights[1] * bad)", "weights[0] * bad / (weights[1] * good)"),
     labels("kto: weights of the data are not told", AUDIT, "they weigh {suggested[0]:.4g}", "they weigh {suggested[1]:.4g}"),
     labels("kto: the other weight is proposed", AUDIT, "if suggested[0] > 1 else", "if suggested[0] <= 1 else"),

@@ -36,7 +36,17 @@ evaluated = run("an_evaluation_samples_pairs_too_and_takes_no_half_step", HALVES
 refused = run("what_cannot_be_meant_is_refused")
 unscored = run("an_unscored_pair_is_as_if_it_were_not_there")
 
+WEIGHTS, CONTROL = "align/trainers/online/prompt_weights.py", "align/data/prompts/control.py"
+weighed = noticed_by("tests/trainers/online/test_prompt_weights.py")
 MUTANTS: list[Mutant] = [
+    weighed("prompt weights: all steps draw the same", WEIGHTS, "[self.seed, step, prompt]", "[self.seed, prompt]"),
+    weighed("prompt weights: the law is uniform always", WEIGHTS, "[self.concentration] * len", "[1.0] * len"),
+    weighed("prompt weights: rewards read them", TRAINER, "(args[0], self._told.asked, *args[2:])", "args"),
+    weighed("prompt weights: answers are compared evenly", WEIGHTS, "return every[::2]", "return torch.full_like(every[::2], 0.5)"),
+    weighed("prompt weights: tenths are cut", CONTROL, "    for k in order[: 10 - sum(floors)]:", "    for k in order[:0]:"),
+    weighed("prompt weights: nothing asks for them", "align/sampling/preferred.py", "    if weighed:\n", "    if False:\n"),
+    weighed("prompt weights: verdicts mix pairs", VERDICTS, "weights.to(table).unsqueeze(-2)", "weights.to(table).flip(0).unsqueeze(-2)"),
+    noticed_by("tests/losses/test_balance.py")("balance: pairs are turned", "align/losses/objectives.py", "torch.stack(r, dim=1), torch.stack(b.scores, dim=1)", "torch.stack(r, dim=1), torch.stack(b.scores[::-1], dim=1)"),
     by_hand("online pairs: one order alone", LOSS, "+ (1 - preference) * back.components[name]", ""),
     by_hand("online pairs: the margin column not turned", LOSS, '{"margin": -told["margin"]', '{"margin": told["margin"]'),
     by_hand("online pairs: scores not turned", LOSS, '{"chosen_reward": second, "rejected_reward": first}', '{"chosen_reward": first, "rejected_reward": second}'),
@@ -63,7 +73,7 @@ MUTANTS: list[Mutant] = [
     accumulated("online pairs: divided by the micro-batch", TRAINER, '/ inputs["verdicts"].clamp(min=1)', '/ inputs["given"].sum().clamp(min=1)'),
     unscored("online pairs: unscored pairs are ties", TRAINER, 'result.losses.masked_fill(~inputs["given"], 0.0).sum()', "result.losses.sum()"),
     resumed("online pairs: rewards forget", TRAINER, "        self.columns.load_state_dict(torch.load(", "        dict(torch.load("),
-    together("online pairs: the other side", TRAINER, "return Pair(table[:, 0], table[:, 1])", "return Pair(table[:, 1], table[:, 0])")._replace(tests=(f"{PAIRS}::test_the_loss_is_trls_online_dpo_on_the_same_answers",)),
+    together("online pairs: the other side", TRAINER, "Pair(*logps.unbind(1)), Pair(*inputs[\"ref_logps\"].unbind(1))", "Pair(*logps.flip(1).unbind(1)), Pair(*inputs[\"ref_logps\"].flip(1).unbind(1))")._replace(tests=(f"{PAIRS}::test_the_loss_is_trls_online_dpo_on_the_same_answers",)),
     failing("online pairs: silence goes on", TRAINER, "if self._silent == SILENT:", "if False:"),
     failing("online pairs: not counted", TRAINER, "float((~verdicts.given).sum())", "0.0"),
     refused("online pairs: nothing compares", TRAINER, "if empty and scorer is None:", "if False:"),
@@ -71,7 +81,7 @@ MUTANTS: list[Mutant] = [
     refused("online pairs: aux unread", TRAINER, "aux = [self.columns.names[place] for place in self.columns.aux]", "aux = []"),
     equal("online pairs: equal answers are judged", VERDICTS, "if one != other]", "]"),
     verdicts("online pairs: one reward alone compares", VERDICTS, " & (there[:, 0] == there[:, 1]).all(dim=1)", ""),
-    verdicts("online pairs: rewards without weights", VERDICTS, "(table * weights.to(table))", "(table * 1)"),
+    verdicts("online pairs: rewards without weights", VERDICTS, "(table * weights.to(table).unsqueeze(-2))", "(table * 1)"),
     verdicts("online pairs: columns of another row", VERDICTS, "values[2 * index] for name", "values[index] for name"),
     verdicts("online pairs: reasons lost", VERDICTS, "self.reasons.update(", "list("),
     second("mixture: shares exchanged", SECOND, "self.share * said.logits[:, -1].to(scores) + (1 - self.share) * scores", "(1 - self.share) * said.logits[:, -1].to(scores) + self.share * scores"),

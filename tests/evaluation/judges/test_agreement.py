@@ -57,7 +57,7 @@ def test_the_command_says_it_by_category_and_writes_it(file, tmp_path, capsys):
     assert cli.main(["judge-agreement", file(rows), *words]) == 0
     shown = capsys.readouterr().out
     found = json.loads((tmp_path / "out.json").read_text())["r"]
-    assert list(found) == ["all", "subset chat", "subset safety"]
+    assert list(found) == ["all", "subset chat", "subset safety", "worst subset"]
     assert found["all"]["accuracy"]["value"] == 0.75
     assert (found["subset chat"]["accuracy"]["value"], found["subset safety"]["accuracy"]["value"]) == (1, 0)
     assert found["all"]["between_people"]["value"] == pytest.approx(1 / 3)

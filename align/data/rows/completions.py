@@ -4,6 +4,7 @@
 |---|---|---|
 | completions | prompt, completion: strings | as it is |
 | completions | prompt, completion: messages, or a prompt string and messages | the prompt becomes messages |
+| completions | prompt: messages; completion: a string | the completion becomes an assistant message |
 | completions | messages | the last answer is the completion, what comes before it the prompt |
 | labels | as completions, with `label` | `label` is true or false |
 | prompts | prompt: string or messages | as it is; every other column goes to the reward functions |
@@ -12,7 +13,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .messages import RowError, messages_of, says_something
+from .messages import RowError, answer_to, messages_of, says_something
 from .normal_form import is_blank
 from .pairs import side_of
 
@@ -36,9 +37,8 @@ def read_completion(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -
         completion = completion[-1:]
     else:
         prompt = _prompt(row[mapping["prompt"]])
+        completion = answer_to(prompt, completion, "the completion")
     if isinstance(completion, str):
-        if not isinstance(prompt, str):
-            raise RowError("mixed-formats", "the completion is text but the prompt is not")
         return {"prompt": prompt, "completion": completion}
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]

@@ -30,6 +30,14 @@ def test_both_labels_are_kept(tmp_path):
     assert rows == LABELLED
 
 
+def test_a_text_that_answers_messages_is_the_assistants(tmp_path):
+    said = [{"role": "user", "content": "q"}]
+    rows = read(write(tmp_path / "a.jsonl", [row | {"prompt": said} for row in LABELLED])).train.to_list()
+    assert rows == [
+        row | {"prompt": said, "completion": [{"role": "assistant", "content": row["completion"]}]} for row in LABELLED
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "label"), [(1, True), ("True", True), (0.0, False), ("undesirable", False), (None, None), (0.5, None)]
 )

@@ -39,6 +39,8 @@ TEXT = {"prompt": "q ", "chosen": "a", "rejected": "b"}
         ({"prompt": "q", "chosen": [user("q"), bot("a")], "rejected": [user("q"), bot("b")]}, CHAT),
         ({"prompt": "q", "chosen": [bot("a")], "rejected": [bot("b")]}, CHAT),
         ({"prompt": [user("q")], "chosen": "a", "rejected": "b"}, CHAT),
+        ({"messages": [user("q")], "chosen": bot("a"), "rejected": bot("b")}, CHAT),
+        ({k: [user("q"), bot(a)] for k, a in (("messages", "a"), ("chosen", "a"), ("rejected", "b"))}, CHAT),
         ({"question": "q ", "response_j": "a", "response_k": "b"}, TEXT),
         ({"chosen": "two and two: four", "rejected": "two and two: five"}, {"prompt": "two and two: ", "chosen": "four", "rejected": "five"}),
         (

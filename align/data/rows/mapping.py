@@ -40,6 +40,7 @@ ALIASES: dict[Rows, tuple[dict[str, str], ...]] = {
         {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
         {"prompt": "question", "chosen": "chosen", "rejected": "rejected"},
         {"prompt": "conversations", "chosen": "chosen", "rejected": "rejected"},
+        {"prompt": "messages", "chosen": "chosen", "rejected": "rejected"},
         {"chosen": "chosen", "rejected": "rejected"},
         {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},
     ),
@@ -48,7 +49,13 @@ ALIASES: dict[Rows, tuple[dict[str, str], ...]] = {
         {"completion": "messages"},
         {"completion": "conversations"},
     ),
-    "labels": ({"prompt": "prompt", "completion": "completion", "label": "label"},),
+    "labels": (
+        {"prompt": "prompt", "completion": "completion", "label": "label"},
+        {"completion": "messages", "label": "label"},
+        {"completion": "conversations", "label": "label"},
+        {"completion": "messages", "label": "kto_tag"},
+        {"completion": "conversations", "label": "kto_tag"},
+    ),
     "prompts": ({"prompt": "prompt"},),
 }
 """For each kind of rows the layouts of columns, ours to theirs, tried in this order."""

@@ -9,6 +9,7 @@
 | prompt: string; chosen, rejected: full conversations | the prompt is the conversation without its last answer |
 | prompt: string; chosen, rejected: assistant messages | the prompt becomes one user message |
 | prompt: messages; chosen, rejected: strings | the answers become assistant messages |
+| conversations or messages: the prompt; chosen, rejected | as if the column were called prompt |
 | question, response_j, response_k | response_j is preferred |
 
 Messages are those of `align.data.rows.messages`; layouts with labels, ranks or scores those of `align.data.rows.layouts`.
@@ -123,7 +124,8 @@ def _conversation(prompt: Any, chosen: list[dict[str, Any]], rejected: list[dict
         if context != rejected[:-1]:
             raise RowError("different-prompts", "chosen and rejected differ before the last answer")
         stated = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if stated is not None and stated not in (context[-len(stated) :], _after_system(context)[: len(stated)]):
+        told = (context[-len(stated) :], _after_system(context)[: len(stated)], chosen) if stated is not None else ()
+        if stated is not None and stated not in told:
             raise RowError("different-prompts", "the prompt is not what chosen and rejected start with")
         prompt, chosen, rejected = context, chosen[-1:], rejected[-1:]
     elif isinstance(prompt, str):

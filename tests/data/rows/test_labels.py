@@ -38,6 +38,14 @@ def test_a_text_that_answers_messages_is_the_assistants(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("names", [("messages", "label"), ("messages", "kto_tag"), ("conversations", "kto_tag")])
+def test_conversations_may_be_labelled(tmp_path, names):
+    said, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    rows = [dict(zip(names, ([said, answer], good), strict=True)) for good in (True, False)]
+    made = read(write(tmp_path / "a.jsonl", rows)).train.to_list()
+    assert made == [{"prompt": [said], "completion": [answer], "label": good} for good in (True, False)]
+
+
 @pytest.mark.parametrize(
     ("value", "label"), [(1, True), ("True", True), (0.0, False), ("undesirable", False), (None, None), (0.5, None)]
 )

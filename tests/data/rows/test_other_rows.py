@@ -62,6 +62,8 @@ def test_completions_are_read_in_each_layout(tmp_path, row, read):
         ({"prompt": [USER | {"content": " "}], "completion": [ANSWER]}, "so is its last message"),
         ({"messages": [ANSWER]}, "the conversation holds only one message"),
         ({"messages": "two and two is four"}, "name the prompt with columns.prompt"),
+        ({"messages": '[{"role": "user"}]'}, "the conversation is a list of messages written as text"),
+        ({"messages": [USER, ANSWER, USER]}, "the completion ends with a user message"),
     ],
 )
 def test_completions_that_cannot_be_used_are_named_with_their_reason(tmp_path, row, reason):

@@ -51,10 +51,11 @@ ALIASES: dict[Rows, tuple[dict[str, str], ...]] = {
     ),
     "labels": (
         {"prompt": "prompt", "completion": "completion", "label": "label"},
-        {"completion": "messages", "label": "label"},
-        {"completion": "conversations", "label": "label"},
-        {"completion": "messages", "label": "kto_tag"},
-        {"completion": "conversations", "label": "kto_tag"},
+        *(
+            {"completion": told, "label": label}
+            for label in ("label", "kto_tag")
+            for told in ("messages", "conversations")
+        ),
     ),
     "prompts": ({"prompt": "prompt"},),
 }
@@ -128,15 +129,8 @@ def planned(
         raise DataError(_online(template, where))
     passed = [name for name in free if rows == "prompts" and name != system and REASON.get(words(name)) != NO_TEXT]
     others = {name: name for name in passed} | renamed
-    used = {
-        *taken,
-        *kept.values(),
-        *others,
-        *template,
-        ROW,
-        system or ROW,
-        *((*form.needs, *form.further) if form else ()),
-    }
+    of_form = (*form.needs, *form.further) if form else ()
+    used = {*taken, *kept.values(), *others, *template, ROW, system or ROW, *of_form}
     left = unread(raw, used, ignore=reading.ignore, where=where, rows=rows, labelled=form is not None)
     read = _through(form, rows) if form is not None else _directly(mapping, rows)
     told = _told(raw, reading, form, system, [name for name in left if name not in reading.ignore], where)

@@ -25,7 +25,7 @@ MUTANTS = [
     noticed_by("tests/data/test_data.py")("rows: pairs of text under messages are refused", "align/data/rows/pairs.py", 'answer_to(prompt, chosen, "chosen"), answer_to(prompt, rejected, "rejected")', "chosen, rejected"),
     noticed_by("tests/data/test_data.py")("rows: messages beside answers are no prompt", MAPPING, '        {"prompt": "messages", "chosen": "chosen", "rejected": "rejected"},\n', ""),
     noticed_by("tests/data/test_data.py")("rows: a whole conversation beside its answers is refused", "align/data/rows/pairs.py", "_after_system(context)[: len(stated)], chosen)", "_after_system(context)[: len(stated)])"),
-    noticed_by("tests/data/rows/test_labels.py")("rows: a conversation has no label", MAPPING, '        {"completion": "conversations", "label": "kto_tag"},\n', ""),
+    noticed_by("tests/data/rows/test_labels.py")("rows: a conversation has no label", MAPPING, 'for label in ("label", "kto_tag")', 'for label in ("label",)'),
     rows("rows: a conversation written as text lacks a prompt", OTHER, "if MESSAGES_AS_TEXT.match(completion):", "if False:"),
     rows("rows: overlap is not told", "align/data/loading.py", "        _say_overlap(sets)\n", "        pass\n"),
     layouts("rows: ties are pairs", LAYOUTS, "if any(_same(value, tie) for tie in self.ties):", "if False:"),

@@ -104,13 +104,8 @@ def planned(
     form = _form(raw, reading, answers, where, rows)
     mapping = layout(raw.column_names, answers, where, rows) if form is None else {}
     likely = [name for name in LIKE_A_PROMPT if name in raw.column_names]
-    if (
-        rows == "pairs"
-        and mapping
-        and "prompt" not in mapping
-        and likely
-        and getattr(raw.features[mapping["chosen"]], "dtype", "") == "string"
-    ):
+    lacks = rows == "pairs" and mapping and "prompt" not in mapping and likely
+    if lacks and getattr(raw.features[mapping["chosen"]], "dtype", "") == "string":
         raise DataError(
             f"{where}: no column 'prompt', but {likely[0]!r}; name it with `columns: {{prompt: {likely[0]}}}`, or remove it "
             "if the answers hold the prompt"

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from align.recipe.loading import load_recipe
 from align.runs.contents import RECIPE_FILE
-from align.runs.directory import data_digest
 from align.runs.identity import differences, settings_of, told
 from align.scoring.batching import pick_pairs
 from align.trainers.shared.guard import INCIDENT, SKIPPED
 
 from .building import build_trainer
 from .data import load_data
+from .data.kept import data_digest
 from .errors import RunError
 from .findings import printable
 from .run_identity import identity_now, identity_of_run

@@ -24,7 +24,7 @@ from align.rounds.run import run_rounds
 from align.runs.agreement import on_main, there_everywhere
 from align.runs.checkpoints import check, refuse_without_optimizer, step_of_foreign
 from align.runs.contents import ENV_FILE, RECIPE_FILE, RESULTS, delete_run, written_by_run
-from align.runs.directory import claimed, data_digest, environment
+from align.runs.directory import claimed, environment
 from align.runs.identity import Identity, settings_of
 from align.sampling.vllm_engine import VLLM
 from align.trainers.shared.safe_runs import StopOnSignal
@@ -32,6 +32,7 @@ from align.trainers.shared.trl_contract import load_weights
 
 from .building import build_trainer
 from .data import load_data
+from .data.kept import data_digest
 from .data.loading import named_sets
 from .errors import RunError
 from .files import write_text

@@ -6,13 +6,13 @@ from typing import Any
 
 from datasets import Dataset
 
+from align.data.kept import data_digest
 from align.errors import RunError
 from align.files import digest_of, sha256
 from align.going_on import finished_run
 from align.recipe.loading import Recipe
 from align.results import WEIGHTS
 from align.runs.contents import RECIPE_FILE, RESULTS
-from align.runs.directory import data_digest
 from align.runs.identity import settings_of
 
 ANYWHERE = ("train.use_cpu", "train.bf16")  # another machine reads a report of this one

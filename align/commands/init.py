@@ -107,8 +107,8 @@ def read_as_it_is(data: str, split: str, lines: Sequence[str], wanted: Rows | No
         try:
             read = load_source(source, TRAIN, DataConfig(source), keep=(ROW,), texts=(), rows=rows, told=[])
         except DataError as error:
-            advised = dict.fromkeys(ADVICE.findall(str(error)))
-            further = _line(next(iter(advised))) if len(advised) == 1 else {}
+            advised = list(dict.fromkeys(ADVICE.findall(str(error))))
+            further = _line(advised[0]) if len(advised) == 1 and "..." not in advised[0] else {}
             method = further.pop("method", None)
             if method is not None and wanted is None:
                 rows = METHODS[method].rows

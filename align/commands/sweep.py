@@ -1,4 +1,4 @@
-"""Trains a recipe with several settings, one run after another, for `alignkit sweep`.
+"""Trains a recipe with several settings, one run after another or several at a time, for `alignkit sweep`.
 
 Each run is one of `alignkit train`, in a process of its own and a directory of its own. `sweep.jsonl` gets a synced line when
 a run has finished; the same command leaves finished runs and goes on with the others.
@@ -11,8 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from align.check.environment import GPU_MISSING
@@ -53,7 +56,7 @@ class _Ended(Exception):
 
 
 def main(argv: Sequence[str]) -> Swept:
-    """Train a recipe with several settings, one after another, and compare the runs in one page."""
+    """Train a recipe with several settings, one after another or several at a time, and compare the runs in one page."""
     parser = argparse.ArgumentParser(
         prog="alignkit sweep", allow_abbrev=False, description=main.__doc__,
         epilog="Values are YAML between commas: one that holds a comma goes into quotes, and a list into brackets, as in "
@@ -66,6 +69,7 @@ def main(argv: Sequence[str]) -> Swept:
     parser.add_argument("--seeds", type=int, metavar="N", help=f"each setting N times: {SEED}=0,1,...")
     parser.add_argument("--random", type=int, metavar="N", help="N settings, drawn from values and ranges")
     parser.add_argument("--seed", type=int, help="of --random; default: 0")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="N runs at a time, each on a GPU of its own")
     parser.add_argument("--num-processes", type=int, help="of each training; as for `alignkit train`")
     parser.add_argument("--accelerate-config", metavar="FILE|NAME", help="likewise")
     parser.add_argument(
@@ -81,49 +85,104 @@ def main(argv: Sequence[str]) -> Swept:
     recipe = load_recipe(options.recipe, [*fixed, f"train.output_dir={options.out}"])
     if recipe.fronts is not None:
         raise RunError(f"fronts: several policies are trained by `alignkit front {recipe.path}`; leave the section out")
+    machine = _machine(options)
+    places: SimpleQueue[dict[str, str]] = SimpleQueue()
+    for place in places_of(options, 0 if recipe.train.use_cpu else len(machine.gpus)):
+        places.put(place)
     launch = [f"--num-processes={options.num_processes}"] if options.num_processes is not None else []
     launch += [f"--accelerate-config={options.accelerate_config}"] if options.accelerate_config is not None else []
     launch += [word for name in options.allow for word in ("--allow", name)]
     launch += [word for name in options.allow_file for word in ("--allow-file", str(name))]
     with claimed(options.out, resume=True, overwrite=False):
         words = {one: [*fixed, *one.overrides, f"train.output_dir={options.out / one.name}"] for one in settings}
-        refuse_all(options.recipe, words, options)
+        refuse_all(options.recipe, words, options, machine)
         ledger = begin(recipe, "settings", SWEEP_FILE, resume=True, overwrite=False)
-        finished, failed = [], []
-        for number, one in enumerate(settings, start=1):
-            run = options.out / one.name
 
-            def train(one: Setting = one, run: Path = run, number: int = number) -> dict[str, Any]:
-                logger.warning("[%d/%d] %s: %s", number, len(settings), run, " ".join(one.overrides))
-                code = started(["train", options.recipe, *words[one], "--resume", "auto", *launch])
+        def run(number: int, one: Setting) -> int:
+            """Train one setting, unless it is trained; its exit code."""
+            folder = options.out / one.name
+
+            def train() -> dict[str, Any]:
+                place = places.get()
+                try:
+                    if trainings.stopped:
+                        raise _Ended(trainings.stopped)
+                    logger.warning("[%d/%d] %s: %s", number, len(settings), folder, " ".join(one.overrides))
+                    log = None if options.jobs == 1 else options.out / f"{one.name}.log"
+                    code = trainings.run(
+                        ["train", options.recipe, *words[one], "--resume", "auto", *launch], place, log
+                    )
+                finally:
+                    places.put(place)
                 if code:
+                    told = "" if log is None else f" ({log} has what it said)"
+                    logger.warning("%s: ended with exit code %d%s", folder, code, told)
                     raise _Ended(code)
                 return {"settings": list(one.overrides)}
 
             try:
-                ledger.stage(1, one.name, [], [run / RECIPE_FILE], train)
-                finished.append(run)
+                ledger.stage(1, one.name, [], [folder / RECIPE_FILE], train)
             except _Ended as error:
                 if error.code in STOPPED:
-                    logger.warning("sweep: stopped; the same command leaves finished runs and goes on")
-                    return Swept([], error.code, options.out, [])
-                logger.warning("%s: ended with exit code %d; the others go on", run, error.code)
-                failed.append(str(run))
+                    trainings.stopped = trainings.stopped or error.code
+                return error.code
+            except BaseException:
+                trainings.stopped = 1
+                raise
+            return 0
+
+        with Trainings() as trainings, ThreadPoolExecutor(options.jobs) as pool:
+            codes = list(pool.map(run, range(1, len(settings) + 1), settings))
+    stopped = [code for code in codes if code in STOPPED]
+    if stopped:
+        logger.warning("sweep: stopped; the same command leaves finished runs and goes on")
+        return Swept([], stopped[0], options.out, [])
+    runs = [options.out / one.name for one in settings]
+    failed = [str(run) for run, code in zip(runs, codes, strict=True) if code]
     if failed:
         logger.warning("not finished: %s; the same command tries them again", ", ".join(failed))
+    finished = [run for run, code in zip(runs, codes, strict=True) if not code]
     return Swept(finished, int(bool(failed)), options.out / "compare.html", options.allow)
 
 
-def refuse_all(recipe: str, words: dict[Setting, list[str]], options: argparse.Namespace) -> None:
+def places_of(options: argparse.Namespace, gpus: int) -> list[dict[str, str]]:
+    """What the environment of each of the runs at a time says besides: its GPU, or on a CPU its share of the threads.
+
+    Raises:
+        RunError: If there are fewer GPUs than runs, or each of several runs should have several processes.
+    """
+    if options.jobs < 1:
+        raise RunError(f"--jobs: must be at least 1, got {options.jobs}")
+    if options.jobs == 1:
+        return [{}]
+    if options.num_processes is not None or options.accelerate_config is not None:
+        raise RunError("--jobs: each of several runs at a time is one process; leave its launcher out, or --jobs")
+    if not gpus:
+        threads = max(1, (os.cpu_count() or 1) // options.jobs)
+        return [{"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}] * options.jobs
+    if options.jobs > gpus:
+        raise RunError(f"--jobs: each run has a GPU of its own, and {gpus} are visible, got {options.jobs}")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = list(map(str, range(gpus))) if visible is None else [name.strip() for name in visible.split(",")]
+    return [{"CUDA_VISIBLE_DEVICES": name} for name in names[: options.jobs]]
+
+
+def _machine(options: argparse.Namespace) -> Machine:
+    """What each run starts on."""
+    machine = Machine.here(accelerate_file(options.accelerate_config) if options.accelerate_config else None)
+    if options.num_processes is not None:
+        machine = dataclasses.replace(machine, launched=options.num_processes)
+    return machine
+
+
+def refuse_all(recipe: str, words: dict[Setting, list[str]], options: argparse.Namespace, machine: Machine) -> None:
     """Stop before anything is trained if `alignkit check` finds an error in any of the settings; seeds make none.
 
     Raises:
         RunError: With the errors of each.
     """
-    config = accelerate_file(options.accelerate_config) if options.accelerate_config else None
-    machine = Machine.here(config)
-    if options.num_processes is not None:
-        machine = dataclasses.replace(machine, launched=options.num_processes)
+    if options.jobs > 1:
+        machine = dataclasses.replace(machine, gpus=machine.gpus[:1])
     wrong: list[str] = []
     checked: set[tuple[str, ...]] = set()
     for one, overrides in words.items():
@@ -141,19 +200,54 @@ def refuse_all(recipe: str, words: dict[Setting, list[str]], options: argparse.N
         raise RunError("\n".join([*wrong, "nothing was trained"]))
 
 
-def started(words: Sequence[str]) -> int:
-    """Run `alignkit` in a process of its own to its end, and hand it the signals that come; returns its exit code.
+class Trainings:
+    """Runs of `alignkit` in processes of their own, which are handed the signals that come.
 
-    It is in a group of its own: Ctrl-C would reach it twice, and the second ends it before it has saved.
+    Each is in a group of its own: Ctrl-C would reach it twice, and the second ends it before it has saved.
     """
-    process = subprocess.Popen([sys.executable, "-m", "align", *words], process_group=0)
-    before = {
-        number: signal.signal(number, lambda number, _: process.send_signal(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        code = process.wait()
-    finally:
-        for number, handler in before.items():
+
+    def __init__(self) -> None:
+        self.stopped = 0
+        """The exit code of those that do not begin any more, once one was stopped."""
+        self._living: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Trainings":
+        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
-    return code if code >= 0 else 128 - code
+
+    def _stop(self, number: int, _: object) -> None:
+        with self._lock:
+            self.stopped = 128 + number
+            for process in self._living:
+                process.send_signal(number)
+
+    def run(self, words: Sequence[str], given: Mapping[str, str], log: Path | None) -> int:
+        """Run one to its end.
+
+        Args:
+            words: Of its command line.
+            given: What its environment says besides.
+            log: A file that is given what it says, in place of the terminal.
+
+        Returns:
+            Its exit code; `stopped` if it is not begun any more.
+        """
+        with self._lock, open(os.devnull if log is None else log, "ab") as file:
+            if self.stopped:
+                return self.stopped
+            said: Any = None if log is None else file
+            process = subprocess.Popen(
+                [sys.executable, "-m", "align", *words],
+                process_group=0, env={**os.environ, **given}, stdout=said, stderr=said,
+            )  # fmt: skip
+            self._living.add(process)
+        code = process.wait()
+        with self._lock:
+            self._living.discard(process)
+        return code if code >= 0 else 128 - code

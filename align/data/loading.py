@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from align.data.rows.labels import speaks_of_pairs
 from align.data.rows.layouts import Reading
 from align.data.rows.normalise import REF_COLUMNS, ROW, Rows, normalise
 from align.errors import DataError
+from align.files import sha256
 from align.findings import Finding, printable
 
+from .kept import kept
 from .mixing import drawn, mixed
 from .sources import DataConfig, DataSource
 from .split import hold_out, prompt_position
@@ -27,15 +30,9 @@ logger = logging.getLogger(__name__)
 BUILDERS = {"json": "json", "jsonl": "json", "parquet": "parquet", "csv": "csv"}
 TRAIN, EVAL = "data.train", "data.eval."
 SAID = (
-    "shares",
-    "in-two-sources",
-    "both-sides",
-    "earlier-answers",
-    "left-out",
-    "scores-against-labels",
-    "unused-columns",
+    "shares", "in-two-sources", "both-sides", "earlier-answers", "left-out", "scores-against-labels", "unused-columns",
     "unusable-rows",
-)
+)  # fmt: skip
 """What training says of how a source is read; `alignkit check` says all."""
 SHOWN = 500  # characters of a line of a message that holds texts of strangers
 
@@ -80,26 +77,47 @@ def load_data(
         DataError: If a source is missing, rows cannot be used, pairs contradict each other, or evaluated pairs are
             trained on, naming rows and reasons.
     """
-    keep = (ROW, *columns)
-    sets, shares = {}, []
-    for name in set_names(config):
-        told: list[Finding] = []
-        sets[name], of_sources = load_set(
-            name, config, keep=keep, texts=texts, rows=rows, told=told, whole_pairs=whole_pairs
-        )
-        shares += of_sources
-        for finding in told:
-            if finding.rule in SAID:
-                logger.warning("%s: %s", finding.where if len(of_sources) > 1 else name, finding.message)
-    if config.holdout:
-        sets[TRAIN], sets[f"{EVAL}holdout"], held = hold_out(sets[TRAIN], config.holdout)
-        logger.warning("%s: %s; %s", held.where, held.message, held.remedy)
-    if rows == "pairs":
-        sets = refuse_damaged(sets, unusable=config.unusable)
+
+    def load(scratch: Path | None) -> tuple[dict[str, Dataset], list[dict[str, Any]]]:
+        sets, shares = {}, []
+        for name in set_names(config):
+            told: list[Finding] = []
+            sets[name], of_sources = load_set(
+                name, config, keep=(ROW, *columns), texts=texts, rows=rows, told=told, whole_pairs=whole_pairs,
+                scratch=scratch,
+            )  # fmt: skip
+            shares += of_sources
+            for finding in told:
+                if finding.rule in SAID:
+                    logger.warning("%s: %s", finding.where if len(of_sources) > 1 else name, finding.message)
+        if config.holdout:
+            sets[TRAIN], sets[f"{EVAL}holdout"], held = hold_out(sets[TRAIN], config.holdout)
+            logger.warning("%s: %s; %s", held.where, held.message, held.remedy)
+        if rows == "pairs":
+            sets = refuse_damaged(sets, unusable=config.unusable)
+        else:
+            _say_overlap(sets)
+        return {name: data.remove_columns(ROW) for name, data in sets.items()}, shares
+
+    if config.streaming:
+        contents = [[_content(source) for source in sources_of(config, name)] for name in set_names(config)]
+        sets, shares = kept([asdict(config), rows, columns, texts, whole_pairs, contents], load)
     else:
-        _say_overlap(sets)
-    sets = {name: data.remove_columns(ROW) for name, data in sets.items()}
+        sets, shares = load(None)
     return Loaded(sets.pop(TRAIN), {name.removeprefix(EVAL): data for name, data in sets.items()}, shares)
+
+
+def _content(source: DataSource) -> Any:
+    """What tells the bytes of a source from others; None where reading says what is wrong."""
+    path = Path(source.path)
+    if path.is_file():
+        return sha256(path)
+    if path.is_dir():
+        return [(str(file.relative_to(path)), sha256(file)) for file in sorted(path.rglob("*")) if file.is_file()]
+    try:
+        return read(source)._fingerprint
+    except Exception:
+        return None
 
 
 def _say_overlap(sets: dict[str, Dataset]) -> None:
@@ -131,6 +149,7 @@ def load_set(
     rows: Rows,
     told: list[Finding],
     whole_pairs: bool = False,
+    scratch: Path | None = None,
 ) -> tuple[Dataset, list[dict[str, Any]]]:
     """One set by its name, normalised, its sources mixed; and of several sources their shares.
 
@@ -139,7 +158,17 @@ def load_set(
     own, parts = sources_of(config, name), []
     for k, source in enumerate(own):
         where = name if len(own) == 1 else f"{name}[{k}]"
-        part = load_source(source, where, config, keep=keep, texts=texts, rows=rows, told=told, whole_pairs=whole_pairs)
+        part = load_source(
+            source,
+            where,
+            config,
+            keep=keep,
+            texts=texts,
+            rows=rows,
+            told=told,
+            whole_pairs=whole_pairs,
+            scratch=scratch,
+        )
         parts.append(drawn(part, fraction=source.fraction, max_rows=source.max_rows))
     if len(own) == 1:
         return parts[0], []
@@ -160,6 +189,7 @@ def load_source(
     rows: Rows,
     told: list[Finding],
     whole_pairs: bool = False,
+    scratch: Path | None = None,
 ) -> Dataset:
     """One source, normalised.
 
@@ -172,6 +202,7 @@ def load_source(
         rows: What a row is.
         told: What is worth knowing of how it was read is added to it.
         whole_pairs: As for `load_data`.
+        scratch: As for `normalise`.
 
     Raises:
         DataError: If it cannot be read or its rows cannot be used.
@@ -190,7 +221,7 @@ def load_source(
     try:
         dataset, dropped = normalise(
             raw, where=f"{where} ({source.path})", unusable=config.unusable, keep=keep, texts=texts, rows=rows,
-            reading=reading, told=told,
+            reading=reading, told=told, scratch=scratch,
         )  # fmt: skip
     except DataError as error:
         raise DataError(_clean(str(error))) from None

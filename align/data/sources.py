@@ -15,10 +15,7 @@ SET_NAME = re.compile(r"[^./\\\s][^/\\\x00-\x1f\x7f]{0,63}")
 class DataSource:
     """Where rows come from. `split` takes the hub's slices, such as `train[:1000]`."""
 
-    INSTEAD: ClassVar[dict[str, str]] = {
-        "streaming": "rows are not streamed: they are held against each other before training, and a resumed run takes them up "
-        "in the same order; `max_rows` or `fraction` takes a part of a large file"
-    }
+    INSTEAD: ClassVar[dict[str, str]] = {"streaming": "it is of the whole section: `data.streaming: true`"}
     path: str
     """Hub id, local folder, or local .json, .jsonl, .parquet or .csv file, compressed or not."""
     split: str = "train"
@@ -65,6 +62,9 @@ class DataConfig:
     1, else exactly so many."""
     unusable: Literal["error", "drop"] = "error"
     """What to do with rows that cannot be used: stop and name them, or drop them and say how many."""
+    streaming: bool = False
+    """Read rows into files below `$ALIGNKIT_CACHE/rows`, a part at a time, and train from these, as later runs on the same
+    data do: memory does not grow with the rows. Rows, their order and what is refused are those of `false`."""
     as_messages: bool = False
     """Read rows of plain text as chat messages, so that they go through the chat template: the prompt is the user's
     message (of a transcript of "Human:" and "Assistant:" each turn is one), the answers are the assistant's."""

@@ -6,7 +6,6 @@ RUN/  recipe.resolved.yaml   replays the run          metrics.jsonl   every logg
 """
 
 import fcntl
-import hashlib
 import json
 import logging
 import math
@@ -22,7 +21,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from align.errors import RunError
@@ -114,14 +112,6 @@ def environment(*, ref: dict[str, Any], data: dict[str, Any], device: str, proce
         "ref": ref,
         "data": data,
     }
-
-
-def data_digest(dataset: Dataset) -> dict[str, Any]:
-    """Rows and sha256 of a normalised data set, in order."""
-    digest = hashlib.sha256()
-    for row in dataset:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-    return {"rows": len(dataset), "sha256": digest.hexdigest()}
 
 
 def _versions() -> dict[str, str]:

@@ -38,6 +38,9 @@ TEXT = {"prompt": "q ", "chosen": "a", "rejected": "b"}
         ({"prompt": CHAT["prompt"]} | {k: CHAT["prompt"] + CHAT[k] for k in ("chosen", "rejected")}, CHAT),
         ({"prompt": "q", "chosen": [user("q"), bot("a")], "rejected": [user("q"), bot("b")]}, CHAT),
         ({"prompt": "q", "chosen": [bot("a")], "rejected": [bot("b")]}, CHAT),
+        ({"prompt": [user("q")], "chosen": "a", "rejected": "b"}, CHAT),
+        ({"messages": [user("q")], "chosen": bot("a"), "rejected": bot("b")}, CHAT),
+        ({k: [user("q"), bot(a)] for k, a in (("messages", "a"), ("chosen", "a"), ("rejected", "b"))}, CHAT),
         ({"question": "q ", "response_j": "a", "response_k": "b"}, TEXT),
         ({"chosen": "two and two: four", "rejected": "two and two: five"}, {"prompt": "two and two: ", "chosen": "four", "rejected": "five"}),
         (
@@ -104,7 +107,6 @@ def test_unusable_plain_rows_are_named(row, reason):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (TEXT | {"prompt": [user("q")]}, "the answers are text but the prompt is not"),
         (TEXT | {"prompt": 5}, "the answers are text but the prompt is not"),
         (TEXT | {"chosen": [bot("a")]}, "chosen and rejected are of different kinds"),
         (TEXT | {"chosen": {"content": "a"}}, "chosen is neither text nor a list of messages"),

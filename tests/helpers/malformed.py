@@ -80,10 +80,10 @@ TABLE = [
     Malformed("an answer is a number", "error", text(chosen=5), row("chosen is neither text nor a list of messages but a number")),
     Malformed("an answer is true or false", "error", text(rejected=False), row("rejected is neither text", "true or false")),
     Malformed("the prompt is a number", "error", text(prompt=5), row("the prompt is not: it is a number")),
-    Malformed("the prompt is a list, the answers are text", "error", text(prompt=[user("q")]), row("the prompt is not: it is a list")),
     Malformed("a list of texts", "error", chat(chosen=["a"]), row("holds something that is not a message", "but text")),
     Malformed("a list in a list", "error", chat(chosen=[[bot("a")]]), row("holds something that is not a message", "but a list")),
     Malformed("messages written as text, as in CSV", "error", text(chosen=json.dumps([bot("a")]), rejected=json.dumps([bot("b")])), row("lists of messages written as text", "parse them")),
+    Malformed("answers of chat messages written as text", "error", [CHAT | {"chosen": "a", "rejected": "b"}, CHAT | {side: json.dumps(CHAT[side]) for side in ("chosen", "rejected")}], row("chosen is a list of messages written as text", "parse it")),
     Malformed("text and messages in one row", "error", text(chosen=[bot("a")]), row("chosen and rejected are of different kinds")),
     Malformed("text rows and chat rows", "error", [TEXT, CHAT], ("row 2 is chat messages", "plain strings and chat messages are mixed", "split them into two sets")),
     # messages

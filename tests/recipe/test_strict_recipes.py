@@ -47,7 +47,7 @@ def test_reads_a_recipe(folder):
         ("beta: 0.3", "resume_from_checkpoint: x", 8, "use --resume"),
         ("beta: 0.3", "global_batch_size: 12", 8, "train.global_batch_size: must be a multiple of"),
         ("  output_dir: runs/x\n", "", 6, "train.output_dir: missing"),
-        ("{path: ./pairs.jsonl}", "{path: ./pairs.jsonl, streaming: true}", 5, "data.train.streaming: unknown key, got True; rows are not streamed: they are held"),
+        ("{path: ./pairs.jsonl}", "{path: ./pairs.jsonl, streaming: true}", 5, "data.train.streaming: unknown key, got True; it is of the whole section: `data.streaming: true`"),
         ("{path: ./pairs.jsonl}", "{}", 5, "data.train: missing path"),
         ("data:", "dta:", 4, "dta: unknown section; did you mean 'data'?"),
         ("method: rpo", "method: rppo", 1, "method: unknown, got str 'rppo'; did you mean 'rpo'?"),

@@ -1,13 +1,11 @@
 """Refuses, before training, pairs whose answers truncation leaves nothing to tell apart by."""
 
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from align.data.rows.truncation import truncated
+from align.data.rows.truncation import truncated, truncated_lengths
 from align.errors import DataError
 from align.findings import shown
 
@@ -32,11 +30,14 @@ def refuse_cut_to_same(dataset: Dataset, max_length: int | None, *, where: str) 
     needed, start, whole = 0, 0, False
     table: Any = dataset.select_columns(columns).with_format("arrow")
     for rows in table.iter(batch_size=SLICE):
-        pairs = zip(*(_arrays(rows[column]) for column in columns), strict=True)
-        for number, (prompt, chosen, rejected) in enumerate(pairs, start + 1):
-            kept = [truncated(prompt, answer, max_length)[1] for answer in (chosen, rejected)]
-            if np.array_equal(*kept):
-                same.append(number)
+        parts = [_arrays(rows[column]) for column in columns]
+        lengths = [np.diff(offsets) for _, offsets in parts]
+        left = [truncated_lengths(lengths[0], each, max_length)[1] for each in lengths[1:]]
+        for index in np.flatnonzero(left[0] == left[1]):
+            prompt, chosen, rejected = (values[offsets[index] : offsets[index + 1]] for values, offsets in parts)
+            one, other = (truncated(prompt, answer, max_length)[1] for answer in (chosen, rejected))
+            if np.array_equal(one, other):
+                same.append(start + int(index) + 1)
                 shorter = min(len(chosen), len(rejected))
                 apart = np.flatnonzero(chosen[:shorter] != rejected[:shorter])
                 whole = whole or (len(chosen) == len(rejected) == shorter and not len(apart))
@@ -50,9 +51,8 @@ def refuse_cut_to_same(dataset: Dataset, max_length: int | None, *, where: str) 
         )
 
 
-def _arrays(column: Any) -> Iterator[np.ndarray]:
-    """The lists of an Arrow column, not copied."""
-    for chunk in column.chunks if hasattr(column, "chunks") else [column]:
-        values, offsets = chunk.flatten().to_numpy(zero_copy_only=False), chunk.offsets.to_numpy()
-        offsets = offsets - offsets[0]
-        yield from (values[a:b] for a, b in pairwise(offsets))
+def _arrays(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The values of an Arrow column of lists one after another, and where each list begins and the last ends."""
+    whole = column.combine_chunks() if hasattr(column, "chunks") else column
+    offsets = whole.offsets.to_numpy()
+    return whole.flatten().to_numpy(zero_copy_only=False), offsets - offsets[0]

@@ -212,11 +212,11 @@ def is_empty(raw: Dataset, name: str) -> bool:
 def guessed(names: Sequence[str], ours: Sequence[str]) -> str:
     """A line `columns: {...}` for names that say what they are; `...` where none does."""
     likely: Mapping[str, str] = {
-        "prompt": r"prompt|instruction|question|query|input|context|history|post|source_text",
+        "prompt": r"prompt|instruction|question|query|input|context|history|post|source_text|messages|conversations",
         "chosen": r"chosen|better|preferred|accepted|good|winner|winning|win|positive|response_j",
         "rejected": r"rejected|worse|dispreferred|refused|bad|loser|losing|lose|negative|response_k",
         "completion": r"completion|chosen|output|response|answer|reply|target",
-        "label": r"label|desirable|thumbs?|feedback|liked|good|rating",
+        "label": r"label|kto|desirable|thumbs?|feedback|liked|good|rating",
     }
     told, left = [], list(names)
     for name in ours:

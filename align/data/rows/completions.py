@@ -4,15 +4,16 @@
 |---|---|---|
 | completions | prompt, completion: strings | as it is |
 | completions | prompt, completion: messages, or a prompt string and messages | the prompt becomes messages |
+| completions | prompt: messages; completion: a string | the completion becomes an assistant message |
 | completions | messages | the last answer is the completion, what comes before it the prompt |
-| labels | as completions, with `label` | `label` is true or false |
+| labels | as completions, with `label`, or `kto_tag` beside a conversation | `label` is true or false |
 | prompts | prompt: string or messages | as it is; every other column goes to the reward functions |
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from .messages import RowError, messages_of, says_something
+from .messages import MESSAGES_AS_TEXT, RowError, answer_to, messages_of, says_something
 from .normal_form import is_blank
 from .pairs import side_of
 
@@ -29,6 +30,10 @@ def read_completion(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -
     completion: Any = side_of(row[mapping["completion"]], "the completion")
     if "prompt" not in mapping:
         if isinstance(completion, str):
+            if MESSAGES_AS_TEXT.match(completion):
+                raise RowError(
+                    "messages-as-text", "the conversation is a list of messages written as text; parse it into a list"
+                )
             raise RowError("no-prompt", "a text without a prompt column; name the prompt with columns.prompt")
         if len(completion) < 2:
             raise RowError("no-prompt", "the conversation holds only one message")
@@ -36,20 +41,19 @@ def read_completion(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -
         completion = completion[-1:]
     else:
         prompt = _prompt(row[mapping["prompt"]])
+        completion = answer_to(prompt, completion, "the completion")
     if isinstance(completion, str):
-        if not isinstance(prompt, str):
-            raise RowError("mixed-formats", "the completion is text but the prompt is not")
         return {"prompt": prompt, "completion": completion}
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     if len(completion) > 1:
         prompt, completion = _parted(prompt, completion)
-    if prompt[-1]["role"] == "assistant":
-        raise RowError("wrong-roles", "the prompt ends with an assistant message")
     if completion[-1]["role"] != "assistant":
         raise RowError(
             "wrong-roles", f"the completion ends with a {completion[-1]['role']} message, not the assistant's"
         )
+    if prompt[-1]["role"] == "assistant":
+        raise RowError("wrong-roles", "the prompt ends with an assistant message")
     if not says_something(completion[-1]):
         raise RowError("empty-answer", "the completion is empty")
     return {"prompt": prompt, "completion": completion}

@@ -40,6 +40,7 @@ ALIASES: dict[Rows, tuple[dict[str, str], ...]] = {
         {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
         {"prompt": "question", "chosen": "chosen", "rejected": "rejected"},
         {"prompt": "conversations", "chosen": "chosen", "rejected": "rejected"},
+        {"prompt": "messages", "chosen": "chosen", "rejected": "rejected"},
         {"chosen": "chosen", "rejected": "rejected"},
         {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},
     ),
@@ -48,7 +49,14 @@ ALIASES: dict[Rows, tuple[dict[str, str], ...]] = {
         {"completion": "messages"},
         {"completion": "conversations"},
     ),
-    "labels": ({"prompt": "prompt", "completion": "completion", "label": "label"},),
+    "labels": (
+        {"prompt": "prompt", "completion": "completion", "label": "label"},
+        *(
+            {"completion": told, "label": label}
+            for label in ("label", "kto_tag")
+            for told in ("messages", "conversations")
+        ),
+    ),
     "prompts": ({"prompt": "prompt"},),
 }
 """For each kind of rows the layouts of columns, ours to theirs, tried in this order."""
@@ -96,13 +104,8 @@ def planned(
     form = _form(raw, reading, answers, where, rows)
     mapping = layout(raw.column_names, answers, where, rows) if form is None else {}
     likely = [name for name in LIKE_A_PROMPT if name in raw.column_names]
-    if (
-        rows == "pairs"
-        and mapping
-        and "prompt" not in mapping
-        and likely
-        and getattr(raw.features[mapping["chosen"]], "dtype", "") == "string"
-    ):
+    lacks = rows == "pairs" and mapping and "prompt" not in mapping and likely
+    if lacks and getattr(raw.features[mapping["chosen"]], "dtype", "") == "string":
         raise DataError(
             f"{where}: no column 'prompt', but {likely[0]!r}; name it with `columns: {{prompt: {likely[0]}}}`, or remove it "
             "if the answers hold the prompt"
@@ -121,15 +124,8 @@ def planned(
         raise DataError(_online(template, where))
     passed = [name for name in free if rows == "prompts" and name != system and REASON.get(words(name)) != NO_TEXT]
     others = {name: name for name in passed} | renamed
-    used = {
-        *taken,
-        *kept.values(),
-        *others,
-        *template,
-        ROW,
-        system or ROW,
-        *((*form.needs, *form.further) if form else ()),
-    }
+    of_form = (*form.needs, *form.further) if form else ()
+    used = {*taken, *kept.values(), *others, *template, ROW, system or ROW, *of_form}
     left = unread(raw, used, ignore=reading.ignore, where=where, rows=rows, labelled=form is not None)
     read = _through(form, rows) if form is not None else _directly(mapping, rows)
     told = _told(raw, reading, form, system, [name for name in left if name not in reading.ignore], where)

@@ -12,6 +12,7 @@ from typing import Any
 
 from .normal_form import is_blank
 
+MESSAGES_AS_TEXT = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|content|from|value)[\"']\s*:")
 SIDES = ("chosen", "rejected", "completion")
 """Columns of a normalised row that answer its prompt."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -129,6 +130,19 @@ def kind_of(value: Any) -> str:
 
 
 # --- texts as messages --------------------------------------------------------------------------------
+
+
+def answer_to(prompt: Any, answer: Any, side: str) -> Any:
+    """A text that answers a prompt of messages as a message of the assistant; any other answer as it is.
+
+    Raises:
+        RowError: If the text is itself a list of messages.
+    """
+    if not isinstance(answer, str) or not isinstance(prompt, list | Mapping):
+        return answer
+    if MESSAGES_AS_TEXT.match(answer):
+        raise RowError("messages-as-text", f"{side} is a list of messages written as text; parse it into a list")
+    return [{"role": "assistant", "content": answer}]
 
 
 def conversation(text: str) -> list[dict[str, Any]]:

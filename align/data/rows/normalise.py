@@ -8,9 +8,12 @@ is, for reward functions. `align.data.rows.mapping` says which columns are read 
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from datasets import Dataset, Features, Json, concatenate_datasets
+from datasets.arrow_writer import ArrowWriter
 
 from align.errors import DataError
 from align.findings import Finding
@@ -43,6 +46,7 @@ def normalise(
     rows: Rows = "pairs",
     reading: Reading | None = None,
     told: list[Finding] | None = None,
+    scratch: Path | None = None,
 ) -> tuple[Dataset, list[str]]:
     """Bring every row to one format, its texts all strings or all lists of messages.
 
@@ -56,6 +60,7 @@ def normalise(
         rows: What a row is; of `prompts` all columns are carried over.
         reading: What the source says of its columns.
         told: What is worth knowing of how it was read is added to it.
+        scratch: A folder for the normalised rows, which are then not held in memory.
 
     Returns:
         The normalised data and a line for each dropped row.
@@ -99,7 +104,7 @@ def normalise(
                     mixed_at = number
         if part and mixed_at is None:
             nested |= _nested(part)
-            parts.append(table_of(part, nested))
+            parts.append(_on_disk(table_of(part, nested), scratch))
     if problems and (unusable == "error" or not usable):
         more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         listed = "\n  ".join(problems[:SHOWN])
@@ -123,7 +128,7 @@ def normalise(
             told.append(
                 Finding("note", "earlier-answers", where, message, "`layout: turns` trains on each", tuple(earlier))
             )
-    return concatenate_datasets([_as_json(part, nested) for part in parts]), problems
+    return concatenate_datasets([_as_json(part, nested, scratch) for part in parts]), problems
 
 
 def _whole(
@@ -184,12 +189,24 @@ def table_of(part: Sequence[Mapping[str, Any]], nested: set[str]) -> Dataset:
     return concatenate_datasets(tables, axis=1) if len(tables) > 1 else tables[0]
 
 
-def _as_json(part: Dataset, nested: set[str]) -> Dataset:
+def _as_json(part: Dataset, nested: set[str], scratch: Path | None) -> Dataset:
     """The part with the columns as JSON that are so in any part."""
     late = [name for name in nested if not isinstance(part.features[name], Json)]
     if not late:
         return part
-    return table_of(part.to_list(), nested)
+    return _on_disk(table_of(part.to_list(), nested), scratch)
+
+
+def _on_disk(part: Dataset, scratch: Path | None) -> Dataset:
+    """Rows from a file of that folder, if there is one."""
+    if scratch is None:
+        return part
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = str(scratch / f"{uuid4().hex}.arrow")
+    with ArrowWriter(path=path, features=part.features) as writer:
+        writer.write_table(part.data.table)
+        writer.finalize()
+    return Dataset.from_file(path)
 
 
 def _slice(raw: Dataset, start: int) -> list[Any]:

@@ -8,21 +8,21 @@
 | chosen, rejected: strings | the common beginning is the prompt: up to the last "Assistant:" in it, else whole words |
 | prompt: string; chosen, rejected: full conversations | the prompt is the conversation without its last answer |
 | prompt: string; chosen, rejected: assistant messages | the prompt becomes one user message |
+| prompt: messages; chosen, rejected: strings | the answers become assistant messages |
+| conversations or messages: the prompt; chosen, rejected | as if the column were called prompt |
 | question, response_j, response_k | response_j is preferred |
 
 Messages are those of `align.data.rows.messages`; layouts with labels, ranks or scores those of `align.data.rows.layouts`.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from .messages import RowError, kind_of, messages_of, says_something
+from .messages import MESSAGES_AS_TEXT, RowError, answer_to, kind_of, messages_of, says_something
 from .normal_form import is_blank, visible
 
 LAST_TURN = "\n\nAssistant:"
 LONG_PROMPT = 20  # characters beyond which an answer does not begin with the whole prompt by chance
-MESSAGES_AS_TEXT = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|content|from|value)[\"']\s*:")
 
 
 def read_row(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -47,6 +47,7 @@ def read_row(row: Mapping[str, Any] | None, mapping: Mapping[str, str]) -> dict[
             raise RowError("missing-value", "the prompt is missing")
         if prompt == [] or (isinstance(prompt, str) and is_blank(prompt)):
             raise RowError("empty-prompt", "the prompt is empty")
+    chosen, rejected = answer_to(prompt, chosen, "chosen"), answer_to(prompt, rejected, "rejected")
     read: Any = _plain if isinstance(chosen, str) else _conversation
     result = read(prompt, chosen, rejected)
     if result["chosen"] == result["rejected"]:
@@ -123,7 +124,8 @@ def _conversation(prompt: Any, chosen: list[dict[str, Any]], rejected: list[dict
         if context != rejected[:-1]:
             raise RowError("different-prompts", "chosen and rejected differ before the last answer")
         stated = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if stated is not None and stated not in (context[-len(stated) :], _after_system(context)[: len(stated)]):
+        told = (context[-len(stated) :], _after_system(context)[: len(stated)], chosen) if stated is not None else ()
+        if stated is not None and stated not in told:
             raise RowError("different-prompts", "the prompt is not what chosen and rejected start with")
         prompt, chosen, rejected = context, chosen[-1:], rejected[-1:]
     elif isinstance(prompt, str):

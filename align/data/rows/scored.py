@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from .messages import RowError
+from .messages import RowError, answer_to
 
 Reward = float | int | None
 
@@ -89,8 +89,7 @@ def completions_of(row: Mapping[str, Any]) -> list[Any]:
         raise RowError("missing-value", "no list of completions or responses")
     prompt, whole = prompt_of(row), []
     for completion in completions:
-        if isinstance(completion, str) and not isinstance(prompt, str):
-            completion = [{"role": "assistant", "content": completion}]
+        completion = answer_to(prompt, completion, "a completion")
         is_chat = isinstance(completion, list) and all(
             isinstance(one, Mapping) and isinstance(one.get("content"), str) for one in completion
         )

@@ -113,5 +113,5 @@ MUTANTS = [
     command("pairs: commas between numbers", SCORED, r"\d{1,3}(?:,\d{3})+(?!\d)|\d+", r"\d[\d,]*"),
     command("pairs: the first number", SCORED, 'found[-1].replace(",", "")', 'found[0].replace(",", "")'),
     command("pairs: numbers are floats", SCORED, 'Decimal(found[-1].replace(",", ""))', 'Decimal(float(found[-1].replace(",", "")))'),
-    command("pairs: answers of a chat stay text", SCORED, "if isinstance(completion, str) and not isinstance(prompt, str):", "if False:"),
+    command("pairs: answers of a chat stay text", SCORED, 'answer_to(prompt, completion, "a completion")', "completion"),
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from mutants.mutant import noticed_by
 
 SWEEP, GRID, CLI = "align/commands/sweep.py", "align/commands/grid.py", "align/cli.py"
-sweep = noticed_by("tests/commands/daily/test_sweep.py")
+sweep = noticed_by("tests/commands/daily/test_sweep.py", "tests/commands/daily/test_grid.py")
 MUTANTS = [
     sweep("sweep: commas in quotes part values", GRID, "found = [whole[item.start_mark.index : item.end_mark.index].strip() for item in node.value]", "found = text.split(',')"),
     sweep("sweep: a bracket too many is passed over", GRID, "or node.end_mark.index != len(whole)", ""),
@@ -13,9 +13,16 @@ MUTANTS = [
     sweep("sweep: seeds are drawn too", GRID, "for text in of_seeds or [None]]", "for text in (of_seeds or [None])[:1]]"),
     sweep("sweep: another seed draws the same", GRID, "random.Random(seed or 0)", "random.Random(0)"),
     sweep("sweep: fixed settings are lost", SWEEP, "words = {one: [*fixed, *one.overrides,", "words = {one: [*one.overrides,"),
-    sweep("sweep: nothing is checked", SWEEP, "        refuse_all(options.recipe, words, options)\n", ""),
+    sweep("sweep: nothing is checked", SWEEP, "        refuse_all(options.recipe, words, options, machine)\n", ""),
     sweep("sweep: the first setting alone is checked", SWEEP, "if of_setting in checked:", "if checked:"),
     sweep("sweep: each seed is checked", SWEEP, "if of_setting in checked:", "if False:"),
+    sweep("sweep: two runs share a GPU", SWEEP, 'for name in names[: options.jobs]]', 'for name in names[:1] * options.jobs]'),
+    sweep("sweep: the GPUs of others are taken", SWEEP, "if visible is None else", "if True else"),
+    sweep("sweep: more runs than GPUs", SWEEP, "if options.jobs > gpus:", "if False:"),
+    sweep("sweep: the GPU is not told", SWEEP, "env={**os.environ, **given}", "env={**os.environ}"),
+    sweep("sweep: a GPU that is free is forgotten", SWEEP, "                    places.put(place)\n", "                    places.put({})\n"),
+    sweep("sweep: one run at a time", SWEEP, "ThreadPoolExecutor(options.jobs)", "ThreadPoolExecutor(1)"),
+    sweep("sweep: after a stop others begin", SWEEP, "            if self.stopped:\n", "            if False:\n"),
     sweep("sweep: notes refuse", SWEEP, 'if each.level == "error" or', 'if each.level != "warning" or'),
     sweep("sweep: a failed run counts as finished", SWEEP, "                if code:\n", "                if False:\n"),
     sweep("sweep: a failed run ends all", SWEEP, "if error.code in STOPPED:", "if True:"),
@@ -23,8 +30,8 @@ MUTANTS = [
     sweep("sweep: a failed run is no failure", SWEEP, "Swept(finished, int(bool(failed)),", "Swept(finished, 0,"),
     sweep("sweep: the launcher's words are lost", SWEEP, '"--resume", "auto", *launch]', '"--resume", "auto"]'),
     sweep("sweep: it begins anew", SWEEP, '*words[one], "--resume", "auto"', "*words[one]"),
-    sweep("sweep: signals stay with the sweep", SWEEP, "lambda number, _: process.send_signal(number)", "lambda number, _: None"),
-    sweep("sweep: Ctrl-C comes twice", SWEEP, ", process_group=0)", ")"),
+    sweep("sweep: signals stay with the sweep", SWEEP, "                process.send_signal(number)\n", "                pass\n"),
+    sweep("sweep: Ctrl-C comes twice", SWEEP, "process_group=0, env", "env"),
     sweep("sweep: signals are not given back", SWEEP, "            signal.signal(number, handler)\n", "            pass\n"),
     sweep("sweep: a front is swept", SWEEP, "if recipe.fronts is not None:", "if False:"),
     sweep("sweep: inside a launcher", SWEEP, 'if "WORLD_SIZE" in os.environ:', "if False:"),

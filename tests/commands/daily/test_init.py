@@ -136,3 +136,15 @@ def test_rows_are_read_as_messages_advise_unless_there_is_a_choice(tmp_path):
     with pytest.raises(DataError, match="say which with --source 'LINE'"):
         read_as_it_is(str(path), "train", [], "completions")
     assert read_as_it_is(str(path), "train", ["layout: kto"], "completions").settings == {"layout": "kto"}
+
+
+def test_advice_that_leaves_a_choice_is_told_and_not_taken(tmp_path):
+    path = tmp_path / "ranked.jsonl"
+    path.write_text(json.dumps({"prompt": "q", "completions": ["a", "b"], "ranking": [1, 0]}) + "\n")
+    told = r"map them with `columns: \{prompt: prompt, chosen: \.\.\., rejected: \.\.\.\}`; say which with --source"
+    with pytest.raises(DataError, match=told):
+        read_as_it_is(str(path), "train", [], "pairs")
+    both = {"prompt": "q", "response_0": "a", "response_1": "b", "better_response_id": 0, "safer_response_id": 1}
+    path.write_text(json.dumps(both) + "\n")
+    with pytest.raises(DataError, match="pku_better.*pku_safer.*say which with --source"):  # and none of several
+        read_as_it_is(str(path), "train", [], "pairs")

@@ -27,6 +27,7 @@ FILES = {
     "the prompt in the answers": ("pairs", {"prompt": [USER], "chosen": [USER, bot("a")], "rejected": [USER, bot("b")]}),
     "a system column": ("pairs", {"system": "s", "prompt": "q", "chosen": "a", "rejected": "b"}),
     "ShareGPT": ("pairs", {"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}}),
+    "answers of text": ("pairs", {"prompt": [USER], "chosen": "a", "rejected": "b"}),
     "messages": ("completions", {"messages": [USER, bot("x"), USER, bot("a")]}),
 }  # fmt: skip
 

@@ -30,6 +30,22 @@ def test_both_labels_are_kept(tmp_path):
     assert rows == LABELLED
 
 
+def test_a_text_that_answers_messages_is_the_assistants(tmp_path):
+    said = [{"role": "user", "content": "q"}]
+    rows = read(write(tmp_path / "a.jsonl", [row | {"prompt": said} for row in LABELLED])).train.to_list()
+    assert rows == [
+        row | {"prompt": said, "completion": [{"role": "assistant", "content": row["completion"]}]} for row in LABELLED
+    ]
+
+
+@pytest.mark.parametrize("names", [("messages", "label"), ("messages", "kto_tag"), ("conversations", "kto_tag")])
+def test_conversations_may_be_labelled(tmp_path, names):
+    said, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    rows = [dict(zip(names, ([said, answer], good), strict=True)) for good in (True, False)]
+    made = read(write(tmp_path / "a.jsonl", rows)).train.to_list()
+    assert made == [{"prompt": [said], "completion": [answer], "label": good} for good in (True, False)]
+
+
 @pytest.mark.parametrize(
     ("value", "label"), [(1, True), ("True", True), (0.0, False), ("undesirable", False), (None, None), (0.5, None)]
 )

@@ -27,10 +27,20 @@ def load(kind, where, columns=(), **settings):
         (TEXT, TEXT),
         (CHAT, CHAT),
         ({"prompt": "two and two", "completion": [ANSWER]}, CHAT),
+        ({"prompt": [USER], "completion": "four"}, CHAT),
+        ({"prompt": USER, "completion": "four"}, CHAT),
         ({"messages": [USER, ANSWER]}, CHAT),
         (TEXT | {"score": 3, "source": "x"}, TEXT),
     ],
-    ids=["text", "chat", "prompt of text", "messages", "columns nobody asked for"],
+    ids=[
+        "text",
+        "chat",
+        "prompt of text",
+        "completion of text",
+        "one message and text",
+        "messages",
+        "columns nobody asked for",
+    ],
 )
 def test_completions_are_read_in_each_layout(tmp_path, row, read):
     assert load("completions", source(tmp_path, row)).train.to_list() == [read]
@@ -42,13 +52,18 @@ def test_completions_are_read_in_each_layout(tmp_path, row, read):
         ({"prompt": "", "completion": "four"}, "the prompt is empty"),
         ({"prompt": None, "completion": "four"}, "the prompt is missing"),
         ({"prompt": "two", "completion": " "}, "the completion is empty"),
-        ({"prompt": [USER], "completion": "four"}, "the completion is text but the prompt is not"),
+        (
+            {"prompt": [USER], "completion": '[{"role": "assistant"}]'},
+            "the completion is a list of messages written as text",
+        ),
         ({"prompt": [USER, ANSWER], "completion": [ANSWER]}, "the prompt ends with an assistant message"),
         ({"prompt": [USER], "completion": [USER]}, "the completion ends with a user message"),
         ({"prompt": [USER], "completion": [ANSWER | {"content": ""}]}, "the completion is empty"),
         ({"prompt": [USER | {"content": " "}], "completion": [ANSWER]}, "so is its last message"),
         ({"messages": [ANSWER]}, "the conversation holds only one message"),
         ({"messages": "two and two is four"}, "name the prompt with columns.prompt"),
+        ({"messages": '[{"role": "user"}]'}, "the conversation is a list of messages written as text"),
+        ({"messages": [USER, ANSWER, USER]}, "the completion ends with a user message"),
     ],
 )
 def test_completions_that_cannot_be_used_are_named_with_their_reason(tmp_path, row, reason):

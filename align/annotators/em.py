@@ -23,8 +23,8 @@ from align.files import write_rows, write_text
 from align.models.loading import load_tokenizer
 from align.models.preference_model import PreferenceModel, load_preference_base, load_preference_model
 from align.models.use import share_weights
-from align.recipe.loading import Recipe, load_recipe
-from align.rounds.plan import write_recipe
+from align.recipe.loading import Recipe
+from align.rounds.plan import load_training, write_recipe
 from align.weighting.groups import (
     adjusted_rand,
     by_annotator,
@@ -53,6 +53,11 @@ class Place(NamedTuple):
     """Where the files of a group's training in a round are."""
 
     folder: Path
+
+    @property
+    def run(self) -> Path:
+        """The directory of all."""
+        return self.folder.parents[1]
 
     @property
     def recipe(self) -> Path:
@@ -206,8 +211,7 @@ def _train_group(
     raw["data"] = {"train": {"path": str(place.pairs.resolve())}, "unusable": "drop"}
     raw["train"] = dict(raw["train"]) | {"output_dir": "train", "eval_strategy": "no"}
     write_recipe(place, f"{place.folder.parent.name}, {place.folder.name}", raw)
-    made = load_recipe(place.recipe, [f"train.output_dir={place.trained}"])
-    train(made, resume="auto" if place.trained.is_dir() else None, allow=allow)
+    train(load_training(place), resume="auto" if place.trained.is_dir() else None, allow=allow)
 
 
 def _sizes(shares: Float[np.ndarray, "annotators groups"]) -> list[float]:

@@ -44,10 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-KEPT = dict.fromkeys(
-    ("eval", "compare", "verify", "judge-agreement", "reward-bench"),
-    "what was sampled and judged stays, and the next evaluation reads it",
-) | {
+ASKED = "what was sampled and judged stays, and the next evaluation reads it"
+KEPT = {
+    **dict.fromkeys(("eval", "compare", "verify", "judge-agreement", "reward-bench"), ASKED),
     "sweep": "finished runs stay, and the same command goes on",
     "front": "what was trained stays; go on with --resume auto",
     **dict.fromkeys(("sample", "score", "data diagnose"), "what was answered so far is kept beside --out"),
@@ -287,10 +286,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     ),
     "win-rates": _table("eval.annotations", "annotations_table", "Compute win rates from verdicts that are stored."),
     "replay": _replay,
-    "merge": _later(
-        "align.merging.command",
-        "Merge LoRA adapters: soups, model stock, SLERP, TIES, DARE, greedy, Frank-Wolfe, Fisher.",
-    ),
+    "merge": _later("align.merging.command", "Merge LoRA adapters: soups, stock, SLERP, TIES, DARE, measured."),
     "export": _later("align.merging.export", "Write a run as one model, adapter folded in, that transformers loads."),
     "recipes": _later("align.commands.recipes", "List the shipped recipes with their first line, or show one."),
     "methods": _later("align.commands.methods", "List every method with its paper, the rows it needs, and a recipe."),

@@ -89,7 +89,7 @@ def judge_of(out: Path, prompts: list[str], gold: Any) -> Path:
         }  # fmt: skip
         del recipe["train"]["beta"], recipe["train"]["num_train_epochs"]
         align.run(written(out / "judge.yaml", recipe), [f"train.output_dir={run}"], resume="auto")
-    return run
+    return run / "adapter"
 
 
 def written(path: Path, recipe: dict[str, Any]) -> Path:

@@ -96,7 +96,7 @@ class _Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in ("wbr", "ins", "del") or attrs:  # which depend on the text, and are nothing without attributes
-            self.tags.append((tag, attrs))
+            self.tags.append((tag, [(name, None if name == "data-title" else value) for name, value in attrs]))
 
     def handle_comment(self, data: str) -> None:
         self.tags.append(("comment", data))

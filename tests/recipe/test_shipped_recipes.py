@@ -53,6 +53,8 @@ def test_the_promised_recipes_are_there():
     promised |= {
         "stages/tiny-sft",
         "stages/tiny-dpo",
+        "preference_model/groups-tiny",
+        "online/tiny-trajectory-balance",
         "meet/tiny-good",
         "meet/tiny-bad",
         "meet/tiny",

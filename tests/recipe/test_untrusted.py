@@ -186,7 +186,8 @@ class Page(html.parser.HTMLParser):
         self.close()
 
     def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, attrs))
+        # A column of a table is named in an attribute too, as text.
+        self.tags.append((tag, [(name, None if name == "data-title" else value) for name, value in attrs]))
 
     def handle_data(self, data):
         self.text += data

@@ -138,4 +138,4 @@ def test_a_preference_model_is_held_against_people_as_is_advised(tmp_path, capsy
     words = [pairs if word == "FILE" else word for word in shlex.split(advised)]
     assert words[0] == "alignkit"
     assert cli.main(words[1:]) == 0
-    assert "| mine  | all | accuracy |" in capsys.readouterr().out
+    assert "| mine  | all | accuracy    |" in capsys.readouterr().out

@@ -72,7 +72,13 @@ def test_what_is_written_is_ready(tmp_path, capsys, monkeypatch, make, words, ex
 @pytest.mark.parametrize("machine", sparing(list(MACHINES), "cpu"))
 def test_every_method_on_rows_gets_a_recipe_that_loads(tmp_path, machine):
     named = [name for name, method in METHODS.items() if method.rows != "prompts"]
-    own = {"robust": "label_smoothing", "pairwise": "objective", "poft": "", "fdpo": "divergence"}
+    own = {
+        "robust": "label_smoothing",
+        "pairwise": "objective",
+        "poft": "",
+        "fdpo": "divergence",
+        "meet": "good_control",
+    }
     for name in named:
         source = Source({"layout": "kto"}, METHODS[name].rows, 700, True)
         start = "runs/sft" if METHODS[name].model == "language" else None

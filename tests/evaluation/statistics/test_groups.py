@@ -132,6 +132,10 @@ def test_a_report_has_accuracies_and_win_rates_by_group(tmp_path, monkeypatch):
     ]
     for method, keys in (("dynamic_grpo", ["win_rate/r"]), ("dpo", ["win_rate/r", "test/ranking_accuracy"])):
         found = evaluated(world, tmp_path, method, pairs)
+        page = (tmp_path / method / "report.html").read_text()
+        assert "win rate, judge r, the worst group" in page
+        assert "win rate, judge r, group x" in page
+        assert "<div class=dim>n=" not in page  # each figure says what it tells
         for key in keys:
             each = {group: found[f"{key}/group/{group}"] for group in "xy"}
             assert found[f"{key}/worst_group"]["value"] == min(one["value"] for one in each.values())

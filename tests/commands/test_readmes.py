@@ -6,6 +6,8 @@ from pkgutil import resolve_name
 
 import pytest
 
+from align.methods import METHODS
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("align", "eval", "recipes", "scripts", "tests")
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -78,6 +80,12 @@ def failing_imports(page: str) -> list[str]:
             except (ImportError, AttributeError):
                 failing.append(name)
     return failing
+
+
+def test_the_front_page_names_every_method():
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in METHODS if f"`{name}`" not in page] == []
+    assert f"There are {len(METHODS)} names" in page
 
 
 def test_the_front_page_is_short():

@@ -74,7 +74,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; }
   td[data-title]::before { content: attr(data-title) ": "; color: var(--dim); } td:empty { display: none; } }
 ins { background: var(--new); text-decoration: underline dotted 1px; text-underline-offset: .2em; }
 del { background: var(--gone); text-decoration: none; } ul { padding-left: 1.2rem; }
-.dim { color: var(--dim); font-size: .85rem; } pre { background: var(--soft); padding: .8rem; overflow-x: auto; font-size: .8rem; }
+.dim { color: var(--dim); font-size: .85rem; font-weight: normal; } pre { background: var(--soft); padding: .8rem; overflow-x: auto; font-size: .8rem; }
 """
 
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .configs import DPOConfig, FDPOConfig, GRPOConfig, RLOOConfig, RPOConfig
     from .configs.bco import BCOConfig
     from .configs.kto import KTOConfig
-    from .configs.meet import MEETConfig
     from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
     from .configs.online_preference import OnlinePreferenceConfig
     from .configs.pairwise import PairwiseConfig
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from .train import run
     from .trainers.completions.bco import BCOTrainer
     from .trainers.completions.kto import KTOTrainer
-    from .trainers.completions.meet import MEETTrainer
     from .trainers.completions.supervised import SupervisedTrainer
     from .trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
     from .trainers.online.preference import OnlinePreferenceTrainer
@@ -45,7 +43,6 @@ _HOME = {
     "configs": ("DPOConfig", "FDPOConfig", "GRPOConfig", "RLOOConfig", "RPOConfig"),
     "configs.bco": ("BCOConfig",),
     "configs.kto": ("KTOConfig",),
-    "configs.meet": ("MEETConfig",),
     "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
     "configs.online_preference": ("OnlinePreferenceConfig",),
     "configs.pairwise": ("PairwiseConfig",),
@@ -70,7 +67,6 @@ _HOME = {
     "trainers.pairs.whole_step": ("AOTTrainer", "BetaDPOTrainer"),
     "trainers.completions.bco": ("BCOTrainer",),
     "trainers.completions.kto": ("KTOTrainer",),
-    "trainers.completions.meet": ("MEETTrainer",),
     "trainers.completions.supervised": ("SupervisedTrainer",),
     "weighting": ("make_rule",),
 }
@@ -94,8 +90,6 @@ __all__ = [
     "GRPOTrainer",
     "KTOConfig",
     "KTOTrainer",
-    "MEETConfig",
-    "MEETTrainer",
     "OnlinePreferenceConfig",
     "OnlinePreferenceTrainer",
     "Pair",

@@ -35,10 +35,6 @@ SET = {
     "BetaDPOConfig": ({"margin_weight": 0.3, "margin_decay": 0.5}, ["--margin_weight", "0.3", "--margin_decay", "0.5"]),
     "BCOConfig": ({"shuffle_rows": False, "beta": 0.2}, ["--no_shuffle_rows", "--beta", "0.2"]),
     "KTOConfig": ({"class_weights": "data", "shuffle_rows": False}, ["--class_weights", "data", "--no_shuffle_rows"]),
-    "MEETConfig": (
-        {"good_control": "runs/good", "bad_control": "runs/bad"},
-        ["--good_control", "runs/good", "--bad_control", "runs/bad"],
-    ),
     "PreferenceModelConfig": (
         {"dimension": 4, "tau": 0.1, "margin_column": "gap"},
         ["--dimension", "4", "--tau", "0.1", "--margin_column", "gap"],

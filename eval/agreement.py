@@ -77,7 +77,7 @@ def agreement_table(argv: Sequence[str] | None = None, *, prog: str = "alignkit 
             raise RunError("--annotator: people of which groups? name their column with --category")
         people = agreement_of_people(pairs, options.annotator, options.category)
         notes += ["No two people judged the same answers, so their agreement is not known."] * (not people)
-        found["people"] = {options.category: claimed(people)}
+        found["people"] = {options.category: people}
     for name, make in makers.items():
         judged = judge_all(
             make(),
@@ -99,6 +99,7 @@ def told_of(
     out: Path | None,
 ) -> str:
     """A table of figures by who judged and of what, with notes below; written as JSON too, if a file is named."""
+    found = claimed(found)
     if out is not None:
         write_text(out, json.dumps(as_json(found), indent=2) + "\n")
     rows = [
@@ -166,7 +167,7 @@ def by_category(
     if len(found) > 2:
         right = win_scores(preferred[told], np.full(int(told.sum()), 0.5))
         found[f"worst {category}"] = {"accuracy": group_shares(right, of[told], labels[told])[WORST]}
-    return claimed(found)
+    return found
 
 
 def _calibration(preferred: np.ndarray, labels: np.ndarray) -> dict[str, Estimate]:

@@ -22,7 +22,7 @@ from align.findings import printable
 from align.judges.protocol import judge_all
 from align.judges.scorers import Scorer
 from eval.statistics.comparisons import prompt_labels
-from eval.statistics.intervals import Estimate, claimed, mean_estimate
+from eval.statistics.intervals import Estimate, mean_estimate
 from eval.statistics.reward_bench import Margins, OfTies, best_of, cycle_estimates, ties_estimates
 from eval.statistics.shares import share_estimate
 from eval.verdicts import columns_of
@@ -116,7 +116,7 @@ def bench_estimates(rows: Sequence[Row], margins: Sequence[Margins | None]) -> d
     found |= {CYCLES: cycle_estimates(cycles)} if len(cycles) > 1 else {}
     if not found:
         raise RunError(f"an interval needs verdicts on at least 2 prompts, got {len(known)}")
-    return claimed(found)
+    return found
 
 
 def margins_of(scorer: Scorer, rows: Sequence[Row]) -> list[Margins | None]:

@@ -18,7 +18,7 @@ from align.sampling.policy import policy_of, reference_of
 from eval.report.results import BestRound, Report
 from eval.statistics.comparisons import Compared, difference_estimate
 from eval.statistics.intervals import claimed
-from eval.statistics.names import REF, REFERENCE
+from eval.statistics.names import REF, REFERENCE, says_who_is_better
 
 from .identity import identity_of_policy
 from .subjects import Subject
@@ -88,7 +88,7 @@ def add_best(report: Report, start: str, candidates: Sequence[str]) -> None:
         candidates: What it is called here, then the others, the earliest first.
     """
     for measure, found in report.compared.items():
-        if measure == "gold_reward" or measure.startswith("win_rate/"):
+        if says_who_is_better(measure):
             best = _best(report, found, start, candidates)
             if best is not None:
                 report.best_round[measure] = best

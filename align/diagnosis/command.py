@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from align.commands.score import read_by
 from align.data.loading import load_data
@@ -20,7 +21,7 @@ from align.judges.scoring import score_rows
 from align.models.loading import load_tokenizer
 from align.models.use import Use
 from align.own_code import allow_file_argument
-from align.recipe.loading import Recipe, load_recipe
+from align.recipe.loading import load_recipe
 from align.rewards.texts import question_of
 from align.runs.contents import RECIPE_FILE
 from align.sampling.answer_file import KEPT
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     names = ("max_new_tokens", "temperature", "seed", "batch_size")
     decoding = decoding_of(settings_of_flags(**{name: getattr(options, name) for name in names}))
     endpoint = _endpoint(options)
-    recipe, use, found = _diagnosed(options)
+    tokenizer, use, found = _diagnosed(options)
     beyond = limits(found.figures, sigmas)
     flagged = flags(found.figures, beyond)
     files, told = {options.out: _told_rows(found, flagged)}, [_told(options.out, found.figures, beyond, flagged)]
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         files[options.drop] = [_said(row) for row in kept]
         told.append(f"{options.drop}: {len(kept)} of {len(flagged)} rows are kept")
     if options.rewrite is not None:
-        made = rewritten(found.rows, flagged, found.near.tolist(), _writer(options, decoding, recipe, use, endpoint))
+        made = rewritten(found.rows, flagged, found.near.tolist(), _writer(options, decoding, tokenizer, use, endpoint))
         files[options.rewrite] = [_said(row) for row in made.rows]
         count = sum(map(bool, flagged)) - len(made.failed)
         failed = f"; {len(made.failed)} stay as they were, for no text came" if made.failed else ""
@@ -103,8 +104,8 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def _diagnosed(options: argparse.Namespace) -> tuple[Recipe, Use, Diagnosed]:
-    """All figures; every model is loaded once, and one at a time."""
+def _diagnosed(options: argparse.Namespace) -> tuple[PreTrainedTokenizerBase, Use, Diagnosed]:
+    """All figures, and the policy with its tokenizer; every model is loaded once, and one at a time."""
     run = Path(options.run)
     if not (run / RECIPE_FILE).is_file():
         raise RunError(f"{run}: no {RECIPE_FILE} there, so not a run directory; name a finished run")
@@ -127,14 +128,14 @@ def _diagnosed(options: argparse.Namespace) -> tuple[Recipe, Use, Diagnosed]:
     if config is not None:
         refuse_missing(config, rows[0], options.run)
     tokenizer, size = load_tokenizer(recipe.model), options.batch_size
-    tokens = tokens_of(rows, tokenizer, getattr(recipe.train, "max_length", None))
+    longest = getattr(recipe.train, "max_length", None)
+    tokens = tokens_of(rows, tokenizer, longest)
     pad: Any = tokenizer.pad_token_id
     measured = {"pad_token_id": pad, "batch_size": size}
     before = losses(beginning_of(recipe).load(), tokens, **measured, desc="losses before")
     use = trained.load()
     after = losses(use, tokens, **measured, desc="losses after")
     questions = [question_of(row["prompt"]) for row in rows]
-    longest = getattr(recipe.train, "max_length", None)
     near, similarity = nearest(vectors_of(use, tokenizer, questions, max_length=longest, batch_size=size))
     if scorers:
         scored = score_rows([{**row, "completions": [row["completion"]]} for row in rows], scorers)
@@ -144,17 +145,21 @@ def _diagnosed(options: argparse.Namespace) -> tuple[Recipe, Use, Diagnosed]:
         rating = ratings(rows, asked)
     else:
         rating = np.full(len(rows), np.nan)
-    return recipe, use, Diagnosed(rows, Figures(before, after, similarity, rating), near)
+    return tokenizer, use, Diagnosed(rows, Figures(before, after, similarity, rating), near)
 
 
 def _writer(
-    options: argparse.Namespace, decoding: Decoding, recipe: Recipe, use: Use, endpoint: Endpoint | None
+    options: argparse.Namespace,
+    decoding: Decoding,
+    tokenizer: PreTrainedTokenizerBase,
+    use: Use,
+    endpoint: Endpoint | None,
 ) -> Asked:
     """Who rewrites: the policy that was trained, or an endpoint."""
     folder = options.out.parent / KEPT
     if endpoint is not None:
         return endpoint_asked(endpoint, folder / f"{options.rewrite.stem}-endpoint.jsonl")
-    return policy_asked(use, load_tokenizer(recipe.model), decoding, folder, batch_size=options.batch_size)
+    return policy_asked(use, tokenizer, decoding, folder, batch_size=options.batch_size)
 
 
 def _number(score: float | None) -> float:

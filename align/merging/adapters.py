@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
@@ -120,6 +121,11 @@ def soup(adapters: Sequence[Adapter], weights: Sequence[float]) -> Factors:
     Source: Ramé et al. 2023, "Rewarded soups" (arXiv:2306.04488), equation 1, on LoRA adapters.
     """
     return {module: _joined(adapters, module, weights) for module in adapters[0].factors}
+
+
+def changes_of(adapters: Sequence[Adapter], module: str) -> list[Float[Tensor, "outputs inputs"]]:
+    """ΔW of a module, of each adapter."""
+    return [b @ a for a, b in (adapter.factors[module] for adapter in adapters)]
 
 
 def stock(adapters: Sequence[Adapter]) -> tuple[Factors, dict[str, float]]:

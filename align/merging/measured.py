@@ -27,7 +27,7 @@ from align.sampling.generate import Decoding, generate
 from align.sampling.policy import policy_of
 from align.scoring.completions import Sequences, batch_logps, completion_ids, pair_ids
 
-from .adapters import Adapter, Factors, soup
+from .adapters import Adapter, Factors, changes_of, soup
 from .choosing import fisher_merge, frank_wolfe, greedy_soup
 from .pruned import low_rank
 
@@ -227,7 +227,7 @@ def by_fisher(adapters: Sequence[Adapter], how: How) -> tuple[Factors, dict[str,
     fishers = [measured.fisher(member) for member in range(len(adapters))]
     changes = {}
     for module in adapters[0].factors:
-        members = [b @ a for a, b in (adapter.factors[module] for adapter in adapters)]
+        members = changes_of(adapters, module)
         changes[module] = fisher_merge(members, [one[module] for one in fishers], [1.0] * len(adapters))
     factors, lost = low_rank(changes, adapters, how.rank)
     return factors, {"fisher": [1.0] * len(adapters), "answers": len(measured.rows.prompts)} | lost

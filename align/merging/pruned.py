@@ -17,7 +17,7 @@ from torch.random import fork_rng
 
 from align.errors import RunError
 
-from .adapters import Adapter, Factors
+from .adapters import Adapter, Factors, changes_of
 
 KINDS: dict[str, Callable[[list[Tensor], Tensor, float], Tensor]] = {
     "ties": ties,
@@ -67,7 +67,7 @@ def pruned(
     with fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         for module in adapters[0].factors:
-            members = [b @ a for a, b in (adapter.factors[module] for adapter in adapters)]
+            members = changes_of(adapters, module)
             changes[module] = KINDS[kind](members, torch.tensor(weights), density)
     factors, lost = low_rank(changes, adapters, rank)
     return factors, {kind: list(weights), "density": density, "seed": seed} | lost

@@ -110,8 +110,9 @@ def completion_logps(
             found = batch_logps(
                 model, [sequences[i] for i in batch], pad_token_id=pad_token_id, temperature=temperature
             )
-            for row, i in enumerate(batch):
-                results[i] = found[row].cpu()
+            together = torch.cat(found).cpu()  # one copy from the device for all rows
+            for i, row in zip(batch, together.split([len(one) for one in found]), strict=True):
+                results[i] = row
             bar.update(len(batch))
     return [results[first_of[key]] for key in keys]
 

@@ -107,8 +107,10 @@ def by_measure(report: Report) -> tuple[list[str], list[Row]]:
     """The columns, the policy in question first, and the rows, in the order of the report's estimates."""
     reference = str(report.settings.get("reference", REFERENCE))
     rows: dict[tuple[str, bool], Row] = {}
+    policies = {report.name: None}  # in the order of their first estimate
     for name, e in report.estimates.items():
         who, own = owner_of(name, report)
+        policies[who] = None
         group, dataset = _set_of(own, report)
         measure, column, difference = _side(own.removeprefix(f"{dataset}/"), who, reference)
         title, tells = called(measure)
@@ -117,9 +119,7 @@ def by_measure(report: Report) -> tuple[list[str], list[Row]]:
         row = rows.setdefault((f"{dataset}/{measure}", difference), Row(group, title, tells, {}, difference))
         row.cells[column] = e
     used = {column for row in rows.values() for column in row.cells}
-    policies = dict.fromkeys(owner_of(name, report)[0] for name in report.estimates)
-    columns = [report.name, *(who for who in policies if who != report.name), reference]
-    return [column for column in columns if column in used], list(rows.values())
+    return [column for column in (*policies, reference) if column in used], list(rows.values())
 
 
 def called(measure: str) -> tuple[str, str]:

@@ -125,14 +125,15 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int
     A row may have one cell more than the head: what its name means, in small letters below it.
     """
     titles = "".join(f"<th{' class=n' if i >= texts else ''}>{escaped(title)}</th>" for i, title in enumerate(head))
-    body = ""
+    body, kind = "", ""
     for row in rows:
         means = f"<div class=dim>{escaped(row[-1])}</div>" if len(row) > len(head) else ""
+        kind = " class=measures" if means else kind
         names = [_breakable(cell) for cell in row[:texts]]
         cells = [f"<td{_titled(head, i)}>{name}{means if i == 0 else ''}</td>" for i, name in enumerate(names)]
         cells += [f"<td class=n{_titled(head, i)}>{_unbroken(row[i])}</td>" for i in range(texts, len(head))]
         body += f"<tr>{''.join(cells)}</tr>"
-    return f"<div class=scroll><table><tr class=head>{titles}</tr>{body}</table></div>"
+    return f"<div class=scroll><table{kind}><tr class=head>{titles}</tr>{body}</table></div>"
 
 
 def _titled(head: Sequence[str], column: int) -> str:
@@ -154,8 +155,7 @@ def _estimates(report: Report) -> str:
         if of:
             used = [column for column in columns if any(column in row.cells for row in of)]
             cells = [(row.title, *(row.shown(column) for column in used), row.small()) for row in of]
-            table = html_table(("measure", *used), cells, texts=1).replace("<table>", "<table class=measures>", 1)
-            found = f"<h3>{title}</h3><p class=dim>{escaped(about)}</p>{table}{found}"
+            found = f"<h3>{title}</h3><p class=dim>{escaped(about)}</p>{html_table(('measure', *used), cells, texts=1)}{found}"
     return f"<h2>Estimates</h2>{found}{_folded('How the intervals are made', f'<p class=dim>{INTERVALS}</p>')}"
 
 

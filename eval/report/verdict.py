@@ -6,15 +6,13 @@ from typing import NamedTuple
 
 from eval.statistics.comparisons import Comparison
 from eval.statistics.intervals import Estimate
-from eval.statistics.names import REFERENCE
+from eval.statistics.names import REFERENCE, says_who_is_better
 from eval.statistics.power import detectable, equivalent
 
 from .results import Report
 from .tables import FEW, ends, few_prompts, interval, plain, unmarked
 
 UNITS = ("tokens", "characters")
-QUALITY = ("gold_reward", "win_rate/")
-"""Beginnings of the measures that say whose answers are better."""
 LOWER_IS_BETTER = "/nll"
 LIKELIER = ("less likely than", "more likely than", "not told apart in likelihood from")
 
@@ -41,7 +39,7 @@ def headline(report: Report) -> str:
     evidence = list(_evidence(report))
     better, worse = _sure(evidence)
     reference = str(report.settings.get("reference", REFERENCE))
-    among = [row for measure, rows in report.comparisons.items() if measure.startswith(QUALITY) for row in rows]
+    among = [row for measure, rows in report.comparisons.items() if says_who_is_better(measure) for row in rows]
     if len(among) > 1 and not report.series:
         return _of_all(among, reference)
     if not evidence and report.completions:

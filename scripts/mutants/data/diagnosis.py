@@ -31,7 +31,7 @@ MUTANTS = [
     rule("diagnosis: an empty answer takes a row's place", ASKED, "        if text:\n", "        if True:\n"),
     command("diagnosis: losses are sums", FIGURES, "next(logps).double().mean()", "next(logps).double().sum()"),
     command("diagnosis: losses after are those before", COMMAND, "after = losses(use,", "after = losses(beginning_of(recipe).load(),"),
-    command("diagnosis: rows are longer than in training", COMMAND, 'tokens_of(rows, tokenizer, getattr(recipe.train, "max_length", None))', "tokens_of(rows, tokenizer, None)"),
+    command("diagnosis: rows are longer than in training", COMMAND, "tokens_of(rows, tokenizer, longest)", "tokens_of(rows, tokenizer, None)"),
     command("diagnosis: flagged rows are kept", COMMAND, "if not own]", "if own]"),
     command("diagnosis: a reward is not asked", COMMAND, "    if scorers:\n", "    if False:\n"),
     command("diagnosis: pairs are diagnosed", COMMAND, 'if recipe.rows != "completions":', "if False:"),

@@ -200,7 +200,7 @@ MUTANTS = [
     said(
         "headline: likelihoods say who is better",
         VERDICT,
-        "if measure.startswith(QUALITY) for row in rows]",
+        "if says_who_is_better(measure) for row in rows]",
         "for row in rows]",
     ),
     said(

@@ -9,7 +9,7 @@ PRUNED, MEASURED, MIXING = "align/merging/pruned.py", "align/merging/measured.py
 measured = noticed_by("tests/models/test_merge_measured.py")
 MUTANTS = [
     measured("merge: dare is ties", PRUNED, '"dare": dare_linear', '"dare": ties'),
-    measured("merge: A is pruned, not the change", PRUNED, "members = [b @ a for a, b in", "members = [b @ a.abs() for a, b in"),
+    measured("merge: A is pruned, not the change", SOUPS, "return [b @ a for a, b in", "return [b @ a.abs() for a, b in"),
     measured("merge: dare draws from whatever was drawn before", PRUNED, "        torch.default_generator.manual_seed(seed)\n", ""),
     measured("merge: the rank cuts the largest", PRUNED, "(right[:most], left[:, :most] * values[:most])", "(right[-most:], left[:, -most:] * values[-most:])"),
     measured("merge: what is lost is squared", PRUNED, "float(values[most:].norm()) / whole", "float(values[most:].norm() / whole) ** 2"),

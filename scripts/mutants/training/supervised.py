@@ -86,7 +86,7 @@ MUTANTS = [
     aligned("supervised: aligned tokens are one late", SCORED, "picked = logps.gather(-1, ids[:, first:]", "picked = logps.roll(-1, 1).gather(-1, ids[:, first:]"),
     aligned("supervised: no end of sequence is scored", SCORED, "prompt + completion + end * (not completion.endswith(end))", "prompt + completion"),
     aligned("supervised: dropout while scoring", ALIGNED, "    model.eval()\n", ""),
-    aligned("supervised: rows are scored in order of length and stay so", SCORED, "results[i] = found", "results[start + row] = found"),
+    aligned("supervised: rows are scored in order of length and stay so", SCORED, "for i, row in zip(batch, together", "for i, row in zip(range(start, start + len(batch)), together"),
     aligned("supervised: the first token is predicted by nothing", SCORED, "max(common_prefix_length(prompt_ids(tokenizer, prompt), whole), 1)", "common_prefix_length(prompt_ids(tokenizer, prompt), whole)"),
     aligned("supervised: rows are not cut", SCORED, "list(whole[begin:]), max_length)", "list(whole[begin:]), None)"),
 ]  # fmt: skip

@@ -146,7 +146,7 @@ def _front(argv: Sequence[str]) -> int:
 def _sweep(argv: Sequence[str]) -> int:
     """Train a recipe with several settings, one after another, and compare the runs in one page."""
     _check_extra()
-    from .commands.sweep import main as sweep  # noqa: PLC0415 - imports torch
+    from .sweeps.command import main as sweep  # noqa: PLC0415 - imports torch
 
     done = sweep(argv)
     if len(done.runs) < 2:

@@ -23,7 +23,7 @@ ASKED = {
     ],
     "eval/kept/history.py": [["history", "nowhere", "-o", "{out}.csv"]],
     "eval/kept/inspect_log.py": [["inspect-log", "nowhere", "-o", "{out}"]],
-    "align/commands/sweep.py": [["sweep", "nowhere", "train.beta=0.1,0.2", "-o", "{out}"]],
+    "align/sweeps/command.py": [["sweep", "nowhere", "train.beta=0.1,0.2", "-o", "{out}"]],
     "eval/annotations.py": [["win-rates", "none.jsonl", "-o", "{out}.json"]],
     "align/commands/check.py": [["check", "nowhere", "--out", "{out}"]],
     "align/commands/init.py": [["init", "--model", "none", "--data", "none", "{out}.yaml"]],

@@ -2,9 +2,14 @@
 
 import pytest
 
-from align.commands.grid import planned
 from align.errors import RunError
 from align.recipe.loading import load_recipe
+from align.sweeps import grid
+
+
+def planned(words, seeds=None, **kw):
+    space = grid.read_space(words, seeds)
+    return space.fixed, grid.planned(space, **kw)
 
 
 def names(*words, **kw):

@@ -13,15 +13,15 @@ import pytest
 
 from align import cli, train
 from align.check.machine import Machine
-from align.commands import sweep
-from align.commands.sweep import Trainings, places_of
 from align.errors import RunError
+from align.sweeps import command, trainings
+from align.sweeps.trainings import Trainings, places_of
 
 
 @pytest.fixture
 def unchecked(monkeypatch):
     """A check takes a second for each setting."""
-    monkeypatch.setattr(sweep, "refuse_all", lambda *_: None)
+    monkeypatch.setattr(command, "refuse_all", lambda *_: None)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def world(tmp_path, monkeypatch):
             (tmp_path / folder / "recipe.resolved.yaml").touch()
         return code
 
-    monkeypatch.setattr(sweep.Trainings, "run", lambda _, words, given, log: start(words))
+    monkeypatch.setattr(Trainings, "run", lambda _, words, given, log: start(words))
     monkeypatch.setattr(cli, "_compare", lambda words: compared.append(words) or 0)
 
     def run(*words):
@@ -127,7 +127,9 @@ def test_signals_reach_the_training(tmp_path, monkeypatch):
         "time.sleep(30)\n"
     )
     real = subprocess.Popen
-    monkeypatch.setattr(sweep.subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", program], **kw))
+    monkeypatch.setattr(
+        trainings.subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", program], **kw)
+    )
 
     def stop():
         while not (tmp_path / "ready").exists():
@@ -136,9 +138,9 @@ def test_signals_reach_the_training(tmp_path, monkeypatch):
 
     before = signal.getsignal(signal.SIGTERM)
     threading.Thread(target=stop).start()
-    with Trainings() as trainings:
-        assert trainings.run(["train"], {}, None) == 143
-        assert trainings.run(["train"], {}, None) == 143  # and no other begins
+    with Trainings() as started:
+        assert started.run(["train"], {}, None) == 143
+        assert started.run(["train"], {}, None) == 143  # and no other begins
     assert signal.getsignal(signal.SIGTERM) is before
     assert (tmp_path / "group").read_text() != str(os.getpgrp())  # of which Ctrl-C would come twice
 
@@ -170,7 +172,7 @@ def test_each_of_several_runs_at_a_time_has_a_gpu_of_its_own(monkeypatch):
 def test_several_runs_at_a_time_share_the_gpus(world, monkeypatch, caplog):
     """Of three runs on two GPUs, two meet, and the third takes the GPU that is free first."""
     two, begun = threading.Barrier(2, timeout=10), []
-    monkeypatch.setattr(sweep, "_machine", lambda _: Machine(gpus=("A", "B", "C")))
+    monkeypatch.setattr(command, "_machine", lambda _: Machine(gpus=("A", "B", "C")))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
 
     def run(_, words, given, log):
@@ -182,7 +184,7 @@ def test_several_runs_at_a_time_share_the_gpus(world, monkeypatch, caplog):
         (folder / "recipe.resolved.yaml").touch()
         return int("0.2" in log.name)
 
-    monkeypatch.setattr(sweep.Trainings, "run", run)
+    monkeypatch.setattr(Trainings, "run", run)
     assert world.run("train.beta=0.1,0.2,0.3", "train.use_cpu=false", "--jobs", "2") == 1
     assert {place for place, _ in begun[:2]} == {"4", "6"}
     assert begun[2][0] in {"4", "6"}
@@ -195,16 +197,18 @@ def test_several_runs_at_a_time_share_the_gpus(world, monkeypatch, caplog):
 def test_what_a_run_beside_others_says_goes_to_its_log(tmp_path, monkeypatch):
     real = subprocess.Popen
     program = "import os, sys; print(os.environ['PLACE']); print('loss', file=sys.stderr)"
-    monkeypatch.setattr(sweep.subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", program], **kw))
-    with Trainings() as trainings:
-        assert trainings.run(["train"], {"PLACE": "4"}, tmp_path / "a.log") == 0
+    monkeypatch.setattr(
+        trainings.subprocess, "Popen", lambda command, **kw: real([sys.executable, "-c", program], **kw)
+    )
+    with Trainings() as started:
+        assert started.run(["train"], {"PLACE": "4"}, tmp_path / "a.log") == 0
     assert sorted((tmp_path / "a.log").read_text().split()) == ["4", "loss"]
 
 
 @pytest.mark.slow
 def test_a_sweep_trains_and_compares_with_one_reference_pass(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep.Trainings, "run", lambda _, words, given, log: train.main(words[1:]))
+    monkeypatch.setattr(Trainings, "run", lambda _, words, given, log: train.main(words[1:]))
     words = ["train.beta=0.05,0.1", "train.max_steps=2", "train.precompute_ref_log_probs=true", "-o", "out"]
     assert cli.main(["sweep", "dpo/tiny", *words]) == 0
     said = [one for one in caplog.text.splitlines() if "reference log-probabilities of train" in one]

@@ -1,11 +1,11 @@
-"""Reads the settings of a sweep: a grid of values, or some drawn of values and ranges."""
+"""Reads what the settings of a sweep are taken from, values and ranges; all of them, or some drawn."""
 
 import hashlib
 import itertools
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import yaml
@@ -37,25 +37,43 @@ class Range(NamedTuple):
     whole: bool
 
     def drawn(self, dice: random.Random) -> str:
-        """One of them, as it is written in a recipe: a whole number, or one of three digits."""
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        """One of them, as it is written in a recipe."""
         if self.whole and not self.log:
-            return str(dice.randint(int(low), int(high)))
-        value = math.exp(dice.uniform(low, high)) if self.log else dice.uniform(low, high)
-        value = min(max(float(f"{value:.3g}"), self.low), self.high)
+            return self.written(dice.randint(int(self.low), int(self.high)))
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        value = dice.uniform(low, high)
+        return self.written(math.exp(value) if self.log else value)
+
+    def written(self, value: float) -> str:
+        """A value as it is written in a recipe: a whole number, or one of three digits, in the range."""
+        rounded = value if self.whole and not self.log else float(f"{value:.3g}")
+        value = min(max(rounded, self.low), self.high)
         return str(round(value)) if self.whole else f"{value:g}"
 
 
-def planned(
-    words: Sequence[str], *, seeds: int | None = None, count: int | None = None, seed: int | None = None
-) -> tuple[list[str], list[Setting]]:
-    """What all runs share, and what each has of its own.
+class Space(NamedTuple):
+    """What the settings of a sweep are taken from."""
+
+    fixed: list[str]
+    """What all runs share, as `section.key=value`."""
+    values: dict[str, list[str]]
+    """Of keys with more than one, in the order of their names; without the seeds."""
+    ranges: dict[str, Range]
+    seeds: list[str | None]
+    """Each setting is trained with each of these; None if nothing says the seed."""
+
+    def settings(self, some: Sequence[Mapping[str, str]]) -> list[Setting]:
+        """Runs of some choices, each with every seed."""
+        each = [{**one, **({SEED: text} if text is not None else {})} for one in some for text in self.seeds]
+        return [Setting(_name(one), tuple(f"{key}={text}" for key, text in one.items())) for one in each]
+
+
+def read_space(words: Sequence[str], seeds: int | None = None) -> Space:
+    """What `section.key=value,value`, `section.key=low:high` and `section.key=low:high:log` say.
 
     Args:
-        words: `section.key=value,value`, or `section.key=low:high` and `section.key=low:high:log`, of which `count` are drawn.
+        words: Of the command line.
         seeds: Each setting is trained with so many seeds.
-        count: How many of the settings are drawn; all by default. Each of them has all seeds.
-        seed: Of that draw; 0 by default.
 
     Raises:
         RunError: If one of them is malformed, or nothing varies.
@@ -81,26 +99,42 @@ def planned(
                 f"--seeds: must be at least 1 and say the seeds alone, got {seeds}; it stands for {SEED}=0,1,..."
             )
         values[SEED] = list(map(str, range(seeds)))
-    if count is None and seed is not None:
-        raise RunError("--seed: does nothing without --random; leave it out, or vary the seed of training by --seeds")
     varied = {key: texts for key, texts in sorted(values.items()) if len(texts) > 1}
-    if ranges and count is None:
-        raise RunError(f"{next(iter(ranges))}: is a range, from which settings are drawn; say how many with --random N")
     if not varied and not ranges:
         raise RunError("nothing varies: give a key several values, or use `alignkit train`")
-    of_seeds = varied.pop(SEED, [])
-    grid = [dict(zip(varied, texts, strict=True)) for texts in itertools.product(*varied.values())]
+    of_seeds: list[str | None] = [*varied.pop(SEED, [None])]
+    return Space([f"{key}={texts[0]}" for key, texts in values.items() if len(texts) == 1], varied, ranges, of_seeds)
+
+
+def planned(space: Space, *, count: int | None = None, seed: int | None = None) -> list[Setting]:
+    """The runs of a grid, or of some choices that are drawn of it.
+
+    Args:
+        space: What they are taken from.
+        count: How many choices are drawn; all by default. Each of them has all seeds.
+        seed: Of that draw; 0 by default.
+
+    Raises:
+        RunError: If so many cannot be drawn, or a range is to be drawn from without a count.
+    """
+    if count is None and seed is not None:
+        raise RunError(
+            "--seed: does nothing without --random or --optuna; leave it out, or vary the seed of training by --seeds"
+        )
+    if space.ranges and count is None:
+        raise RunError(
+            f"{next(iter(space.ranges))}: is a range, from which settings are drawn; say how many with --random N"
+        )
+    grid = [dict(zip(space.values, texts, strict=True)) for texts in itertools.product(*space.values.values())]
     dice = random.Random(seed or 0)
-    if count is not None and ranges:
-        grid = _drawn(varied, ranges, count, dice)
+    if count is not None and space.ranges:
+        grid = _drawn(space.values, space.ranges, count, dice)
     elif count is not None:
         if not 0 < count <= len(grid):
             raise RunError(f"--random: there are {len(grid)} settings to draw from, got {count}")
         drawn = sorted(dice.sample(range(len(grid)), count))
         grid = [grid[index] for index in drawn]
-    each = [one | ({SEED: text} if text is not None else {}) for one in grid for text in of_seeds or [None]]
-    fixed = [f"{key}={texts[0]}" for key, texts in values.items() if len(texts) == 1]
-    return fixed, [Setting(_name(one), tuple(f"{key}={text}" for key, text in one.items())) for one in each]
+    return space.settings(grid)
 
 
 def _range(key: str, text: str) -> Range | None:

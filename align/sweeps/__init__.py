@@ -1,0 +1,1 @@
+"""Trains a recipe with several settings: a grid, some drawn, or asked for one after another."""

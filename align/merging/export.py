@@ -25,6 +25,8 @@ from align.sampling.generate import Decoding, generate
 from align.sampling.policy import Policy, policy_of
 from align.scoring.completions import prompt_ids
 
+from .gguf import CONVERTER, GGUF_FILE, MODELFILE, find_converter, read_gguf, write_gguf
+
 logger = logging.getLogger(__name__)
 
 EXPORT_FILE = "export.json"
@@ -43,7 +45,9 @@ NEW_TOKENS = 32
 APART = 0.01  # nats; float32 alone puts folded and unfolded weights less than a tenth of this apart
 
 
-def export(name: str, out: str | Path, *, dtype: str | None = None) -> dict[str, Any]:
+def export(
+    name: str, out: str | Path, *, dtype: str | None = None, converter: list[str] | None = None
+) -> dict[str, Any]:
     """Write a run's policy as one model: adapter folded into the base, tokenizer, template, generation settings, card.
 
     The fold is done in float32, W + ΔW, and rounded once, to `dtype`. It is compared with adapter and base on a few prompts,
@@ -53,13 +57,14 @@ def export(name: str, out: str | Path, *, dtype: str | None = None) -> dict[str,
         name: As `align.sampling.policy.policy_of` has it: the directory of a run, or an adapter's folder.
         out: A folder that is not there yet.
         dtype: Of the weights that are written; by default that of the model in the recipe.
+        converter: Makes a GGUF file of them besides, as `align.merging.gguf.find_converter` gives it.
 
     Returns:
         What `OUT/export.json` holds.
 
     Raises:
         RunError: If `out` is there, the base's files are quantised, the adapter is not what its run wrote, or the folded
-            model is not the policy.
+            model is not the policy; or if there is no GGUF file to be had, where the model itself is written.
     """
     out = Path(out)
     if out.exists():
@@ -116,6 +121,12 @@ def export(name: str, out: str | Path, *, dtype: str | None = None) -> dict[str,
         }
         write_text(folder / EXPORT_FILE, json.dumps(record, indent=1) + "\n")
         write_text(folder / CARD, _card(Path(name), record))
+    if converter is not None:
+        file = write_gguf(out, converter, chosen)
+        again = read_gguf(file)
+        same = None if again is None else sum(a == b for a, b in zip(answers, _greedy(again, read, asked), strict=True))
+        record["gguf"] = {"file": file.name, "same": same}
+        write_text(out / EXPORT_FILE, json.dumps(record, indent=1) + "\n")
     return record
 
 
@@ -123,14 +134,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fold a run's adapter into its base: a model with tokenizer and card that transformers loads."""
     parser = argparse.ArgumentParser(prog="alignkit export", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", help="a run, or an adapter's folder")
-    parser.add_argument("out", metavar="OUT", help="a folder that is not there yet")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a folder that is not there yet")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights; default: as model.dtype of the recipe")
+    parser.add_argument("--gguf", action="store_true", help=f"also {GGUF_FILE}, by llama.cpp's {CONVERTER}")
+    parser.add_argument("--converter", type=Path, metavar="FILE", help=f"with --gguf: {CONVERTER}; default: of PATH")
     allow_file_argument(parser)
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    done = export(options.run, options.out, dtype=options.dtype)
+    if options.converter is not None and not options.gguf:
+        raise RunError("--converter: does nothing without --gguf")
+    converter = find_converter(options.converter) if options.gguf else None
+    done = export(options.run, options.out, dtype=options.dtype, converter=converter)
     print(f"{options.out}: {done['base']} in {done['dtype']}; {_compared(done)}")  # noqa: T201 - the command line's own
     print(f'load it: AutoModelForCausalLM.from_pretrained("{options.out}"); serve it: vllm serve {options.out}')  # noqa: T201
+    if "gguf" in done:
+        same = done["gguf"]["same"]
+        told = (
+            "which was not read back"
+            if same is None
+            else f"with {same} of {done['greedy']['prompts']} of these answers"
+        )
+        print(f"{options.out / GGUF_FILE}, {told}; serve it: ollama create NAME -f {options.out / MODELFILE}")  # noqa: T201
     return 0
 
 

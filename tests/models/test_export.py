@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from trl import ModelConfig
 from align import cli
 from align.errors import RunError
 from align.merging.export import EXPORT_FILE, export
+from align.merging.gguf import find_converter
 from align.models.loading import load_model, load_tokenizer
 from align.models.stopping import stop_ids
 from align.sampling.generate import Decoding, generate
@@ -149,3 +151,74 @@ def test_an_adapter_of_a_quantised_base_goes_into_the_full_weights_and_that_is_s
     packed.write_text(json.dumps(json.loads(packed.read_text()) | {"quantization_config": {"quant_method": "awq"}}))
     with pytest.raises(RunError, match="its files hold quantised weights"):
         export(str(tmp_path / "out"), tmp_path / "again")
+
+
+STUB = """import pathlib, sys
+_, folder, name, out, kind, dtype = sys.argv
+assert (name, kind) == ("--outfile", "--outtype"), sys.argv
+assert (pathlib.Path(folder) / "model.safetensors").is_file()
+pathlib.Path(out).write_text(dtype)
+if {fails}:
+    print("loading", file=sys.stderr)
+    sys.exit("ModuleNotFoundError: No module named 'sentencepiece'")
+"""
+
+
+def converter_in(folder, *, fails=False):
+    folder.mkdir(exist_ok=True)
+    (folder / "convert_hf_to_gguf.py").write_text(STUB.format(fails=fails))
+    return folder
+
+
+def test_a_gguf_file_is_made_by_the_converter_and_read_back(trained, tmp_path, capsys, monkeypatch):
+    """The converter is a stub, which writes the type it is asked for; the real one was run by hand."""
+    out, plain = tmp_path / "out", AutoModelForCausalLM.from_pretrained
+    read = []
+
+    def from_pretrained(folder, gguf_file=None, **kw):
+        if gguf_file is not None:
+            read.append((folder, gguf_file, kw))
+            kw = {"dtype": "float32"}
+        return plain(folder, **kw)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    words = ["--gguf", "--converter", str(converter_in(tmp_path / "llama.cpp"))]
+    assert cli.main(["export", str(trained), str(out), *words, "--dtype", "float32"]) == 0
+    assert (out / "model.gguf").read_text() == "f32"
+    assert (out / "Modelfile").read_text() == "FROM ./model.gguf\n"
+    assert read == [(out, "model.gguf", {"dtype": "float32"})]
+    assert json.loads((out / EXPORT_FILE).read_text())["gguf"] == {"file": "model.gguf", "same": 8}
+    assert (
+        f"{out / 'model.gguf'}, with 8 of 8 of these answers; serve it: ollama create NAME -f"
+        in capsys.readouterr().out
+    )
+    assert sorted(one.name for one in out.iterdir() if "gguf" in one.name) == ["model.gguf"]
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", plain)
+    assert cli.main(["export", str(trained), str(tmp_path / "half"), *words, "--dtype", "bfloat16"]) == 0
+    assert (tmp_path / "half" / "model.gguf").read_text() == "bf16"
+    assert "half/model.gguf, which was not read back; serve it" in capsys.readouterr().out
+
+
+def test_without_a_gguf_file_the_export_stays(trained, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    words = ["--gguf", "--converter", str(converter_in(tmp_path / "llama.cpp", fails=True))]
+    assert cli.main(["export", str(trained), str(out), *words]) == 2
+    said = capsys.readouterr().err
+    assert "is written, but" in said
+    assert "made no GGUF file of it: ModuleNotFoundError: No module named 'sentencepiece'; mend that, and run" in said
+    assert f"{out} --outfile {out / 'model.gguf'} --outtype f32" in said
+    assert (out / EXPORT_FILE).is_file()
+    assert not [one for one in out.iterdir() if "gguf" in one.name]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for given, reason in (
+        (["--gguf"], "convert_hf_to_gguf.py of llama.cpp is not on PATH; name it by --converter FILE"),
+        (["--gguf", "--converter", str(tmp_path / "none.py")], "none.py: no such file"),
+        (["--converter", str(tmp_path)], "--converter: does nothing without --gguf"),
+    ):
+        assert cli.main(["export", str(trained), str(tmp_path / "other"), *given]) == 2
+        assert reason in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
+    file = converter_in(tmp_path) / "convert_hf_to_gguf.py"
+    file.write_text(f"#!{sys.executable}\n{file.read_text()}")
+    file.chmod(0o755)
+    assert find_converter(None) == [str(file)]

@@ -9,6 +9,8 @@ STATS, COMPARISONS = "eval/statistics/intervals.py", "eval/statistics/comparison
 SUBJECTS, ASKING, ASSEMBLE = "eval/subjects.py", "eval/answers/asking.py", "eval/report/assemble.py"
 REPORT, PLOTS, MAIN, VERIFY = "eval/report/write.py", "eval/report/plots.py", "eval/__main__.py", "eval/verify.py"
 TABLES, PAGE, MEASURES = "eval/report/tables.py", "eval/report/html.py", "eval/report/by_measure.py"
+CLAIMS = "scripts/claims.py"
+tried = noticed_by("tests/evaluation/statistics/test_claims.py")
 SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
 measure = noticed_by("tests/evaluation/measures/test_measures.py")
 page = noticed_by("tests/evaluation/report/test_report.py", "tests/evaluation/report/test_page.py")
@@ -121,4 +123,9 @@ MUTANTS = [
     weights("weights in memory: those that differ too", USE, "alike and torch.equal(weight, twin)", "alike"),
     weights("weights in memory: none of those under an adapter", USE, '.replace(".base_layer.", ".")', ""),
     weights("weights in memory: references stand apart", SUBJECTS, "for use in (subjects[-1].policy, subjects[-1].reference):", "for use in (subjects[-1].policy,):"),
+    tried("claims: a bar is passed over", CLAIMS, "HELD if self.low > self.bar else NOT", "HELD if self.low > 0 else NOT"),
+    tried("claims: what touches the bar has held", CLAIMS, "HELD if self.low > self.bar", "HELD if self.low >= self.bar"),
+    tried("claims: half as wide is twice as many", CLAIMS, "(half / away) ** 2", "(half / away)"),
+    tried("claims: seeds by the normal law", CLAIMS, "if t_quantile(LEVEL, n) * deviation", "if 1.96 * deviation"),
+    tried("claims: the first verdict is all", "scripts/claims_page.py", "if len(set(found)) == 1:", "if True:"),
 ]  # fmt: skip

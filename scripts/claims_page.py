@@ -1,0 +1,90 @@
+"""Writes `recipes/results.html`, one file with everything inline: the claims of `claims.py` with figures, verdicts and commands.
+
+Run: python scripts/claims_page.py   (seconds; it reads `scripts/bench/results` alone)
+"""
+
+import argparse
+import base64
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from claims import HELD, NOT, OPEN, RESULTS, ROOT, UNTRIED, Claim, claims
+
+from eval.report.html import escaped, page
+
+
+def body(made: list[Claim]) -> str:
+    """The page, without its frame."""
+    rows = "".join(
+        f'<tr><td data-title="claim"><a href="#c{number}">{escaped(claim.says)}</a></td>'
+        f'<td data-title="source">{escaped(claim.source)}</td><td data-title="verdict">{escaped(of_all(claim))}</td></tr>'
+        for number, claim in enumerate(made)
+    )
+    untried = "".join(
+        f'<tr><td data-title="claim">{escaped(claim)}</td><td data-title="recipe">{escaped(recipe)}</td></tr>'
+        for claim, recipe in UNTRIED.items()
+    )
+    return (
+        "<h1>Claims on trial</h1>"
+        f'<p class="headline">{escaped(headline(made))}</p>'
+        "<p>A verdict follows from the 95% interval alone: <em>held</em> if all of it is on the claim's side of the bar, <em>did not "
+        "hold</em> if all of it is on the other side, else <em>cannot be told</em>. Intervals over prompts, problems or pairs are given "
+        "the seeds that were run. Figures of one claim are not corrected for their number.</p>"
+        f'<table><tr class="head"><th>claim</th><th>source</th><th>verdict</th></tr>{rows}</table>'
+        + "".join(section(number, claim) for number, claim in enumerate(made))
+        + '<h2>Not tried yet</h2><table><tr class="head"><th>claim</th><th>recipe that would begin it</th></tr>'
+        f"{untried}</table>"
+    )
+
+
+def of_all(claim: Claim) -> str:
+    """The verdicts of a claim's figures, counted where they differ."""
+    found = [one.verdict for one in claim.figures]
+    if len(set(found)) == 1:
+        return found[0] if len(found) == 1 else f"{found[0]} ({len(found)} of {len(found)} figures)"
+    return "; ".join(f"{said}: {found.count(said)} of {len(found)}" for said in (HELD, NOT, OPEN) if said in found)
+
+
+def headline(made: list[Claim]) -> str:
+    """How many claims held in every figure, held in none, or are open."""
+    found = [{one.verdict for one in claim.figures} for claim in made]
+    held, refuted = found.count({HELD}), found.count({NOT})
+    return (
+        f"Of {len(made)} claims {held} held in every figure, {refuted} did not hold in any, and {len(made) - held - refuted} are "
+        "mixed or cannot be told at this size."
+    )
+
+
+def section(number: int, claim: Claim) -> str:
+    """One claim with its figures."""
+    figures = "".join(
+        f'<tr><td data-title="figure">{escaped(one.what)}</td><td data-title="value">{escaped(one.told())}</td>'
+        f'<td data-title="verdict">{escaped(one.verdict)}</td><td data-title="would tell">{escaped(one.enough)}</td></tr>'
+        for one in claim.figures
+    )
+    picture = ""
+    if claim.picture is not None and (RESULTS / claim.picture).is_file():
+        data = base64.b64encode((RESULTS / claim.picture).read_bytes()).decode()
+        picture = f'<img alt="{escaped(claim.says)}" src="data:image/png;base64,{data}">'
+    result = f"../scripts/bench/results/{claim.result}.json"
+    return (
+        f'<h2 id="c{number}">{escaped(claim.says)}</h2><dl class="said"><dt>source</dt><dd>{escaped(claim.source)}</dd>'
+        f"<dt>setting</dt><dd>{escaped(claim.setting)}</dd><dt>command</dt><dd><code>{escaped(claim.command)}</code></dd>"
+        f'<dt>figures</dt><dd><a href="{result}">{claim.result}.json</a></dd></dl>'
+        '<table><tr class="head"><th>figure</th><th>value, 95% interval</th><th>verdict</th><th>what would tell</th></tr>'
+        f"{figures}</table>{picture}"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("-o", "--out", type=Path, default=ROOT / "recipes" / "results.html")
+    out = parser.parse_args(argv).out
+    out.write_text(page("alignkit: claims on trial", body(claims())), encoding="utf-8")
+    print(out)
+
+
+if __name__ == "__main__":
+    main()

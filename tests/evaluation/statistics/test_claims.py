@@ -1,0 +1,74 @@
+"""The page of claims: verdicts by the interval alone, the size that would tell, and a page that is of the committed results."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import claims  # noqa: PLC0415 - a script
+    import claims_page  # noqa: PLC0415 - a script
+
+    yield claims, claims_page
+    sys.path.remove(str(ROOT / "scripts"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bar", "verdict"),
+    [(0.1, 0.3, 0, "held"), (-0.3, -0.1, 0, "did not hold"), (-0.1, 0.3, 0, "cannot be told at this size"),
+     (0.1, 0.3, 0.2, "cannot be told at this size"), (0.0, 0.3, 0, "cannot be told at this size"), (1.0, 1.2, 1.3, "did not hold")],
+)  # fmt: skip
+def test_a_verdict_is_by_the_interval_alone(scripts, low, high, bar, verdict):
+    figure = scripts[0].Figure("x", (low + high) / 2, low, high, 100, "prompts", bar)
+    assert figure.verdict == verdict
+    assert bool(figure.enough) == (verdict == scripts[0].OPEN)
+
+
+def test_the_size_that_would_tell(scripts):
+    claims, _ = scripts
+    assert (
+        claims.Figure("x", 0.1, -0.1, 0.3, 100, "prompts").enough == "400 prompts"
+    )  # half as wide, four times as many
+    assert claims.Figure("x", 0.0, -0.2, 0.2, 100, "prompts").enough == "no size, if it is as small as this"
+    values = [0.1, 0.2, 0.9]
+    figure = claims.of_seeds("x", values)
+    deviation = np.std(values, ddof=1)
+    seeds = int(figure.enough.removesuffix(" seeds"))
+    for n, tells in ((seeds, True), (seeds - 1, False)):
+        # deviates of mean zero and deviation one, moved and stretched: n seeds with this mean and this deviation
+        unit = np.arange(n) - (n - 1) / 2
+        there = claims.of_seeds("x", list(figure.value + deviation * unit / np.std(unit, ddof=1)))
+        assert (there.verdict == "held") is tells
+
+
+def test_mixed_verdicts_are_counted(scripts):
+    claims, page = scripts
+    figures = [claims.Figure("x", value, value - 1, value + 1, 9, "seeds") for value in (2, 0, 0, -2)]
+    claim = claims.Claim("", "", "", figures, "", "step")
+    assert page.of_all(claim) == "held: 1 of 4; did not hold: 1 of 4; cannot be told at this size: 2 of 4"
+    assert page.of_all(claim._replace(figures=figures[1:3])) == "cannot be told at this size (2 of 2 figures)"
+    assert page.headline([claim, claim._replace(figures=figures[:1]), claim._replace(figures=figures[3:])]) == (
+        "Of 3 claims 1 held in every figure, 1 did not hold in any, and 1 are mixed or cannot be told at this size."
+    )
+
+
+def test_the_committed_page_is_of_the_committed_results(scripts, tmp_path):
+    """`python scripts/claims_page.py` writes it anew."""
+    scripts[1].main(["-o", str(tmp_path / "page.html")])
+    assert (tmp_path / "page.html").read_text() == (ROOT / "recipes" / "results.html").read_text()
+
+
+def test_every_claim_has_its_command_and_its_file(scripts):
+    made = scripts[0].claims()
+    assert len(made) >= 10
+    for claim in made:
+        assert claim.figures
+        script = next(word for word in claim.command.split() if word.endswith(".py"))
+        assert (ROOT / script).is_file()
+        assert (ROOT / "scripts" / "bench" / "results" / f"{claim.result}.json").is_file()

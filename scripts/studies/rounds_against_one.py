@@ -1,7 +1,7 @@
 """Asks whether three rounds are worth more than one round with the same prompts, answers, pairs and steps.
 
 Run: python scripts/studies/rounds_against_one.py DATA_FOLDER OUT_FOLDER [--seeds N] [--methods dpo irpo dno]. What is there is
-not done again: a run goes on with `resume`, answers are kept as they come. Writes rounds_against_one.json.
+not done again: a run goes on with `resume`, answers are kept as they come. Writes rounds_against_one.json, and a picture of it.
 
 SmolLM2-135M-Instruct continues the beginnings of reviews by 16 tokens, four times each. Three rounds of 48 prompts, each
 against the policy of the round before, and one round of the same 144 prompts; all else is equal. All policies then continue the
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from matplotlib.figure import Figure
 
 import align
 from align.models.loading import load_tokenizer
@@ -176,6 +177,28 @@ def shown(estimate: Estimate) -> dict[str, float | int | None]:
     return {"value": estimate.value, "low": ends[0], "high": ends[1], "n": estimate.n}
 
 
+def drawn(told: dict[str, Any], out: Path) -> None:
+    """Gold reward after each round, a panel a method and a line a seed; the one round of as many pairs stands at the end."""
+    figure = Figure(figsize=(4.2 * len(told), 3.4), layout="constrained")
+    for axes, (method, one) in zip(
+        np.atleast_1d(figure.subplots(1, len(told), sharey=True)), told.items(), strict=True
+    ):
+        for seed, found in sorted(one["seeds"].items()):
+            at = found["policies"]
+            rows = [at["beginning"], *(at[f"three rounds, after {number}"] for number in range(1, ROUNDS + 1))]
+            values = [row["gold"]["value"] for row in rows]
+            (line,) = axes.plot(range(ROUNDS + 1), values, marker="o", label=f"three rounds, seed {seed}")
+            last, shift = at["one round, after 1"]["gold"], 0.12 * (int(seed) + 1)
+            axes.errorbar(
+                ROUNDS + shift, last["value"], [[last["value"] - last["low"]], [last["high"] - last["value"]]],
+                marker="s", color=line.get_color(), capsize=2, label=f"one round, seed {seed}",
+            )  # fmt: skip
+        axes.set(title=method, xlabel="round", xticks=range(ROUNDS + 1))
+    figure.axes[0].set_ylabel("gold reward")
+    figure.axes[0].legend(fontsize=7)
+    figure.savefig(out / Path(RESULT).with_suffix(".png"), dpi=110)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, and write what is known after every seed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -202,6 +225,7 @@ def main(argv: list[str] | None = None) -> None:
             if len(differences) > 1:
                 told[method]["gold, three rounds minus one, over seeds"] = shown(over_seeds(differences))
             (out / RESULT).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            drawn({name: one for name, one in told.items() if one["seeds"]}, out)
             print(json.dumps({method: told[method]}, indent=1), flush=True)
 
 

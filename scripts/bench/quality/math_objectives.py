@@ -60,11 +60,11 @@ def write(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def warm_up(folder: Path, out: Path) -> None:
+def warm_up(folder: Path, out: Path, held_out: int = HELD_OUT) -> None:
     """Train on worked solutions, and save the merged model."""
     from align import run  # noqa: PLC0415
 
-    rows = problems(folder)[HELD_OUT:]
+    rows = problems(folder)[held_out:]
     answers = [
         {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": laid_out(row, boxed=n % 2 == 0)}]}
         for n, row in enumerate(rows)

@@ -202,6 +202,7 @@ def of_seed(recipe: Path, out: Path, task: Task) -> dict[str, Any]:
     }
     return {
         "pairs": pairs,
+        "report over rounds": (out / "three-rounds" / "report.md").read_text(encoding="utf-8").splitlines(),
         "policies": told,
         "three rounds minus one": {
             measure: shown(mean_estimate(found[last][measure] - found[one][measure], bounds=(low - high, high - low)))

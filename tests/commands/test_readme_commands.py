@@ -20,7 +20,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:alignkit|accelerate|python|torchrun) [^`]+)`")
 NAMED = re.compile(r"[a-z ]+|(python|torchrun|accelerate launch) -m [a-z.]+|[a-z ]+ --(deep|num_processes 2)")
 """A command spoken of, without what it is to be done to."""
-ELSEWHERE = re.compile(r"make |python scripts/bench/")
+ELSEWHERE = re.compile(r"make |python scripts/(bench|studies)/")
 """What continuous integration runs, and benchmarks of minutes to hours, whose results are committed."""
 
 TINY, B005 = "rpo/tiny train.output_dir=", "train.beta=0.05 train.output_dir=runs/b005"

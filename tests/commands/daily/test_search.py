@@ -139,14 +139,17 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(world, caplog):
     assert best.startswith(
         f"best: train.beta={nearest:g}, {METRIC} {0.5 - abs(math.log10(nearest) + 1):.4g}. The best of 6 "
     )
-    world.fail[6] = 130
-    assert world.run("--optuna", "6", "--seeds", "2") == 130
-    assert world.trained == whole[:6]
-    world.fail.clear()
-    assert world.run("--optuna", "6", "--seeds", "2") == 0
-    assert world.trained == whole[5:]
-    assert world.run("--optuna", "7", "--seeds", "2") == 0
+    assert world.run("--optuna", "7", "--seeds", "2", out="whole") == 0
     assert len(world.trained) == 2
+    # past the ten that are drawn at random
+    assert world.run("--optuna", "14", out="long") == 0
+    whole = list(world.trained)
+    world.fail[12] = 130
+    assert world.run("--optuna", "14") == 130
+    assert world.trained == whole[:12]
+    world.fail.clear()
+    assert world.run("--optuna", "14") == 0
+    assert world.trained == whole[11:]
 
 
 def test_what_fails_is_tried_again_and_the_others_stay(world, caplog):

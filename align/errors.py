@@ -75,10 +75,10 @@ def quiet_upstream() -> None:
 
 
 def any_terminal() -> None:
-    """Let a terminal that has few characters show the others escaped, where Python would stop."""
-    for stream in (sys.stdout, sys.stderr):
+    """Let a terminal that has few characters show the others escaped, and read what is no text as U+FFFD; Python would stop."""
+    for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=errors)
 
 
 def keep_interrupts() -> None:

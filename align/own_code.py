@@ -183,7 +183,7 @@ def _run(path: Path) -> None:
         raise
     except (Exception, SystemExit) as error:
         line = next(
-            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), None
+            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == spec.origin), None
         )
         line = getattr(error, "lineno", None) or line
         told = printable(f"{type(error).__name__}: {error}", 300)

@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
     allow_file_argument(parser)
     options = parser.parse_intermixed_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if any("\ud800" <= letter <= "\udfff" for letter in options.system or ""):
+        raise RunError("--system: is not UTF-8 text")
     names = ("max_new_tokens", "temperature", "seed")
     decoding = decoding_of(settings_of_flags(**{name: getattr(options, name) for name in names}))
     policies = {options.policy: policy_of(options.policy, options.overrides)}
@@ -51,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         policies[REFERENCE] = policy_of(options.policy, options.overrides, reference=True)
     elif options.beside is not None:
         policies[options.beside] = policy_of(options.beside)
-    if options.beside is not None and len(policies) < 2:
+    if options.beside is not None and (len(policies) < 2 or len({repr(each) for each in policies.values()}) < 2):
         raise RunError(f"--beside: {options.beside} is who answers already; name another, or {REFERENCE}")
     talk([Speaker(name, use, options.system) for name, use in _loaded(policies).items()], decoding)
     return 0
@@ -101,8 +103,12 @@ class Speaker:
             places = getattr(model.config.get_text_config(), "max_position_embeddings", None)
             length = len(prompt_ids(self.tokenizer, prompt))
             if places is not None and length + decoding.max_new_tokens > places:
+                alone = len(prompt_ids(self.tokenizer, [*self.opening, asked])) if self.chats else length
+                helps = (
+                    RESET if alone + decoding.max_new_tokens <= places else "say less, or a smaller --max-new-tokens"
+                )
                 _print(
-                    f"({length} tokens and an answer of {decoding.max_new_tokens} are more than the model's {places}; {RESET})"
+                    f"({length} tokens and an answer of {decoding.max_new_tokens} are more than the model's {places}; {helps})"
                 )
                 return True
             try:

@@ -150,7 +150,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=config.model_revision, trust_remote_code=False)
     except OSError as error:
         if not os.path.isdir(path):
-            raise
+            raise _named(path, error) from error
         raise RunError(f"{path}: no tokenizer there; save it beside the model ({_first_line(error)})") from error
     except Exception as error:  # the Rust library raises plain exceptions
         raise RunError(f"{path}: no tokenizer can be read from it ({_first_line(error)})") from error
@@ -223,8 +223,8 @@ def load_weights(
             output_loading_info=True,
             **kwargs,
         )
-    except (ImportError, OSError):
-        raise
+    except (ImportError, OSError) as error:
+        raise _named(path, error) from error
     except Exception as error:
         raise RunError(f"{path}: cannot be loaded {kind} ({_first_line(error)})") from error
     check_model_complete(model, found, path, new)
@@ -285,6 +285,12 @@ def another_model(config: ModelConfig, path: str | Path | None) -> ModelConfig:
 
 def _first_line(error: Exception) -> str:
     return printable(str(error).strip().partition("\n")[0] or type(error).__name__, 300)
+
+
+def _named(path: str, error: ImportError | OSError) -> Exception:
+    """The error with what was to be loaded, which that of a hub that cannot be reached does not say."""
+    said = f"{path}: no folder here, and not to be had from the hub: {_first_line(error)}"
+    return OSError(said) if getattr(error, "errno", 0) is None and path not in str(error) else error
 
 
 def _name(config: ModelConfig) -> str:

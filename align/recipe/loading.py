@@ -34,6 +34,7 @@ SECTIONS = (
     "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "judge", "train", "rounds", "fronts", "eval",
     "expect", "own_code",
 )  # fmt: skip
+OF_THE_POLICY = frozenset(("method", "model", "lora", "start", "ref"))
 DTYPES = (None, "auto", "float32", "bfloat16", "float16")
 NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
 NOT_IN_TRAIN = {
@@ -108,13 +109,16 @@ class Recipe:
         return yaml.safe_dump(as_a_file_may_say_it(self.raw) | own, sort_keys=False, allow_unicode=True)
 
 
-def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, anywhere: bool = False) -> Recipe:
+def load_recipe(
+    name: str | Path, overrides: Iterable[str] = (), *, anywhere: bool = False, policy_alone: bool = False
+) -> Recipe:
     """Read a recipe and check everything that can be checked without data or weights.
 
     Args:
         name: A path, or the name of a shipped recipe.
         overrides: `section.key=value` strings; values are read as YAML.
         anywhere: Read precisions that only a GPU has where there is none, for what does not train: see `set_aside`.
+        policy_alone: Pass over what is wrong elsewhere in the file than in `OF_THE_POLICY`; such sections may be None.
 
     Raises:
         RecipeError: With every problem, one a line: file and line, key path, rule, value, remedy.
@@ -122,6 +126,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), *, anywhere: bo
     path = find_recipe(name)
     tree = with_bases(path)
     override(tree, overrides)
+    tree.unread = frozenset(SECTIONS) - OF_THE_POLICY if policy_alone else frozenset()
     for key in tree.values:
         if key not in SECTIONS:
             tree.problem((key,), f"unknown section; {nearest(key, SECTIONS)}")

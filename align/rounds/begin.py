@@ -50,8 +50,7 @@ def begin(
         other = refused(recipe_differences(run, recipe_as_written(recipe)))
         if other:
             raise RunError(
-                f"{run}: its {section} were made by another recipe:\n{told(other)}\nrestore it, or choose another "
-                "train.output_dir"
+                f"{run}: its {section} were made by another recipe:\n{told(other)}\nrestore it, or begin in another directory"
             )
     if state.is_main_process:
         for left in list(run.glob(f"**/{SCRATCH}*")):  # by a kill, half written

@@ -65,7 +65,11 @@ class Progress(TrainerCallback):
         ends = [name for name in logs if name.endswith("_runtime")]
         if "train_runtime" in ends:
             seconds = time.monotonic() - self.begun
-            self._write(f"{state.global_step - self.first} steps in {_clock(seconds)}")
+            kept = ""
+            if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                best = f"the best by {args.metric_for_best_model}: {state.best_metric:.4g}"
+                kept = f"; kept are the weights of step {state.best_global_step}, {best}"
+            self._write(f"{state.global_step - self.first} steps in {_clock(seconds)}{kept}")
         elif ends:
             prefix = ends[0].removesuffix("_runtime")
             figures = {name.removeprefix(f"{prefix}_"): value for name, value in logs.items()}

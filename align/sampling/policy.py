@@ -55,7 +55,7 @@ def policy_of(name: str, overrides: Iterable[str] = (), *, reference: bool = Fal
         if (run / "adapter_config.json").is_file():
             return Policy(_plain(base_model_of(run)), str(run))
         return Policy(_plain(name))
-    recipe = load_recipe(run / RECIPE_FILE if is_run else name, overrides)
+    recipe = load_recipe(run / RECIPE_FILE if is_run else name, overrides, policy_alone=is_run)
     if METHODS[recipe.method].model != "language":
         raise RunError(f"{name}: method {recipe.method!r} trains a model that judges answers and writes none")
     if reference:

@@ -70,5 +70,5 @@ def _weighed(folder: Path) -> list[str]:
     """The rewards whose weights a run's policy has learnt to read, none of another run."""
     if not (folder / RECIPE_FILE).is_file():
         return []
-    recipe = load_recipe(folder / RECIPE_FILE)
-    return list(recipe.rewards) if getattr(recipe.train, "prompt_weights", None) is not None else []
+    recipe = load_recipe(folder / RECIPE_FILE, policy_alone=True)
+    return list(recipe.rewards) if (recipe.raw.get("train") or {}).get("prompt_weights") is not None else []

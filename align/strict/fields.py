@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Union
 
-from .yaml_tree import Tree, Where
+from .yaml_tree import Tree, Where, as_scalar
 
 SHOWN_KEYS = 10
 
@@ -25,7 +25,9 @@ def build(cls: type, values: Any, where: Where, tree: Tree, hints: Mapping[str, 
         hints: What to say about keys that are no field of `cls`, by key.
     """
     if not isinstance(values, Mapping):
-        tree.problem(where, f"expected `key: value` settings, got {describe(values)}")
+        is_path = isinstance(values, str) and any(f.name == "path" for f in dataclasses.fields(cls))
+        remedy = f"; write {{path: {as_scalar(values)}}}" if is_path else ""
+        tree.problem(where, f"expected `key: value` settings, got {describe(values)}{remedy}")
         return None
     before = len(tree.problems)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
@@ -80,7 +82,7 @@ def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:
         return {key: build(cls, item, (*where, key), tree) for key, item in value.items()}
     options = args if origin in (Union, types.UnionType) else (hint,)
     nested: list[Any] = [o for o in options if dataclasses.is_dataclass(o) and isinstance(o, type)]
-    if nested and isinstance(value, Mapping):
+    if nested and (isinstance(value, Mapping) or (isinstance(value, str) and not _fits(value, hint))):
         return build(nested[0], value, where, tree)
     if isinstance(value, list) and any(o == list[each] for o in options for each in nested):
         return [build(nested[0], item, (*where, str(k)), tree) for k, item in enumerate(value)]

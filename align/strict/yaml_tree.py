@@ -36,6 +36,9 @@ class Tree:
         self.origin = origin
         self.lines: dict[Where, str] = {}
         self.problems: list[str] = []
+        self.unread: frozenset[str] = frozenset()
+        """Sections that nothing is wanted of: what is wrong with what a file says there is passed over."""
+        self._passed_over: set[str] = set()
 
     def problem(self, where: Where, message: str) -> None:
         """Note a problem at a key path; its line is that of the nearest enclosing key that has one.
@@ -45,6 +48,8 @@ class Tree:
         """
         key = f"{'.'.join(where)}: " if where else ""
         self.problems.append(printable(f"{self._said_at(where) or self.origin}: {key}{message}", SHOWN_LINE))
+        if where and where[0] in self.unread and self.is_from_file(where):
+            self._passed_over.add(self.problems[-1])
         if len(self.problems) > MAX_PROBLEMS:
             self.problems.append(f"{self.origin}: more than {MAX_PROBLEMS} problems; the rest is not shown")
             self.fail_on_problems()
@@ -62,8 +67,9 @@ class Tree:
         Raises:
             RecipeError: If there are any.
         """
-        if self.problems:
-            raise RecipeError("\n".join(dict.fromkeys(self.problems)))
+        found = [line for line in dict.fromkeys(self.problems) if line not in self._passed_over]
+        if found:
+            raise RecipeError("\n".join(found))
 
     def get(self, *where: str) -> Any:
         """The value at a key path, or None."""
@@ -212,10 +218,25 @@ def override(tree: Tree, items: Iterable[str]) -> None:
             rule = str(error).removeprefix(f"{source.name}: ")
             tree.problems.append(f"{source.name}: {target}: {rule}, got {text[:SHOWN_TEXT]!r}")
             continue
-        level = tree.values
+        level: Any = tree.values
         for depth, key in enumerate(where[:-1], start=1):
-            if not isinstance(level.get(key), dict):
-                level[key] = {}
-                tree.lines[where[:depth]] = source.name
-            level = level[key]
-        level[where[-1]] = value
+            if isinstance(level, list):
+                level = level[int(key)] if _numbers(level, key) else None
+            else:
+                if not isinstance(level.get(key), dict | list):
+                    level[key] = {}
+                    tree.lines[where[:depth]] = source.name
+                level = level[key]
+            if not isinstance(level, dict | list):
+                break
+        if isinstance(level, dict):
+            level[where[-1]] = value
+        elif isinstance(level, list) and _numbers(level, where[-1]):
+            level[int(where[-1])] = value
+        else:
+            tree.problems.append(f"{source.name}: {target}: no such entry of a list; entries are numbered from 0")
+
+
+def _numbers(entries: list[Any], key: str) -> bool:
+    """Whether a key is the number of an entry that is there."""
+    return key.isascii() and key.isdigit() and int(key) < len(entries)

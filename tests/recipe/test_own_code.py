@@ -23,6 +23,7 @@ from align.recipe.loading import RecipeError, load_recipe
 from align.recipe.sections import JudgeConfig
 from align.rewards import load_reward, make_reward
 from align.runs.identity import settings_of
+from align.sampling.policy import policy_of
 from align.weighting import make_rule
 from align.weighting.base import Statistics
 
@@ -126,6 +127,39 @@ def test_a_recipe_names_it_and_asks_for_the_same_file_later(mine, tmp_path):
     assert len(str(error.value).splitlines()) == 1
     assert "own_code: needs code of mine.py (sha256 " in str(error.value)
     assert str(error.value).endswith(f"if you trust it, add --allow-file {run / 'code' / 'mine.py'}")
+
+
+def test_what_a_run_trained_answers_without_the_file_and_without_what_a_program_added(mine, tmp_path):
+    run = tmp_path / "run"
+    (run / "adapter").mkdir(parents=True)
+    recipe = run / "recipe.resolved.yaml"
+    allow_file("mine.py")
+    recipe.write_text(load_recipe("online/tiny-grpo", ["rewards=[short]"]).resolved_yaml())
+    own_code._FILES.clear()
+    policy = policy_of(str(run))
+    assert policy.adapter == str(run / "adapter")
+    assert policy.settings.model_name_or_path == "tiny-random"
+    text = recipe.read_text().partition("own_code:")[0].replace("short", "elsewhere")
+    recipe.write_text(text)
+    assert policy_of(str(run)) == policy  # added to REWARDS by a program
+    for words in (["rewards=[shrt]"], ["own_code={mine.py: x}"], ["model.dtyp=float32"]):
+        with pytest.raises(RecipeError, match="command line: "):
+            policy_of(str(run), words)
+    recipe.write_text(text.replace("dtype: float32", "trust_remote_code: true"))
+    with pytest.raises(RecipeError, match="trust_remote_code"):
+        policy_of(str(run))
+    with pytest.raises(RecipeError, match="unknown reward"):
+        load_recipe(recipe)
+    recipe.rename(tmp_path / "r.yaml")
+    with pytest.raises(RecipeError, match="unknown reward"):
+        policy_of(str(tmp_path / "r.yaml"))  # which can be mended
+
+
+def test_the_line_of_an_error_is_told_of_a_relative_path_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("failing.py").write_text("\nx = nothing\n")
+    with pytest.raises(RunError, match="failing.py: line 2: NameError"):
+        allow_file("failing.py")
 
 
 def test_another_file_of_the_name_is_not_the_same(mine, tmp_path):

@@ -19,6 +19,30 @@ def test_reads_a_recipe(folder):
     assert recipe.ref.kind == "base"
 
 
+SOURCES = "data.train=[{path: a.jsonl}, {path: b.jsonl}]"
+
+
+def test_an_override_reaches_into_a_list(folder):
+    recipe = load(folder, GOOD, SOURCES, "data.train.1.max_rows=3", "data.train.0={path: c.jsonl}")
+    assert [(each.path, each.max_rows) for each in recipe.data.train_sources()] == [("c.jsonl", None), ("b.jsonl", 3)]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.train.2.weight=1", "data.train.2.weight: no such entry of a list; entries are numbered from 0"),
+        ("data.train.path=c.jsonl", "data.train.path: no such entry of a list"),
+        (
+            "data.train.0=c.jsonl",
+            "data.train.0: expected `key: value` settings, got str 'c.jsonl'; write {path: c.jsonl}",
+        ),
+        ("data.train=c.jsonl", "data.train: expected `key: value` settings, got str 'c.jsonl'; write {path: c.jsonl}"),
+    ],
+)
+def test_what_an_override_of_a_list_cannot_reach_is_told(folder, word, message):
+    assert any(f"command line: {message}" in line for line in problems(folder, GOOD, SOURCES, word))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [

@@ -29,7 +29,7 @@ LINE = "loss 0.654, margin 0.1, accuracy 0.625"
 def told(monkeypatch):
     """What a `Progress` writes on stderr of some kind, with a clock that is set."""
 
-    def tell(steps, *, terminal, first=0, rank=0, records=True):
+    def tell(steps, *, terminal, first=0, rank=0, records=True, best=None):
         now, err = [100.0], io.StringIO()
         err.isatty = lambda: terminal
         monkeypatch.setattr("sys.stderr", err)
@@ -46,7 +46,9 @@ def told(monkeypatch):
         line.on_log(
             None, state, None, logs={"eval_a_b_loss": 0.5, "eval_a_b_rewards/margins": 1, "eval_a_b_runtime": 3}
         )
-        line.on_log(None, state, None, logs={"train_runtime": 3, "train_loss": 1})
+        args = SimpleNamespace(load_best_model_at_end=best is not None, metric_for_best_model="eval_a_b_loss")
+        state.best_model_checkpoint, state.best_global_step, state.best_metric = best and "checkpoint-1", 1, best
+        line.on_log(args, state, None, logs={"train_runtime": 3, "train_loss": 1})
         return err.getvalue()
 
     return tell
@@ -59,6 +61,11 @@ def test_without_a_terminal_each_record_is_a_line(told):
         "step 2: eval a b: loss 0.5, margin 1",
         "2 steps in 0:04",
     ]
+
+
+def test_which_weights_are_kept_is_told(told):
+    out = told(2, terminal=False, best=0.51234).splitlines()
+    assert out[-1] == "2 steps in 0:04; kept are the weights of step 1, the best by eval_a_b_loss: 0.5123"
 
 
 def test_on_a_terminal_one_line_is_written_anew(told, monkeypatch):

@@ -34,6 +34,9 @@ PLAIN = re.compile(
 )
 """Columns about a row, of which nobody expects that training reads them."""
 SCORES = re.compile(r"(?:^|_)(?:scores?|ratings?|rewards?|margin)(?:_|$)")
+WHOLE_TEXTS = (
+    "'text' holds whole texts, and what is learnt is an answer: write each as prompt and completion, or messages"
+)
 FEW_VALUES, LONG_VALUE = 12, 40
 SIDED = re.compile(r"^(.*?)_?([abABjkxyXY01234])$")
 
@@ -162,6 +165,8 @@ def _about_label(raw: Dataset, name: str, used: Collection[str], where: str, row
         )
         return f"{start}; {layout}{ignore}"
     answers = sided_columns([n for n in raw.column_names if n in used])
+    if not answers and {"chosen", "rejected"} <= {*raw.column_names} & {*used}:
+        answers = ["chosen", "rejected"]
     lines = proposed_prefer(raw, name, answers) if answers else []
     if not lines:
         return f"{start}; if it says which answer is better use `prefer: {{column: {name}, ...}}`, else {ignore}"

@@ -14,6 +14,7 @@ from .columns import (
     REASON,
     SYSTEM,
     TEMPLATE,
+    WHOLE_TEXTS,
     guessed,
     is_empty,
     is_label,
@@ -161,9 +162,12 @@ def layout(names: Sequence[str], columns: Mapping[str, str], where: str, rows: R
             return mapping
     needed = list(ALIASES[rows][0])
     proposal = guessed(names, needed)
-    if rows == "pairs" and any(name in names for name in ("messages", "completion", "output", "conversations")):
+    answered = "..." in proposal and "..." not in guessed(names, ["prompt", "completion"])
+    if rows == "pairs" and (answered or {"messages", "completion", "output", "conversations"} & set(names)):
         more = "train on completions with `method: sft`"
         proposal = f"{proposal}, or {more}" if "..." not in proposal else f"your names of them, or {more}"
+    elif "text" in names and rows in ("pairs", "completions") and "..." in proposal:
+        proposal = f"your names of them; {WHOLE_TEXTS}"
     if rows == "pairs":
         raise DataError(
             f"{where}: no preference columns; expected prompt, chosen, rejected (or question, response_j, response_k), "

@@ -45,15 +45,28 @@ class RowError(ValueError):
 def messages_of(value: Any, side: str) -> list[dict[str, Any]]:
     """A list of messages with `role`, `content`, and what templates render besides; one message is a list of one.
 
+    One object of lists, a list for each key, is read as the list of objects that it stands for, as `datasets` writes them.
+
     Raises:
         RowError: If it is something else.
     """
-    if isinstance(value, Mapping) and ("role" in value or "from" in value):
+    if isinstance(value, Mapping) and any(isinstance(value.get(key), list) for key in ("role", "from")):
+        value = _parted(value, side)
+    elif isinstance(value, Mapping) and ("role" in value or "from" in value):
         value = [value]
     if not isinstance(value, list) or not value:
         kind = "an empty list" if value == [] else kind_of(value)
         raise RowError("wrong-type", f"{side} is neither text nor a list of messages but {kind}")
     return [_message(message, side) for message in value]
+
+
+def _parted(value: Mapping[str, Any], side: str) -> list[dict[str, Any]]:
+    """Messages of an object that has a list for each of their keys."""
+    kept = {key: each for key, each in value.items() if each not in NOTHING}
+    lengths = {len(each) if isinstance(each, list) else None for each in kept.values()}
+    if len(lengths) != 1 or None in lengths:
+        raise RowError("wrong-type", f"{side} has {', '.join(kept)} that are not lists of one length")
+    return [dict(zip(kept, each, strict=True)) for each in zip(*kept.values(), strict=True)]
 
 
 def _message(message: Any, side: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ told, online = noticed_by("tests/check/test_refusals.py"), noticed_by("tests/tra
 form, explicit = noticed_by("tests/data/rows/test_normal_form.py"), noticed_by("tests/data/rows/test_explicit.py")
 rows = noticed_by("tests/data/rows/test_other_rows.py")
 recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
+strict = noticed_by("tests/recipe/test_strict_recipes.py")
 talks = noticed_by("tests/commands/daily/test_conversations.py")
 MUTANTS = [
     noticed_by("tests/data/test_data.py")("rows: sets may be called anything", "align/data/sources.py", "if not SET_NAME.fullmatch(name):", "if False:"),
@@ -42,6 +43,11 @@ MUTANTS = [
     online("rows: a system beside prompts in Python is dropped", "align/trainers/online/shared_prompts.py", '= explicit(kwargs.get(name), "prompts", where=f"{type(self).__name__}: {said}")', "= kwargs.get(name)"),
     online("rows: tools beside prompts in Python are dropped", "align/data/rows/explicit.py", 'if rows == "prompts" and any', "if False and any"),
     templates("rows: evaluation without tools", "align/scoring/completions.py", "return_dict=True, **template_of(prompt))[", "return_dict=True)["),
+    rows("rows: an object of lists is no list", MESSAGES, 'any(isinstance(value.get(key), list) for key in ("role", "from"))', "False"),
+    rows("rows: lists of other lengths are messages", MESSAGES, "if len(lengths) != 1 or None in lengths:", "if False:"),
+    rows("rows: whole texts are mapped with dots", MAPPING, '    elif "text" in names and', "    elif False and"),
+    rows("rows: questions with answers are told of pairs alone", MAPPING, "if rows == \"pairs\" and (answered or", "if rows == \"pairs\" and (False or"),
+    layouts("rows: a label of chosen and rejected has no line", "align/data/rows/columns.py", 'answers = ["chosen", "rejected"]', "pass"),
     form("rows: what shows nothing is a text", "align/data/rows/normal_form.py", 'UNSEEN.sub("", unicodedata.normalize("NFC", text))', 'unicodedata.normalize("NFC", text)'),
     form("rows: forms are told apart", "align/data/rows/normal_form.py", 'unicodedata.normalize("NFC", text))', "text)"),
     explicit("rows: a system in Python is dropped", "align/data/rows/explicit.py", "with_system(made, row[system]) if system else made", "made"),
@@ -54,5 +60,8 @@ MUTANTS = [
     talks("conversations: answers are sampled without tools", "align/scoring/completions.py", "return_dict=True, **template_of(prompt))[", "return_dict=True)["),
     talks("conversations: what a message says besides is lost", MESSAGES, '{"role": role, "content": content} | without_nulls(further)', '{"role": role, "content": content}'),
     talks("conversations: a chat remembers nothing", "align/commands/chat.py", "                    self.messages += [asked,", "                    _ = [asked,"),
-    noticed_by("tests/recipe/test_strict_recipes.py")("rows: why nothing is streamed is not said", "align/strict/fields.py", ' or getattr(cls, "INSTEAD", {}).get(key) or', " or"),
+    strict("rows: an override leaves no list", "align/strict/yaml_tree.py", "isinstance(level.get(key), dict | list)", "isinstance(level.get(key), dict)"),
+    strict("rows: an override of an entry that is not there", "align/strict/yaml_tree.py", "int(key) < len(entries)", "True"),
+    strict("rows: a path is no source and nobody says how", "align/strict/fields.py", 'f"; write {{path: {as_scalar(values)}}}" if is_path else ""', '""'),
+    strict("rows: why nothing is streamed is not said", "align/strict/fields.py", ' or getattr(cls, "INSTEAD", {}).get(key) or', " or"),
 ]  # fmt: skip

@@ -18,5 +18,10 @@ MUTANTS = [
     own("own code: no copy is kept", OWN, "(run / FOLDER / name).write_bytes(file.text)", "pass"),
     own("own code: a reward gives what it wants", "align/rewards/load.py", 'if name in adds("rewards") else reward', "if False else reward"),
     own("own code: a judge need not prefer", "align/judges/from_recipe.py", "if not isinstance(made, Scorer):", "if False:"),
+    own("own code: a run's policy asks for it", "align/sampling/policy.py", "policy_alone=is_run", "policy_alone=False"),
+    own("own code: a recipe's mistakes are passed over", "align/sampling/policy.py", "policy_alone=is_run", "policy_alone=True"),
+    own("own code: a mistake on the command line is passed over", "align/strict/yaml_tree.py", "where[0] in self.unread and self.is_from_file(where)", "where[0] in self.unread"),
+    own("own code: what says the model is passed over", "align/recipe/loading.py", "frozenset(SECTIONS) - OF_THE_POLICY if", "frozenset(SECTIONS) if"),
+    own("own code: the line of an error is not told", OWN, "f.filename == spec.origin", "f.filename == str(path)"),
     own("own code: a front takes none", "align/commands/front.py", "    allow_file_argument(parser)\n", ""),
 ]  # fmt: skip

@@ -15,6 +15,7 @@ MUTANTS = [
     show("show: rows are counted anew", SHOW, "{int(dict(row)[ROW])}", "{1}"),
     show("show: what does nothing is passed over", SHOW, 'for section in tree.values.keys() - {"data", "train"}:', "for section in ():"),
     show("show: the recipe's own data are shown", SHOW, '*(f"data.train.path={source}" for source in sources)', ""),
+    told("progress: which weights are kept is not told", PROGRESS, "if args.load_best_model_at_end and", "if False and"),
     told("progress: every process tells", PROGRESS, "if not state.is_world_process_zero or not logs:", "if not logs:"),
     told("progress: the steps before a resumption count", PROGRESS, "state.global_step - self.first, state.max_steps", "state.global_step, state.max_steps"),
     told("progress: a terminal scrolls", PROGRESS, "tell = self._rewrite if sys.stderr.isatty() else self._write", "tell = self._write"),

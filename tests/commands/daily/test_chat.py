@@ -80,7 +80,26 @@ def test_an_unknown_command_is_no_turn(said):
 def test_a_conversation_that_does_not_fit_is_said(said):
     out = said("a" * 600)
     assert "tokens and an answer of 6 are more than the model's" in out
-    assert "/reset" in out
+    assert "/reset" not in out  # which would not help
+    assert "say less, or a smaller --max-new-tokens" in out
+    assert "more than the model's 512; /reset)" in said("a" * 300, "b" * 300).splitlines()[-1]
+
+
+def test_what_is_no_text_is_read_and_a_system_that_is_none_is_refused(said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hi\xff\n"), "utf-8"))
+    assert cli.main(["chat", "tiny-random", *SETTINGS]) == 0
+    assert capsys.readouterr().out
+    assert said("hi", words=["--system", "a\udcff"], code=2) == "--system: is not UTF-8 text\n"
+
+
+def test_a_model_that_is_not_there_is_named(capsys):
+    assert cli.main(["chat", "not-there"]) == 2
+    assert "not-there: no folder here, and not to be had from the hub: " in capsys.readouterr().err
+
+
+def test_another_name_of_the_same_model_is_who_answers_already(capsys):
+    assert cli.main(["chat", "dpo/tiny", "--beside", "rpo/tiny"]) == 2
+    assert "--beside: rpo/tiny is who answers already" in capsys.readouterr().err
 
 
 def test_two_answer_one_after_the_other_and_share_weights(said, monkeypatch, answered):
@@ -97,7 +116,7 @@ def test_two_answer_one_after_the_other_and_share_weights(said, monkeypatch, ans
         return chat.Use(model, policy.settings, policy.adapter)
 
     def policy_of(name, overrides=(), *, reference=False):
-        return Policy(PLAIN, None if reference else "an adapter")
+        return Policy(PLAIN, None if reference else "another" if name == "other" else "an adapter")
 
     monkeypatch.setattr(Policy, "load", load)
     monkeypatch.setattr(chat, "policy_of", policy_of)
@@ -108,7 +127,7 @@ def test_two_answer_one_after_the_other_and_share_weights(said, monkeypatch, ans
     assert texts(said("hi", words=["--beside", "ref"])) == ["[tiny-random]", *texts(tuned), "[ref]", *texts(plain)]
     assert loaded == ["an adapter"]
     assert texts(said("hi", words=["--beside", "other"]))[0] == "[tiny-random]"
-    assert loaded == ["an adapter"] * 3
+    assert loaded == ["an adapter", "an adapter", "another"]
 
 
 def test_control_characters_do_not_steer(monkeypatch, capsys):

@@ -168,6 +168,16 @@ def test_a_label_is_never_advised_away(tmp_path, labels, lines):
     assert {row["chosen"] for row in read} == {"x"}
 
 
+def test_a_label_beside_chosen_and_rejected_is_proposed_word_for_word(tmp_path):
+    rows = [{"prompt": f"q{i} ", "chosen": "x", "rejected": "y", "winner": 1 + i % 2} for i in range(3)]
+    path = write(tmp_path / "x.jsonl", *rows)
+    with pytest.raises(DataError, match="the column 'winner' is a label") as error:
+        loaded(path)
+    lines = [made(line) for line in LINE.findall(str(error.value)) if line.startswith("prefer")]
+    read = [[row["chosen"] for row in loaded(path, **settings)[0]] for settings in lines]
+    assert read == [["x", "y", "x"], ["y", "x", "y"]]
+
+
 @pytest.mark.parametrize("name", ["weight", "images", "input", "history", "preferred", "safer_response_id", "label"])
 def test_a_column_that_changes_what_others_mean_is_refused_unless_it_is_empty_or_ignored(tmp_path, name):
     row = {"prompt": "q ", "chosen": "a", "rejected": "b"}

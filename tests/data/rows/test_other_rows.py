@@ -46,6 +46,39 @@ def test_completions_are_read_in_each_layout(tmp_path, row, read):
     assert load("completions", source(tmp_path, row)).train.to_list() == [read]
 
 
+COLUMNS = {"role": ["user", "assistant"], "content": ["two and two", "four"]}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": COLUMNS},
+        {"conversations": {"from": ["human", "gpt"], "value": ["two and two", "four"]}},
+        {"messages": COLUMNS | {"tool_calls": None}},
+    ],
+)
+def test_an_object_of_lists_is_a_list_of_messages(tmp_path, row):
+    (read,) = load("completions", source(tmp_path, row)).train.to_list()
+    said = [*read["prompt"], *read["completion"]]
+    assert said == [{"role": r, "content": c} for r, c in zip(*COLUMNS.values(), strict=True)]
+
+
+def test_an_object_of_lists_that_do_not_belong_together_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"row 1: .*role, content that are not lists of one length"):
+        load("completions", source(tmp_path, {"messages": COLUMNS | {"content": ["two and two"]}}))
+
+
+def test_whole_texts_are_refused_with_what_to_do(tmp_path):
+    for kind in ("completions", "pairs"):
+        with pytest.raises(DataError, match="'text' holds whole texts, .* write each as prompt and completion"):
+            load(kind, source(tmp_path, {"text": "Once upon a time", "id": 1}))
+
+
+def test_questions_with_answers_are_told_the_method_that_learns_from_them(tmp_path):
+    with pytest.raises(DataError, match="train on completions with `method: sft`"):
+        load("pairs", source(tmp_path, {"question": "two and two", "answer": "four"}))
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .configs import DPOConfig, FDPOConfig, GRPOConfig, RLOOConfig, RPOConfig
     from .configs.bco import BCOConfig
+    from .configs.hpt import HPTConfig
     from .configs.kto import KTOConfig
     from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
     from .configs.online_preference import OnlinePreferenceConfig
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .trainers.completions.bco import BCOTrainer
     from .trainers.completions.kto import KTOTrainer
     from .trainers.completions.supervised import SupervisedTrainer
+    from .trainers.online.hpt import HPTTrainer
     from .trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
     from .trainers.online.preference import OnlinePreferenceTrainer
     from .trainers.online.shared_prompts import GRPOTrainer, RLOOTrainer
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 _HOME = {
     "configs": ("DPOConfig", "FDPOConfig", "GRPOConfig", "RLOOConfig", "RPOConfig"),
     "configs.bco": ("BCOConfig",),
+    "configs.hpt": ("HPTConfig",),
     "configs.kto": ("KTOConfig",),
     "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
     "configs.online_preference": ("OnlinePreferenceConfig",),
@@ -58,6 +61,7 @@ _HOME = {
     "rewards": ("make_reward",),
     "train": ("run",),
     "trainers.pairs.preference": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),
+    "trainers.online.hpt": ("HPTTrainer",),
     "trainers.online.multi_objective": ("DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer"),
     "trainers.online.preference": ("OnlinePreferenceTrainer",),
     "trainers.online.shared_prompts": ("GRPOTrainer", "RLOOTrainer"),
@@ -88,6 +92,8 @@ __all__ = [
     "FDPOTrainer",
     "GRPOConfig",
     "GRPOTrainer",
+    "HPTConfig",
+    "HPTTrainer",
     "KTOConfig",
     "KTOTrainer",
     "OnlinePreferenceConfig",

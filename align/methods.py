@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 from align.configs.bco import BCOConfig
+from align.configs.hpt import HPTConfig
 from align.configs.kto import KTOConfig
 from align.configs.meet import MEETConfig
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
@@ -164,6 +165,13 @@ METHODS: dict[str, Method] = {
         "2501.03262",
         ReinforceConfig,
         "online.multi_objective:ReinforceTrainer",
+        "prompts",
+    ),
+    "hpt": Method(
+        "Hybrid Post-Training: GRPO whose unsolved prompts learn a demonstration (Lv et al. 2025)",
+        "2509.04419",
+        HPTConfig,
+        "online.hpt:HPTTrainer",
         "prompts",
     ),
     **{

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .configs.kto import KTOConfig
     from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
     from .configs.online_preference import OnlinePreferenceConfig
+    from .configs.own_losses import TSPMOConfig
     from .configs.pairwise import PairwiseConfig
     from .configs.preference_model import PreferenceModelConfig
     from .configs.srpo import SRPOConfig
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .trainers.online.hpt import HPTTrainer
     from .trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
     from .trainers.online.preference import OnlinePreferenceTrainer
+    from .trainers.online.prefixes import TSPMOTrainer
     from .trainers.online.shared_prompts import GRPOTrainer, RLOOTrainer
     from .trainers.pairs.pairwise import PairwiseTrainer
     from .trainers.pairs.preference import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
@@ -48,6 +50,7 @@ _HOME = {
     "configs.kto": ("KTOConfig",),
     "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
     "configs.online_preference": ("OnlinePreferenceConfig",),
+    "configs.own_losses": ("TSPMOConfig",),
     "configs.pairwise": ("PairwiseConfig",),
     "configs.preference_model": ("PreferenceModelConfig",),
     "configs.srpo": ("SRPOConfig",),
@@ -63,6 +66,7 @@ _HOME = {
     "trainers.pairs.preference": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),
     "trainers.online.hpt": ("HPTTrainer",),
     "trainers.online.multi_objective": ("DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer"),
+    "trainers.online.prefixes": ("TSPMOTrainer",),
     "trainers.online.preference": ("OnlinePreferenceTrainer",),
     "trainers.online.shared_prompts": ("GRPOTrainer", "RLOOTrainer"),
     "trainers.pairs.pairwise": ("PairwiseTrainer",),
@@ -116,6 +120,8 @@ __all__ = [
     "SRPOTrainer",
     "SupervisedConfig",
     "SupervisedTrainer",
+    "TSPMOConfig",
+    "TSPMOTrainer",
     "allow_file",
     "divergence",
     "dpo_loss",

@@ -10,6 +10,7 @@ from align.configs.meet import MEETConfig
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.configs.online_preference import PRESETS as ONLINE_PAIRS
 from align.configs.online_preference import OnlinePreferenceConfig
+from align.configs.own_losses import TSPMOConfig
 from align.configs.pairwise import PRESETS as PAIRWISE
 from align.configs.pairwise import PairwiseConfig
 from align.configs.preference_model import PreferenceModelConfig
@@ -165,6 +166,13 @@ METHODS: dict[str, Method] = {
         "2501.03262",
         ReinforceConfig,
         "online.multi_objective:ReinforceTrainer",
+        "prompts",
+    ),
+    "tspmo": Method(
+        "Token-Specific Prefix Matching Optimization (Lee and Tong 2025)",
+        "2504.20834",
+        TSPMOConfig,
+        "online.prefixes:TSPMOTrainer",
         "prompts",
     ),
     "hpt": Method(

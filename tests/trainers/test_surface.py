@@ -22,7 +22,11 @@ QUIET = {"use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": Tr
 def build(name, tmp_path, **kw):
     """A trainer on data that it takes."""
     settings, rewards, data = {}, {}, tiny.pairs()
-    if "GRPO" in name or "RLOO" in name or name in ("ReinforceTrainer", "OnlinePreferenceTrainer", "HPTTrainer"):
+    if (
+        "GRPO" in name
+        or "RLOO" in name
+        or name in ("ReinforceTrainer", "OnlinePreferenceTrainer", "HPTTrainer", "TSPMOTrainer")
+    ):
         settings = {"max_completion_length": 2, "per_device_eval_batch_size": 2}
         settings |= {} if name == "ReinforceTrainer" else {"num_generations": 2}
         rewards, data = (

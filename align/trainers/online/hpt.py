@@ -76,7 +76,10 @@ class HPTTrainer(DynamicGRPOTrainer):
         prompt, text = row["prompt"], row["demonstration"]
         if isinstance(prompt, str):
             return completion_ids(tokenizer_of(self), prompt, text)
-        template = dict(self.chat_template_kwargs) | ({"tools": self.tools} if self.tools else {})
+        given: Any = self.chat_template_kwargs
+        template: dict[str, Any] = dict(given)
+        if self.tools:
+            template["tools"] = self.tools
         return completion_ids(tokenizer_of(self), Chat(prompt, template), [{"role": "assistant", "content": text}])
 
     def compute_loss(

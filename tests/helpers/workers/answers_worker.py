@@ -9,13 +9,20 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
 import torch
-from objectives import TEXTS, answered
+from objectives import TEXTS, answered, first, vowels
 
 from align.configs.hpt import HPTConfig
+from align.configs.own_losses import TSPMOConfig
 from align.trainers.online.hpt import HPTTrainer
+from align.trainers.online.prefixes import TSPMOTrainer
 
 HPT = (HPTTrainer, HPTConfig), {"gate": 1, "columns": {"demonstration": TEXTS}}
-CASES = {"hpt": (*HPT, {}), "hpt, a group on both": (*HPT, {"num_generations": 16})}
+TSPMO = (TSPMOTrainer, TSPMOConfig), {"rewards": [vowels, first], "learning_rate": 20.0}
+CASES = {
+    name: (*kind, further)
+    for method, kind in {"hpt": HPT, "tspmo": TSPMO}.items()
+    for name, further in {method: {}, f"{method}, a group on both": {"num_generations": 16}}.items()
+}
 
 
 def outcome(name, folder, processes):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .configs.kto import KTOConfig
     from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
     from .configs.online_preference import OnlinePreferenceConfig
-    from .configs.own_losses import TSPMOConfig
+    from .configs.own_losses import FDPGConfig, TSPMOConfig
     from .configs.pairwise import PairwiseConfig
     from .configs.preference_model import PreferenceModelConfig
     from .configs.srpo import SRPOConfig
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .trainers.completions.kto import KTOTrainer
     from .trainers.completions.supervised import SupervisedTrainer
     from .trainers.online.hpt import HPTTrainer
+    from .trainers.online.matching import FDPGTrainer
     from .trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
     from .trainers.online.preference import OnlinePreferenceTrainer
     from .trainers.online.prefixes import TSPMOTrainer
@@ -50,7 +51,7 @@ _HOME = {
     "configs.kto": ("KTOConfig",),
     "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
     "configs.online_preference": ("OnlinePreferenceConfig",),
-    "configs.own_losses": ("TSPMOConfig",),
+    "configs.own_losses": ("FDPGConfig", "TSPMOConfig"),
     "configs.pairwise": ("PairwiseConfig",),
     "configs.preference_model": ("PreferenceModelConfig",),
     "configs.srpo": ("SRPOConfig",),
@@ -65,6 +66,7 @@ _HOME = {
     "train": ("run",),
     "trainers.pairs.preference": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),
     "trainers.online.hpt": ("HPTTrainer",),
+    "trainers.online.matching": ("FDPGTrainer",),
     "trainers.online.multi_objective": ("DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer"),
     "trainers.online.prefixes": ("TSPMOTrainer",),
     "trainers.online.preference": ("OnlinePreferenceTrainer",),
@@ -92,6 +94,8 @@ __all__ = [
     "DynamicGRPOTrainer",
     "DynamicRLOOConfig",
     "DynamicRLOOTrainer",
+    "FDPGConfig",
+    "FDPGTrainer",
     "FDPOConfig",
     "FDPOTrainer",
     "GRPOConfig",

@@ -10,7 +10,7 @@ from align.configs.meet import MEETConfig
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.configs.online_preference import PRESETS as ONLINE_PAIRS
 from align.configs.online_preference import OnlinePreferenceConfig
-from align.configs.own_losses import TSPMOConfig
+from align.configs.own_losses import FDPGConfig, TSPMOConfig
 from align.configs.pairwise import PRESETS as PAIRWISE
 from align.configs.pairwise import PairwiseConfig
 from align.configs.preference_model import PreferenceModelConfig
@@ -166,6 +166,13 @@ METHODS: dict[str, Method] = {
         "2501.03262",
         ReinforceConfig,
         "online.multi_objective:ReinforceTrainer",
+        "prompts",
+    ),
+    "fdpg": Method(
+        "f-DPG: towards the reference times e^(reward / beta), by an f-divergence (Go et al. 2023)",
+        "2302.08215",
+        FDPGConfig,
+        "online.matching:FDPGTrainer",
         "prompts",
     ),
     "tspmo": Method(

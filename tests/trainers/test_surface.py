@@ -25,7 +25,7 @@ def build(name, tmp_path, **kw):
     if (
         "GRPO" in name
         or "RLOO" in name
-        or name in ("ReinforceTrainer", "OnlinePreferenceTrainer", "HPTTrainer", "TSPMOTrainer")
+        or name in ("ReinforceTrainer", "OnlinePreferenceTrainer", "HPTTrainer", "TSPMOTrainer", "FDPGTrainer")
     ):
         settings = {"max_completion_length": 2, "per_device_eval_batch_size": 2}
         settings |= {} if name == "ReinforceTrainer" else {"num_generations": 2}

@@ -12,15 +12,17 @@ import torch
 from objectives import TEXTS, answered, first, vowels
 
 from align.configs.hpt import HPTConfig
-from align.configs.own_losses import TSPMOConfig
+from align.configs.own_losses import FDPGConfig, TSPMOConfig
 from align.trainers.online.hpt import HPTTrainer
+from align.trainers.online.matching import FDPGTrainer
 from align.trainers.online.prefixes import TSPMOTrainer
 
 HPT = (HPTTrainer, HPTConfig), {"gate": 1, "columns": {"demonstration": TEXTS}}
 TSPMO = (TSPMOTrainer, TSPMOConfig), {"rewards": [vowels, first], "learning_rate": 20.0}
+FDPG = (FDPGTrainer, FDPGConfig), {"rewards": [vowels, first], "beta": 0.5, "learning_rate": 0.1}
 CASES = {
     name: (*kind, further)
-    for method, kind in {"hpt": HPT, "tspmo": TSPMO}.items()
+    for method, kind in {"hpt": HPT, "tspmo": TSPMO, "fdpg": FDPG}.items()
     for name, further in {method: {}, f"{method}, a group on both": {"num_generations": 16}}.items()
 }
 

@@ -33,7 +33,7 @@ MUTANTS: list[Mutant] = [
     left_out("hpt: unsolved completions stay", TRAINER, '* ~given_up[:, None]', ""),
     accumulated("hpt: nothing stands for a demonstration", TRAINER, "-(logps * shown[rows]).sum()", "-logps.sum()"),
     steps("hpt: each micro-batch weighs its own", TRAINER, "return share * share_of_step(self)", "return share"),
-    accumulated("hpt: the log has one micro-batch", TRAINER, "float(every) * (self.args.steps_per_generation or 1)", "float(every)"),
+    accumulated("hpt: the log has one micro-batch", TRAINER, "float(every) * self.args.steps_per_generation", "float(every)"),
     solved("hpt: solved prompts are left out", TRAINER, "given_up = unsolved[", "given_up = ~unsolved["),
     finite("hpt: pulled away", TRAINER, "share = -(logps", "share = (logps"),
     refused("hpt: the gate may leave nothing", CONFIG, "0 <= self.gate < (", "0 <= self.gate <= ("),

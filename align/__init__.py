@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .configs import DPOConfig, FDPOConfig, GRPOConfig, RLOOConfig, RPOConfig
     from .configs.bco import BCOConfig
+    from .configs.hpt import HPTConfig
     from .configs.kto import KTOConfig
     from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
     from .configs.online_preference import OnlinePreferenceConfig
+    from .configs.own_losses import FDPGConfig, TSPMOConfig
     from .configs.pairwise import PairwiseConfig
     from .configs.preference_model import PreferenceModelConfig
     from .configs.srpo import SRPOConfig
@@ -29,8 +31,11 @@ if TYPE_CHECKING:
     from .trainers.completions.bco import BCOTrainer
     from .trainers.completions.kto import KTOTrainer
     from .trainers.completions.supervised import SupervisedTrainer
+    from .trainers.online.hpt import HPTTrainer
+    from .trainers.online.matching import FDPGTrainer
     from .trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
     from .trainers.online.preference import OnlinePreferenceTrainer
+    from .trainers.online.prefixes import TSPMOTrainer
     from .trainers.online.shared_prompts import GRPOTrainer, RLOOTrainer
     from .trainers.pairs.pairwise import PairwiseTrainer
     from .trainers.pairs.preference import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
@@ -42,9 +47,11 @@ if TYPE_CHECKING:
 _HOME = {
     "configs": ("DPOConfig", "FDPOConfig", "GRPOConfig", "RLOOConfig", "RPOConfig"),
     "configs.bco": ("BCOConfig",),
+    "configs.hpt": ("HPTConfig",),
     "configs.kto": ("KTOConfig",),
     "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
     "configs.online_preference": ("OnlinePreferenceConfig",),
+    "configs.own_losses": ("FDPGConfig", "TSPMOConfig"),
     "configs.pairwise": ("PairwiseConfig",),
     "configs.preference_model": ("PreferenceModelConfig",),
     "configs.srpo": ("SRPOConfig",),
@@ -58,7 +65,10 @@ _HOME = {
     "rewards": ("make_reward",),
     "train": ("run",),
     "trainers.pairs.preference": ("DPOTrainer", "FDPOTrainer", "PreferenceTrainer", "RPOTrainer"),
+    "trainers.online.hpt": ("HPTTrainer",),
+    "trainers.online.matching": ("FDPGTrainer",),
     "trainers.online.multi_objective": ("DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer"),
+    "trainers.online.prefixes": ("TSPMOTrainer",),
     "trainers.online.preference": ("OnlinePreferenceTrainer",),
     "trainers.online.shared_prompts": ("GRPOTrainer", "RLOOTrainer"),
     "trainers.pairs.pairwise": ("PairwiseTrainer",),
@@ -84,10 +94,14 @@ __all__ = [
     "DynamicGRPOTrainer",
     "DynamicRLOOConfig",
     "DynamicRLOOTrainer",
+    "FDPGConfig",
+    "FDPGTrainer",
     "FDPOConfig",
     "FDPOTrainer",
     "GRPOConfig",
     "GRPOTrainer",
+    "HPTConfig",
+    "HPTTrainer",
     "KTOConfig",
     "KTOTrainer",
     "OnlinePreferenceConfig",
@@ -110,6 +124,8 @@ __all__ = [
     "SRPOTrainer",
     "SupervisedConfig",
     "SupervisedTrainer",
+    "TSPMOConfig",
+    "TSPMOTrainer",
     "allow_file",
     "divergence",
     "dpo_loss",

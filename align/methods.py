@@ -4,11 +4,13 @@ from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 from align.configs.bco import BCOConfig
+from align.configs.hpt import HPTConfig
 from align.configs.kto import KTOConfig
 from align.configs.meet import MEETConfig
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.configs.online_preference import PRESETS as ONLINE_PAIRS
 from align.configs.online_preference import OnlinePreferenceConfig
+from align.configs.own_losses import FDPGConfig, TSPMOConfig
 from align.configs.pairwise import PRESETS as PAIRWISE
 from align.configs.pairwise import PairwiseConfig
 from align.configs.preference_model import PreferenceModelConfig
@@ -164,6 +166,27 @@ METHODS: dict[str, Method] = {
         "2501.03262",
         ReinforceConfig,
         "online.multi_objective:ReinforceTrainer",
+        "prompts",
+    ),
+    "fdpg": Method(
+        "f-DPG: towards the reference times e^(reward / beta), by an f-divergence (Go et al. 2023)",
+        "2302.08215",
+        FDPGConfig,
+        "online.matching:FDPGTrainer",
+        "prompts",
+    ),
+    "tspmo": Method(
+        "Token-Specific Prefix Matching Optimization (Lee and Tong 2025)",
+        "2504.20834",
+        TSPMOConfig,
+        "online.prefixes:TSPMOTrainer",
+        "prompts",
+    ),
+    "hpt": Method(
+        "Hybrid Post-Training: GRPO whose unsolved prompts learn a demonstration (Lv et al. 2025)",
+        "2509.04419",
+        HPTConfig,
+        "online.hpt:HPTTrainer",
         "prompts",
     ),
     **{

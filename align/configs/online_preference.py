@@ -12,16 +12,14 @@ from .common import DROPOUT, defaults_of, not_honoured, raise_all, three_valued
 from .online import GRPOConfig
 from .pairwise import Preset, WeighsObjectives
 
-_OWN_LOSS = "it belongs to GRPO's loss; the loss here is `objective`"
-_REFUSED = dict.fromkeys(
-    (
-        "loss_type", "epsilon", "epsilon_high", "delta", "sapo_temperature_neg", "sapo_temperature_pos", "vespo_k_pos",
-        "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg", "importance_sampling_level", "multi_objective_aggregation",
-        "scale_rewards", "top_entropy_quantile", "entropy_coef", "use_adaptive_entropy", "off_policy_mask_threshold",
-        "use_bias_correction_kl", "vllm_importance_sampling_correction",
-    ),
-    _OWN_LOSS,
-) | {
+OF_GRPOS_LOSS = (
+    "loss_type", "epsilon", "epsilon_high", "delta", "sapo_temperature_neg", "sapo_temperature_pos", "vespo_k_pos",
+    "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg", "importance_sampling_level", "multi_objective_aggregation",
+    "scale_rewards", "top_entropy_quantile", "entropy_coef", "use_adaptive_entropy", "off_policy_mask_threshold",
+    "use_bias_correction_kl", "vllm_importance_sampling_correction",
+)  # fmt: skip
+"""Fields that a method with a loss of its own does not read."""
+_REFUSED = dict.fromkeys(OF_GRPOS_LOSS, "it belongs to GRPO's loss; the loss here is `objective`") | {
     "num_iterations": "answers are learnt from once, in the step that sampled them",
     "num_generations": "two answers to a prompt make a pair",
     "mask_truncated_completions": "an answer without tokens has no log-probability; raise max_completion_length",

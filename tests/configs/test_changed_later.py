@@ -28,7 +28,7 @@ def construct(name, args):
 
 
 def online(name):
-    return "GRPO" in name or "RLOO" in name or name == "ReinforceTrainer"
+    return "GRPO" in name or "RLOO" in name or name in ("ReinforceTrainer", "HPTTrainer", "TSPMOTrainer", "FDPGTrainer")
 
 
 @pytest.mark.parametrize("name", TRAINERS)

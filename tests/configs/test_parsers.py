@@ -49,6 +49,9 @@ SET = {
         {"weighting_options": {"ridge": 0.1}, "gradient_layers": "all", "estimator_options": {"scale": "none"}},
         ["--weighting_options", '{"ridge": 0.1}', "--gradient_layers", "all", "--estimator_options", '{"scale": "none"}'],
     ),
+    "HPTConfig": ({"gate": 2, "demonstration_weight": 0.3}, ["--gate", "2", "--demonstration_weight", "0.3"]),
+    "FDPGConfig": ({"divergence": "reverse_kl", "beta": 0.2}, ["--divergence", "reverse_kl", "--beta", "0.2"]),
+    "TSPMOConfig": ({"shared_prefix": "off"}, ["--shared_prefix", "off"]),
     "DynamicRLOOConfig": ({"gradient_layers": 2}, ["--gradient_layers", "2"]),
     "ReinforceConfig": (
         {"weighting": "fixed", "estimator_options": {"baseline": "running"}},

@@ -3,6 +3,7 @@
 import tiny
 import torch
 from datasets import Dataset
+from groups import known
 from peft import LoraConfig
 from transformers import TrainerCallback
 
@@ -58,7 +59,9 @@ class ToldMeans(Told):
     needs = "rewards"
 
 
-def dynamic(cls, config, tmp_path, *, rewards=None, rule=None, eval_data=None, lora=None, prompts=PROMPTS, **kw):
+def dynamic(
+    cls, config, tmp_path, *, rewards=None, rule=None, eval_data=None, lora=None, prompts=PROMPTS, columns=None, **kw
+):
     settings = {
         "output_dir": str(tmp_path), "max_steps": 3, "per_device_train_batch_size": 8, "max_completion_length": 8,
         "learning_rate": 0.01, "use_cpu": True, "bf16": False, "report_to": "none", "logging_steps": 1,
@@ -71,7 +74,7 @@ def dynamic(cls, config, tmp_path, *, rewards=None, rule=None, eval_data=None, l
         model=tiny_model(tokenizer),
         reward_funcs=list(REWARDS if rewards is None else rewards),
         args=config(**settings | kw),
-        train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
+        train_dataset=Dataset.from_dict({"prompt": list(prompts), **(columns or {})}),
         eval_dataset=eval_data,
         processing_class=tokenizer,
         peft_config=LoraConfig(**tiny.LORA | (lora or {})),
@@ -83,6 +86,51 @@ def run(*args, **kw):
     trainer = dynamic(*args, **kw)
     trainer.train()
     return trainer
+
+
+TEXTS = [f"it is {'so ' * place}done" for place in range(len(PROMPTS))]
+"""A demonstration for each of PROMPTS."""
+
+
+def solved(prompts, completion_ids, **_):
+    """Nothing solves the prompts with an `a` in them; of the others, what has an even first token."""
+    pairs = zip(prompts, completion_ids, strict=True)
+    return [0.0 if "a" in p[0]["content"] else float(ids[0] % 2 == 0) for p, ids in pairs]
+
+
+def answered(kind, tmp_path, *, rewards=(solved,), columns=None, **kw):
+    """A trainer on answers that are known, by prompt and place in the group, whichever process they are on."""
+    settings = {"per_device_train_batch_size": 16, "optim": "sgd", "learning_rate": 0.5}
+    trainer = dynamic(*kind, tmp_path, rewards=rewards, columns=columns, **settings | kw)
+
+    def answers(ids, *_, **__):
+        first = trainer.accelerator.process_index * len(ids)
+        return [known(one, (first + place) % trainer.num_generations) for place, one in enumerate(ids)], None
+
+    trainer._generate_single_turn = answers
+    return trainer
+
+
+class Gradients(TrainerCallback):
+    """What backward left before each optimizer step."""
+
+    def __init__(self, trainer):
+        self.trainer, self.seen = trainer, []
+        trainer.add_callback(self)
+
+    def on_pre_optimizer_step(self, args, state, control, **_):
+        parameters = [p for p in self.trainer.model.parameters() if p.requires_grad]
+        self.seen.append(flat([p.grad for p in parameters], parameters))
+
+
+def gradient(trainer):
+    """The trainer after training, begun with random B, and its gradient: the mean over steps."""
+    for name, weight in trainer.model.named_parameters():
+        if "lora_B" in name:  # else A has no gradient
+            weight.data = 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name)))
+    watched = Gradients(trainer)
+    trainer.train()
+    return trainer, torch.stack(watched.seen).mean(dim=0)
 
 
 class Oracle(TrainerCallback):

@@ -16,6 +16,7 @@ from align.trainers.shared.safe_runs import SafeRuns
 TRAINERS = sorted(name for name in align.__all__ if name.endswith("Trainer"))
 ONLINE = (
     "GRPOTrainer", "RLOOTrainer", "DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer", "OnlinePreferenceTrainer",
+    "HPTTrainer", "TSPMOTrainer", "FDPGTrainer",
 )  # fmt: skip
 OURS = ("rule", "scorer")
 NEEDED = {"model", "args", "train_dataset", "processing_class", "peft_config"}

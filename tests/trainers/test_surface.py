@@ -22,10 +22,17 @@ QUIET = {"use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": Tr
 def build(name, tmp_path, **kw):
     """A trainer on data that it takes."""
     settings, rewards, data = {}, {}, tiny.pairs()
-    if "GRPO" in name or "RLOO" in name or name in ("ReinforceTrainer", "OnlinePreferenceTrainer"):
+    if (
+        "GRPO" in name
+        or "RLOO" in name
+        or name in ("ReinforceTrainer", "OnlinePreferenceTrainer", "HPTTrainer", "TSPMOTrainer", "FDPGTrainer")
+    ):
         settings = {"max_completion_length": 2, "per_device_eval_batch_size": 2}
         settings |= {} if name == "ReinforceTrainer" else {"num_generations": 2}
-        rewards, data = {"reward_funcs": REWARDS}, Dataset.from_dict({"prompt": PROMPTS[:4]})
+        rewards, data = (
+            {"reward_funcs": REWARDS},
+            Dataset.from_dict({"prompt": PROMPTS[:4], "demonstration": ["so"] * 4}),
+        )
     if name == "SupervisedTrainer":
         data = data.rename_column("chosen", "completion").remove_columns("rejected")
     model = "tiny-random" if name == "PreferenceModelTrainer" else tiny_model(tiny_tokenizer())

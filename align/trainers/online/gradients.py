@@ -104,6 +104,11 @@ def advantage_gram(advantages: Float[Tensor, "batch objectives"]) -> Float[Tenso
     return advantages.T @ advantages / len(advantages)
 
 
+def share_of_step(trainer: Any) -> float:
+    """What a sum over a generation batch is multiplied by, so that each of its optimizer steps has a mean of that size."""
+    return trainer.args.steps_per_generation / trainer.current_gradient_accumulation_steps
+
+
 def with_advantages(batch: dict[str, Tensor], advantages: Float[Tensor, " rows"]) -> dict[str, Tensor]:
     """The micro-batch with other advantages: (rows,), or (rows, time) where it has a `token_mask`."""
     mask = batch.get("token_mask")

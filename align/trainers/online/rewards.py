@@ -27,9 +27,14 @@ class PromptDigit:
 
     def __call__(self, prompts: Sequence[Any], **_: Any) -> list[float]:
         """One number for each completion."""
-        texts = [prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True) for prompt in prompts]
         start = 3 * self.place
-        return [float(int.from_bytes(hashlib.sha256(t.encode()).digest()[start : start + 3], "big")) for t in texts]
+        return [float(int.from_bytes(prompt_hash(p)[start : start + 3], "big")) for p in prompts]
+
+
+def prompt_hash(prompt: Any) -> bytes:
+    """The sha256 of a prompt, a text or messages."""
+    text = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()
 
 
 class RewardColumns:

@@ -31,6 +31,7 @@ from align.data.rows.explicit import explicit
 from align.models.stopping import stop_ids
 from align.sampling.prompt_cache import prompts_once, say_once
 from align.trainers.shared.base import own_args
+from align.trainers.shared.columns import check_texts
 from align.trainers.shared.prefix_sharing import PrefixSharing, sharded
 from align.trainers.shared.reference import (
     LOOKED_AT,
@@ -78,6 +79,7 @@ class SharedPrompts(SafeRuns, OnlineBase):
             refuse_without_reference(model, kwargs.get("peft_config"), type(self).__name__)
         for name, said in (("train_dataset", "train data"), ("eval_dataset", "eval data")):
             kwargs[name] = explicit(kwargs.get(name), "prompts", where=f"{type(self).__name__}: {said}")
+        check_texts(args, kwargs["train_dataset"], where=type(self).__name__)
         super().__init__(model, reward_funcs, args, **kwargs)
         if self.first_step is not None:
             copy_reference(self.model)

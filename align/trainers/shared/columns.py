@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 
 from align.configs import PreferenceConfig
+from align.configs.common import MethodConfig
 from align.losses.objectives import COLUMNS
 
 from .scored import COLUMN
@@ -40,6 +41,20 @@ def check_columns(args: PreferenceConfig, train: Any, evaluation: Any, *, where:
         if isinstance(data, Dataset):
             for column, row, value in wrong_values(data, args.columns()):
                 raise ValueError(f"{where}: {name}: row {row}: {_complaint(column, value)}")
+
+
+def check_texts(args: MethodConfig, train: Any, *, where: str) -> None:
+    """Refuse training data that lack a text which the method reads. Rows of streamed sets are looked at as they come.
+
+    Raises:
+        ValueError: With the column, and the row, counted from 1.
+    """
+    for column in args.text_columns() if getattr(train, "column_names", None) is not None else ():
+        if column not in train.column_names:
+            raise ValueError(f"{where}: train_dataset: no column {column!r}; there are {', '.join(train.column_names)}")
+        for number, value in enumerate(train[column] if isinstance(train, Dataset) else (), start=1):
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"{where}: train_dataset: row {number}: {column!r} must be a text, got {value!r}")
 
 
 def wrong_values(data: Dataset, columns: Sequence[str]) -> Iterator[tuple[str, int, Any]]:

@@ -1,0 +1,1 @@
+"""Mutants of trainers that sample single answers."""

@@ -29,5 +29,5 @@ MUTANTS = [
     balance("balance: prompts share their Z", BALANCE, "m.mean(dim=-1, keepdim=True)", "m.mean()"),
     balance("balance: the law is forgotten", BALANCE, "return (weights * (m - mean) ** 2).sum(dim=-1)", "return (m**2).mean(dim=-1)"),
     balance("balance: rewards are maximised", BALANCE, "    m = rewards - scores\n", "    m = rewards + scores\n"),
-    balance("balance: one sample is enough", BALANCE, "if rewards.shape[1] < 2:", "if False:"),
+    balance("balance: one sample is enough", BALANCE, 'if rewards.shape[1] < 2:\n        raise ValueError(f"at least two samples', 'if False:\n        raise ValueError(f"at least two samples'),
 ]  # fmt: skip

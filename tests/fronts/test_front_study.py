@@ -1,5 +1,6 @@
-"""The study of ways to a front: equal steps for all, and its figures on tables that are known."""
+"""The study `scripts/studies/fronts.py` of ways to a front: equal steps for all, and its figures on tables that are known."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -71,3 +72,17 @@ def test_a_difference_has_its_sign_and_no_floor(told):
     assert told["methods"][study.FIXED]["hypervolume"]["over seeds"]["value"] == pytest.approx(
         (0.125 + 0.405) / 2, abs=1e-4
     )
+
+
+def test_it_writes_figures_and_a_picture_with_every_method(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "REWARDS", {})
+    monkeypatch.setattr(study, "problems", lambda folder: [{"prompt": "p", "answer": "1"}] * 60)
+    tables = np.random.default_rng(0).random((2, 6, 3))
+    monkeypatch.setattr(study, "reached", lambda name, seed, out: study.Found(["a", "b"], tables, {"steps": 21}))
+    (tmp_path / "warm").mkdir()
+    study.main(["unused", str(tmp_path), "--methods", study.FIXED, "UPGrad"])
+    told = json.loads((tmp_path / "fronts.json").read_text())
+    assert list(told["seeds"]["0"]) == [study.FIXED, "UPGrad"]
+    assert told["methods"]["UPGrad"]["expected utility"]["minus fixed weights, over prompts"]["value"] == 0
+    assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == 60 - study.HELD_OUT

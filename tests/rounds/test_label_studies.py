@@ -1,4 +1,4 @@
-"""The studies of labels: what a clean one is worth, how a budget is spent, and the gradient of PARL's outer loss."""
+"""The studies `scripts/studies/label_budget.py` and `scripts/studies/bilevel.py`: labels, budgets and PARL's gradient."""
 
 import json
 import sys
@@ -99,3 +99,14 @@ def test_a_model_that_is_fitted_anew_has_as_many_labels_and_steers_better(monkey
     assert len(never) == len(each) == bilevel.ROUNDS + 1
     assert never[0] == each[0]
     assert each[-1] > never[-1] > never[0]
+
+
+def test_the_bilevel_study_writes_figures_and_a_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(bilevel, "SEEDS", 2)
+    monkeypatch.setattr(bilevel, "looped", lambda bandit, every, seed: [0.0, 1.0 + every + seed, 2.0 * every + seed])
+    monkeypatch.setattr(bilevel, "descended", lambda bandit, whole: {"reward": float(whole)})
+    bilevel.main(["-o", str(tmp_path)])
+    told = json.loads((tmp_path / "bilevel.json").read_text())
+    assert told["minus never"]["every 5"]["value"] == 10
+    assert told["reward of the optimum"] == pytest.approx(3.7298)
+    assert (tmp_path / "bilevel.png").read_bytes().startswith(b"\x89PNG")

@@ -62,6 +62,13 @@ class OnlinePreferenceConfig(WeighsObjectives, GRPOConfig):
             "the larger for certain. A scorer says P itself."
         },
     )
+    preferred_by: Literal["sum", "dominance"] = field(
+        default="sum",
+        metadata={
+            "help": "With reward functions: 'sum' compares their weighted sum, as reward_temperature says. 'dominance' prefers "
+            "an answer for certain if it is worse in no reward and better in one; two others tie (no scale counts)."
+        },
+    )
     second: Literal["policy", "reference", "mixture"] = field(
         default="policy",
         metadata={
@@ -113,6 +120,7 @@ class OnlinePreferenceConfig(WeighsObjectives, GRPOConfig):
             found.append("beta: must be positive, got 0; the loss is a function of log-ratios times β")
         choices = {
             "label": ("expected", "sampled", "likelier"),
+            "preferred_by": ("sum", "dominance"),
             "second": ("policy", "reference", "mixture"),
         }
         for name, allowed in choices.items():
@@ -132,6 +140,12 @@ class OnlinePreferenceConfig(WeighsObjectives, GRPOConfig):
             found.append(f"prompt_weights: must be positive and finite, got {self.prompt_weights}")
         if self.prompt_weights is not None and self.reward_weights is not None:
             found.append("reward_weights: drawn for each prompt with prompt_weights; leave it out")
+        if self.preferred_by == "dominance":
+            found += [
+                f"{name}: only preferred_by: sum reads it, got {getattr(self, name)}; leave it out"
+                for name in ("reward_temperature", "reward_weights", "prompt_weights")
+                if getattr(self, name) != defaults_of(self)[name]
+            ]
         weights = self.reward_weights
         if weights is not None and not (all(map(math.isfinite, weights)) and any(weights)):
             found.append(f"reward_weights: must be finite and not all 0, got {weights}")
@@ -181,6 +195,11 @@ PRESETS: dict[str, Preset] = {
         "weights of the rewards (Jain et al. 2023)",
         "2210.12765",
         {"objective": {"trajectory_balance": 1.0}},
+    ),
+    "order_preserving": Preset(
+        "Order-preserving target on two answers: the one that dominates is preferred (Chen and Mauch 2023)",
+        "2310.00386",
+        {"objective": {"sigmoid": 1.0}, "preferred_by": "dominance"},
     ),
     "xpo": Preset(
         "Exploratory Preference Optimization (Xie et al. 2024)",

@@ -8,7 +8,7 @@ from .anchored import (
     nca_pair_loss,
     sppo_hard_loss,
 )
-from .balance import trajectory_balance_loss
+from .balance import order_preserving_loss, trajectory_balance_loss
 from .divergences import DIVERGENCES, Divergence, divergence
 from .objectives import COLUMNS, OBJECTIVES, Objective, PairBatch, pairwise_loss
 from .pairwise import (
@@ -85,6 +85,7 @@ __all__ = [
     "nca_pair_loss",
     "nll_loss",
     "odds_ratio_loss",
+    "order_preserving_loss",
     "pairwise_loss",
     "partners",
     "partners_in",

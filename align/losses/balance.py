@@ -1,4 +1,4 @@
-"""Computes trajectory balance, by which a policy samples in proportion to a reward instead of maximising it."""
+"""Computes targets of GFlowNets: answers in proportion to a reward, or in the order of several rewards."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -36,3 +36,31 @@ def trajectory_balance_loss(rewards: Group, scores: Group, weights: Group | None
         return ((m - m.mean(dim=-1, keepdim=True)) ** 2).mean(dim=-1)
     mean = (weights * m).sum(dim=-1, keepdim=True)
     return (weights * (m - mean) ** 2).sum(dim=-1)
+
+
+def order_preserving_loss(rewards: Group, target: Group) -> Float[Tensor, " prompts"]:
+    """Cross-entropy of a target to the softmax of R = β log(π/π_ref) over k answers to each prompt: -Σ y log softmax(R).
+
+    The target is uniform on the answers that no other of the prompt beats in all rewards (`align.weighting.ranks.undominated`),
+    so no scale of a reward counts. Of two answers it is online DPO where P(y ≻ y') is 1 if y dominates, 0 if it is dominated and
+    one half else. Where answers dominate others it has no minimum: their R falls without end, so stop, smooth or decay. Where none
+    does it draws R together. Orders of several samples can disagree: of (1, 0), (.6, .6), (0, 1) and (.5, .5) all pairs
+    together put the second above the first and third, which no answer dominates.
+
+    Deviation: the paper's R is log Z π alone; here it is held against the reference. Its replay of earlier fronts is not here.
+
+    Source: Chen and Mauch 2023, "Order-preserving GFlowNets" (arXiv:2310.00386), the cross-entropy to the Pareto label.
+
+    Args:
+        rewards: Implicit rewards β log(π/π_ref) in nats, shape (prompts, k).
+        target: Not negative, of sum 1 over each row, shape (prompts, k).
+
+    Returns:
+        Losses, shape (prompts,), in nats.
+
+    Raises:
+        ValueError: If there are fewer than two answers to a prompt, which have no order.
+    """
+    if rewards.shape[1] < 2:
+        raise ValueError(f"at least two answers to each prompt are needed, got {rewards.shape[1]}")
+    return -(target * rewards.log_softmax(dim=-1)).sum(dim=-1)

@@ -16,3 +16,14 @@ def fronts(
         left = left & (dominates & left[:, :, None]).any(dim=1)
         rank += left
     return rank
+
+
+def undominated(
+    points: Float[Tensor, "prompts group objectives"], present: Bool[Tensor, "prompts group"]
+) -> Float[Tensor, "prompts group"]:
+    """The uniform law on the points of each group that lie in its first front; 0 throughout where no point is present.
+
+    A point counts as often as it occurs. Source: the label of order-preserving GFlowNets (arXiv:2310.00386).
+    """
+    first = ((fronts(points, present) == 0) & present).to(points.dtype)
+    return first / first.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,13 +1,19 @@
-"""Trajectory balance reaches R^β/Z on nine strings, for all preferences at once too, and is CoPG where samples are uniform."""
+"""Trajectory balance reaches R^β/Z on nine strings, for all preferences at once, and is CoPG for uniform samples; the target
+that keeps the order of several rewards is that of four points by hand.
+"""
+
+from itertools import combinations
 
 import pytest
 import torch
 
 from align.configs.online_preference import PRESETS
-from align.losses import copg_group_loss, copg_loss, trajectory_balance_loss
+from align.losses import copg_group_loss, copg_loss, order_preserving_loss, trajectory_balance_loss
 from align.losses.objectives import PairBatch
 from align.losses.online import online_pair_loss
 from align.losses.preference import Pair
+from align.trainers.online.verdicts import of_dominance
+from align.weighting.ranks import undominated
 
 TOKENS = torch.tensor([[2.0, 1.0, 0.5], [0.5, 3.0, 1.0], [1.0, 0.25, 4.0]], dtype=torch.float64)
 """R of the nine strings of two tokens."""
@@ -103,3 +109,60 @@ def test_with_uniform_samples_it_is_copg_but_for_a_factor():
     assert float(ratio.std()) > 0.01  # no one factor
     with pytest.raises(ValueError, match="at least two samples"):
         trajectory_balance_loss(rewards[:, :1], scores[:, :1])
+
+
+POINTS = torch.tensor([[1.0, 0.0], [0.6, 0.6], [0.0, 1.0], [0.5, 0.5]], dtype=torch.float64)
+
+
+def ordered(rewards, points):
+    """The loss of one prompt's answers with these rewards in several objectives."""
+    everybody = torch.ones(1, len(points), dtype=torch.bool)
+    return order_preserving_loss(rewards[None], undominated(points[None], everybody))
+
+
+def test_the_order_of_three_answers_by_hand():
+    points = torch.tensor([[1.0, 0.0], [0.5, -0.1], [0.0, 1.0]], dtype=torch.float64)
+    rewards = torch.tensor([-1.0, -2.0, -3.0], dtype=torch.float64, requires_grad=True)
+    loss = ordered(rewards, points)
+    loss.sum().backward()
+    assert float(loss) == pytest.approx(1.4076059644443804, abs=1e-12)
+    assert rewards.grad.tolist() == pytest.approx([0.165241, 0.244728, -0.409969], abs=1e-6)
+    with pytest.raises(ValueError, match="at least two answers"):
+        ordered(rewards[:1], points[:1])
+
+
+def test_the_target_is_the_front_of_those_at_hand_and_knows_no_scale():
+    assert undominated(POINTS[None], torch.ones(1, 4, dtype=torch.bool)).tolist() == [
+        pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+    ]
+    absent = torch.tensor([[True, False, False, True]])
+    assert undominated(POINTS[None], absent).tolist() == [[0.5, 0.0, 0.0, 0.5]]
+    assert undominated(POINTS[None], absent & False).sum() == 0
+    rewards = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    batches = [list(batch) for size in (2, 3) for batch in combinations(range(4), size)]
+    sum(ordered(rewards[batch], POINTS[batch]) for batch in batches).sum().backward()
+    assert (rewards.grad / len(batches)).tolist() == pytest.approx(
+        [-0.016667, -0.083333, -0.016667, 0.116667], abs=1e-6
+    )
+    bent = torch.stack([POINTS[:, 0].exp(), 5 * POINTS[:, 1] ** 3], dim=1)
+    assert all(float(ordered(rewards[b], POINTS[b]) - ordered(rewards[b], bent[b])) == 0 for b in batches)
+
+
+def test_the_method_on_pairs_is_that_target_and_rests_where_decay_holds_it():
+    """All pairs of four answers, decay 0.01; an answer that dominates another ends above others that nothing dominates."""
+    i, j = torch.triu_indices(4, 4, 1)
+    preset = PRESETS["order_preserving"].settings
+    assert preset["preferred_by"] == "dominance"
+    verdicts = of_dominance(torch.stack([POINTS[i], POINTS[j]], dim=1).flatten(0, 1))
+    logps, zeros, ones = torch.zeros(4, dtype=torch.float64, requires_grad=True), torch.zeros(6).double(), torch.ones(6)
+
+    def loss():
+        columns = {"chosen_reward": zeros, "rejected_reward": zeros}
+        batch = PairBatch(Pair(logps[i], logps[j]), Pair(zeros, zeros), Pair(ones, ones), columns)
+        made = online_pair_loss(batch, preset["objective"], verdicts.preference, beta=1.0, label_smoothing=0.0)
+        target = torch.stack([verdicts.preference, 1 - verdicts.preference], dim=1)
+        torch.testing.assert_close(made.losses, order_preserving_loss(torch.stack([logps[i], logps[j]], dim=1), target))
+        return made.losses.mean() + 0.005 * (logps**2).sum()
+
+    minimised([logps], loss)
+    assert logps.tolist() == pytest.approx([0.0, 0.493537, 0.0, -0.493537], abs=1e-5)

@@ -32,6 +32,16 @@ SMALL = ("train.use_cpu=true", "train.bf16=false")
         ({"second": "mixture", "mixture": 1.0}, "mixture: must be in (0, 1), got 1.0"),
         ({"mixture": 0.2}, "mixture: only second: mixture reads it, got 0.2"),
         ({"optimism": 0.2}, "optimism: only second: reference reads it, got 0.2"),
+        ({"preferred_by": "front"}, "preferred_by: must be one of sum, dominance, got 'front'"),
+        (
+            {"preferred_by": "dominance", "reward_temperature": 0.5},
+            "reward_temperature: only preferred_by: sum reads it",
+        ),
+        (
+            {"preferred_by": "dominance", "reward_weights": [1.0, 2.0]},
+            "reward_weights: only preferred_by: sum reads it",
+        ),
+        ({"preferred_by": "dominance", "prompt_weights": 1.0}, "prompt_weights: only preferred_by: sum reads it"),
         ({"reward_weights": [0.0, 0.0]}, "reward_weights: must be finite and not all 0"),
         ({"num_generations": 4}, "num_generations: not honoured here, got 4; two answers to a prompt make a pair"),
         ({"num_generations_eval": 4}, "num_generations_eval: two answers to a prompt make a pair, got 4"),

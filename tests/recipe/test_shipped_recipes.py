@@ -54,6 +54,7 @@ def test_the_promised_recipes_are_there():
         "stages/tiny-sft",
         "stages/tiny-dpo",
         "preference_model/groups-tiny",
+        "online/tiny-order-preserving",
         "online/tiny-trajectory-balance",
         "meet/tiny-good",
         "meet/tiny-bad",

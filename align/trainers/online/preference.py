@@ -37,7 +37,7 @@ from .second_answers import mixture_answers, reference_answers
 from .shared_prompts import ROWS, GRPOTrainer
 from .verdicts import Verdicts, Wins, of_judge, of_rewards
 
-OF_REWARDS = ("reward_temperature", "reward_weights")
+OF_REWARDS = ("preferred_by", "reward_temperature", "reward_weights")
 IMAGES = ("image", "images")
 
 
@@ -125,8 +125,8 @@ class OnlinePreferenceTrainer(GRPOTrainer):
             args, weights = (args[0], self._told.asked, *args[2:]), self._told.of_pairs(self.accelerator)
         rewards = super()._calculate_rewards(*args, **kwargs)
         table, _ = self.columns.split(rewards)
-        heat = self.args.reward_temperature
-        self._verdicts = of_judge(table) if self.wins is not None else of_rewards(table, weights, temperature=heat)
+        heat, by = self.args.reward_temperature, self.args.preferred_by
+        self._verdicts = of_judge(table) if self.wins else of_rewards(table, weights, temperature=heat, by=by)
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:

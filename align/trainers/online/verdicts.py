@@ -13,6 +13,7 @@ from align.findings import printable
 from align.judges.protocol import judge_all
 from align.judges.scorers import Scorer, of_margins
 from align.losses.online import win_rates
+from align.weighting.ranks import undominated
 
 
 class Verdicts(NamedTuple):
@@ -70,7 +71,11 @@ def of_judge(wins: Float[Tensor, "answers 1"]) -> Verdicts:
 
 
 def of_rewards(
-    rewards: Float[Tensor, "answers functions"], weights: Float[Tensor, "*pairs functions"], *, temperature: float
+    rewards: Float[Tensor, "answers functions"],
+    weights: Float[Tensor, "*pairs functions"],
+    *,
+    temperature: float,
+    by: str = "sum",
 ) -> Verdicts:
     """Verdicts of rewards, NaN where a function gave None.
 
@@ -81,11 +86,35 @@ def of_rewards(
         rewards: Two rows, beside each other, for each pair.
         weights: Of the functions; for each pair its own, if they have a row for each.
         temperature: In units of the weighted sum; 0 prefers the larger for certain.
+        by: "dominance" goes by the Pareto order in place of the sum; see `of_dominance`.
     """
-    table = rewards.unflatten(0, (-1, 2))
-    there = ~table.isnan()
-    both = there.all(dim=1)
-    given = both.any(dim=1) & (there[:, 0] == there[:, 1]).all(dim=1)
+    if by == "dominance":
+        return of_dominance(rewards)
+    table, both, given = _pairs(rewards)
     scores = (table * weights.to(table).unsqueeze(-2)).masked_fill(~(both & given[:, None])[:, None], 0.0).sum(dim=2)
     margins = (scores[:, 0] - scores[:, 1]).cpu().double().numpy()
     return Verdicts(torch.from_numpy(of_margins(margins, temperature)).to(scores), scores, given)
+
+
+def of_dominance(rewards: Float[Tensor, "answers functions"]) -> Verdicts:
+    """Verdicts by the Pareto order: 1 where the first answer is worse in no reward and better in one, one half without order.
+
+    What compares nothing is as in `of_rewards`. Scores are as of a judge.
+
+    Args:
+        rewards: Two rows, beside each other, for each pair.
+    """
+    table, both, given = _pairs(rewards)
+    points = table.masked_fill(~both[:, None], 0.0)
+    preference = undominated(points, torch.ones_like(points[..., 0], dtype=torch.bool))[:, 0].where(given, 0.5)
+    return Verdicts(preference, win_rates(preference) * given[:, None], given)
+
+
+def _pairs(
+    rewards: Float[Tensor, "answers functions"],
+) -> tuple[Float[Tensor, "pairs 2 functions"], Bool[Tensor, "pairs functions"], Bool[Tensor, " pairs"]]:
+    """Rewards by pair, which functions apply to both answers, and which pairs they compare."""
+    table = rewards.unflatten(0, (-1, 2))
+    there = ~table.isnan()
+    both = there.all(dim=1)
+    return table, both, both.any(dim=1) & (there[:, 0] == there[:, 1]).all(dim=1)

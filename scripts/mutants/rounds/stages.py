@@ -7,6 +7,8 @@ ANSWERS, POLICY, SCORING = "align/sampling/answer_file.py", "align/sampling/poli
 PLAN, STAGES, LEDGER, RUN = (f"align/rounds/{name}.py" for name in ("plan", "stages", "ledger", "run"))
 sample, score = noticed_by("tests/rounds/test_sample.py"), noticed_by("tests/rounds/test_score.py")
 rounds = noticed_by("tests/rounds/test_rounds.py")
+BUDGET, BILEVEL = "scripts/studies/label_budget.py", "scripts/studies/bilevel.py"
+label_study = noticed_by("tests/rounds/test_label_studies.py")
 best, study = noticed_by("tests/rounds/test_best_round.py"), noticed_by("tests/rounds/test_study.py")
 BEST, end = "align/rounds/best.py", noticed_by("tests/rounds/test_rounds_end.py")
 loops = noticed_by("tests/rounds/test_loops.py")
@@ -129,6 +131,34 @@ MUTANTS = [
         "scripts/studies/suboptimal.py",
         "return law * (extreme / np.maximum(mass, 1e-300))[group]",
         "return extreme[group] / extreme[group].sum()",
+    ),
+    label_study("weak labels are not flipped", BUDGET, "flip=flip, seed=seed", "flip=0.0, seed=seed"),
+    label_study(
+        "clean labels are learnt from as weak ones",
+        BUDGET,
+        "noisy.sum() + dpo_loss(of_clean)",
+        "noisy.sum() + robust_dpo_loss(of_clean, label_smoothing=flip)",
+    ),
+    label_study("the second stage forgets the first", BUDGET, "((weights - centre) ** 2)", "(weights**2)"),
+    label_study("a mix is reported on the seeds that chose it", BUDGET, "values[1::2]", "values[::2]"),
+    label_study(
+        "a clean label costs what a weak one does", BUDGET, "budget - PRICE * clean, clean", "budget - clean, clean"
+    ),
+    label_study(
+        "one answer of a pair moves the policy",
+        BILEVEL,
+        "weighed.sum(1) @ score + weighed",
+        "0 * weighed.sum(1) @ score + weighed",
+    ),
+    label_study(
+        "the part through the policy is left out", BILEVEL, "(direct + through if whole else direct)", "direct"
+    ),
+    label_study("the reward model is never fitted anew", BILEVEL, "if number % every == 0:", "if False:"),
+    label_study(
+        "earlier labels are thrown away",
+        BILEVEL,
+        "tuple(torch.cat(both) for both in zip(known, labelled(policy, PAIRS), strict=True))",
+        "labelled(policy, PAIRS)",
     ),
     rounds(
         "lists are read from the end",

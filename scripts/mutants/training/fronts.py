@@ -8,6 +8,8 @@ sparse = noticed_by("tests/fronts/test_sparse.py")
 front = noticed_by("tests/fronts/test_front.py")
 GATED = "align/models/gated.py"
 manifold = noticed_by("tests/fronts/test_manifold.py")
+STUDY = "scripts/studies/fronts.py"
+study = noticed_by("tests/fronts/test_front_study.py")
 MUTANTS = [
     manifold("manifold: weights are not of sum 1", GATED, "self.weights = given / given.sum()", "self.weights = given"),
     manifold("manifold: blocks are interleaved", GATED, ".repeat_interleave(output.shape[-1] // len(self.weights))", ".repeat(output.shape[-1] // len(self.weights))"),
@@ -44,4 +46,8 @@ MUTANTS = [
     front("front: weights of the recipe are lost", RECIPE, 'SET_HERE = ("reward_weights", "weighting", ', 'SET_HERE = ("reward_weights", '),
     front("front: the way is that of the end", REPORT, "front.points[n] for n in names]) - low", "front.points[n] for n in front.on_front]) - low"),
     front("front: members report another's range", REPORT, "front.intervals[name], strict", "[front.intervals[name][1]] * 2, strict"),
+    study("front study: extensions are free", STUDY, '{"kind": "c_morl", "points": 1}', '{"kind": "c_morl", "points": 2}'),
+    study("front study: a policy is compared with the first seed", STUDY, "indicator(points[places[key[0], less]])", "indicator(points[places[0, less]])"),
+    study("front study: no difference is negative", STUDY, "least=0.0 if less is None else -np.inf", "least=0.0"),
+    study("front study: points are of another method", STUDY, "drawn.means[places[seed, name]]", "drawn.means[places[seed, FIXED]]"),
 ]  # fmt: skip

@@ -6,6 +6,7 @@ GROUPS, BALANCE = "align/weighting/groups.py", "align/losses/balance.py"
 group = noticed_by("tests/weighting/test_groups.py")
 EM, texts = "align/annotators/em.py", noticed_by("tests/weighting/test_groups_of_texts.py")
 balance = noticed_by("tests/losses/test_balance.py")
+experts, EXPERTS = noticed_by("tests/judges/test_experts.py"), "align/judges/experts.py"
 MUTANTS = [
     texts("annotators: halves are not compared", GROUPS, "        if alike < ALIKE:", "        if False:"),
     texts("annotators: both sides are one", EM, "[chosen - rejected for chosen, rejected in both]", "[chosen for chosen, rejected in both]"),
@@ -29,5 +30,11 @@ MUTANTS = [
     balance("balance: prompts share their Z", BALANCE, "m.mean(dim=-1, keepdim=True)", "m.mean()"),
     balance("balance: the law is forgotten", BALANCE, "return (weights * (m - mean) ** 2).sum(dim=-1)", "return (m**2).mean(dim=-1)"),
     balance("balance: rewards are maximised", BALANCE, "    m = rewards - scores\n", "    m = rewards + scores\n"),
-    balance("balance: one sample is enough", BALANCE, "if rewards.shape[1] < 2:", "if False:"),
+    balance("balance: one sample is enough", BALANCE, 'if rewards.shape[1] < 2:\n        raise ValueError(f"at least two samples', 'if False:\n        raise ValueError(f"at least two samples'),
+    experts("experts: the last token is padding", EXPERTS, "if token != pad)", "if True) - 1"),
+    experts("experts: one category learns all", EXPERTS, "seen.setdefault(row[CATEGORY], [])", "seen.setdefault(rows[0][CATEGORY], [])"),
+    experts("experts: the worse answer is preferred", EXPERTS, "dpo_loss(Pair(*rewards.unbind(1)))", "dpo_loss(Pair(*rewards.flip(1).unbind(1)))"),
+    experts("experts: one of them is read", EXPERTS, "return torch.cat(found, dim=1)", "return torch.cat([found[0]] * len(found), dim=1)"),
+    experts("experts: any category will do", EXPERTS, "if category not in self.combined:", "if False:"),
+    experts("experts: all categories keep the first weights", EXPERTS, 'if k.startswith(f"{number}.")', 'if k.startswith("0.")'),
 ]  # fmt: skip

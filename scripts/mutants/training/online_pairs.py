@@ -36,6 +36,7 @@ evaluated = run("an_evaluation_samples_pairs_too_and_takes_no_half_step", HALVES
 refused = run("what_cannot_be_meant_is_refused")
 unscored = run("an_unscored_pair_is_as_if_it_were_not_there")
 
+balance, BALANCE = noticed_by("tests/losses/test_balance.py"), "align/losses/balance.py"
 WEIGHTS, CONTROL = "align/trainers/online/prompt_weights.py", "align/data/prompts/control.py"
 weighed = noticed_by("tests/trainers/online/test_prompt_weights.py")
 MUTANTS: list[Mutant] = [
@@ -46,7 +47,15 @@ MUTANTS: list[Mutant] = [
     weighed("prompt weights: tenths are cut", CONTROL, "    for k in order[: 10 - sum(floors)]:", "    for k in order[:0]:"),
     weighed("prompt weights: nothing asks for them", "align/sampling/preferred.py", "    if weighed:\n", "    if False:\n"),
     weighed("prompt weights: verdicts mix pairs", VERDICTS, "weights.to(table).unsqueeze(-2)", "weights.to(table).flip(0).unsqueeze(-2)"),
-    noticed_by("tests/losses/test_balance.py")("balance: pairs are turned", "align/losses/objectives.py", "torch.stack(r, dim=1), torch.stack(b.scores, dim=1)", "torch.stack(r, dim=1), torch.stack(b.scores[::-1], dim=1)"),
+    balance("balance: pairs are turned", "align/losses/objectives.py", "torch.stack(r, dim=1), torch.stack(b.scores, dim=1)", "torch.stack(r, dim=1), torch.stack(b.scores[::-1], dim=1)"),
+    balance("order: one answer is enough", BALANCE, 'if rewards.shape[1] < 2:\n        raise ValueError(f"at least two answers', 'if False:\n        raise ValueError(f"at least two answers'),
+    balance("order: the softmax is missing", BALANCE, "target * rewards.log_softmax(dim=-1)", "target * rewards"),
+    balance("order: a front of the absent", "align/weighting/ranks.py", "(fronts(points, present) == 0) & present", "fronts(points, present) == 0"),
+    balance("order: two on a front weigh twice", "align/weighting/ranks.py", "first / first.sum(dim=1, keepdim=True).clamp(min=1)", "first"),
+    verdicts("order: the second answer's share", VERDICTS, "dtype=torch.bool))[:, 0].where", "dtype=torch.bool))[:, 1].where"),
+    verdicts("order: silent rewards are numbers", VERDICTS, "points = table.masked_fill(~both[:, None], 0.0)", "points = table"),
+    verdicts("order: a sum decides", VERDICTS, 'if by == "dominance":', "if False:"),
+    config("order: weights that nobody reads", CONFIG, 'if self.preferred_by == "dominance":', "if False:"),
     by_hand("online pairs: one order alone", LOSS, "+ (1 - preference) * back.components[name]", ""),
     by_hand("online pairs: the margin column not turned", LOSS, '{"margin": -told["margin"]', '{"margin": told["margin"]'),
     by_hand("online pairs: scores not turned", LOSS, '{"chosen_reward": second, "rejected_reward": first}', '{"chosen_reward": first, "rejected_reward": second}'),

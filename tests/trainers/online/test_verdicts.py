@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from align import run
 from align.judges.scorers import RewardScorer, TableScorer
-from align.trainers.online.verdicts import Wins, of_judge, of_rewards
+from align.trainers.online import preference
+from align.trainers.online.verdicts import Wins, of_dominance, of_judge, of_rewards
 
 NAN = math.nan
 
@@ -24,6 +26,36 @@ def test_rewards_are_weighed_where_both_answers_have_them():
     assert certain.preference.tolist() == [1.0, 0.0, 0.5, 0.5]
     extreme = of_rewards(torch.tensor([[3e38], [-3e38]]), torch.ones(1), temperature=1e-3)
     assert extreme.preference.tolist() == [1.0]
+
+
+def test_an_answer_that_is_worse_in_nothing_and_better_in_something_is_preferred():
+    rewards = torch.tensor(
+        [[1.0, 2.0], [1.0, 1.0], [0.0, 9.0], [0.1, 0.0], [0.0, 1.0], [5.0, 1.0], [2.0, 2.0], [2.0, 2.0]]
+    )
+    said = of_dominance(rewards)
+    assert said.preference.tolist() == [1.0, 0.5, 0.0, 0.5]
+    assert said.given.all()
+    assert_close(said.scores[:, 0] - said.scores[:, 1], said.preference - 0.5)
+    partly = of_dominance(torch.tensor([[1.0, NAN], [0.0, NAN], [1.0, 0.0], [0.0, NAN], [NAN, NAN], [NAN, NAN]]))
+    assert partly.preference.tolist() == [1.0, 0.5, 0.5]
+    assert partly.given.tolist() == [True, False, False]
+    assert partly.scores[1:].tolist() == [[0.0, 0.0]] * 2
+
+
+def test_the_order_preserving_recipe_learns_by_dominance(tmp_path, monkeypatch):
+    seen = []
+
+    def rising(self, completions, prompts=None, **_):
+        return [float(k) for k in range(len(completions))]
+
+    monkeypatch.setattr("align.rewards.clarity.Clarity.__call__", rising)
+    monkeypatch.setattr("align.rewards.repetition.Repetition.__call__", rising)
+    monkeypatch.setattr(
+        preference.OnlinePreferenceTrainer, "_note", lambda self, result, inputs, *_: seen.append(inputs)
+    )
+    run("online/tiny-order-preserving", [f"train.output_dir={tmp_path / 'run'}", "train.max_steps=1"])
+    assert seen[0]["preference"].tolist() == [0.0] * 4
+    assert_close(seen[0]["scores"], torch.tensor([[0.25, 0.75]] * 4))
 
 
 def test_the_difference_of_a_judges_scores_is_its_preference_beyond_one_half():

@@ -1,4 +1,4 @@
-"""Explains a key of a recipe, a method, a reward or a weighting rule, out of the dataclasses and classes themselves."""
+"""Explains a key of a recipe, a method, a reward, a tool or a weighting rule, out of the dataclasses and classes themselves."""
 
 import argparse
 import ast
@@ -23,6 +23,7 @@ from align.recipe.scores import ScoreConfig
 from align.recipe.sections import EvalConfig, Expectation, Generate, JudgeConfig, PromptSet, RefConfig, StartConfig
 from align.rewards import REWARDS
 from align.strict.fields import nearest
+from align.tools import ENVIRONMENTS, TOOLS
 from align.weighting.rules import REQUIRED, RULES, rule_options
 
 from .methods import method_row
@@ -81,7 +82,14 @@ def explained(name: str, method: str | None = None) -> list[str]:
     if not found:
         if name in ELSEWHERE:
             raise RunError(f"{name}: {ELSEWHERE[name]}")
-        known = [*METHODS, *REWARDS, *RULES, *(f"{where}.{field.name}" for where, _, field in _all_fields(method))]
+        known = [
+            *METHODS,
+            *REWARDS,
+            *RULES,
+            *TOOLS,
+            *ENVIRONMENTS,
+            *(f"{where}.{field.name}" for where, _, field in _all_fields(method)),
+        ]
         raise RunError(f"{name}: no key, method, reward or weighting rule; {nearest(name, known)}")
     return found
 
@@ -96,13 +104,19 @@ def _things(name: str) -> Iterator[str]:
             + f"\n  example: alignkit train {row['recipe']}\n"
         )
     if name in REWARDS:
-        reward = REWARDS[name].reward
-        fields = dataclasses.fields(reward) if dataclasses.is_dataclass(reward) else ()
-        yield f"reward {name}: {_about(reward)}\n" + "".join(f"  {f.name}: {_default_of(f)}\n" for f in fields)
+        yield f"reward {name}: {_with_options(REWARDS[name].reward)}"
+    for kind, table in (("tool", TOOLS), ("environment", ENVIRONMENTS)):
+        if name in table:
+            yield f"{kind} {name}: {_with_options(table[name])}"
     if name in RULES:
         options = rule_options(name).items()
         told = (f"  {key}: {MUST_BE_GIVEN if value is REQUIRED else f'default {value!r}'}\n" for key, value in options)
         yield f"weighting rule {name}: {_about(RULES[name])}\n" + "".join(told)
+
+
+def _with_options(thing: Any) -> str:
+    fields = [f for f in dataclasses.fields(thing) if f.init] if dataclasses.is_dataclass(thing) else []
+    return f"{_about(thing)}\n" + "".join(f"  {f.name}: {_default_of(f)}\n" for f in fields)
 
 
 def _about(thing: Any) -> str:

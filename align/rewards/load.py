@@ -14,6 +14,7 @@ from align.own_code import adds
 from align.strict.fields import build, nearest
 from align.strict.yaml_tree import Tree
 
+from .calls import FewerCalls, FrozenAnswerer
 from .clarity import Clarity
 from .constraints import Constraints
 from .correctness import Correctness
@@ -46,6 +47,8 @@ REWARDS = {
     "positive_sentiment": Known(positive_sentiment, -1, 1),
     "relevance": Known(Relevance, 0, 1, ("prompts",)),
     "constraints": Known(Constraints, 0, 1, ("instruction_id_list", "kwargs")),
+    "fewer_calls": Known(FewerCalls, 0, 1),
+    "frozen_answerer": Known(FrozenAnswerer, 0, 1, ("prompts", "answer")),
 }
 """Rewards that a recipe can name. With `against: reference` relevance reads the column `reference`, not the prompts."""
 

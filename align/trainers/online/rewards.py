@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from align.rewards.texts import calls_of
+
 logger = logging.getLogger(__name__)
 
 SILENT = 3  # batches in a row without one number
@@ -30,6 +32,21 @@ class PromptDigit:
         texts = [prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True) for prompt in prompts]
         start = 3 * self.place
         return [float(int.from_bytes(hashlib.sha256(t.encode()).digest()[start : start + 3], "big")) for t in texts]
+
+
+class ToolCalls:
+    """An auxiliary column: how many tools a completion calls, for strata (arXiv:2510.06214)."""
+
+    aux = "tool_calls"
+    __name__ = "number_of_calls"
+
+    def __call__(self, completions: Sequence[Any], **_: Any) -> list[float]:
+        """One number for each completion."""
+        return [float(calls_of(completion)) for completion in completions]
+
+
+BESIDE: dict[str, list[Any]] = {"prompt": [PromptDigit(0), PromptDigit(1)], "tool_calls": [ToolCalls()]}
+"""Auxiliary columns that a trainer brings with it, by what an estimator asks for."""
 
 
 class RewardColumns:

@@ -24,6 +24,7 @@ from align.recipe.sections import EvalConfig, Expectation, Generate, JudgeConfig
 from align.rewards import REWARDS
 from align.strict.fields import nearest
 from align.tools import ENVIRONMENTS, TOOLS
+from align.weighting.advantages import ESTIMATORS, estimator_options
 from align.weighting.rules import REQUIRED, RULES, rule_options
 
 from .methods import method_row
@@ -86,6 +87,7 @@ def explained(name: str, method: str | None = None) -> list[str]:
             *METHODS,
             *REWARDS,
             *RULES,
+            *ESTIMATORS,
             *TOOLS,
             *ENVIRONMENTS,
             *(f"{where}.{field.name}" for where, _, field in _all_fields(method)),
@@ -108,10 +110,16 @@ def _things(name: str) -> Iterator[str]:
     for kind, table in (("tool", TOOLS), ("environment", ENVIRONMENTS)):
         if name in table:
             yield f"{kind} {name}: {_with_options(table[name])}"
-    if name in RULES:
-        options = rule_options(name).items()
-        told = (f"  {key}: {MUST_BE_GIVEN if value is REQUIRED else f'default {value!r}'}\n" for key, value in options)
-        yield f"weighting rule {name}: {_about(RULES[name])}\n" + "".join(told)
+    for kind, classes, options_of in (
+        ("weighting rule", RULES, rule_options),
+        ("estimator", ESTIMATORS, estimator_options),
+    ):
+        if name in classes:
+            options = options_of(name).items()
+            told = (
+                f"  {key}: {MUST_BE_GIVEN if value is REQUIRED else f'default {value!r}'}\n" for key, value in options
+            )
+            yield f"{kind} {name}: {_about(classes[name], paragraphs=2)}\n" + "".join(told)
 
 
 def _with_options(thing: Any) -> str:
@@ -119,9 +127,10 @@ def _with_options(thing: Any) -> str:
     return f"{_about(thing)}\n" + "".join(f"  {f.name}: {_default_of(f)}\n" for f in fields)
 
 
-def _about(thing: Any) -> str:
-    text = inspect.getdoc(thing) or "no description"
-    return text.split("\n\n")[0].replace("\n", " ")
+def _about(thing: Any, paragraphs: int = 1) -> str:
+    """The first paragraphs of its docstring, before its arguments."""
+    text = (inspect.getdoc(thing) or "no description").partition("\nArgs:")[0].strip()
+    return " ".join(text.split("\n\n")[:paragraphs]).replace("\n", " ")
 
 
 def _default_of(field: Any) -> str:

@@ -74,7 +74,7 @@ def test_each_thing_that_the_readme_shows_works_where_it_is_named(mine):
     judge = prepare_judge("judge", JudgeConfig("own", name="shorter"), ModelConfig(), [], None)()
     assert judge.prefer("q", ["a", "bcd"]).tolist() == [[0.5, 1.0], [0.0, 0.5]]
     assert make_tool("spell")(word="abc") == "a-b-c"
-    assert load_recipe("agents/tiny", ["tools=[spell]"]).tools == {"spell": {}}
+    assert load_recipe("tools/tiny", ["tools=[spell]"]).tools == {"spell": {}}
     assert load_recipe("rpo/tiny", []).method == "rpo"
 
 

@@ -17,7 +17,7 @@ from align.weighting.advantages import make_estimator
 from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rule
 
 from .gradients import advantage_gram, grams, with_advantages
-from .rewards import BESIDE, RewardColumns, weighted_sum
+from .rewards import BESIDE, RewardColumns, over_batch, weighted_sum
 from .shared_prompts import SharedPrompts
 
 logger = logging.getLogger(__name__)
@@ -194,7 +194,8 @@ class MultiObjective(SharedPrompts):
         weights: Float[Tensor, " objectives"],
     ) -> Float[Tensor, " batch"]:
         if not self.estimator.after_weighting:
-            return self.rule.combine(advantages, weights)
+            learnt = self.rule.combine(advantages, weights)
+            return over_batch(learnt, ~rewards.isnan().all(dim=1)) if self.estimator.scales_sum else learnt
         total = weighted_sum(rewards, weights.to(rewards))
         return self.estimator(total[:, None], group_size=self.num_generations, aux={})[:, 0]
 
@@ -223,8 +224,9 @@ class MultiObjective(SharedPrompts):
     ) -> tuple[Tensor, Tensor | None]:
         if self.args.gram == "advantages":
             return advantage_gram(advantages), None
-        split = bool(getattr(self.rule, "split", False))
-        return grams(self, batches, advantages, layers=self.args.gradient_layers, split=split)
+        split, as_published = (bool(getattr(self.rule, name, False)) for name in ("split", "as_published"))
+        layers = self.args.gradient_layers
+        return grams(self, batches, advantages, layers=layers, split=split, as_published=as_published)
 
     def _note(self, now: Weighting, means: Float[Tensor, " objectives"], learnt: Float[Tensor, " batch"]) -> None:
         metrics = logged(self, "train")

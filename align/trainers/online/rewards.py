@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from align.rewards.texts import calls_of
+from align.weighting.advantages import batch_of, scaled
 
 logger = logging.getLogger(__name__)
 
@@ -131,3 +132,9 @@ def weighted_sum(
 ) -> Float[Tensor, " batch"]:
     """The rewards that a completion has, weighted and added; NaN where it has none."""
     return (rewards * weights).nansum(dim=1).where(~rewards.isnan().all(dim=1), torch.nan)
+
+
+def over_batch(learnt: Float[Tensor, " batch"], scored: Bool[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Standardised over the completions that have a reward; 0 for the others."""
+    moments = batch_of(learnt.where(scored, torch.nan)[:, None])
+    return scaled(moments.centred, moments.std, "batch")[:, 0]

@@ -40,4 +40,5 @@ MUTANTS = [
     run("tools: strata are of turns with any call", COLUMNS, "[float(calls_of(completion)) for", "[float(calls_of(completion) > 0) for"),
     run("tools: the number of calls is an objective", COLUMNS, '    aux = "tool_calls"', '    aux = None if True else "tool_calls"'),
     run("tools: a run without rewards of its own has one of none", OBJECTIVES, "given = [] if reward_funcs is None else reward_funcs", "given = reward_funcs"),
+    noticed_by("tests/evaluation/measures/test_objectives.py")("tools: who calls nothing is measured as thrifty", "eval/measures/rewards.py", "CALLS in REWARDS[name].reads", "CALLS == REWARDS[name].reads"),
 ]  # fmt: skip

@@ -49,11 +49,8 @@ def test_rewards_standardised_as_trl_does_are_trls_grpo_too(tmp_path, way):
 
     rewards = {"rewards": [sometimes, rarely, doubled]}
     ours = run(*GRPO, tmp_path / "a", estimator_options={"scale": "group", "standardise": way}, **rewards, **FIXED)
-    theirs = {
-        "after_weighting": {"scale_rewards": "group"},
-        "gdpo": {"multi_objective_aggregation": "normalize_then_sum"},
-    }
-    rewards |= {"reward_weights": FIXED["reward_weights"], **theirs[way]}
+    theirs = {} if way == "after_weighting" else {"multi_objective_aggregation": "normalize_then_sum"}
+    rewards |= {"reward_weights": FIXED["reward_weights"], **theirs}
     same_path(ours, dynamic_of_trl(TRLGRPOTrainer, TRLGRPOConfig, tmp_path, **rewards))
 
 

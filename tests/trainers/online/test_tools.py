@@ -219,6 +219,17 @@ def test_a_reward_that_an_environment_owns_does_not_apply_to_a_row_without_an_an
     assert record["weights/SearchEnvironment"] == pytest.approx(0.5)
 
 
+def test_an_evaluation_calls_tools_too(tmp_path):
+    search = make_tool("search", path=corpus(tmp_path))
+    trainer, _ = agent(
+        tmp_path, rewards=[make_reward("fewer_calls", most=4), vowels], turns=turns(), tools=[search],
+        per_device_eval_batch_size=8,
+    )  # fmt: skip
+    measured = trainer.evaluate(trainer.train_dataset)
+    assert measured["eval_rewards/fewer_calls/mean"] == pytest.approx(1 - sum(CALLS) / 32)
+    assert measured["eval_tools/call_frequency"] == pytest.approx(sum(CALLS) / 8)
+
+
 def test_a_checkpoint_holds_which_tokens_are_tools(tmp_path):
     search = make_tool("search", path=corpus(tmp_path))
     trainer, _ = agent(tmp_path, rewards=[vowels], turns=turns(), tools=[search])

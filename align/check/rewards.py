@@ -118,9 +118,12 @@ def _begin(environment: Any, row: Mapping[str, Any]) -> None:
 
 def _row_of(sets: Mapping[str, Dataset], environment: str) -> dict[str, Any]:
     """The first row that an environment serves, without the column that says so; empty if there is none."""
-    every: Iterator[Any] = (row for dataset in sets.values() for row in dataset)
-    rows = (row for row in every if row.get(ROUTE, environment) == environment)
-    return {key: value for key, value in next(iter(rows), {}).items() if key != ROUTE}
+    for dataset in sets.values():
+        rows: Any = dataset
+        for row in rows:
+            if row.get(ROUTE, environment) == environment:
+                return {key: value for key, value in row.items() if key != ROUTE}
+    return {}
 
 
 def _of_route(recipe: Recipe, where: str, dataset: Dataset) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from .files import digest_of
 from .methods import METHODS
 from .rewards import make_reward
 from .run_identity import reference_identity, starting_weights
+from .tools import called_by
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ def build_trainer(
     begun_with: dict[str, Any] | None = None
     if recipe.rows == "prompts":
         further["reward_funcs"] = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
+    if recipe.tools or recipe.environments:
+        further |= called_by(recipe, tokenizer, train.column_names)
     if recipe.judge is not None:
         further["scorer"] = judge_of(recipe, allow, Path(str(recipe.train.output_dir)))()
     method = METHODS[recipe.method]

@@ -52,6 +52,11 @@ class Method(NamedTuple):
         """Whether a judge may compare sampled answers, in the place of rewards."""
         return self.config is OnlinePreferenceConfig
 
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the policy may call tools while it answers."""
+        return issubclass(self.config, DynamicGRPOConfig)
+
 
 METHODS: dict[str, Method] = {
     "dpo": Method(

@@ -1,4 +1,4 @@
-"""Runs a file of its user's own that adds rewards, losses, weighting rules or judges to the tables that recipes name.
+"""Runs a file of its user's own that adds rewards, losses, weighting rules, judges or tools to the tables that recipes name.
 
 Nothing but `--allow-file FILE` on the command line, or `align.allow_file` in Python, makes a file run. A run keeps a copy of it
 in `code/`, and its recipe says name and digest, so that whoever evaluates or resumes it is asked for the same file.
@@ -26,8 +26,12 @@ TABLES = {
     "losses of completions": "align.losses.token_objectives:OBJECTIVES",
     "weighting rules": "align.weighting.rules:RULES",
     "judges": "align.judges.scorers:JUDGES",
+    "tools": "align.tools.load:TOOLS",
+    "environments": "align.tools.load:ENVIRONMENTS",
 }
 """What a file may add to. By what the entries are, the table."""
+CALLED = ("judges", "tools")
+"""Kinds whose entries have nothing in common but that they can be called."""
 
 
 class OwnFile(NamedTuple):
@@ -44,7 +48,7 @@ _FILES: dict[str, OwnFile] = {}
 
 
 def allow_file(path: str | Path) -> OwnFile:
-    """Run a file, once, for what it adds to the tables of rewards, losses, weighting rules and judges.
+    """Run a file, once, for what it adds to the tables of rewards, losses, weighting rules, judges, tools and environments.
 
     Raises:
         RunError: If it cannot be read or run, adds nothing, or takes a name that is taken.
@@ -93,7 +97,7 @@ def allow_file_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--allow-file`, which runs what it names as soon as it is read."""
     parser.add_argument(
         "--allow-file", action=_Allow, default=[], metavar="FILE.py",
-        help="run this file of your own, whose rewards, losses, weighting rules and judges the recipe names",
+        help="run this file of your own, whose rewards, losses, weighting rules, judges and tools the recipe names",
     )  # fmt: skip
 
 
@@ -145,9 +149,9 @@ def _refuse_other_kinds(
     adds: Mapping[str, Sequence[str]],
     before: Mapping[str, dict[str, Any]],
 ) -> None:
-    """Refuse an entry that is not of the kind of those that are there; a judge is whatever can be called."""
+    """Refuse an entry that is not of the kind of those that are there; a judge or a tool is whatever can be called."""
     for kind, names in adds.items():
-        like = next(iter(before[kind].values()), None) if kind != "judges" else None
+        like = next(iter(before[kind].values()), None) if kind not in CALLED else None
         for name in names:
             entry = tables[kind][name]
             if like is None:

@@ -19,7 +19,7 @@ from .environment import GPU_MISSING, inspect_machine
 from .fronts import inspect_front
 from .machine import Machine
 from .model import Model, inspect_controls, read_model
-from .rewards import inspect_evaluation, inspect_rewards
+from .rewards import inspect_evaluation, inspect_rewards, inspect_tools
 from .rounds import bytes_of_answers, check_all_rounds, inspect_rounds, pairs_of_round
 from .schedule import Plan, inspect_schedule, plan
 from .sizes import Size, inspect_adapter, inspect_disk
@@ -82,7 +82,7 @@ def look(
     model = read_model(recipe)
     if isinstance(model, Finding):
         return Looked([*findings, model], planned, None, None)
-    findings += inspect_templates(sets, model.tokenizer)
+    findings += inspect_templates(sets, model.tokenizer) + inspect_tools(recipe, sets, model.tokenizer)
     embedded = getattr(model.config.get_text_config(), "vocab_size", None)
     for name, dataset in sets.items():
         findings += inspect_ids(dataset, model.tokenizer, embedded, name)

@@ -1,23 +1,31 @@
-"""Looks at what a recipe scores with: rewards of training, and everything that its `eval` section names."""
+"""Looks at what a recipe scores with: rewards of training, tools and environments, and all that its `eval` section names."""
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl.chat_template_utils import add_response_schema
 
-from align.errors import USER_ERRORS
+from align.errors import USER_ERRORS, RunError
 from align.findings import Finding, Level, printable
 from align.judges.from_recipe import prepare_judge, prepare_judges
 from align.methods import METHODS
+from align.models.loading import load_tokenizer
 from align.recipe.loading import Recipe
-from align.rewards import make_reward
-from align.rewards.load import columns_of, load_reward
+from align.rewards import FrozenAnswerer, make_reward
+from align.rewards.load import REWARDS, columns_of, load_reward
 from align.rewards.texts import has_value
+from align.tools import hold_tools, make_environment, make_tool
+from align.tools.load import ROUTE
 
 PROMPT_SETS = ("instructions", "refusals")
 ASKED = "--allow"
+TOOL = "tool"
 
 
 def inspect_rewards(recipe: Recipe, sets: Mapping[str, Dataset], allow: Collection[str]) -> list[Finding]:
@@ -37,6 +45,8 @@ def inspect_rewards(recipe: Recipe, sets: Mapping[str, Dataset], allow: Collecti
     for where, name, options in named:
         if where != "judge":
             found += _said(where, "reward", lambda name=name, options=options: make_reward(name, allow, **options))
+            if name in REWARDS and REWARDS[name].reward is FrozenAnswerer and not found:
+                found += _said(where, "reward", lambda o=options: load_tokenizer(FrozenAnswerer(**o).settings))
         for column in columns_of(name, **options):
             for of, dataset in sets.items():
                 found += _of_column(name, column, of, dataset)
@@ -62,6 +72,79 @@ def _of_column(name: str, column: str, where: str, dataset: Dataset) -> list[Fin
 
 def _is_given(value: object) -> bool:
     return len(value) > 0 if isinstance(value, list | dict) else has_value(value)
+
+
+def inspect_tools(recipe: Recipe, sets: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
+    """What keeps the policy from calling tools, or an environment from serving the rows.
+
+    Args:
+        recipe: The recipe.
+        sets: Normalised rows, by the name of their set.
+        tokenizer: The model's; it stays as it is.
+    """
+    if not recipe.tools and not recipe.environments:
+        return []
+    found, owned = list[Finding](), False
+    for name, options in recipe.tools.items():
+        found += _said(f"tools.{name}", TOOL, lambda name=name, options=options: make_tool(name, **options))
+    for name, options in recipe.environments.items():
+        where = f"environments.{name}"
+        made = list(_said(where, TOOL, lambda name=name, options=options: make_environment(name, **options)))
+        if not made:
+            environment: Any = make_environment(name, **options)()
+            owned = owned or hasattr(environment, "get_reward")
+            made = list(_said(where, TOOL, lambda e=environment, name=name: _begin(e, _row_of(sets, name))))
+        found += made
+    if recipe.environments and not recipe.rewards and not owned:
+        message = "none of them owns a reward (`get_reward`), and there are no `rewards`"
+        found.append(Finding("error", TOOL, "environments", message, "add `rewards`"))
+    for where, dataset in sets.items():
+        if len(dataset) and isinstance(dataset[0]["prompt"], str):
+            message = "the prompts are plain text, and calls of tools are messages of a chat"
+            found.append(Finding("error", TOOL, where, message, "write each prompt as a list of messages"))
+        found += _of_route(recipe, where, dataset)
+    return found + list(_said("tools", TOOL, lambda: _parses_calls(tokenizer)))
+
+
+def _begin(environment: Any, row: Mapping[str, Any]) -> None:
+    try:
+        environment.reset(**row)
+    except RunError:
+        raise
+    except Exception as error:  # code of others
+        told = printable(f"{type(error).__name__}: {error}", 200)
+        raise RunError(f"`reset` fails on the first row that it serves: {told}") from error
+
+
+def _row_of(sets: Mapping[str, Dataset], environment: str) -> dict[str, Any]:
+    """The first row that an environment serves, without the column that says so; empty if there is none."""
+    for dataset in sets.values():
+        rows: Any = dataset
+        for row in rows:
+            if row.get(ROUTE, environment) == environment:
+                return {key: value for key, value in row.items() if key != ROUTE}
+    return {}
+
+
+def _of_route(recipe: Recipe, where: str, dataset: Dataset) -> Iterator[Finding]:
+    known = recipe.environments
+    if ROUTE not in dataset.column_names:
+        if len(known) > 1:
+            message = f"no column {ROUTE!r}, which says which of the environments {', '.join(known)} is a row's"
+            yield Finding("error", TOOL, where, message, "add it, or keep one environment")
+        return
+    foreign = [n for n, value in enumerate(dataset[ROUTE], start=1) if value not in known] if known else []
+    if foreign:
+        message = f"{len(foreign)} of {len(dataset)} rows have an {ROUTE!r} that is none of {', '.join(known)}"
+        yield Finding("error", TOOL, where, message, "name one of them in each row", tuple(foreign))
+
+
+def _parses_calls(tokenizer: PreTrainedTokenizerBase) -> None:
+    """That a template holds tools is not enough: calls must be read, too."""
+    own = copy.deepcopy(tokenizer)
+    hold_tools(own)
+    if getattr(own, "response_template", None) is None and getattr(own, "response_schema", None) is None:
+        add_response_schema(own)
 
 
 def inspect_evaluation(recipe: Recipe, allow: Collection[str]) -> list[Finding]:

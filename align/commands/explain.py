@@ -1,4 +1,4 @@
-"""Explains a key of a recipe, a method, a reward or a weighting rule, out of the dataclasses and classes themselves."""
+"""Explains a key of a recipe, a method, a reward, a tool or a weighting rule, out of the dataclasses and classes themselves."""
 
 import argparse
 import ast
@@ -23,6 +23,8 @@ from align.recipe.scores import ScoreConfig
 from align.recipe.sections import EvalConfig, Expectation, Generate, JudgeConfig, PromptSet, RefConfig, StartConfig
 from align.rewards import REWARDS
 from align.strict.fields import nearest
+from align.tools import ENVIRONMENTS, TOOLS
+from align.weighting.advantages import ESTIMATORS, estimator_options
 from align.weighting.rules import REQUIRED, RULES, rule_options
 
 from .methods import method_row
@@ -81,7 +83,15 @@ def explained(name: str, method: str | None = None) -> list[str]:
     if not found:
         if name in ELSEWHERE:
             raise RunError(f"{name}: {ELSEWHERE[name]}")
-        known = [*METHODS, *REWARDS, *RULES, *(f"{where}.{field.name}" for where, _, field in _all_fields(method))]
+        known = [
+            *METHODS,
+            *REWARDS,
+            *RULES,
+            *ESTIMATORS,
+            *TOOLS,
+            *ENVIRONMENTS,
+            *(f"{where}.{field.name}" for where, _, field in _all_fields(method)),
+        ]
         raise RunError(f"{name}: no key, method, reward or weighting rule; {nearest(name, known)}")
     return found
 
@@ -96,18 +106,31 @@ def _things(name: str) -> Iterator[str]:
             + f"\n  example: alignkit train {row['recipe']}\n"
         )
     if name in REWARDS:
-        reward = REWARDS[name].reward
-        fields = dataclasses.fields(reward) if dataclasses.is_dataclass(reward) else ()
-        yield f"reward {name}: {_about(reward)}\n" + "".join(f"  {f.name}: {_default_of(f)}\n" for f in fields)
-    if name in RULES:
-        options = rule_options(name).items()
-        told = (f"  {key}: {MUST_BE_GIVEN if value is REQUIRED else f'default {value!r}'}\n" for key, value in options)
-        yield f"weighting rule {name}: {_about(RULES[name])}\n" + "".join(told)
+        yield f"reward {name}: {_with_options(REWARDS[name].reward)}"
+    for kind, table in (("tool", TOOLS), ("environment", ENVIRONMENTS)):
+        if name in table:
+            yield f"{kind} {name}: {_with_options(table[name])}"
+    for kind, classes, options_of in (
+        ("weighting rule", RULES, rule_options),
+        ("estimator", ESTIMATORS, estimator_options),
+    ):
+        if name in classes:
+            options = options_of(name).items()
+            told = (
+                f"  {key}: {MUST_BE_GIVEN if value is REQUIRED else f'default {value!r}'}\n" for key, value in options
+            )
+            yield f"{kind} {name}: {_about(classes[name], paragraphs=2)}\n" + "".join(told)
 
 
-def _about(thing: Any) -> str:
-    text = inspect.getdoc(thing) or "no description"
-    return text.split("\n\n")[0].replace("\n", " ")
+def _with_options(thing: Any) -> str:
+    fields = [f for f in dataclasses.fields(thing) if f.init] if dataclasses.is_dataclass(thing) else []
+    return f"{_about(thing)}\n" + "".join(f"  {f.name}: {_default_of(f)}\n" for f in fields)
+
+
+def _about(thing: Any, paragraphs: int = 1) -> str:
+    """The first paragraphs of its docstring, before its arguments."""
+    text = (inspect.getdoc(thing) or "no description").partition("\nArgs:")[0].strip()
+    return " ".join(text.split("\n\n")[:paragraphs]).replace("\n", " ")
 
 
 def _default_of(field: Any) -> str:

@@ -276,3 +276,11 @@ def no_numbers(config: Any) -> list[str]:
 def is_number(value: Any) -> bool:
     """Whether a value is a number; a truth value is none."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def are_layers(value: Any) -> bool:
+    """Whether it names layers: the last so many, 'all', or those from FIRST to LAST, counted from 0."""
+    if isinstance(value, str):
+        first, _, last = value.partition("-")
+        return value == "all" or (first.isdecimal() and last.isdecimal() and int(first) <= int(last))
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -11,7 +11,7 @@ from trl import RLOOConfig as TRLRLOOConfig
 from align.weighting.advantages import make_estimator, one_of, within
 from align.weighting.rules import RULES, WeightingRule, make_rule, rule_options
 
-from .common import ConfigError, SharesPrompts, not_honoured, rebalances_batches, shards_on_cpus
+from .common import ConfigError, SharesPrompts, are_layers, not_honoured, rebalances_batches, shards_on_cpus
 
 _REFUSED = {
     "multi_objective_aggregation": "the estimator takes each objective by itself; choose it and its `scale`",
@@ -115,7 +115,7 @@ class DynamicConfig(OnlineConfig):
     )
     gradient_layers: int | str | None = field(
         default=4,
-        metadata={"help": "Gradients are of the trainable parameters of so many last layers, or of 'all' of them."},
+        metadata={"help": "Gradients are of so many last layers, of 'all' parameters, or of layers '10-25', from 0."},
     )
     gradient_every: int = field(
         default=1,
@@ -135,9 +135,8 @@ class DynamicConfig(OnlineConfig):
             )
         if self.gram not in ("gradients", "advantages"):
             found.append(f"gram: must be 'gradients' or 'advantages', got {self.gram!r}")
-        layers = self.gradient_layers
-        if layers != "all" and (isinstance(layers, bool) or not isinstance(layers, int) or layers < 1):
-            found.append(f"gradient_layers: must be a whole number from 1, or 'all', got {layers!r}")
+        if not are_layers(layers := self.gradient_layers):
+            found.append(f"gradient_layers: must be a whole number from 1, 'all', or FIRST-LAST, got {layers!r}")
         if self.gradient_every < 1:
             found.append(f"gradient_every: must be at least 1, got {self.gradient_every}")
         if self.weighting_timing not in ("same_step", "lagged"):
@@ -162,8 +161,9 @@ class DynamicConfig(OnlineConfig):
         if self.gram != "gradients":
             if self.gradient_layers != _OF_GRADIENTS["gradient_layers"]:
                 found.append("gradient_layers: gram 'advantages' needs no backward pass and ignores it; leave it out")
-            if getattr(rule, "split", False):
-                found.append(f"gram: 'advantages' has no halves, which {_named(rule)} asks for; use 'gradients'")
+            for asked, what in (("split", "halves"), ("as_published", "norms")):
+                if getattr(rule, asked, False):
+                    found.append(f"gram: 'advantages' has no {what}, which {_named(rule)} asks for; use 'gradients'")
             return found
         plugin = getattr(self, "deepspeed_plugin", None)
         sharded = "FSDP" if self._of_trl.fsdp or _set("ACCELERATE_USE_FSDP") else None

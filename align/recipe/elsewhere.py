@@ -10,6 +10,8 @@ ELSEWHERE: dict[str, str] = {
     "cdpo": "is `dpo` with label_smoothing",
     "chipo": "is `fdpo` with divergence chi_squared_kl",
     "grpo": "on one reward or several is `dynamic_grpo`, with weighting: fixed for constant weights",
+    "gdpo": "is `dynamic_grpo` with weighting: fixed and estimator_options: {standardise: gdpo}; estimator: group alone leaves out its "
+    "last scaling by the batch",
     "rloo": "on one reward or several is `dynamic_rloo`, with weighting: fixed for constant weights",
     "ppo": "needs a value model, which is not here; nearest: `dynamic_grpo`, `reinforce`",
     "reward": "is `reward_model`",

@@ -26,13 +26,14 @@ from .reward_section import build_judge, build_rewards
 from .rounds import RoundsConfig, build_rounds, by_round, check_rounds
 from .sections import EvalConfig, Expectation, Generate, JudgeConfig, RefConfig, StartConfig
 from .shipped import find_recipe
+from .tool_section import build_tools
 from .trust import as_a_file_may_say_it, check_trust
 
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe"]
 
 SECTIONS = (
-    "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "judge", "train", "rounds", "fronts", "eval",
-    "expect", "own_code",
+    "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "judge", "tools", "environments", "train",
+    "rounds", "fronts", "eval", "expect", "own_code",
 )  # fmt: skip
 OF_THE_POLICY = frozenset(("method", "model", "lora", "start", "ref"))
 DTYPES = (None, "auto", "float32", "bfloat16", "float16")
@@ -67,6 +68,9 @@ class Recipe:
     expect: dict[str, Expectation] = field(default_factory=dict)
     judge: JudgeConfig | None = None
     """Who compares the answers that an online method samples, in the place of rewards."""
+    tools: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the policy may call while it answers, by name, with options."""
+    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     start: StartConfig | None = None
     """By default the policy begins with a new adapter, or with that of the reference."""
     rounds: RoundsConfig | None = None
@@ -151,8 +155,7 @@ def _build(path: Path, tree: Tree, off: dict[str, bool]) -> dict[str, Any]:
     is_known = isinstance(method, str) and method in METHODS
     if not is_known:
         got = "missing" if method is None else f"unknown, got {describe(method)}"
-        remedy = _instead_of(method)
-        tree.problem(("method",), f"{got}; {remedy}")
+        tree.problem(("method",), f"{got}; {_instead_of(method)}")
     for section in ("model", "data", "train"):
         if section not in tree.values:
             tree.problem((section,), "missing section")
@@ -175,6 +178,7 @@ def _build(path: Path, tree: Tree, off: dict[str, bool]) -> dict[str, Any]:
         "expect": _expect(tree),
         "rewards": build_rewards(METHODS[str(method)] if is_known else None, tree),
         "judge": build_judge(METHODS[str(method)] if is_known else None, tree),
+        **build_tools(METHODS[str(method)] if is_known else None, tree),
     }
 
 

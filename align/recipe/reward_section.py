@@ -31,7 +31,9 @@ def build_rewards(method: Method | None, tree: Tree) -> dict[str, dict[str, Any]
     """Reward functions by name, with their options; problems are noted in the tree."""
     values = tree.values.get("rewards")
     if values is None:
-        if method is not None and method.rows == "prompts" and not (method.takes_a_judge and tree.values.get("judge")):
+        judged = method is not None and method.takes_a_judge and tree.values.get("judge")
+        owned = method is not None and method.takes_tools and tree.values.get("environments")  # it may own a reward
+        if method is not None and method.rows == "prompts" and not (judged or owned):
             judge = ", or a `judge`" if method.takes_a_judge else ""
             tree.problem(("rewards",), f"missing section; names of reward functions: {', '.join(REWARDS)}{judge}")
         return {}

@@ -1,5 +1,6 @@
 """Computes rewards, callables with TRL's reward signature, without a network."""
 
+from .calls import FewerCalls, FrozenAnswerer
 from .clarity import Clarity
 from .constraints import Constraints
 from .correctness import Correctness
@@ -15,6 +16,8 @@ __all__ = [
     "Conciseness",
     "Constraints",
     "Correctness",
+    "FewerCalls",
+    "FrozenAnswerer",
     "LengthBudget",
     "Relevance",
     "Repetition",

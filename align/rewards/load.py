@@ -14,6 +14,7 @@ from align.own_code import adds
 from align.strict.fields import build, nearest
 from align.strict.yaml_tree import Tree
 
+from .calls import FewerCalls, FrozenAnswerer
 from .clarity import Clarity
 from .constraints import Constraints
 from .correctness import Correctness
@@ -37,6 +38,8 @@ class Known(NamedTuple):
     """What it reads beyond the completions."""
 
 
+CALLS = "calls of tools"
+"""What a reward reads that looks at an answer's calls and their results."""
 REWARDS = {
     "correctness": Known(Correctness, 0, 1, ("answer",)),
     "conciseness": Known(Conciseness, 0, 1, ("completion_ids",)),
@@ -46,11 +49,13 @@ REWARDS = {
     "positive_sentiment": Known(positive_sentiment, -1, 1),
     "relevance": Known(Relevance, 0, 1, ("prompts",)),
     "constraints": Known(Constraints, 0, 1, ("instruction_id_list", "kwargs")),
+    "fewer_calls": Known(FewerCalls, 0, 1, (CALLS,)),
+    "frozen_answerer": Known(FrozenAnswerer, 0, 1, (CALLS, "prompts", "answer")),
 }
 """Rewards that a recipe can name. With `against: reference` relevance reads the column `reference`, not the prompts."""
 
 GOLD, LARGEST = "eval.gold_reward", 1e100
-PASSED_BY_TRL = ("prompts", "completion_ids")
+PASSED_BY_TRL = ("prompts", "completion_ids", CALLS)
 
 
 def make_reward(name: str, allowed: Collection[str] = (), *, where: str = "", **options: Any) -> Reward:

@@ -1,11 +1,13 @@
 """Reads the texts that rewards judge: answers and prompts, each a string or chat messages."""
 
 import math
+import re
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 Text = str | Sequence[dict[str, Any]]
+_WORD = re.compile(r"\w+")
 
 
 def text_of(completion: Text) -> str:
@@ -13,6 +15,29 @@ def text_of(completion: Text) -> str:
     if isinstance(completion, str):
         return completion
     return "\n".join(_content(message) for message in completion if message.get("role") != "tool")
+
+
+def calls_of(completion: Text) -> int:
+    """How many tools an answer calls, those among them that failed or that there was no room for; 0 for plain text."""
+    messages = () if isinstance(completion, str) else completion
+    return sum(len(message.get("tool_calls") or ()) for message in messages)
+
+
+def found_by(completion: Text) -> list[str]:
+    """What tools returned within an answer, in order."""
+    messages = () if isinstance(completion, str) else completion
+    return [_content(message) for message in messages if message.get("role") == "tool"]
+
+
+def words_of(text: str) -> list[str]:
+    """Words and numbers, in lower case."""
+    return _WORD.findall(text.lower())
+
+
+def stands_in(answer: str, text: str) -> bool:
+    """Whether the answer's words stand in a text next to each other; an answer without words never does."""
+    wanted, said = words_of(answer), words_of(text)
+    return bool(wanted) and any(said[i : i + len(wanted)] == wanted for i in range(len(said) - len(wanted) + 1))
 
 
 def question_of(prompt: Text) -> str:

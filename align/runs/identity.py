@@ -9,9 +9,10 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from align.files import digest_of, plain_json
+from align.files import digest_of, plain_json, sha256
 from align.findings import printable
 from align.own_code import digests
 
@@ -100,6 +101,9 @@ def settings_of(recipe: Any) -> dict[str, Any]:
     flat: dict[str, Any] = {"method": recipe.method, "ref.kind": recipe.ref.kind, "lora": recipe.lora is not None}
     if recipe.rewards:
         flat["rewards"] = recipe.rewards
+    for kind, named in (("tools", recipe.tools), ("environments", recipe.environments)):
+        if named:
+            flat[kind] = {name: _told_of(options) for name, options in named.items()}
     if recipe.judge is not None:
         flat["judge"] = {key: value for key, value in vars(recipe.judge).items() if value is not None and key != "path"}
     if digests():
@@ -107,6 +111,13 @@ def settings_of(recipe: Any) -> dict[str, Any]:
     for name, values in sections.items():
         flat |= {f"{name}.{key}": value for key, value in (values or {}).items()}
     return json.loads(json.dumps(flat, default=plain_json, sort_keys=True))
+
+
+def _told_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a tool, and what is in the file that it reads in the place of where that lies."""
+    told = {key: value for key, value in options.items() if key != "path"}
+    path = Path(str(options.get("path", "")))
+    return told | ({"sha256": sha256(path)} if path.is_file() else {})
 
 
 def written(values: Mapping[str, Any]) -> dict[str, Any]:

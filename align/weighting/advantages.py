@@ -50,6 +50,7 @@ class Estimator:
     per_objective: ClassVar[bool] = True  # its columns differ
     scale_free: bool = False  # rewards multiplied by a number leave its advantages as they are
     after_weighting: bool = False  # what is learnt from is the advantage of the weighted sum of rewards
+    scales_sum: bool = False  # what is learnt from is the weighted sum of advantages, standardised over the batch
 
     def __call__(self, rewards: Rewards, *, group_size: int, aux: Columns) -> Rewards:
         """Advantages of the rewards of all processes, `group_size` for each prompt; `aux` has the columns in `needs`.
@@ -79,17 +80,18 @@ class Group(Estimator):
     Args:
         scale: Divide by the standard deviation of the prompt's completions ("group", where weights mean relative
             importance in such units), by that of the whole batch ("batch"), or not at all ("none").
-        standardise: "after_weighting" weights rewards and scales their sum, as the authors of arXiv:2509.11452 do; a rule
-            still sees each objective by itself.
+        standardise: "before_weighting"; "gdpo", which is GDPO whole: the weighted sum is standardised once more, over the batch;
+            or "after_weighting", the sum of weighted rewards alone, as the authors of arXiv:2509.11452 do. A rule still sees each
+            objective by itself.
     """
 
     def __init__(self, scale: str = "group", standardise: str = "before_weighting") -> None:
         self.scale = one_of("scale", scale, "group", "batch", "none")
         self.scale_free = scale != "none"
-        one_of("standardise", standardise, "before_weighting", "after_weighting")
-        self.after_weighting = standardise == "after_weighting"
-        if self.after_weighting and scale == "none":
-            raise ValueError("standardise: 'after_weighting' scales, got scale 'none'; leave one of them out")
+        one_of("standardise", standardise, "before_weighting", "gdpo", "after_weighting")
+        self.after_weighting, self.scales_sum = standardise == "after_weighting", standardise == "gdpo"
+        if standardise != "before_weighting" and scale == "none":
+            raise ValueError(f"standardise: {standardise!r} scales, got scale 'none'; leave one of them out")
 
     def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:
         group = moments(rewards, groups(rewards, group_size))

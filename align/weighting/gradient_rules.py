@@ -66,6 +66,10 @@ class GradientInfluence(GramRule):
             on a bandit. "split" reads `Statistics.halves`, without that bias (exactly so under normalisation "none").
         include_self: Count ⟨g_k, g_k⟩ in I_k, as in the paper.
         floor: Share of the weight that is spread evenly after each step, in [0, 1).
+        as_published: The gradients as the authors' code has them, which `Statistics.gram` is then of: summed over micro-batches
+            with the KL penalty in each, clipped to norm 1 over the whole model, their layers taken after that. With
+            normalisation "clip" and estimator "plugin" alone. Sums over many micro-batches are clipped nearly always, so that
+            influences are cosines, and ⟨g_k, g_k⟩ about the same for all.
     """
 
     remembered = ("log_shares",)
@@ -78,6 +82,7 @@ class GradientInfluence(GramRule):
         estimator: str = "plugin",
         include_self: bool = True,
         floor: float = 0.0,
+        as_published: bool = False,
     ) -> None:
         super().__init__(base)
         self.step = in_range("step", step, 0.0, 1e9)
@@ -86,12 +91,17 @@ class GradientInfluence(GramRule):
         self.include_self = flag("include_self", include_self)
         self.floor = in_range("floor", floor, 0.0, 1.0, below=True)
         self.log_shares = (self.base / self.base.sum()).log()
+        self.as_published = flag("as_published", as_published)
+        if self.as_published and (normalisation != "clip" or self.split):
+            raise ValueError(
+                f"as_published: is with normalisation 'clip' and estimator 'plugin', got {normalisation!r} and {estimator!r}"
+            )
 
     def weights(self, gram: Gram, stats: Statistics) -> Weights:
         """The weights after one step."""
         inner = self._matrix("halves", stats.halves) if self.split else gram
         if inner.isfinite().all():
-            inner = normalised(inner, divisors(gram, self.normalisation))
+            inner = inner if self.as_published else normalised(inner, divisors(gram, self.normalisation))
             influence = inner.sum(1) if self.include_self else inner.sum(1) - inner.diagonal()
             self.log_shares = (self.log_shares + self.step * influence).log_softmax(0)
             if self.floor:

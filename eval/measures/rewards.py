@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from align.errors import RunError
 from align.rewards import REWARDS, Reward, columns_of, make_reward
+from align.rewards.load import CALLS
 from eval.answers.table import Sampled
 from eval.fronts.front import Front, front_of
 from eval.statistics.comparisons import Compared
@@ -101,7 +102,7 @@ def objective_report(
         sampled: Answers of the policies and of the reference, to prompts with the columns that the rewards read.
         rewards: The recipe's, by name with their options.
         completion_ids: Like `sampled.answers`, the token ids of each answer. Without them (answers of a file) rewards
-            that count tokens are left out, and `details` says so.
+            that count tokens are left out, as those always are that read calls of tools, and `details` says so.
         recipes: By policy the recipe as it was read; those that differ by seed and output folder alone are seeds of one.
         allow: Rewards of the form MODULE:FUNCTION that may run.
         reference_point: The worst corner of the hypervolume, a value of each objective. By default the reference
@@ -147,6 +148,9 @@ def objective_values(
     for name, options in rewards.items():
         if completion_ids is None and name in REWARDS and IDS in REWARDS[name].reads:
             left_out[name] = "it counts tokens, which answers of a file do not have"
+            continue
+        if name in REWARDS and CALLS in REWARDS[name].reads:
+            left_out[name] = "it reads calls of tools, and answers are sampled without tools here"
             continue
         reward = make_reward(name, allow, **options)
         if hasattr(reward, "training"):

@@ -13,6 +13,8 @@ from align.methods import METHODS
 from align.recipe.elsewhere import ELSEWHERE
 from align.recipe.loading import load_recipe
 from align.rewards import REWARDS
+from align.tools import ENVIRONMENTS, TOOLS
+from align.weighting.advantages import ESTIMATORS
 from align.weighting.rules import RULES
 
 ANYWHERE = ("train.use_cpu=true", "train.bf16=false")
@@ -44,6 +46,15 @@ def test_methods_are_listed_for_people_and_programs(capsys):
         ("rpo", ["paper: 2405.16436", "rows: pairs", "alignkit train rpo/tiny"]),
         ("correctness", ["reward correctness", "boxed_only: default False"]),
         ("upgrad", ["weighting rule upgrad", "ridge: default"]),
+        (
+            "group",
+            [
+                "estimator group: ",
+                "GDPO (Liu et al. 2026, arXiv:2601.05242)",
+                "standardise: default 'before_weighting'",
+            ],
+        ),
+        ("search", ["tool search: ", "environment search: ", "path: must be given", "passages: default 1"]),
     ],
 )
 def test_what_is_explained(name, parts):
@@ -55,7 +66,7 @@ def test_a_method_narrows_what_train_means():
     assert len(explained("train.beta")) > len(explained("train.beta", "rpo")) == 1
 
 
-@pytest.mark.parametrize("name", [*METHODS, *REWARDS, *RULES])
+@pytest.mark.parametrize("name", [*METHODS, *REWARDS, *RULES, *ESTIMATORS, *TOOLS, *ENVIRONMENTS])
 def test_everything_that_has_a_name_is_explained(name):
     assert "no description" not in explained(name)[0]
 

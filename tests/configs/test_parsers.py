@@ -95,7 +95,11 @@ def test_what_is_written_is_read_as_the_same(name, tmp_path):
         ("PairwiseConfig", {"objective": None}, "objective: must name objectives and their weights"),
         ("PairwiseConfig", {"objective": {"ipo": "1"}}, "objective: must name objectives and their weights"),
         ("DynamicGRPOConfig", {"weighting_options": "ridge=1"}, "weighting_options: must be options by name"),
-        ("DynamicGRPOConfig", {"gradient_layers": "most"}, "gradient_layers: must be a whole number from 1, or 'all'"),
+        (
+            "DynamicGRPOConfig",
+            {"gradient_layers": "most"},
+            "gradient_layers: must be a whole number from 1, 'all', or FIRST-LAST",
+        ),
         ("RPOConfig", {"beta": "0.1"}, "beta: must be a number, got '0.1'"),
         ("RLOOConfig", {"max_completion_length": 1.5}, "max_completion_length: must be a whole number, got 1.5"),
         ("GRPOConfig", {"beta": -1.0}, "beta: must be finite and not negative, got -1.0"),

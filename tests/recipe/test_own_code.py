@@ -24,6 +24,7 @@ from align.recipe.sections import JudgeConfig
 from align.rewards import load_reward, make_reward
 from align.runs.identity import settings_of
 from align.sampling.policy import policy_of
+from align.tools import make_tool
 from align.weighting import make_rule
 from align.weighting.base import Statistics
 
@@ -58,13 +59,14 @@ def mine(tmp_path, monkeypatch):
 
 
 def test_each_thing_that_the_readme_shows_works_where_it_is_named(mine):
-    assert SHOWN.count("\n") < 60
+    assert SHOWN.count("\n") < 75
     made = allow_file(mine)
     assert made.adds == {
         "rewards": ("short",),
         "losses of pairs": ("squared",),
         "weighting rules": ("worst",),
         "judges": ("shorter",),
+        "tools": ("spell",),
     }
     assert make_reward("short")(completions=["x" * 50, ""]) == [-0.5, 0.0]
     rule = make_rule("worst", base=[0.5, 0.5])
@@ -72,6 +74,8 @@ def test_each_thing_that_the_readme_shows_works_where_it_is_named(mine):
     assert rule.update(stats).weights.tolist() == [0.0, 1.0]
     judge = prepare_judge("judge", JudgeConfig("own", name="shorter"), ModelConfig(), [], None)()
     assert judge.prefer("q", ["a", "bcd"]).tolist() == [[0.5, 1.0], [0.0, 0.5]]
+    assert make_tool("spell")(word="abc") == "a-b-c"
+    assert load_recipe("tools/tiny", ["tools=[spell]"]).tools == {"spell": {}}
     assert load_recipe("rpo/tiny", []).method == "rpo"
 
 

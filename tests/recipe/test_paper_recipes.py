@@ -23,6 +23,7 @@ SAID = {
     "papers/dynamic-reward-weighting-gradient": {
         "train.estimator_options": {"scale": "group", "standardise": "after_weighting"},
         "train.lr_scheduler_kwargs": {"power": 1.03, "lr_end": 0.0}, "rewards.correctness": {"boxed_only": True},
+        "train.gradient_layers": "10-25",
     },
     "papers/fdpo-hh": {"train.beta": 0.3, "train.bf16": True, "model.dtype": "float32", "train.optim": "rmsprop"},
     "supervised/dft-math": {"model.model_name_or_path": "Qwen/Qwen2.5-Math-1.5B"},

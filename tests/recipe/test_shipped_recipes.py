@@ -64,6 +64,8 @@ def test_the_promised_recipes_are_there():
         "aot/tiny",
         "beta_dpo/tiny",
         "papers/kto-zephyr-beta",
+        "tools/tiny",
+        "tools/tiny-environment",
     } | FRONTS
     promised |= {f"papers/{name}" for name in ("dno-prct", "iterative-rpo", "gpo-gpm")}
     assert set(RECIPES) == promised

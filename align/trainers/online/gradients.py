@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from align.trainers.shared.trl_contract import metrics_aside, policy_loss
 
 _LAYER = re.compile(r"\.(\d+)\.")
+CLIP_EPS = 1e-6
+"""What PyTorch adds to a norm that it clips by."""
 
 
 class Grams(NamedTuple):
@@ -29,21 +31,29 @@ class Grams(NamedTuple):
 
 
 def differentiated(model: nn.Module, layers: int | str) -> list[nn.Parameter]:
-    """Trainable parameters of the last `layers` layers, or of the whole model for "all".
+    """Trainable parameters of the last `layers` layers, of layers "FIRST-LAST", or of the whole model for "all".
 
-    A layer's number is the first number in a parameter's name. Parameters outside layers count with "all" only.
+    A layer's number is the first number in a parameter's name, and the first layer is 0. Parameters outside layers count with
+    "all" only.
 
     Raises:
-        ValueError: If no trainable parameter lies in a numbered layer, and `layers` is not "all".
+        ValueError: If no trainable parameter lies in such a layer, and `layers` is not "all".
     """
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if layers == "all":
         return [p for _, p in trainable]
     numbers = [(int(found[1]), p) for name, p in trainable if (found := _LAYER.search(name))]
-    last = sorted({number for number, _ in numbers})[-int(layers) :]
-    if not last:
-        raise ValueError("gradient_layers: no trainable parameter lies in a numbered layer; set it to 'all'")
-    return [p for number, p in numbers if number in last]
+    there = sorted({number for number, _ in numbers})
+    if isinstance(layers, str):
+        first, last = map(int, layers.split("-"))
+        there = [number for number in there if first <= number <= last]
+    else:
+        there = there[-layers:]
+    if not there:
+        raise ValueError(
+            f"gradient_layers: {layers!r}, and no trainable parameter lies in such a numbered layer; set it to 'all'"
+        )
+    return [p for number, p in numbers if number in there]
 
 
 def grams(
@@ -53,6 +63,7 @@ def grams(
     *,
     layers: int | str,
     split: bool,
+    as_published: bool = False,
 ) -> Grams:
     """Gram matrices of the objectives' policy gradients on a generation batch.
 
@@ -68,8 +79,12 @@ def grams(
         advantages: Of all processes, on the CPU.
         layers: See `differentiated`.
         split: Also compute `halves`, which takes twice as many backward passes.
+        as_published: As the authors' code of arXiv:2509.11452: gradients are summed over micro-batches, not averaged, with what
+            the loss has besides (the KL penalty) in each; each is clipped to norm 1 over the whole model; `layers` are taken
+            after that. Not with `split`. All gradients are held at once, of the whole model.
     """
-    parameters = differentiated(trainer.model, layers)
+    kept = differentiated(trainer.model, layers)
+    parameters = differentiated(trainer.model, "all") if as_published else kept
     prompts = torch.arange(len(advantages)) // trainer.num_generations
     parts = [advantages]
     if split:
@@ -79,15 +94,21 @@ def grams(
     sums = [torch.zeros(columns.size(1), p.numel(), device=p.device) for p in parameters]
     for batch in batches:
         chosen = columns[batch["row"].cpu()].to(batch["advantages"])
-        for index, gradients in enumerate(_rows(trainer, batch, chosen, parameters)):
+        for index, gradients in enumerate(_rows(trainer, batch, chosen, parameters, with_rest=as_published)):
             for total, gradient in zip(sums, gradients, strict=True):
                 if gradient is not None:
                     total[index] += gradient.flatten()
     gram = torch.zeros(columns.size(1), columns.size(1), dtype=torch.float64, device=trainer.accelerator.device)
-    for total in sums:
+    squares, held = torch.zeros_like(gram.diagonal()), {id(p) for p in kept}
+    for p, total in zip(parameters, sums, strict=True):
         mean: Any = trainer.accelerator.reduce(total, "mean")
-        gram += (mean @ mean.T).double()
+        squares += mean.square().sum(dim=1).double()
+        if id(p) in held:
+            gram += (mean @ mean.T).double()
     scale = trainer.current_gradient_accumulation_steps if trainer.loss_is_scaled_for_ga else 1
+    if as_published:
+        clipped = (1.0 / (squares.sqrt() * scale + CLIP_EPS)).clamp(max=1.0)
+        gram *= torch.outer(clipped, clipped) * len(batches) ** 2
     agreed: Any = broadcast(gram)
     result = agreed.cpu() * (scale / len(batches)) ** 2
     if not split:
@@ -126,11 +147,22 @@ def token_mask(completion_mask: Int[Tensor, "batch time"], *, always: int, share
 
 
 def _rows(
-    trainer: Any, batch: dict[str, Tensor], advantages: Float[Tensor, "rows objectives"], parameters: list[nn.Parameter]
+    trainer: Any,
+    batch: dict[str, Tensor],
+    advantages: Float[Tensor, "rows objectives"],
+    parameters: list[nn.Parameter],
+    *,
+    with_rest: bool = False,
 ) -> Iterator[tuple[Tensor | None, ...]]:
+    """Gradients of each objective's loss; `with_rest` adds to each what the loss has besides.
+
+    The loss is of degree 1 in the advantages but for that rest, so the rest is the loss less Σ c dL/dc (Euler).
+    """
     coefficients = torch.ones(advantages.size(1), dtype=advantages.dtype, device=advantages.device, requires_grad=True)
     with metrics_aside(trainer), trainer.compute_loss_context_manager():
         loss = policy_loss(trainer, with_advantages(batch, advantages @ coefficients))
         (losses,) = torch.autograd.grad(loss, coefficients, create_graph=True)
+        if with_rest:
+            losses = losses + (loss - losses.sum())
     for index, of_one in enumerate(losses):
         yield torch.autograd.grad(of_one, parameters, retain_graph=index + 1 < len(losses), allow_unused=True)

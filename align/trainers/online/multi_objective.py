@@ -30,7 +30,12 @@ from .shared_prompts import GRPOTrainer, RLOOTrainer
 
 
 class DynamicGRPOTrainer(MultiObjective, GRPOTrainer):
-    """GRPO (arXiv:2402.03300) whose weights of objectives move. The KL penalty stays in the loss, unweighted."""
+    """GRPO (arXiv:2402.03300) whose weights of objectives move. The KL penalty stays in the loss, unweighted.
+
+    With `tools` or an `environment_factory` the policy calls tools while it answers (see TRL). A reward that an environment owns
+    is one more objective, after those of `reward_funcs`, which may then be left out; it is named after the environment's class,
+    and rows of other environments have none.
+    """
 
     args: DynamicGRPOConfig
     config_class = DynamicGRPOConfig
@@ -38,7 +43,7 @@ class DynamicGRPOTrainer(MultiObjective, GRPOTrainer):
     def __init__(
         self,
         model: str | PreTrainedModel | PeftModel,
-        reward_funcs: RewardFunc | list[RewardFunc] | tuple[RewardFunc, ...],
+        reward_funcs: RewardFunc | list[RewardFunc] | tuple[RewardFunc, ...] | None = None,
         args: TRLGRPOConfig | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,

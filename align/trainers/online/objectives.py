@@ -17,7 +17,7 @@ from align.weighting.advantages import make_estimator
 from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rule
 
 from .gradients import advantage_gram, grams, with_advantages
-from .rewards import PromptDigit, RewardColumns, weighted_sum
+from .rewards import BESIDE, RewardColumns, over_batch, weighted_sum
 from .shared_prompts import SharedPrompts
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ class MultiObjective(SharedPrompts):
 
     Args:
         model: As TRL's.
-        reward_funcs: As TRL's, at least one of them an objective; their names must differ.
+        reward_funcs: As TRL's, at least one of them an objective; their names must differ. Rewards that environments own are
+            objectives after them, of which `args.reward_weights` has a weight each.
         args: `DynamicGRPOConfig`, `DynamicRLOOConfig` or `ReinforceConfig`.
         rule: A weighting rule of your own, in place of `args.weighting`.
         **kwargs: As TRL's.
@@ -67,13 +68,16 @@ class MultiObjective(SharedPrompts):
         args = own_args(self, self.config_class, args, model)
         # The estimator may read columns that rewards return beside the objectives.
         self.estimator = make_estimator(args.estimator, **args.estimator_options)
-        functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
+        given = [] if reward_funcs is None else reward_funcs  # an environment may own the reward
+        functions = list(given) if isinstance(given, list | tuple) else [given]
         missing = set(self.estimator.needs) - {getattr(function, "aux", None) for function in functions}
-        if "prompt" in missing:
-            missing.remove("prompt")
-            functions += [PromptDigit(0), PromptDigit(1)]
+        for name in sorted(missing & set(BESIDE)):
+            missing.remove(name)
+            functions += BESIDE[name]
             if isinstance(kwargs.get("reward_processing_classes"), list):
-                kwargs["reward_processing_classes"] = [*kwargs["reward_processing_classes"], None, None]
+                kwargs["reward_processing_classes"] = [
+                    *kwargs["reward_processing_classes"], *(None for _ in BESIDE[name])
+                ]  # fmt: skip
         if missing:
             raise ValueError(
                 f"estimator: {args.estimator!r} needs the column {', '.join(sorted(missing))}; give a reward function "
@@ -190,7 +194,8 @@ class MultiObjective(SharedPrompts):
         weights: Float[Tensor, " objectives"],
     ) -> Float[Tensor, " batch"]:
         if not self.estimator.after_weighting:
-            return self.rule.combine(advantages, weights)
+            learnt = self.rule.combine(advantages, weights)
+            return over_batch(learnt, ~rewards.isnan().all(dim=1)) if self.estimator.scales_sum else learnt
         total = weighted_sum(rewards, weights.to(rewards))
         return self.estimator(total[:, None], group_size=self.num_generations, aux={})[:, 0]
 
@@ -219,8 +224,9 @@ class MultiObjective(SharedPrompts):
     ) -> tuple[Tensor, Tensor | None]:
         if self.args.gram == "advantages":
             return advantage_gram(advantages), None
-        split = bool(getattr(self.rule, "split", False))
-        return grams(self, batches, advantages, layers=self.args.gradient_layers, split=split)
+        split, as_published = (bool(getattr(self.rule, name, False)) for name in ("split", "as_published"))
+        layers = self.args.gradient_layers
+        return grams(self, batches, advantages, layers=layers, split=split, as_published=as_published)
 
     def _note(self, now: Weighting, means: Float[Tensor, " objectives"], learnt: Float[Tensor, " batch"]) -> None:
         metrics = logged(self, "train")

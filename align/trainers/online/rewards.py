@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from align.rewards.texts import calls_of
+from align.weighting.advantages import batch_of, scaled
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,21 @@ def prompt_hash(prompt: Any) -> bytes:
     """The sha256 of a prompt, a text or messages."""
     text = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
     return hashlib.sha256(text.encode()).digest()
+
+
+class ToolCalls:
+    """An auxiliary column: how many tools a completion calls, for strata (arXiv:2510.06214)."""
+
+    aux = "tool_calls"
+    __name__ = "number_of_calls"
+
+    def __call__(self, completions: Sequence[Any], **_: Any) -> list[float]:
+        """One number for each completion."""
+        return [float(calls_of(completion)) for completion in completions]
+
+
+BESIDE: dict[str, list[Any]] = {"prompt": [PromptDigit(0), PromptDigit(1)], "tool_calls": [ToolCalls()]}
+"""Auxiliary columns that a trainer brings with it, by what an estimator asks for."""
 
 
 class RewardColumns:
@@ -119,3 +137,9 @@ def weighted_sum(
 ) -> Float[Tensor, " batch"]:
     """The rewards that a completion has, weighted and added; NaN where it has none."""
     return (rewards * weights).nansum(dim=1).where(~rewards.isnan().all(dim=1), torch.nan)
+
+
+def over_batch(learnt: Float[Tensor, " batch"], scored: Bool[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Standardised over the completions that have a reward; 0 for the others."""
+    moments = batch_of(learnt.where(scored, torch.nan)[:, None])
+    return scaled(moments.centred, moments.std, "batch")[:, 0]

@@ -188,11 +188,15 @@ class _Window(TrainerCallback):
 class GRPOTrainer(SharedPrompts, TRLGRPOTrainer):
     """Group Relative Policy Optimization (Shao et al. 2024, arXiv:2402.03300), as TRL's, with shared prompts.
 
+    Where the policy calls tools, reward functions get as `completion_ids` the tokens that it wrote itself. (TRL's get what the
+    tools returned, too, which rewards of length would then count.)
+
     Raises:
         TypeError: If `args` is not a GRPOConfig of alignkit.
     """
 
     config_class: ClassVar[type[GRPOConfig]] = GRPOConfig
+    _written: list[list[int]] | None = None
 
     def __init__(
         self,
@@ -218,6 +222,20 @@ class GRPOTrainer(SharedPrompts, TRLGRPOTrainer):
             quantization_config=quantization_config, peft_config=peft_config, tools=tools,
             rollout_func=rollout_func, environment_factory=environment_factory,
         )  # fmt: skip
+
+    def _tool_call_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, of which is kept which tokens the policy wrote."""
+        called = super()._tool_call_loop(*args, **kwargs)
+        self._written = called[0]
+        return called
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        """TRL's, on the tokens that the policy wrote."""
+        if self._written is not None:
+            both = zip(completion_ids_list, self._written, strict=True)
+            completion_ids_list = [[i for i, own in zip(ids, mask, strict=True) if own] for ids, mask in both]
+            self._written = None
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
 
 class RLOOTrainer(SharedPrompts, TRLRLOOTrainer):

@@ -26,15 +26,15 @@
   by the accumulation steps where `loss_is_scaled_for_ga`. RLOO has its KL penalty in the advantages, with leave-one-out.
 - The configurations refuse `num_generations=1`; the trainers do not.
 - `GRPOTrainer` generates in `_generate_single_turn(prompt_ids, ...)`, which returns the tokens of each prompt's answer and
-  None in the place of their log-probabilities, by `model_wrapped.generate` where there is no vLLM.
+  None in the place of their log-probabilities, by `model_wrapped.generate` where there is no vLLM. It calls tools in
+  `_tool_call_loop(...)`, whose first result has 1 for each token that the policy wrote and 0 for those of tools.
 - `SFTTrainer` patches the head likewise (`log_probs`, `entropy`, `is_top1`), prepares every data set in `_prepare_dataset`,
   keeping further columns unless it packs, drops columns by `_signature_columns`, and merges `_metrics`, which stay empty
   when `compute_loss` is overridden, into the logs.
 - `DPOTrainer` precomputes the reference in `_precompute_ref_logps(dataset, name, batch_size)`, called for each data set
   at construction and in `evaluate`, after `hash_module(model)` for its own cache; DeepSpeed's engine of the model, which is
   not prepared yet, is made there and kept in `_precompute_engine`, None at first.
-- `DPOTrainer` loads the reference of a model that is trained whole by `create_model_from_path`, after the policy that a
-  name stands for, and takes None for no reference.
+- `DPOTrainer` loads a whole model's reference by `create_model_from_path`, after a named policy, and takes None for none.
 - `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `log` merges `_metrics` into the logs.
 - Their prompts come from a `RepeatSampler` with attributes `data_source`, `mini_repeat_count`, `batch_size`,
   `repeat_count`, `shuffle`, `seed`, `num_samples` and `generator`, which draws one permutation an epoch.
@@ -77,12 +77,13 @@ OVERRIDDEN: dict[str, dict[str, str]] = {
         "_set_signature_columns_if_needed": "",
     },
     "DPOTrainer": _PAIRS | {"_precompute_ref_logps": "dataset name batch_size"},
-    "GRPOTrainer": _ONLINE | {"_generate_single_turn": "prompt_ids images multimodal_fields num_generations ..."},
+    "GRPOTrainer": _ONLINE | {"_generate_single_turn": "prompt_ids images multimodal_fields num_generations ...",
+        "_tool_call_loop": "prompts prompt_ids completion_ids completions logprobs images multimodal_fields"},
     "KTOTrainer": _PAIRS,
     "RLOOTrainer": _ONLINE | {"_generate_single_turn": "prompt_ids images multimodal_fields"},
     "RewardTrainer": _PAIRS,
     "SFTTrainer": {"_prepare_dataset": "dataset processing_class args packing formatting_func dataset_name"},
-}
+}  # fmt: skip
 """Private methods that our trainers override, with the parameters they have; where `...` ends them, there are more."""
 LABELS = frozenset({"_name", "_paper", "_tag_names"})
 """Private class attributes that ours override, for the model card."""
@@ -121,9 +122,8 @@ CHUNKED_HEAD: Any = trl_utils._ChunkedLogProbFunction
 def fast_head(*, entropy_gradient: bool = False) -> Iterator[None]:
     """Let TRL's fused head see only positions that have a label, and, where the head is frozen, recompute nothing.
 
-    TRL does the first on CUDA; elsewhere it keeps shapes fixed for compilers that would recompile, which a CPU does not
-    need. The second is `scoring.head.FrozenHead`, whose entropy has no gradient: objectives with an entropy term say so
-    and get TRL's.
+    TRL does the first on CUDA, and elsewhere keeps shapes fixed for compilers, which a CPU does not need. The second is
+    `scoring.head.FrozenHead`, whose entropy has no gradient: objectives with an entropy term say so and get TRL's.
     """
     original = trl_utils._use_triton
     trl_utils._use_triton = lambda device: device.type == "cpu" or original(device)

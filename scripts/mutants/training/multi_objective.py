@@ -41,7 +41,18 @@ resumed = run("a_resumed_run_repeats_weights_and_losses_to_the_bit")
 another_rule = run("a_checkpoint_of_another_rule_or_of_one_objective_is_refused")
 auxiliary = run("an_auxiliary_column_is_no_objective")
 prompts = run("prompts_are_remembered_from_epoch_to_epoch_by_what_they_say")
+published = gradient("gradients_as_published_are_clipped_over_the_model_after_their_sum_and_then_cut_to_layers")
 MUTANTS = [
+    run("rewards_standardised_as_trl_does_are_trls_grpo_too")("online: gdpo does not scale the sum", TRAINER, "if self.estimator.scales_sum else learnt", "if False else learnt"),
+    run("rewards_standardised_as_trl_does_are_trls_grpo_too")("online: gdpo scales what has no reward too", COLUMNS, "learnt.where(scored, torch.nan)[:, None]", "learnt[:, None] + 1.0 * ~scored[:, None]"),
+    published("published: layers are taken before clipping", GRAD, '"all") if as_published else kept', '"all") if False else kept'),
+    published("published: means over micro-batches are clipped", GRAD, "(squares.sqrt() * scale + CLIP_EPS)", "(squares.sqrt() * scale / len(batches) + CLIP_EPS)"),
+    published("published: means over micro-batches", GRAD, "torch.outer(clipped, clipped) * len(batches) ** 2", "torch.outer(clipped, clipped)"),
+    published("published: short gradients are lengthened", GRAD, ".clamp(max=1.0)\n        gram", "\n        gram"),
+    published("published: the penalty is left out", GRAD, "losses = losses + (loss - losses.sum())", "losses = losses + 0 * loss"),
+    gradient("influence_as_published_takes_its_gradients_as_they_come")("published: layers are clipped again", "align/weighting/gradient_rules.py", "inner if self.as_published else normalised", "inner if False else normalised"),
+    gradient("layers_may_be_named_from_the_first_to_the_last")("online: layers are those before the last named", GRAD, "first <= number <= last", "first <= number < last"),
+    gradient("layers_may_be_named_from_the_first_to_the_last")("online: layers may be named backwards", "align/configs/common.py", "int(first) <= int(last)", "True"),
     noticed_by("tests/trainers/online/test_multi_objective.py")("online: standardised before weighting whatever is asked", TRAINER, "if not self.estimator.after_weighting:", "if True:"),
     noticed_by("tests/trainers/online/test_multi_objective.py")("online: a reward that does not apply makes the sum none", "align/trainers/online/rewards.py", "(rewards * weights).nansum(dim=1)", "(rewards * weights).sum(dim=1)"),
     estimator("online: missing rewards count as 0", ADV, "count = empty.index_add(0, segments, present.to(rewards.dtype))", "count = empty.index_add(0, segments, torch.ones_like(rewards))"),
@@ -72,8 +83,8 @@ MUTANTS = [
     backward("online: one micro-batch is enough", GRAD, "for batch in batches:", "for batch in batches[:1]:"),
     backward("online: losses are not divided by the steps", GRAD, "(scale / len(batches)) ** 2", "1.0"),
     backward("online: RLOO's losses are taken as divided", GRAD, "if trainer.loss_is_scaled_for_ga else 1", "if True else 1"),
-    last_layer("online: gradients of all layers", GRAD, "if number in last]", "]"),
-    last_layer("online: gradients of the first layers", GRAD, "[-int(layers) :]", "[: int(layers)]"),
+    last_layer("online: gradients of all layers", GRAD, "if number in there]", "]"),
+    last_layer("online: gradients of the first layers", GRAD, "there[-layers:]", "there[:layers]"),
     halves("online: halves are not scaled to the batch", GRAD, "/ (share * (1.0 - share))", "* 4"),
     halves("online: halves share their prompts", GRAD, "second = (prompts % 2).to(advantages)", "second = (torch.arange(len(advantages)) % 2).to(advantages)"),
     halves("online: halves are not averaged", GRAD, "(cross + cross.T) / 2", "cross"),

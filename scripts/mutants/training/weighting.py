@@ -72,7 +72,7 @@ _MUTANTS = [
     state("halves are not read", GRADIENT, "if self.split else gram", "if False else gram"),
     state("weights begin even at each step", GRADIENT, "(self.log_shares + self.step", "(0 * self.log_shares + self.step"),
     state("the floor is not kept", GRADIENT, "            if self.floor:\n", "            if False:\n"),
-    state("influences are not normalised", GRADIENT, "inner = normalised(inner, divisors(gram, self.normalisation))", "pass"),
+    state("influences are not normalised", GRADIENT, "inner if self.as_published else normalised(inner, divisors(gram, self.normalisation))", "inner"),
     state("mgda's weights are those of unit gradients", GRADIENT, "live[:, None], 0.0)) / lengths", "live[:, None], 0.0))"),
     state("normalising revives the dead", GRADIENT, ".where(live & live[:, None], 0.0)", ""),
     state("upgrad prefers all alike", GRADIENT, "upgrad_weights(gram, self.base, self.ridge)", "upgrad_weights(gram, torch.ones_like(self.base) / 2, self.ridge)"),

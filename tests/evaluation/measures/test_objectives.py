@@ -138,6 +138,12 @@ def test_answers_of_a_file_have_no_tokens_to_count():
     assert {key.split("/")[-2] for key in found.estimates} == {"repetition"}
 
 
+def test_rewards_of_calls_are_left_out_where_nothing_can_be_called():
+    values, left_out = objective_values(SAMPLED, {"fewer_calls": {}, "repetition": {"n": 1}})
+    assert list(values) == ["repetition"]
+    assert left_out == {"fewer_calls": "it reads calls of tools, and answers are sampled without tools here"}
+
+
 def test_an_objective_that_applies_to_no_answer_is_left_out():
     rows = [{"prompt": "a", "answer": None}, {"prompt": "b", "answer": " "}]
     found = objective_report(Sampled(rows, {w: [["4"], ["4"]] for w in ("mine", "ref")}), {"correctness": {}})

@@ -37,16 +37,21 @@ def test_fixed_weights_without_scale_are_trls_grpo(tmp_path, beta):
     same_path(ours, theirs)
 
 
-def test_rewards_weighted_and_then_standardised_are_trls_grpo_too(tmp_path):
-    """Rewards of which one does not apply to every completion, as TRL sums them."""
-    rewards = {"rewards": [vowels, sometimes, first]}
-    options = {"scale": "group", "standardise": "after_weighting"}
-    ours = run(*GRPO, tmp_path / "a", estimator_options=options, **rewards, **FIXED)
-    weights = FIXED["reward_weights"]
-    theirs = dynamic_of_trl(
-        TRLGRPOTrainer, TRLGRPOConfig, tmp_path, scale_rewards="group", reward_weights=weights, **rewards
-    )
-    same_path(ours, theirs)
+@pytest.mark.parametrize("way", ["after_weighting", "gdpo"])
+def test_rewards_standardised_as_trl_does_are_trls_grpo_too(tmp_path, way):
+    """Weighted and summed first, or each standardised first (GDPO); to every other completion no reward applies."""
+
+    def rarely(completion_ids, **_):
+        return [len(ids) / 8 if row % 4 == 0 else None for row, ids in enumerate(completion_ids)]
+
+    def doubled(completion_ids, **_):
+        return [None if value is None else 2 * value for value in sometimes(completion_ids)]
+
+    rewards = {"rewards": [sometimes, rarely, doubled]}
+    ours = run(*GRPO, tmp_path / "a", estimator_options={"scale": "group", "standardise": way}, **rewards, **FIXED)
+    theirs = {} if way == "after_weighting" else {"multi_objective_aggregation": "normalize_then_sum"}
+    rewards |= {"reward_weights": FIXED["reward_weights"], **theirs}
+    same_path(ours, dynamic_of_trl(TRLGRPOTrainer, TRLGRPOConfig, tmp_path, **rewards))
 
 
 def test_a_rule_that_combines_by_itself_cannot_be_standardised_afterwards(tmp_path):
@@ -57,8 +62,10 @@ def test_a_rule_that_combines_by_itself_cannot_be_standardised_afterwards(tmp_pa
     options = {"standardise": "after_weighting"}
     with pytest.raises(ValueError, match="estimator_options: OwnWay combines advantages in its own way"):
         dynamic(*GRPO, tmp_path, estimator_options=options, rule=OwnWay([1.0] * 3))
-    with pytest.raises(ValueError, match="standardise: 'after_weighting' scales, got scale 'none'"):
-        DynamicGRPOConfig("unused", use_cpu=True, bf16=False, estimator_options=options | {"scale": "none"})
+    for way in ("after_weighting", "gdpo"):
+        options = {"scale": "none", "standardise": way}
+        with pytest.raises(ValueError, match=f"standardise: {way!r} scales, got scale 'none'"):
+            DynamicGRPOConfig("unused", use_cpu=True, bf16=False, estimator_options=options)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.2])

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
-from objectives import Oracle, Told, dynamic, flat
+from objectives import Oracle, Told, dynamic, first, flat, low, vowels
 from tiny import sparing
 from torch.testing import assert_close
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig
 from align.trainers.online.gradients import advantage_gram, differentiated, token_mask
 from align.trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer
+from align.weighting.base import Statistics
+from align.weighting.rules import make_rule
 
 GRPO, RLOO = (DynamicGRPOTrainer, DynamicGRPOConfig), (DynamicRLOOTrainer, DynamicRLOOConfig)
 WEIGHTS = [0.5, 0.2, 0.9]
@@ -83,8 +85,90 @@ def test_gradients_of_the_last_layer_only(tmp_path):
 
 
 def test_layers_that_no_parameter_is_in_are_refused():
-    with pytest.raises(ValueError, match="gradient_layers: no trainable parameter lies in a numbered layer"):
-        differentiated(torch.nn.Linear(2, 2), 1)
+    for layers in (1, "0-3"):
+        with pytest.raises(ValueError, match=f"gradient_layers: {layers!r}, and no trainable parameter lies in such"):
+            differentiated(torch.nn.Linear(2, 2), layers)
+
+
+def test_layers_may_be_named_from_the_first_to_the_last():
+    model = torch.nn.ModuleDict(
+        {"layers": torch.nn.ModuleList(torch.nn.Linear(1, n + 1, bias=False) for n in range(5))}
+    )
+    sizes = [[p.numel() for p in differentiated(model, layers)] for layers in ("1-3", "3-9", 2, "all")]
+    assert sizes == [[2, 3, 4], [4, 5], [4, 5], [1, 2, 3, 4, 5]]
+    for wrong in ("3-1", "10-", "-1", "1-2-3", "1.5-2", "last", True, 0, None, 2.0):
+        with pytest.raises(
+            ValueError, match="gradient_layers: must be a whole number from 1, 'all', or FIRST-LAST, got"
+        ):
+            DynamicGRPOConfig("unused", use_cpu=True, bf16=False, gradient_layers=wrong)
+
+
+class Authors(Oracle):
+    """The authors' `compute_gradients`, anew: of each objective's loss, KL penalty and all, `backward` over the micro-batches one
+    after another, PyTorch's clipping of the whole model's `.grad`, and only then the layers."""
+
+    def on_pre_optimizer_step(self, args, state, control, **_):
+        trainer, rows, norms = self.trainer, [], []
+        named = [(name, p) for name, p in trainer.model.named_parameters() if p.requires_grad]
+        kept = [None if p.grad is None else p.grad.clone() for _, p in named]
+        for column in self.advantages.float().T:
+            trainer.model.zero_grad()
+            for batch in trainer._buffered_inputs:
+                loss = trainer._compute_loss(trainer.model, batch | {"advantages": column[batch["row"]]})
+                (loss * (args.gradient_accumulation_steps if trainer.loss_is_scaled_for_ga else 1)).backward()
+            norms.append(float(torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)))
+            rows.append(torch.cat([p.grad.flatten() for name, p in named if "layers.1." in name]))
+        for (_, p), grad in zip(named, kept, strict=True):
+            p.grad = grad
+        rows = torch.stack(rows)
+        self.steps.append((rows @ rows.T, norms))
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_gradients_as_published_are_clipped_over_the_model_after_their_sum_and_then_cut_to_layers(tmp_path, parts):
+    rule = Told([1 / 3] * 3)
+    rule.as_published = True
+    settings = {
+        "gradient_layers": "1-1",
+        "max_steps": 2,
+        "loss_type": "dr_grpo",
+        "beta": 20.0,
+        "estimator_options": {"scale": "none"},
+    }
+    batches = {"per_device_train_batch_size": 8 // parts, "gradient_accumulation_steps": parts}
+
+    def loud(completion_ids, **_):
+        return [300 * value for value in first(completion_ids)]
+
+    trainer = dynamic(*GRPO, tmp_path, rule=rule, rewards=[loud, low, vowels], **settings, **batches)
+    oracle = Authors(trainer)
+    trainer.add_callback(oracle)
+    trainer.train()
+    for (gram, norms), stats in zip(oracle.steps, rule.told, strict=True):
+        assert norms[0] > 1.0 > norms[1]
+        assert_close(stats.gram, gram.double(), rtol=1e-3, atol=1e-8)
+        assert stats.halves is None
+
+
+def test_influence_as_published_takes_its_gradients_as_they_come():
+    gram = torch.tensor([[4.0, 1.0], [1.0, 2.0]]).double()
+    stats = Statistics(means=torch.zeros(2).double(), step=0, gram=gram)
+    rule = make_rule("gradient_influence", base=[0.5, 0.5], step=0.1, as_published=True)
+    assert_close(
+        rule.update(stats).weights.double(), torch.tensor([0.5, 0.3]).double().softmax(0), rtol=1e-6, atol=1e-8
+    )
+    for wrong in ({"normalisation": "unit"}, {"estimator": "split"}):
+        with pytest.raises(ValueError, match="as_published: is with normalisation 'clip' and estimator 'plugin'"):
+            make_rule("gradient_influence", base=[0.5, 0.5], as_published=True, **wrong)
+
+
+def test_gradients_as_published_are_none_of_advantages(tmp_path):
+    options = {"weighting": "gradient_influence", "weighting_options": {"as_published": True}}
+    with pytest.raises(ValueError, match="gram: 'advantages' has no norms, which GradientInfluence asks for"):
+        dynamic(*GRPO, tmp_path, gram="advantages", **options)
+    trainer = dynamic(*GRPO, tmp_path, max_steps=1, **options)
+    trainer.train()
+    assert trainer.weighting.weights.sum().item() == pytest.approx(1.0)
 
 
 class Halves(Oracle):

@@ -1,0 +1,79 @@
+"""A policy that calls tools as a script says, and a small corpus, for tests of tools."""
+
+import json
+import re
+
+import tiny
+from datasets import Dataset
+from peft import LoraConfig
+
+from align.configs.online import DynamicGRPOConfig
+from align.models.tiny import tiny_model, tiny_tokenizer
+from align.tools import hold_tools
+from align.trainers.online.multi_objective import DynamicGRPOTrainer
+
+PASSAGES = ["The lamp of Ober is red.", "Frogs live in ponds.", "The lamp of Ruse is green, as is the door."]
+ANSWERS = ["red", "ponds"]
+
+
+def corpus(folder, passages=PASSAGES):
+    path = folder / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in passages))
+    return str(path)
+
+
+def call(name="search", **arguments):
+    return "<tool_call>" + json.dumps({"name": name, "arguments": arguments}) + "</tool_call>"
+
+
+def scripted(trainer, turns):
+    """Let row i of each generation batch say turns[i][0], then after each result what comes next; it never samples.
+
+    Rows are told apart after their first turn by what they have said so far, which must differ.
+    """
+    tokenizer = trainer.processing_class
+    asked = []
+
+    def generate(prompt_ids, images, fields, num_generations, **_):
+        texts = [tokenizer.decode(ids) for ids in prompt_ids]
+        asked.append(texts)
+        said = []
+        for place, text in enumerate(texts):
+            before = re.findall(r"<\|assistant\|>(.*?)<\|end\|>", text.replace('<tool_call>{"name": NAME', ""), re.S)
+            script = turns[place] if not before else next(t for t in turns if t[: len(before)] == before)
+            said.append(script[len(before)] + "<|end|>")
+        return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in said], None
+
+    trainer._generate_single_turn = generate
+    return asked
+
+
+def agent(tmp_path, *, rewards, turns, rows=None, tools=None, environments=None, **settings):
+    """A tiny policy with two prompts of four completions each, which says what `turns` has."""
+    tokenizer = tiny_tokenizer()
+    hold_tools(tokenizer)
+    model = tiny_model(tokenizer)
+    model.config.max_position_embeddings = 4096
+    rows = rows or [
+        {"prompt": [{"role": "user", "content": text}], "answer": answer}
+        for text, answer in zip(("which lamp", "where do frogs live"), ANSWERS, strict=True)
+    ]
+    trainer = DynamicGRPOTrainer(
+        model=model,
+        reward_funcs=rewards,
+        args=DynamicGRPOConfig(
+            **{
+                "output_dir": str(tmp_path / "run"), "max_steps": 1, "per_device_train_batch_size": 8,
+                "max_completion_length": 600, "learning_rate": 0.01, "use_cpu": True, "bf16": False, "report_to": "none",
+                "logging_steps": 1, "save_strategy": "no", "gradient_checkpointing": False, "disable_tqdm": True,
+                "max_grad_norm": 0.0, "shared_prefix": "off", "num_generations": 4, "weighting": "fixed", "beta": 0.0,
+                "max_tool_calling_iterations": 4, "shuffle_dataset": False, "seed": 0, **settings,
+            }
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(**tiny.LORA),
+        tools=tools,
+        environment_factory=environments,
+    )  # fmt: skip
+    return trainer, scripted(trainer, turns)

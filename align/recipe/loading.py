@@ -22,6 +22,7 @@ from .anywhere import set_aside
 from .bases import with_bases
 from .elsewhere import ELSEWHERE
 from .fronts import FrontsConfig, build_fronts, check_fronts
+from .lora import check_lora
 from .reward_section import build_judge, build_rewards
 from .rounds import RoundsConfig, build_rounds, by_round, check_rounds
 from .sections import EvalConfig, Expectation, Generate, JudgeConfig, RefConfig, StartConfig
@@ -47,7 +48,6 @@ NOT_IN_TRAIN = {
     "do_predict": "there is no prediction step",
     "local_rank": "the launcher sets it",
 }
-NOT_IN_LORA = {"base_model_name_or_path": "model", "revision": "model", "peft_type": None, "inference_mode": None}
 
 
 @dataclass
@@ -244,7 +244,7 @@ def _cross_check(recipe: dict[str, Any], tree: Tree, off: dict[str, bool]) -> No
     ):
         tree.problem(("model",), "quantised weights cannot be trained; add a `lora` section (QLoRA)")
     if lora is not None:
-        _check_lora(lora, tree)
+        check_lora(lora, tree)
         if start is not None:
             tree.problem(
                 ("lora",), f"contradicts start: training begins with the adapter {start.adapter}; remove `lora`"
@@ -281,24 +281,4 @@ def _cross_check(recipe: dict[str, Any], tree: Tree, off: dict[str, bool]) -> No
     if ref is not None and ref.kind == "cached" and train is not None and train.stores_reference():
         tree.problem(
             ("train", "precompute_ref_log_probs"), "contradicts ref.kind=cached: the values come with the data"
-        )
-
-
-def _check_lora(lora: LoraConfig, tree: Tree) -> None:
-    if tree.get("lora", "task_type") not in (None, "CAUSAL_LM"):
-        tree.problem(("lora", "task_type"), f"must be CAUSAL_LM, got {tree.get('lora', 'task_type')!r}")
-    lora.task_type = "CAUSAL_LM"
-    if lora.lora_alpha is not None and not 0 < lora.lora_alpha < float("inf"):
-        tree.problem(("lora", "lora_alpha"), f"must be positive, or the adapter changes nothing, got {lora.lora_alpha}")
-    if lora.r < 1:
-        tree.problem(("lora", "r"), f"must be at least 1, got {lora.r}")
-    for key, section in NOT_IN_LORA.items():
-        if tree.get("lora", key) not in (None, False, "LORA"):
-            why = f"the `{section}` section says it" if section else "a recipe trains LoRA"
-            tree.problem(("lora", key), f"not used here, got {tree.get('lora', key)!r}; {why}")
-    targets = tree.get("lora", "target_modules")
-    if "lm_head" in (targets if isinstance(targets, list) else [targets]):
-        tree.problem(
-            ("lora", "target_modules"),
-            "lm_head cannot be adapted: log-probabilities are computed from its plain weight; use all-linear",
         )

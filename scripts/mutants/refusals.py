@@ -46,7 +46,7 @@ MUTANTS = [
     unread("unread: training keeps it to itself", "align/check/refusals.py", "finding.rule in (PLAIN, NO_EFFECT)", "finding.rule == PLAIN"),
     unread("unread: any pattern of ranks", SIZES, "if not any(re.fullmatch(rf", "if False and not any(re.fullmatch(rf"),
     unread("unread: any block", SIZES, 'if not any(f".{index}." in name for name in hit):', "if False:"),
-    unread("unread: settings of a file", "align/recipe/loading.py", "for key, section in NOT_IN_LORA.items():", "for key, section in ():"),
+    unread("unread: settings of a file", "align/recipe/lora.py", "for key, section in NOT_IN_LORA.items():", "for key, section in ():"),
     directory("refusals: a file called adapter", OWN, "if path.exists() and not path.is_dir():", "if False:"),
     directory("refusals: a folder called model", OWN, "if set(foreign(path)) - {CARD} and not is_ours:", "if False:"),
     refusal("refusals: training asks nothing", "align/train.py", "    refuse(recipe, named_sets(data.train, data.eval), Machine.here(), allow=allow, checkpoint=checkpoint)\n", ""),

@@ -1,5 +1,6 @@
 """Names the errors that a user's input can cause, and hides the warnings that no user can mend."""
 
+import contextlib
 import io
 import os
 import signal
@@ -75,10 +76,14 @@ def quiet_upstream() -> None:
 
 
 def any_terminal() -> None:
-    """Let a terminal that has few characters show the others escaped, and read what is no text as U+FFFD; Python would stop."""
+    """Let a terminal that has few characters show the others escaped, and read what is no text as U+FFFD; Python would stop.
+
+    What a program has read from already stays as it is.
+    """
     for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
+            with contextlib.suppress(io.UnsupportedOperation):
+                stream.reconfigure(errors=errors)
 
 
 def keep_interrupts() -> None:

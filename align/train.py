@@ -23,7 +23,7 @@ from align.recipe.loading import Recipe, load_recipe
 from align.rounds.run import run_rounds
 from align.runs.agreement import on_main, there_everywhere
 from align.runs.checkpoints import check, refuse_without_optimizer, step_of_foreign
-from align.runs.contents import ENV_FILE, RECIPE_FILE, RESULTS, delete_run, written_by_run
+from align.runs.contents import COMPLETIONS, ENV_FILE, RECIPE_FILE, RESULTS, delete_run, written_by_run
 from align.runs.directory import claimed, environment
 from align.runs.identity import Identity, settings_of
 from align.sampling.vllm_engine import VLLM
@@ -159,6 +159,8 @@ def _run(
     if trainer.is_world_process_zero():
         if start.known is None:  # what is there is to be replaced, or is nothing that one could go on with
             delete_run(path)
+        if getattr(trainer, "log_completions", False):  # TRL made the folder when the trainer was
+            (path / COMPLETIONS).mkdir(parents=True, exist_ok=True)
         record = environment(
             ref=ref,
             data=digests,

@@ -36,11 +36,12 @@ LAST = (ENV_FILE, RECIPE_FILE)  # a directory whose deletion was cut short still
 FILES = (METRICS_FILE, CARD, REPORT_FILE, "report.md", "report.html", "responses.jsonl", "scores.jsonl", *LEDGERS,
          "validation-prompts.jsonl", "members.json", "front.json", "front.html", CONTEXT_FILE,
          *LAST)  # fmt: skip
+COMPLETIONS = "completions"
 FOLDERS = (
     *RESULTS,
     "skipped",
     "runs",
-    "completions",
+    COMPLETIONS,
     "pictures",
     "answers",
     "reports",

@@ -97,4 +97,5 @@ MUTANTS = [
     stop("the reference does not travel", "align/building.py", "trainer.reference_identity, trainer.starting_weights = ref, weights", "trainer.starting_weights = weights"),
     stop("the checkpoint's reference is not asked", GOING_ON, "known = [start.known, start.of_directory] if", "known = [start.of_directory] if"),
     noticed_by("tests/trainers/test_alarms.py")("an alarm needs no row", "align/trainers/shared/alarms.py", "self._seen.get(name, 0) + 1 if holds else 0", "self._seen.get(name, 0) + holds"),
+    claim("completions have no folder", "align/train.py", "            (path / COMPLETIONS).mkdir(parents=True, exist_ok=True)\n", "            pass\n"),
 ]  # fmt: skip

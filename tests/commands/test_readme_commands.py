@@ -160,9 +160,6 @@ PLAYED: dict[str, str | Path] = {
     "alignkit eval https://host/v1 --model NAME --recipe R --allow HOST -o OUT": (
         ROOT / "tests/evaluation/answers/test_eval_endpoint.py"
     ),
-    "python scripts/studies/fronts.py DATA_FOLDER OUT_FOLDER --seeds N": ROOT / "tests/fronts/test_front_study.py",
-    "python scripts/studies/label_budget.py": ROOT / "tests/rounds/test_label_studies.py",
-    "python scripts/studies/bilevel.py": ROOT / "tests/rounds/test_label_studies.py",
 }
 """A command of a README, and what is run for it, in this order; or the test that runs it."""
 

@@ -49,9 +49,11 @@ def test_it_writes_figures_and_a_picture(tmp_path):
 @pytest.mark.parametrize("method", against.METHODS)
 def test_three_rounds_and_one_have_the_same_prompts_answers_and_steps(tmp_path, monkeypatch, method):
     monkeypatch.setitem(REWARDS, against.GOLD, REWARDS["clarity"])
+    task = against.Task("tiny-random", 16, against.GOLD, lambda row, text: 0.0, [], "found.json")
     path, rows = tmp_path / "recipe.yaml", [{"prompt": f"p {k}"} for k in range(200)]
     path.write_text(
-        yaml.safe_dump(against.recipe_of(method, tmp_path / "prompts.jsonl", tmp_path / "judge")), encoding="utf-8"
+        yaml.safe_dump(against.recipe_of(method, task, tmp_path / "prompts.jsonl", tmp_path / "judge")),
+        encoding="utf-8",
     )
     asked, settings = {}, []
     for name, (count, each) in against.CONDITIONS.items():

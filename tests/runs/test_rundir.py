@@ -134,3 +134,13 @@ def test_a_run_killed_between_its_record_and_its_recipe_begins_again(tmp_path):
     (run / "env.json").write_text('{"of": "somebody else"}', encoding="utf-8")
     with pytest.raises(RunError, match=r"holds no run of a recipe, but other files \(env.json\)"):
         claim(run)
+
+
+def test_completions_that_training_logs_lie_in_the_run(tmp_path):
+    run = tmp_path / "run"
+    words = ["train.log_completions=true", "train.max_steps=2", "train.save_strategy='no'", f"train.output_dir={run}"]
+    for overwrite in (False, True):
+        align.run("online/tiny-grpo", words, overwrite=overwrite)
+        assert sorted(path.name for path in (run / "completions").iterdir()) == [
+            "completions_00001.parquet", "completions_00002.parquet",
+        ]  # fmt: skip

@@ -162,7 +162,9 @@ def layout(names: Sequence[str], columns: Mapping[str, str], where: str, rows: R
             return mapping
     needed = list(ALIASES[rows][0])
     proposal = guessed(names, needed)
-    answered = "..." in proposal and "..." not in guessed(names, ["prompt", "completion"])
+    answered = "..." in proposal and "..." not in guessed(
+        sorted({*names} - {"chosen", "rejected"}), ["prompt", "completion"]
+    )
     if rows == "pairs" and (answered or {"messages", "completion", "output", "conversations"} & set(names)):
         more = "train on completions with `method: sft`"
         proposal = f"{proposal}, or {more}" if "..." not in proposal else f"your names of them, or {more}"

@@ -162,12 +162,11 @@ def layout(names: Sequence[str], columns: Mapping[str, str], where: str, rows: R
             return mapping
     needed = list(ALIASES[rows][0])
     proposal = guessed(names, needed)
-    answered = "..." in proposal and "..." not in guessed(
-        sorted({*names} - {"chosen", "rejected"}), ["prompt", "completion"]
-    )
+    single = guessed([name for name in names if name not in ("chosen", "rejected")], ["prompt", "completion"])
+    answered = "..." in proposal and "..." not in single
     if rows == "pairs" and (answered or {"messages", "completion", "output", "conversations"} & set(names)):
-        more = "train on completions with `method: sft`"
-        proposal = f"{proposal}, or {more}" if "..." not in proposal else f"your names of them, or {more}"
+        mapped = "your names of them" if "..." in proposal else proposal
+        proposal = f"{mapped}, or train on completions with `method: sft`"
     elif "text" in names and rows in ("pairs", "completions") and "..." in proposal:
         proposal = f"your names of them; {WHOLE_TEXTS}"
     if rows == "pairs":
@@ -238,8 +237,7 @@ def _preferred(prefer: Prefer, answers: Mapping[str, str], names: Sequence[str],
 
 def _propose(raw: Dataset, names: Sequence[str], where: str, rows: Rows) -> None:
     """Refuse a file of another kind of rows, or of two answers and a label, with the line that reads it."""
-    others = [kind for kind in ("pairs", "completions") if kind != rows and rows != "prompts"]
-    for kind in others:
+    for kind in [kind for kind in ("pairs", "completions") if kind != rows and rows != "prompts"]:
         found = known_layout(names, kind)
         if found:
             labels = found[0] == "kto"

@@ -1,5 +1,8 @@
 """What is shipped: the wheel holds the two packages and the recipes, nothing else."""
 
+import ast
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -72,3 +75,18 @@ def test_an_installed_archive_works_outside_a_checkout(tmp_path, kind):
     said(*alignkit, "train", "dpo/tiny", "train.output_dir=run", "train.max_steps=1")
     said(*alignkit, "eval", "run")
     assert (away / "run" / "report.html").is_file()
+
+
+def test_what_scripts_import_of_ours_is_there():
+    lost = []
+    for script in sorted((ROOT / "scripts").rglob("*.py")):
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if module.partition(".")[0] in ("align", "eval"):
+                there = importlib.import_module(module)
+                lost += [
+                    f"{script.relative_to(ROOT)}: {module}.{name.name}"
+                    for name in node.names
+                    if not hasattr(there, name.name) and importlib.util.find_spec(f"{module}.{name.name}") is None
+                ]
+    assert lost == []

@@ -1,6 +1,7 @@
 """Shares prompts among the completions of GRPO and RLOO: TRL's trainers with one scoring call in another way."""
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -80,7 +81,9 @@ class SharedPrompts(SafeRuns, OnlineBase):
         for name, said in (("train_dataset", "train data"), ("eval_dataset", "eval data")):
             kwargs[name] = explicit(kwargs.get(name), "prompts", where=f"{type(self).__name__}: {said}")
         check_texts(args, kwargs["train_dataset"], where=type(self).__name__)
-        super().__init__(model, reward_funcs, args, **kwargs)
+        with warnings.catch_warnings():  # what TRL calls experimental is held by our contract with it
+            warnings.filterwarnings("ignore", message="You are using 'environment_factory'", category=UserWarning)
+            super().__init__(model, reward_funcs, args, **kwargs)
         if self.first_step is not None:
             copy_reference(self.model)
         end_answers_at(self, stop_ids(tokenizer_of(self), self.model))

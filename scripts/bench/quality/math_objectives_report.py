@@ -16,7 +16,7 @@ import numpy as np
 from math_objectives import RULES
 
 from align.weighting.archive import hypervolume, nondominated
-from eval.fronts.indicators import means_over_prompts, volume_over_prompts, volume_over_seeds
+from eval.fronts.indicators import drawn_means, volume_over_prompts, volume_over_seeds
 from eval.report.plots_fronts import front_picture, weights_picture
 from eval.statistics.intervals import mean_estimate
 
@@ -65,7 +65,8 @@ def differences(ends: dict[str, np.ndarray], first: str, second: str) -> dict:
 
     both = np.concatenate([ends[first], ends[second]])
     half = len(ends[first])
-    draws = np.array([volume(d[:half]) - volume(d[half:]) for d in means_over_prompts(both, resamples=2000)])
+    drawn = drawn_means(both, rng=np.random.default_rng(0), draws=2000)
+    draws = np.array([volume(d[:half]) - volume(d[half:]) for d in drawn.means + drawn.errors])
     value = volume(ends[first].mean(axis=1)) - volume(ends[second].mean(axis=1))
     low, high = np.quantile(draws, [0.025, 0.975])
     return {"first": first, "second": second, "value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}

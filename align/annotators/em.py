@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 
 from align.data.loading import load_source
@@ -110,10 +109,7 @@ def features(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> Float[np.ndarray
     def of(prompt: Prompt, answer: str) -> Float[np.ndarray, " d"]:
         key = json.dumps([prompt, answer])
         if key not in seen:
-            ids = torch.tensor([reader.token_ids(prompt, answer)], device=base.device)
-            with torch.inference_mode():
-                states: Any = base(input_ids=ids, use_cache=False, output_hidden_states=True)
-            seen[key] = states.hidden_states[-1][0].float().mean(dim=0).double().cpu().numpy()
+            seen[key] = reader.states(reader.token_ids(prompt, answer)).mean(dim=0).double().cpu().numpy()
         return seen[key]
 
     both = [[of(prompt_of(row), text_of(row[side])) for side in ("chosen", "rejected")] for row in rows]

@@ -90,13 +90,7 @@ def states(
         for answer in answers:
             ids = member.token_ids(prompt, answer)
             last = max(place for place, token in enumerate(ids) if token != pad)
-            with torch.inference_mode():
-                said: Any = member.model(
-                    input_ids=torch.tensor([ids], device=member.model.device),
-                    use_cache=False,
-                    output_hidden_states=True,
-                )
-            of_member.append(said.hidden_states[-1][0, last].float().cpu())
+            of_member.append(member.states(ids)[last].cpu())
         found.append(torch.stack(of_member))
     return torch.cat(found, dim=1)
 

@@ -66,6 +66,13 @@ class PreferenceModel:
             embeddings.append(outputs.logits.float().cpu())
         return torch.cat(embeddings)
 
+    def states(self, ids: Sequence[int]) -> Float[Tensor, "time d"]:
+        """The last layer's hidden states of tokens, as `token_ids` gives them, in float32."""
+        row = torch.tensor([list(ids)], device=self.model.device)
+        with torch.inference_mode():
+            said: Any = self.model(input_ids=row, use_cache=False, output_hidden_states=True)
+        return said.hidden_states[-1][0].float()
+
     def token_ids(self, prompt: Prompt, answer: str, /, **columns: Any) -> list[int]:
         """What the model reads: the tokens that TRL's RewardTrainer makes of the same prompt and answer."""
         tokenizer: Any = self.tokenizer

@@ -11,13 +11,13 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from align.configs.own_losses import FDPGConfig
-from align.errors import RunError
 from align.losses.matching import Normalisers, fdpg_loss, pseudo_reward
 from align.losses.preference import sequence_logps
 from align.trainers.shared.trl_contract import completion_logps, logged
 
 from .gradients import share_of_step
 from .rewards import prompt_hash, weighted_sum
+from .shared_prompts import read_part, whole
 from .single_answers import SingleAnswers
 
 
@@ -66,7 +66,7 @@ class FDPGTrainer(SingleAnswers):
         said = output["completion_mask"].bool()
         sampled = output.get("old_per_token_logps")
         if sampled is None:
-            ids, mask = (torch.cat([output[f"prompt_{n}"], output[f"completion_{n}"]], dim=1) for n in ("ids", "mask"))
+            ids, mask = whole(output)
             with torch.no_grad():
                 sampled = completion_logps(self, self.model, ids, mask, said.size(1))
         own = torch.stack([sequence_logps(x.float(), said) for x in (sampled, output["ref_per_token_logps"])])
@@ -126,9 +126,6 @@ class FDPGTrainer(SingleAnswers):
             RunError: If another trainer wrote the checkpoint.
         """
         super().load_state(folder)
-        path = folder / f"matching_{self.args.process_index}.pt"
-        if not path.is_file():
-            raise RunError(f"{folder}: has no {path.name}, so f-DPG did not write it; start anew")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_part(folder / f"matching_{self.args.process_index}.pt", "f-DPG did not write it")
         self.seen.normalisers.sums = {bytes.fromhex(prompt): (total, count) for prompt, total, count in state["sums"]}
         self.seen.window = state["window"]

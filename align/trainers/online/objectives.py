@@ -18,7 +18,7 @@ from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rul
 
 from .gradients import advantage_gram, grams, with_advantages
 from .rewards import BESIDE, RewardColumns, over_batch, weighted_sum
-from .shared_prompts import SharedPrompts
+from .shared_prompts import SharedPrompts, read_part
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class MultiObjective(SharedPrompts):
             step = Statistics(self.rule.base.new_zeros(len(self.rule.base)), self.state.global_step)
             self.gated.at(self.rule.update(step).weights if self.model.training else self.rule.base)
         output = super()._generate_and_score_completions(inputs)
-        metrics = logged(self, "train" if self.model.training else "eval")
+        metrics = logged(self, self.mode)
         for column in self.columns.aux:
             for statistic in ("mean", "std"):
                 metrics.pop(f"rewards/{self.columns.names[column]}/{statistic}", None)
@@ -258,9 +258,7 @@ class MultiObjective(SharedPrompts):
         """
         super().load_state(folder)
         path = folder / f"weighting_{self.args.process_index}.pt"
-        if not path.is_file():
-            raise RunError(f"{folder}: has no {path.name}, so no trainer with several objectives wrote it; start anew")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_part(path, "no trainer with several objectives wrote it")
         if state["made_of"] != self._made_of():
             raise RunError(
                 f"{folder}: was written with rule, estimator and objectives {', '.join(state['made_of'])}, and this run "

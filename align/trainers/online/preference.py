@@ -34,7 +34,7 @@ from .extragradient import half_step
 from .prompt_weights import PromptWeights
 from .rewards import SILENT, RewardColumns
 from .second_answers import mixture_answers, reference_answers
-from .shared_prompts import ROWS, GRPOTrainer
+from .shared_prompts import ROWS, GRPOTrainer, read_part, whole
 from .verdicts import Verdicts, Wins, of_judge, of_rewards
 
 OF_REWARDS = ("preferred_by", "reward_temperature", "reward_weights")
@@ -153,7 +153,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         assert verdicts is not None
         own = slice(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
         device = rows["prompt_ids"].device
-        mode = logged(self, "train" if self.model.training else "eval")
+        mode = logged(self, self.mode)
         for name in [
             n for n in mode if n in ("reward", "reward_std", "frac_reward_zero_std") or n.startswith("rewards/judge/")
         ]:
@@ -192,7 +192,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         if return_outputs:
             raise ValueError("OnlinePreferenceTrainer: outputs are never built; ask for the loss alone")
         rows = flat(inputs)
-        ids, mask = (torch.cat([rows[f"prompt_{name}"], rows[f"completion_{name}"]], dim=1) for name in ("ids", "mask"))
+        ids, mask = whole(rows)
         said = rows["completion_mask"].bool()
         logps = sequence_logps(completion_logps(self, model, ids, mask, said.size(1)), said).unflatten(0, (-1, 2))
         result = self.preference_loss(
@@ -240,7 +240,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         table = torch.stack([value.masked_fill(~there, torch.nan) for value, there in values.values()], dim=1)
         means: Any = self.accelerator.gather(table)
         for name, mean in zip(values, means.nanmean(dim=0).tolist(), strict=True):
-            logged(self, "train" if self.model.training else "eval")[name].append(mean)
+            logged(self, self.mode)[name].append(mean)
 
     def _look_at_reference(self, first_step: Any, batch: dict[str, Any]) -> None:
         super()._look_at_reference(first_step, flat(batch))
@@ -260,9 +260,7 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         """
         super().load_state(folder)
         path = folder / f"rewards_{self.args.process_index}.pt"
-        if not path.is_file():
-            raise RunError(f"{folder}: has no {path.name}, so no trainer on online pairs wrote it; start anew")
-        self.columns.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.columns.load_state_dict(read_part(path, "no trainer on online pairs wrote it"))
 
 
 def flat(batch: dict[str, Tensor]) -> dict[str, Tensor]:

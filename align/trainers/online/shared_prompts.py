@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +29,7 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
 from align.configs import GRPOConfig, RLOOConfig
 from align.data.rows.explicit import explicit
+from align.errors import RunError
 from align.models.stopping import stop_ids
 from align.sampling.prompt_cache import prompts_once, say_once
 from align.trainers.shared.base import own_args
@@ -58,6 +59,27 @@ from align.trainers.shared.trl_contract import (
 from .prompt_order import OrderByEpoch
 
 ROWS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+
+
+def whole(rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Token ids of prompts with their completions, and the mask of what is no padding; each of shape (rows, time)."""
+    ids, mask = (torch.cat([rows[f"prompt_{name}"], rows[f"completion_{name}"]], dim=1) for name in ("ids", "mask"))
+    return ids, mask
+
+
+def read_part(path: Path, told: str) -> Any:
+    """What a trainer wrote beside a checkpoint's generation state, on the CPU.
+
+    Args:
+        path: The file, in the checkpoint.
+        told: Who then did not write the checkpoint.
+
+    Raises:
+        RunError: If it is not there: another trainer wrote the checkpoint.
+    """
+    if not path.is_file():
+        raise RunError(f"{path.parent}: has no {path.name}, so {told}; start anew")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class SharedPrompts(SafeRuns, OnlineBase):
@@ -124,7 +146,7 @@ class SharedPrompts(SafeRuns, OnlineBase):
     def _look_at_reference(self, first_step: FirstStep, batch: dict[str, Any]) -> None:
         """The rule of the first step, on a few completions."""
         rows = {name: batch[name][:LOOKED_AT] for name in ROWS}
-        ids, mask = (torch.cat([rows[f"prompt_{name}"], rows[f"completion_{name}"]], dim=1) for name in ("ids", "mask"))
+        ids, mask = whole(rows)
         ended = rows["completion_mask"]
 
         def logps(model: Any) -> Tensor:
@@ -138,6 +160,11 @@ class SharedPrompts(SafeRuns, OnlineBase):
 
         inside = self.ref_model is None
         first_step.look(self, lambda: logps(self.model), reference, ended.sum(dim=1), inside=inside)
+
+    @property
+    def mode(self) -> str:
+        """`train` or `eval`, by which TRL files what it logs."""
+        return "train" if self.model.training else "eval"
 
     def save_state(self, folder: Path) -> None:
         """The completions of this process, its count of micro-batches, and the metrics not yet logged."""

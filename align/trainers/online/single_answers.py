@@ -2,22 +2,16 @@
 
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from align.trainers.shared.trl_contract import completion_logps
 
-from .shared_prompts import GRPOTrainer
+from .shared_prompts import GRPOTrainer, whole
 
 
 class SingleAnswers(GRPOTrainer):
     """GRPO's sampling and rewards, and another loss of the tokens' log-probabilities."""
-
-    @property
-    def mode(self) -> str:
-        """`train` or `eval`."""
-        return "train" if self.model.training else "eval"
 
     @property
     def group_size(self) -> int:
@@ -35,7 +29,7 @@ class SingleAnswers(GRPOTrainer):
         """
         if return_outputs:
             raise ValueError(f"{type(self).__name__}: outputs are never built; ask for the loss alone")
-        ids, mask = (torch.cat([inputs[f"prompt_{n}"], inputs[f"completion_{n}"]], dim=1) for n in ("ids", "mask"))
+        ids, mask = whole(inputs)
         return self.own_loss(completion_logps(self, model, ids, mask, inputs["completion_ids"].size(1)), inputs)
 
     def own_loss(self, logps: Float[Tensor, "rows time"], inputs: dict[str, Tensor]) -> Float[Tensor, ""]:

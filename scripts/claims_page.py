@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from beyond import PEAK, SAMPLING, TRAINING, rows
 from claims import HELD, NOT, OPEN, RESULTS, ROOT, UNTRIED, Claim, claims
 
 from eval.report.html import escaped, page
@@ -34,7 +35,23 @@ def body(made: list[Claim]) -> str:
         f'<table><tr class="head"><th>claim</th><th>source</th><th>verdict</th></tr>{rows}</table>'
         + "".join(section(number, claim) for number, claim in enumerate(made))
         + '<h2>Not tried yet</h2><table><tr class="head"><th>claim</th><th>recipe that would begin it</th></tr>'
-        f"{untried}</table>"
+        f"{untried}</table>" + beyond()
+    )
+
+
+def beyond() -> str:
+    """What the sizes of the papers would cost."""
+    made = "".join(
+        f'<tr><td data-title="claim">{escaped(claim)}</td><td data-title="command"><code>{escaped(command)}</code></td>'
+        f'<td data-title="GPU hours">{escaped(cost)}</td></tr>'
+        for claim, command, cost in rows()
+    )
+    return (
+        "<h2>At sizes beyond this machine</h2><p>GPU hours of all runs, from counted FLOPs: LoRA on all linear maps, activations computed "
+        f"again in backward, a GPU of {PEAK / 1e12:.0f} TFLOP/s in bf16 (H100) of which training is assumed to reach {TRAINING:.0%} and sampling "
+        f"{SAMPLING:.0%}. None was run. Evaluation is not counted. <code>python scripts/beyond.py</code></p>"
+        '<table><tr class="head"><th>claim</th><th>command</th><th>GPU hours</th></tr>'
+        f"{made}</table>"
     )
 
 

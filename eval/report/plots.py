@@ -23,8 +23,8 @@ from .results import Report
 matplotlib.use("Agg")
 
 POLICY, REF, THIRD = "#1f6feb", "#8a8f98", "#d9730d"
-COLOURS = (POLICY, THIRD, "#2da44e", "#8250df", "#bf3989")
-MARKERS, DASHES = "osD^vP", ("-", "--", "-.", ":")
+COLOURS = (POLICY, THIRD, "#2da44e", "#8250df", "#bf3989", "#0b8a8f", "#7a4a21", "#a39300")
+MARKERS, DASHES = "osD^vPX<", ("-", "--", "-.", ":")
 WIDTH, PANEL, LOW_PANEL = 4.8, 2.3, 1.4
 """Inches. On a telephone a picture is as wide as the window, and its letters are as high as those beside it."""
 LONGEST_NAME = 24

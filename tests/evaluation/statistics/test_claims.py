@@ -1,10 +1,14 @@
 """The page of claims: verdicts by the interval alone, the size that would tell, and a page that is of the committed results."""
 
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from align.recipe.loading import load_recipe
+from align.sweeps.grid import planned, read_space
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,3 +76,46 @@ def test_every_claim_has_its_command_and_its_file(scripts):
         script = next(word for word in claim.command.split() if word.endswith(".py"))
         assert (ROOT / script).is_file()
         assert (ROOT / "scripts" / "bench" / "results" / f"{claim.result}.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def beyond(scripts):
+    import beyond  # noqa: PLC0415 - a script
+
+    return beyond
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_recipes_of_sizes_beyond_this_machine_are_ready_to_run(beyond, place):
+    """Every setting of a command is a recipe that loads, with as many runs as are counted."""
+    trial = beyond.TRIALS[place]
+    asked, _, others = trial.command.replace("MODEL", beyond.MODELS["1B"].name).partition(", and the same with ")
+    _, command, recipe, *rest = shlex.split(asked)
+    if command == "train":
+        changes, _, another = others.removesuffix("; three seeds").partition(", and ")
+        for words in ([], shlex.split(changes)):
+            load_recipe(recipe, [*rest, *words, "train.use_cpu=true"])
+        assert trial.runs == 3 * (3 if another else 2)
+        if another:
+            load_recipe(another, [*rest, "train.use_cpu=true"])
+        return
+    words = [word for word in rest if "=" in word]
+    space = read_space(words, int(rest[rest.index("--seeds") + 1]))
+    settings = planned(space)
+    assert len(settings) == trial.runs
+    for setting in settings:
+        load_recipe(recipe, [*space.fixed, *setting.overrides, "train.use_cpu=true"])
+
+
+def test_hours_are_those_of_the_rule_of_thumb(beyond):
+    """Six FLOPs a weight and token are two forward and four backward; LoRA has two of the four, and checkpointing adds two."""
+    small = beyond.MODELS["1B"].architecture
+    assert small.linear == pytest.approx(973e6, rel=0.01)  # 1.24e9 less the embeddings, which are tied to the head
+    trial = beyond.Trial("", "", 3, 1000, 100, (400,), reference=False)
+    tokens, weights = 3 * 1000 * 499, small.linear
+    at_least = 6 * weights * tokens / beyond.TRAINING / beyond.PEAK / 3600
+    assert at_least < beyond.hours(small, trial) < 1.4 * at_least  # adapters, attention, and the head on the answer
+    with_reference = beyond.hours(small, trial._replace(reference=True))
+    assert with_reference / beyond.hours(small, trial) == pytest.approx(8 / 6, rel=0.05)
+    sampled = beyond.hours(small, trial._replace(sampled=1000)) - beyond.hours(small, trial)
+    assert sampled == pytest.approx(3 * 1000 * 400 * 2 * 1.27e9 / beyond.SAMPLING / beyond.PEAK / 3600, rel=0.05)

@@ -12,7 +12,7 @@ TABLES, PAGE, MEASURES = "eval/report/tables.py", "eval/report/html.py", "eval/r
 CLAIMS = "scripts/claims.py"
 AGAIN = "scripts/studies/again.py"
 tried = noticed_by("tests/evaluation/statistics/test_claims.py")
-again = noticed_by("tests/evaluation/statistics/test_again.py")
+studied = noticed_by("tests/evaluation/statistics/test_again.py")
 SECTIONS, CLI = "align/recipe/sections.py", "align/cli.py"
 measure = noticed_by("tests/evaluation/measures/test_measures.py")
 page = noticed_by("tests/evaluation/report/test_report.py", "tests/evaluation/report/test_page.py")
@@ -131,8 +131,8 @@ MUTANTS = [
     tried("claims: seeds by the normal law", CLAIMS, "if t_quantile(LEVEL, n) * deviation", "if 1.96 * deviation"),
     tried("beyond: a reference that costs nothing", "scripts/beyond.py", "reference_online=trial.reference", "reference_online=False"),
     tried("beyond: one run stands for all", "scripts/beyond.py", "return trial.runs * (", "return ("),
-    again("again: the committed interval alone", AGAIN, "for one in (old[name], new[name])", "for one in (old[name],)"),
-    again("again: what is lost is passed over", AGAIN, "old.keys() ^ new.keys()", "new.keys() - old.keys()"),
-    again("again: any share may differ", AGAIN, "len(off) > MOST * len(found)", "len(off) > len(found)"),
+    studied("again: the committed interval alone", AGAIN, "for one in (old[name], new[name])", "for one in (old[name],)"),
+    studied("again: what is lost is passed over", AGAIN, "old.keys() ^ new.keys()", "new.keys() - old.keys()"),
+    studied("again: any share may differ", AGAIN, "len(off) > MOST * len(found)", "len(off) > len(found)"),
     tried("claims: the first verdict is all", "scripts/claims_page.py", "if len(set(found)) == 1:", "if True:"),
 ]  # fmt: skip

@@ -125,6 +125,9 @@ def check_fronts(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
         tree.problem(("rounds",), "contradicts fronts; keep one of the two sections")
     if recipe["lora"] is None and recipe["start"] is None:
         tree.problem(("lora",), "missing section; the policies of a front are adapters on one base")
+    if tree.values.get("peft") is not None:
+        tree.problem(("peft",), "contradicts fronts, which mix LoRA adapters; give `lora`")
+        return
     if fronts.kind == "manifold" and recipe["lora"] is None:
         tree.problem(("start",), "the adapters of a manifold begin at the base; leave it out, and give `lora`")
     elif fronts.kind == "manifold":

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .kinds import refuse_kinds
 from .parts import TrainedPart, take_away
 from .rates import faster_b
 
@@ -22,9 +23,10 @@ class MovesPart:
         """Settle what moves, once the model has its adapter.
 
         Raises:
-            ValueError: If the model has no such part, or its weights are sharded.
+            ValueError: If the model has no such part, its weights are sharded, or its adapter cannot be what it is called.
         """
         args, where = self.args, type(self).__name__
+        refuse_kinds(getattr(self.model, "peft_config", {}).values(), where)
         given = args.trained_part != "all" or args.loraplus_lr_ratio is not None
         if given and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             raise ValueError(f"{where}: trained_part, loraplus_lr_ratio: not tried on sharded weights; leave them out")

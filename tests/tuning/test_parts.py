@@ -75,6 +75,32 @@ def test_without_an_adapter_norms_are_drawn_among_norms_and_what_is_no_layer_mov
     assert not [name for name in frozen if ".layers." not in name]
 
 
+class Deep(torch.nn.Module):
+    """Six layers with norms among the projections, as Qwen3 has them, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.ModuleDict({"attention": self.attention()}) for _ in range(6))
+        self.head = torch.nn.Linear(2, 2)
+
+    def attention(self):
+        norms = {name: torch.nn.RMSNorm(2) for name in ("q_norm", "k_norm")}
+        return torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ATTENTION} | norms)
+
+
+def test_of_many_layers_a_few_are_kept_and_norms_beside_projections_are_drawn_apart():
+    kept = {n for n, _ in Deep().named_parameters()} - part(Deep(), "layers", drawn_layers=2).left_out(0)
+    assert len({name.split(".")[1] for name in kept if "layers" in name}) == 2
+    assert {name for name in kept if "layers" not in name} == {"head.weight", "head.bias"}
+    for step in range(0, 20, 2):
+        frozen = part(Deep(), "half").left_out(step)
+        counts = {
+            (layer, sum(f"layers.{layer}." in n and n.endswith("norm.weight") for n in frozen)) for layer in range(6)
+        }
+        assert counts == {(layer, 1) for layer in range(6)}
+        assert sum("proj.weight" in n for n in frozen) == 12
+
+
 def test_layers_are_drawn_and_the_draw_has_no_state():
     model = with_lora()
     drawn, other = part(model, "layers"), part(model, "layers")

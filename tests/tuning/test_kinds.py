@@ -13,6 +13,7 @@ from align.check.sizes import inspect_adapter
 from align.commands.explain import explained
 from align.errors import RecipeError
 from align.merging.export import export
+from align.models.identity import model_identity
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.recipe.loading import load_recipe
 from align.tuning.kinds import REFUSED, TRIED, why_not
@@ -56,6 +57,8 @@ def test_a_kind_begins_at_the_reference_trains_resumes_and_is_folded(tmp_path, k
     with torch.no_grad():
         logits = [each(input_ids=ids).logits for each in (saved, done.trainer.model.eval())]
     assert torch.allclose(*logits, atol=1e-6)
+    plain = model_identity(tiny_model(tiny_tokenizer()))
+    assert {model_identity(each)["digest"] for each in (saved, done.trainer.model)} == {plain["digest"]}
     assert export(str(tmp_path / "run"), tmp_path / "whole")
 
 

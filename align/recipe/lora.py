@@ -21,10 +21,7 @@ def check_lora(lora: LoraConfig, tree: Tree) -> None:
         tree.problem(("lora", "lora_alpha"), f"must be positive, or the adapter changes nothing, got {lora.lora_alpha}")
     if lora.r < 1:
         tree.problem(("lora", "r"), f"must be at least 1, got {lora.r}")
-    for key, section in NOT_IN_LORA.items():
-        if tree.get("lora", key) not in (None, False, "LORA"):
-            why = f"the `{section}` section says it" if section else "a recipe trains LoRA"
-            tree.problem(("lora", key), f"not used here, got {tree.get('lora', key)!r}; {why}")
+    _said_elsewhere("lora", "LORA", tree)
     targets = tree.get("lora", "target_modules")
     if "lm_head" in (targets if isinstance(targets, list) else [targets]):
         tree.problem(
@@ -51,10 +48,7 @@ def build_peft(tree: Tree) -> Any:
         tree.problem(("peft", "peft_type"), f"{kind} {refused}")
         return None
     before = len(tree.problems)
-    for key, section in NOT_IN_LORA.items():
-        if key != "peft_type" and values.get(key) not in (None, False):
-            why = f"the `{section}` section says it" if section else "a recipe trains it"
-            tree.problem(("peft", key), f"not used here, got {values[key]!r}; {why}")
+    _said_elsewhere("peft", kind, tree)
     if values.get("task_type") not in (None, "CAUSAL_LM"):
         tree.problem(("peft", "task_type"), f"must be CAUSAL_LM, got {values['task_type']!r}")
     rank = values.get("r", 1)
@@ -69,3 +63,15 @@ def build_peft(tree: Tree) -> Any:
     if made is not None and tree.get("train", "loraplus_lr_ratio") is not None:
         tree.problem(("train", "loraplus_lr_ratio"), f"is of LoRA's two factors, and {kind} has none; leave it out")
     return made
+
+
+def _said_elsewhere(name: str, kind: str, tree: Tree) -> None:
+    """Note the settings of an adapter's file that a recipe says in another place, or cannot say."""
+    for key, section in NOT_IN_LORA.items():
+        if tree.get(name, key) not in (None, False, kind):
+            why = (
+                f"the `{section}` section says it"
+                if section
+                else f"a recipe trains {'LoRA' if kind == 'LORA' else kind}"
+            )
+            tree.problem((name, key), f"not used here, got {tree.get(name, key)!r}; {why}")

@@ -8,6 +8,7 @@ PARTS, TRAINER, RATES, CONFIG = (
 TESTS = "tests/tuning/test_parts.py"
 drawn = noticed_by(TESTS)
 faster = noticed_by("tests/tuning/test_rates.py")
+kinds = noticed_by("tests/tuning/test_kinds.py")
 MUTANTS = [
     drawn("parts: always the smaller half", PARTS, "size // 2 + (parent in more)", "size // 2"),
     drawn("parts: every seed draws the same", PARTS, 'f"{self.part}:{self.seed}:{period}"', 'f"{self.part}:{period}"'),
@@ -34,4 +35,11 @@ MUTANTS = [
     faster("rates: B does not decay", RATES, '{**group, "params": chosen,', '{**group, "weight_decay": 0.0, "params": chosen,'),
     faster("rates: B is lost", RATES, "        optimizer.add_param_group(group)", "        pass"),
     faster("rates: an optimizer that is given is passed over", TRAINER, "if ratio is not None and self.optimizer is not None:", "if False:"),
+    kinds("kinds: AdaLoRA is taken", "align/tuning/trainer.py", "        refuse_kinds(getattr(self.model, \"peft_config\", {}).values(), where)\n", ""),
+    kinds("kinds: any of PEFT's", "align/recipe/lora.py", "    if refused is not None:\n", "    if False:\n"),
+    kinds("kinds: beside lora", "align/recipe/lora.py", 'if tree.values.get("lora") is not None:', "if False:"),
+    kinds("kinds: VeRA's projections are the base's", "align/models/identity.py", ', "vera_")', ")"),
+    kinds("kinds: OFT has no rank", "align/models/folders.py", "if value == 0 and config.peft_type == PeftType.OFT:", "if False:"),
+    kinds("kinds: a front of them", "align/recipe/fronts.py", 'if tree.values.get("peft") is not None:', "if False:"),
+    kinds("kinds: a random start", "align/models/adapters.py", 'if hasattr(config, "init_lora_weights") else "init_weights"', 'if True else "init_weights"'),
 ]  # fmt: skip

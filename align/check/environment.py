@@ -46,6 +46,12 @@ def _splits_weights(machine: Machine) -> bool:
     return machine.sharding in ("fsdp1", "fsdp2", "zero3")
 
 
+def _moves_a_part(recipe: Recipe) -> str | None:
+    if recipe.train.trained_part != "all":
+        return f"trained_part={recipe.train.trained_part}"
+    return None if recipe.train.loraplus_lr_ratio is None else "loraplus_lr_ratio"
+
+
 def _needs_gpu(recipe: Recipe, machine: Machine) -> str | None:
     asked = [*recipe.set_aside, *["fp16"] * (recipe.train.fp16 and not recipe.train.use_cpu and not machine.gpus)]
     return ", ".join(f"train.{name}" for name in asked) or None
@@ -153,6 +159,8 @@ RULES = (
          "compare a few steps with train.shared_prefix=off"),
     Rule("error", "sharded-on-cpu", "environment", lambda r, m: m.sharding and _on_cpu(r, m),
          "weights or optimizer states would be sharded over GPUs, and none is used", "leave --accelerate-config out"),
+    Rule("error", "part-sharded", "train", lambda r, m: m.sharding and _moves_a_part(r),
+         "{} was not tried on sharded weights", "leave it or --accelerate-config out, or use --accelerate-config ddp"),
     Rule("error", "processes", "environment",
          lambda r, m: m.asked if m.asked and m.asked > 1 and not m.launched else None,
          "accelerate launch was asked for {} processes and has started one, as it does on a CPU",

@@ -66,9 +66,10 @@ def inspect_adapter(
         message = f"its configuration is of {parameters:,} parameters, and its files hold {stored:,} numbers"
         return [Finding("error", "unreadable-model", MODEL, message, "fetch it again")], None
     layers = set(_linear_layers(model))
+    if lora is None:
+        return [], Size(parameters, parameters, len(layers), 0)
     if not isinstance(lora, LoraConfig):
-        trainable = parameters if lora is None else 0
-        return [], Size(parameters, trainable, len(layers), 0)
+        return _of_another_kind(model, lora, parameters, layers)
     adapter = copy.deepcopy(lora)
     adapter.init_lora_weights, adapter.inference_mode = False, False  # others look at weights; saved ones are frozen
     names = (
@@ -128,6 +129,29 @@ def inspect_adapter(
         Finding("warning" if few else "note", "lora-coverage", "lora", message, remedy if few else "nothing to do")
     )
     return found, size
+
+
+def _of_another_kind(
+    model: Any, settings: PeftConfig, parameters: int, layers: set[str]
+) -> tuple[list[Finding], Size | None]:
+    """What `inspect_adapter` finds of an adapter that is not LoRA: how many layers and parameters."""
+    adapter = copy.deepcopy(settings)
+    adapter.inference_mode = False
+    try:
+        refuse_endless(adapter, [name for name, _ in model.named_modules()], "peft")
+        with torch.device("meta"):
+            adapted: Any = get_peft_model(model, adapter, low_cpu_mem_usage=True)
+    except Exception as error:  # as for LoRA
+        message = printable(" ".join(str(error).split()) or repr(error), 200)
+        return [Finding("error", "peft-coverage", "peft", message, _called(layers))], None
+    hit = {n.removeprefix("base_model.model.") for n, m in adapted.named_modules() if isinstance(m, BaseTunerLayer)}
+    if isinstance(adapted.get_base_model().get_output_embeddings(), BaseTunerLayer):
+        message = "the output layer would be adapted, whose plain weight is what training reads"
+        return [Finding("error", "peft-coverage", "peft.target_modules", message, "leave lm_head out")], None
+    trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    message = f"{len(hit)} modules, {trainable:,} of {parameters:,} parameters trainable"
+    size = Size(parameters, trainable, len(layers), len(layers & hit))
+    return [Finding("note", "peft-coverage", "peft", message, "nothing to do")], size
 
 
 def _unmatched(

@@ -10,7 +10,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from peft import LoraConfig
+from peft import LoraConfig, PeftType
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from trl import ModelConfig
 
 from align.data.loading import DataConfig, DataSource
@@ -24,6 +25,7 @@ from align.recipe.sections import EvalConfig, Expectation, Generate, JudgeConfig
 from align.rewards import REWARDS
 from align.strict.fields import nearest
 from align.tools import ENVIRONMENTS, TOOLS
+from align.tuning.kinds import TRIED
 from align.weighting.advantages import ESTIMATORS, estimator_options
 from align.weighting.rules import REQUIRED, RULES, rule_options
 
@@ -144,7 +146,7 @@ def _keys(name: str, method: str | None) -> Iterator[str]:
     section, _, key = name.rpartition(".")
     told = set()
     for where, cls, field in _all_fields(method):
-        if field.name != key or (section and not _is_within(section, where)):
+        if field.name != key or (section and not _is_within(section, where)) or (where == "peft" and not section):
             continue
         owner = _owner(cls, key)
         if (where, owner) in told:
@@ -161,7 +163,8 @@ def _is_within(section: str, where: str) -> bool:
 def _all_fields(method: str | None) -> Iterator[tuple[str, type, Any]]:
     """Section, dataclass and field of every key of a recipe."""
     configs = [METHODS[method].config] if method else list(dict.fromkeys(m.config for m in METHODS.values()))
-    for where, cls in [*SECTIONS.items(), *(("train", config) for config in configs)]:
+    kinds = [("peft", PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]) for kind in TRIED]
+    for where, cls in [*SECTIONS.items(), *(("train", config) for config in configs), *kinds]:
         for field in dataclasses.fields(cls):
             yield where, cls, field
 

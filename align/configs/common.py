@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .parts import PartConfig, part_problems
+
 COUNTS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length",
     "save_total_limit", "max_skipped_steps", "early_stopping_patience", "num_generations", "num_generations_eval",
-    "num_iterations", "max_completion_length", "steps_per_generation", "generation_batch_size",
+    "num_iterations", "max_completion_length", "steps_per_generation", "generation_batch_size", "redraw_every",
+    "drawn_layers",
 )  # fmt: skip
 JSON_FIELDS = ("objective", "weighting_options", "estimator_options", "gradient_layers")
 """Fields of ours that are no plain text or number: parsers of command lines hand them over as JSON."""
@@ -27,7 +30,7 @@ class ConfigError(ValueError):
 
 
 @dataclass
-class MethodConfig:
+class MethodConfig(PartConfig):
     """What the configuration of every method has and answers. Mixed in before TRL's, whose fields it does not read.
 
     A configuration overrides the answers that differ for it.
@@ -71,7 +74,7 @@ class MethodConfig:
 
     def problems(self) -> list[str]:
         """Everything wrong with the fields of this configuration, one line each, the field's name first."""
-        return [*out_of_range(self), *_never_early(self)]
+        return [*out_of_range(self), *_never_early(self), *part_problems(self)]
 
     def to_dict(self) -> dict[str, Any]:
         """TRL's, which can be read again: only secrets are hidden, and only where there is one."""

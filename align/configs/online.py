@@ -12,6 +12,7 @@ from align.weighting.advantages import make_estimator, one_of, within
 from align.weighting.rules import RULES, WeightingRule, make_rule, rule_options
 
 from .common import ConfigError, SharesPrompts, are_layers, not_honoured, rebalances_batches, shards_on_cpus
+from .parts import not_weighed
 
 _REFUSED = {
     "multi_objective_aggregation": "the estimator takes each objective by itself; choose it and its `scale`",
@@ -165,10 +166,9 @@ class DynamicConfig(OnlineConfig):
                 if getattr(rule, asked, False):
                     found.append(f"gram: 'advantages' has no {what}, which {_named(rule)} asks for; use 'gradients'")
             return found
-        plugin = getattr(self, "deepspeed_plugin", None)
-        sharded = "FSDP" if self._of_trl.fsdp or _set("ACCELERATE_USE_FSDP") else None
-        if plugin is not None and plugin.zero_stage == 3:
-            sharded = "DeepSpeed ZeRO-3"
+        found += not_weighed(self, _named(rule))
+        zero3 = getattr(getattr(self, "deepspeed_plugin", None), "zero_stage", 0) == 3
+        sharded = "DeepSpeed ZeRO-3" if zero3 else "FSDP" if self._of_trl.fsdp or _set("ACCELERATE_USE_FSDP") else None
         if sharded:
             found.append(
                 f"weighting: {_named(rule)} needs gradients of whole parameters, which {sharded} shards; use DDP or ZeRO-2, "

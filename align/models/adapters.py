@@ -39,7 +39,8 @@ def without_reference(config: Any, *, made: bool = False) -> Iterator[tuple[str,
         config: Of the adapter, from PEFT.
         made: Whether the adapter is there already; else it is made as training begins, and by nothing but its settings.
     """
-    init = getattr(config, "init_lora_weights", True)
+    setting = "init_lora_weights" if hasattr(config, "init_lora_weights") else "init_weights"
+    init = getattr(config, setting, True)
     name = init.lower() if isinstance(init, str) else init
     if isinstance(name, str) and name.startswith(REBASED):
         yield (
@@ -49,8 +50,9 @@ def without_reference(config: Any, *, made: bool = False) -> Iterator[tuple[str,
         )
     elif name is False and not made:
         yield (
-            "init_lora_weights",
-            "False starts from a random adapter, not from the reference; use true, 'gaussian' or 'orthogonal'",
+            setting,
+            "False starts from a random adapter, not from the reference; use true"
+            + (", 'gaussian' or 'orthogonal'" if setting == "init_lora_weights" else ""),
         )
     elif name in FROM_DATA and not made:
         yield (

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peft import PeftConfig
+from peft import PeftConfig, PeftType
 from safetensors import SafetensorError, safe_open
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
@@ -101,6 +101,8 @@ def adapter_settings(path: str | Path) -> PeftConfig:
     for name in (*RANKS, *RANK_TABLES):
         value = getattr(config, name, None)
         table = value if name in RANK_TABLES else {"": value}
+        if value == 0 and config.peft_type == PeftType.OFT:  # the size of its blocks says it
+            continue
         if value is not None and not _is_table(table, whole=name.startswith("r")):
             raise RunError(f"{path}: adapter_config.json: {name} is {_shown(value)}, which is no rank or scale")
     return config

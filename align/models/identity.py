@@ -33,7 +33,7 @@ DIGESTS = {
 """The entries of `model_identity`, with what each is of. A record of an older version lacks some."""
 ADAPTER_SETTINGS = ("peft_type", "use_dora", "alora_invocation_tokens", "fan_in_fan_out", "layers_to_transform")
 """Settings of an adapter that change what its weights do, besides the scales, which are read off the modules."""
-_ADDED = ("lora_", "modules_to_save.", "trainable_tokens_", "prompt_encoder.")
+_ADDED = ("lora_", "modules_to_save.", "trainable_tokens_", "prompt_encoder.", "vera_")
 """What names of tensors contain that PEFT adds to a model, with the tuner's own prefix."""
 _PLAIN = "default"  # what an adapter is called in digests: its name is not part of what it is
 

@@ -125,6 +125,9 @@ def check_fronts(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
         tree.problem(("rounds",), "contradicts fronts; keep one of the two sections")
     if recipe["lora"] is None and recipe["start"] is None:
         tree.problem(("lora",), "missing section; the policies of a front are adapters on one base")
+    if tree.values.get("peft") is not None:
+        tree.problem(("peft",), "contradicts fronts, which mix LoRA adapters; give `lora`")
+        return
     if fronts.kind == "manifold" and recipe["lora"] is None:
         tree.problem(("start",), "the adapters of a manifold begin at the base; leave it out, and give `lora`")
     elif fronts.kind == "manifold":
@@ -132,6 +135,9 @@ def check_fronts(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
         for key in ("use_rslora", "rank_pattern", "alpha_pattern", "use_dora", "lora_bias"):
             if tree_of_lora.get(key):
                 tree.problem(("lora", key), "contradicts kind manifold, whose adapters are parts of one; leave it out")
+        for key in ("trained_part", "loraplus_lr_ratio"):
+            if getattr(recipe["train"], key) not in ("all", None):
+                tree.problem(("train", key), "contradicts kind manifold, whose factors are mixed; leave it out")
     if recipe["ref"] is not None and recipe["ref"].kind != "base":
         tree.problem(("ref", "kind"), f"a front is held against its base, got {recipe['ref'].kind!r}; leave it out")
     if not tree.values.get("data", {}).get("eval") or recipe["eval"] is None or recipe["eval"].generate is None:

@@ -1,6 +1,6 @@
 """Loads recipes: YAML in, typed sections out. Keys are field names of TRL's and PEFT's own dataclasses."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from .anywhere import set_aside
 from .bases import with_bases
 from .elsewhere import ELSEWHERE
 from .fronts import FrontsConfig, build_fronts, check_fronts
-from .lora import check_lora
+from .lora import build_peft, check_lora
 from .reward_section import build_judge, build_rewards
 from .rounds import RoundsConfig, build_rounds, by_round, check_rounds
 from .sections import EvalConfig, Expectation, Generate, JudgeConfig, RefConfig, StartConfig
@@ -33,10 +33,10 @@ from .trust import as_a_file_may_say_it, check_trust
 __all__ = ["EvalConfig", "Expectation", "Generate", "Recipe", "RecipeError", "RefConfig", "load_recipe"]
 
 SECTIONS = (
-    "extends", "method", "model", "lora", "start", "ref", "data", "rewards", "judge", "tools", "environments", "train",
+    "extends", "method", "model", "lora", "peft", "start", "ref", "data", "rewards", "judge", "tools", "environments", "train",
     "rounds", "fronts", "eval", "expect", "own_code",
 )  # fmt: skip
-OF_THE_POLICY = frozenset(("method", "model", "lora", "start", "ref"))
+OF_THE_POLICY = frozenset(("method", "model", "lora", "peft", "start", "ref"))
 DTYPES = (None, "auto", "float32", "bfloat16", "float16")
 NOT_IN_MODEL = "LoRA has its own section, `lora`, with the fields of peft.LoraConfig"
 NOT_IN_TRAIN = {
@@ -57,7 +57,8 @@ class Recipe:
     path: Path
     method: str
     model: ModelConfig
-    lora: LoraConfig | None
+    lora: Any
+    """Settings of a new adapter: peft.LoraConfig, of the section `peft` another of PEFT's, or None."""
     ref: RefConfig
     data: DataConfig
     train: Any
@@ -167,7 +168,7 @@ def _build(path: Path, tree: Tree, off: dict[str, bool]) -> dict[str, Any]:
     return {
         "method": method,
         "model": made(ModelConfig, "model") if "model" in tree.values else None,
-        "lora": made(LoraConfig, "lora") if tree.values.get("lora") is not None else None,
+        "lora": _adapter(made, tree),
         "start": made(StartConfig, "start") if tree.values.get("start") is not None else None,
         "ref": made(RefConfig, "ref"),
         "data": made(DataConfig, "data") if "data" in tree.values else None,
@@ -180,6 +181,12 @@ def _build(path: Path, tree: Tree, off: dict[str, bool]) -> dict[str, Any]:
         "judge": build_judge(METHODS[str(method)] if is_known else None, tree),
         **build_tools(METHODS[str(method)] if is_known else None, tree),
     }
+
+
+def _adapter(made: Callable[..., Any], tree: Tree) -> Any:
+    if tree.values.get("peft") is not None:
+        return build_peft(tree)
+    return made(LoraConfig, "lora") if tree.values.get("lora") is not None else None
 
 
 def _instead_of(method: Any) -> str:
@@ -243,18 +250,25 @@ def _cross_check(recipe: dict[str, Any], tree: Tree, off: dict[str, bool]) -> No
         and ref.kind != "adapter"
     ):
         tree.problem(("model",), "quantised weights cannot be trained; add a `lora` section (QLoRA)")
+    section = "lora" if tree.values.get("peft") is None else "peft"
     if lora is not None:
-        check_lora(lora, tree)
+        if section == "lora":
+            check_lora(lora, tree)
+        elif recipe["method"] == "meet":
+            tree.problem(("peft",), "contradicts method 'meet', whose controls are LoRA adapters; give `lora`")
         if start is not None:
             tree.problem(
-                ("lora",), f"contradicts start: training begins with the adapter {start.adapter}; remove `lora`"
+                (section,), f"contradicts start: training begins with the adapter {start.adapter}; remove `{section}`"
             )
         elif ref is not None and ref.kind == "adapter":
-            tree.problem(("lora",), f"contradicts ref.kind=adapter: the policy starts from {ref.path}; remove `lora`")
-        if train is not None and train.turns_dropout_off() and lora.lora_dropout > 0:
+            tree.problem(
+                (section,), f"contradicts ref.kind=adapter: the policy starts from {ref.path}; remove `{section}`"
+            )
+        share = getattr(lora, "lora_dropout", 0)
+        if train is not None and train.turns_dropout_off() and share > 0:
             tree.problem(
                 ("lora", "lora_dropout"),
-                f"{lora.lora_dropout} would be switched off by train.disable_dropout=true; "
+                f"{share} would be switched off by train.disable_dropout=true; "
                 "leave that out to train with it, or set lora_dropout to 0",
             )
     method = METHODS[recipe["method"]] if train is not None else None
@@ -268,7 +282,7 @@ def _cross_check(recipe: dict[str, Any], tree: Tree, off: dict[str, bool]) -> No
         and method.model == "language"
     ):
         for key, reason in without_reference(lora):
-            tree.problem(("lora", key), reason)
+            tree.problem((section, key), reason)
     allowed = ["base", "adapter"] if method is not None and method.model == "language" else ["base"]
     if method is not None and ref is not None and not method.compares_with_any_reference and ref.kind not in allowed:
         tree.problem(("ref", "kind"), f"this method has {' and '.join(allowed)}, got {ref.kind!r}")

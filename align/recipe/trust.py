@@ -38,7 +38,7 @@ def check_trust(tree: Tree, folder: Path) -> None:
             tree.problem(
                 where, f"names a kernel to download and run, got {value!r}; use sdpa, eager or flash_attention_2"
             )
-        if where[0] == "lora" and where[-1] in IMPORTS:
+        if where[0] in ("lora", "peft") and where[-1] in IMPORTS:
             tree.problem(where, f"not allowed in a recipe, got {value!r}; it makes PEFT import a module by name")
     train = tree.get("train")
     for key, value in train.items() if isinstance(train, Mapping) else ():

@@ -18,7 +18,7 @@ from align.recipe.rounds import by_round
 RECIPE = "recipe.yaml"
 TRAINED = "train"
 FIRST = "first"
-NOT_OF_A_ROUND = ("rounds", "data", "eval", "expect", "lora", "start", "ref")
+NOT_OF_A_ROUND = ("rounds", "data", "eval", "expect", "lora", "peft", "start", "ref")
 
 
 class Place(NamedTuple):
@@ -123,9 +123,9 @@ def mixes(recipe: Recipe, place: Place) -> bool:
 
 
 def _model_and_reference(recipe: Recipe, place: Place, model: dict[str, Any]) -> dict[str, Any]:
-    """`lora` or `start`, and `ref`, of a round; without adapters `model` is changed."""
+    """`lora`, `peft` or `start`, and `ref`, of a round; without adapters `model` is changed."""
     rounds: Any = recipe.rounds
-    begins = {name: recipe.raw[name] for name in ("lora", "start") if recipe.raw.get(name) is not None}
+    begins = {name: recipe.raw[name] for name in ("lora", "peft", "start") if recipe.raw.get(name) is not None}
     ref = dict(recipe.raw.get("ref") or {"kind": "base"})
     own_ref = recipe.raw.get("ref") is not None
     first_round = place.number == 1

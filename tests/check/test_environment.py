@@ -53,6 +53,8 @@ def test_a_plain_recipe_on_a_cpu_breaks_no_rule(folder):
         (["model.load_in_4bit=true"], sharded("zero3"), "qlora-sharded"),
         ([], without("deepspeed", sharding="zero2"), "deepspeed-missing"),
         (["train.max_tokens_per_batch=99"], sharded("zero2"), "budget-with-deepspeed"),
+        (["train.trained_part=half"], sharded("fsdp2"), "part-sharded"),
+        (["train.loraplus_lr_ratio=16"], sharded("zero2"), "part-sharded"),
         ([], sharded("zero3"), "sharded-prompts"),
         ([], sharded("fsdp2"), "sharded-on-cpu"),
         ([], GPU, "gpu-unused"),

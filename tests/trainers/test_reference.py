@@ -8,7 +8,6 @@ import torch
 from datasets import Dataset
 from groups import PROMPTS, vowels
 from peft import (
-    AdaLoraConfig,
     C3AConfig,
     FourierFTConfig,
     IA3Config,
@@ -148,7 +147,6 @@ FINE = {
     "embeddings": LoraConfig(target_modules=["embed_tokens", "q_proj"], task_type="CAUSAL_LM"),
     "vera": VeraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"), "loha": LoHaConfig(**TARGETS),
     "ia3": IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"),
-    "adalora": AdaLoraConfig(**TARGETS, total_step=10),
 }  # fmt: skip
 
 

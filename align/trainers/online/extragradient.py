@@ -65,6 +65,7 @@ def half_step(trainer: Any, batches: Sequence[dict[str, Any]]) -> Iterator[None]
                     loss = trainer.compute_loss(model, batch)
                 accelerator.backward(loss)
             losses.append(loss.detach())
+        trainer.hold_back()
         wrong = trainer.guard.what_is_wrong(losses, [p.grad for p in parameters if p.grad is not None])
         if wrong is None:
             if trainer.args.max_grad_norm:

@@ -39,7 +39,8 @@ def refuse_without_reference(model: Any, peft_config: Any, where: str, remedy: s
     """
     configs = {} if not isinstance(model, PeftModel) else model.peft_config
     problems = [problem for config in configs.values() for problem in without_reference(config, made=True)]
-    random = getattr(peft_config, "init_lora_weights", None) is False  # may yet be given weights; the first step looks
+    settings = ("init_lora_weights", "init_weights")  # may yet be given weights; the first step looks
+    random = any(getattr(peft_config, name, None) is False for name in settings)
     problems += [] if peft_config is None else list(without_reference(peft_config, made=random))
     for key, reason in problems:
         raise RunError(f"{where}: {key}: {reason}{remedy}")

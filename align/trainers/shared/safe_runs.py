@@ -29,6 +29,7 @@ from align.runs.checkpoints import (
     step_of_foreign,
 )
 from align.runs.identity import Identity, new_run_id
+from align.tuning.trainer import MovesPart
 
 from .alarms import EarlyStop, Unmoved
 from .base import hold_settings, refuse_changed
@@ -41,7 +42,7 @@ from .trl_contract import load_best
 logger = logging.getLogger(__name__)
 
 
-class SafeRuns(Published):
+class SafeRuns(MovesPart, Published):
     """A Trainer whose checkpoints are whole or passed over. Mixed in before the Trainer.
 
     A checkpoint is sealed with a manifest once it is written (`align.runs.checkpoints`), and older ones are deleted only
@@ -70,6 +71,7 @@ class SafeRuns(Published):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         refuse_frozen(self.model, type(self).__name__)
+        self.choose_part()
         if self.first_step is not None:
             self.first_step.made(self.model)
         if self.args.keeps_adapter_dropout():

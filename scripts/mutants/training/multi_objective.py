@@ -116,7 +116,7 @@ MUTANTS = [
     config("online: refused fields are ignored", SETTINGS, "if name in refused and value not in", "if False and value not in"),
     config("online: fields of gradients are ignored", CONFIG, "for name, default in _OF_GRADIENTS.items():", "for name, default in ():"),
     config("online: FSDP is let through", CONFIG, 'or _set("ACCELERATE_USE_FSDP")', ""),
-    config("online: ZeRO-3 is let through", CONFIG, "plugin.zero_stage == 3", "plugin.zero_stage == 4"),
+    config("online: ZeRO-3 is let through", CONFIG, '"zero_stage", 0) == 3', '"zero_stage", 0) == 4'),
     config("online: adaptive entropy is let through", CONFIG, 'if getattr(self, "use_adaptive_entropy", False):', "if False:"),
     config("online: the trainer does not ask", TRAINER, "problems = args.problems_with(self.rule)", "problems = []"),
     config("online: one prompt makes two halves", CONFIG, "is True and prompts == 1", "is True and prompts == 0"),

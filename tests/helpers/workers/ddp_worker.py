@@ -21,6 +21,7 @@ CASES = {
     "dpo": (DPOTrainer, DPOConfig, {"shared_prefix": "off"}),
     "rpo": (RPOTrainer, RPOConfig, {"eta": 0.5, "shared_prefix": "on"}),
     "stored": (RPOTrainer, RPOConfig, {"eta": 0.5, "precompute_ref_log_probs": True, "max_tokens_per_batch": 60}),
+    "half": (DPOTrainer, DPOConfig, {"trained_part": "half", "redraw_every": 2, "loraplus_lr_ratio": 4.0}),
     "trl": (TRLDPOTrainer, TRLDPOConfig, {}),
 }
 BY_NAME = {"skips": (DPOTrainer, DPOConfig, {}), "dies": (DPOTrainer, DPOConfig, {})}

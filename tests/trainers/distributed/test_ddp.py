@@ -19,7 +19,7 @@ def two(tmp_path_factory):
     return json.loads(out.read_text())
 
 
-@pytest.mark.parametrize("name", ["dpo", "rpo", "stored"])
+@pytest.mark.parametrize("name", ["dpo", "rpo", "stored", "half"])
 def test_two_processes_equal_one(two, tmp_path, name):
     one, both = ddp_worker.outcome(name, tmp_path, processes=1), two[name]
     assert both["loss"] == pytest.approx(one["loss"], rel=2**-22, abs=1e-6)  # of a loss above 4, its last two bits

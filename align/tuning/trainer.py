@@ -1,0 +1,64 @@
+"""Has a trainer move the part of the weights that its settings name, at the rates that they name."""
+
+from typing import Any
+
+from .kinds import refuse_kinds
+from .parts import TrainedPart, take_away
+from .rates import faster_b
+
+
+class MovesPart:
+    """A Trainer that reads `align.configs.parts.PartConfig`. Mixed in before the Trainer."""
+
+    args: Any
+    model: Any
+    state: Any
+    optimizer: Any
+    is_deepspeed_enabled: bool
+    is_fsdp_enabled: bool
+    part: TrainedPart | None = None
+    """What moves, where that is not all."""
+
+    def choose_part(self) -> None:
+        """Settle what moves, once the model has its adapter.
+
+        Raises:
+            ValueError: If the model has no such part, its weights are sharded, or its adapter cannot be what it is called.
+        """
+        args, where = self.args, type(self).__name__
+        refuse_kinds(getattr(self.model, "peft_config", {}).values(), where)
+        given = args.trained_part != "all" or args.loraplus_lr_ratio is not None
+        if given and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            raise ValueError(f"{where}: trained_part, loraplus_lr_ratio: not tried on sharded weights; leave them out")
+        if args.trained_part != "all":
+            self.part = TrainedPart(
+                self.model, args.trained_part, seed=args.seed, redraw_every=args.redraw_every,
+                drawn_layers=args.drawn_layers, where=where,
+            )  # fmt: skip
+
+    def hold_back(self) -> None:
+        """Take the gradients away of what the step that is due must not move."""
+        if self.part is not None:
+            take_away(self.model, self.part.left_out(self.state.global_step))
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, of the part that moves."""
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        self.hold_back()
+        return loss
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The Trainer's, with a rate of its own for LoRA's B where there is to be one.
+
+        Raises:
+            ValueError: If an optimizer is given beside it, or there is no B.
+        """
+        ratio, where = self.args.loraplus_lr_ratio, type(self).__name__
+        if ratio is not None and self.optimizer is not None:
+            raise ValueError(
+                f"{where}: loraplus_lr_ratio: an optimizer is given, with rates of its own; leave one of them out"
+            )
+        made = super().create_optimizer(model)  # type: ignore[misc]
+        if ratio is not None:
+            faster_b(made, self.model, ratio, where=where)
+        return made

@@ -196,8 +196,8 @@ def _by_prompt(table: Float[np.ndarray, "prompts samples"]) -> Float[np.ndarray,
 
 def scale_of(name: str, sides: Mapping[str, Float[np.ndarray, "..."]]) -> tuple[float, float]:
     """What is worth 0 and what is worth 1: a reward's range or, where none is stated, the least and the most seen."""
-    if name in REWARDS:
-        return float(REWARDS[name].low), float(REWARDS[name].high)
+    if np.isfinite(range_of(name)).all():
+        return range_of(name)
     seen = np.concatenate([table.ravel() for table in sides.values()])
     low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
     return low, high if high > low else low + 1.0

@@ -14,6 +14,7 @@ CONSTRAINTS, RELEVANCE, LOAD, TEXTS = (
 right = noticed_by("tests/rewards/test_rewards_correctness.py")
 rules = noticed_by("tests/rewards/test_rewards_rules.py")
 relevance = noticed_by("tests/rewards/test_rewards_relevance.py")
+models, MODEL = noticed_by("tests/rewards/test_reward_model.py"), "align/rewards/reward_model.py"
 MUTANTS = [
     right("reward: digits are ASCII", NUMBERS, "re.VERBOSE,", "re.VERBOSE | re.ASCII,"),
     right("reward: powers are bases", NUMBERS, 'return character in ("^", "_") or', "return"),
@@ -103,4 +104,12 @@ MUTANTS = [
     relevance("reward: an empty answer is relevant", RELEVANCE, "        if not answer.strip():\n            return 0.0\n", ""),
     relevance("reward: texts are not cut", RELEVANCE, "truncation=True,", "truncation=False,"),
     relevance("reward: an encoder may lie outside of its package", RELEVANCE, ' or ".." in Path(folder).parts', ""),
+    models("reward model: nothing is taken away", MODEL, "float(score) - self.less", "float(score)"),
+    models("reward model: scores in the order of prompts", MODEL, "rewards[place] = ", "rewards[places.index(place)] = "),
+    models("reward model: no base is shared", MODEL, "for other in _held[:1]:", "for other in _held[:0]:"),
+    models("reward model: any dimension will do", MODEL, "rewards=True)[", "rewards=False)["),
+    models("reward model: a reference is not missed", MODEL, '["reference_column"] is not None', '["reference_column"] == 3'),
+    models("rewards: a label is not the reward's name", LOAD, "        made.__name__ = name\n", "        pass\n"),
+    models("rewards: a function has no label", LOAD, "if own or renamed else reward", "if own else reward"),
+    models("rewards: any label will do", LOAD, "bare if LABEL.fullmatch(label) else name", "bare"),
 ]  # fmt: skip

@@ -212,8 +212,8 @@ def _router(
         nn.functional.cross_entropy(router((table - mean) / scale), labels).backward()
         optimizer.step()
     with torch.no_grad():  # of states as they are
-        router.weight /= scale
-        router.bias -= router.weight @ mean
+        router.weight.div_(scale)
+        router.bias.sub_(router.weight @ mean)
     return router.requires_grad_(False)
 
 

@@ -84,7 +84,8 @@ def check_objectives(
 
 def range_of(name: str | None) -> tuple[float, float]:
     """The least and the greatest that a reward of this name gives; infinite where that is not known."""
-    return (float(REWARDS[name].low), float(REWARDS[name].high)) if name in REWARDS else UNBOUNDED
+    known = None if name is None or name not in REWARDS else REWARDS[name]
+    return UNBOUNDED if known is None else (float(known.low), float(known.high))
 
 
 def objective_report(

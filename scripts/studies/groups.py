@@ -87,7 +87,7 @@ def texts_of(data: Path) -> list[tuple[str, list[str]]]:
 def pairs_of(texts: list[tuple[str, list[str]]]) -> list[tuple[str, str, str]]:
     """Prompt and two answers that differ by three words or more, the longer one first."""
     return [
-        (prompt, *sorted(two, key=words, reverse=True))
+        (prompt, max(two, key=words), min(two, key=words))
         for prompt, answers in texts
         for two in combinations(answers, 2)
         if abs(words(two[0]) - words(two[1])) >= 3
@@ -224,7 +224,7 @@ def level(policies: dict[str, dict[str, Any]], out: Path) -> None:
         answers = read(DataSource(str(path))).to_list()
         asked, said = zip(*((row["prompt"], row["completions"][0]) for row in answers), strict=True)
         write_text(kept, json.dumps({
-            name: float(np.mean(align.make_reward(name, **options)(list(said), prompts=list(asked))))
+            name: float(np.mean(np.array(align.make_reward(name, **options)(list(said), prompts=list(asked)), dtype=float)))
             for rewards in policies.values() for name, options in rewards.items()
         }))  # fmt: skip
     for rewards in policies.values():

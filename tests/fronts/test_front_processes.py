@@ -31,7 +31,7 @@ def test_a_front_of_two_processes_is_that_of_one(tmp_path, name):
         ours, theirs = (load_file(run / member["adapter"] / "adapter_model.safetensors") for run in (one, two))
         assert any(float(weight.abs().max()) > 1e-3 for key, weight in ours.items() if "lora_B" in key)  # it has learnt
         for key, weight in ours.items():
-            np.testing.assert_allclose(weight.numpy(), theirs[key].numpy(), atol=1e-5, err_msg=key)
+            np.testing.assert_allclose(weight.numpy(), theirs[key].numpy(), atol=1e-4, err_msg=key)
         assert (one / member["scores"]).read_bytes() == (two / member["scores"]).read_bytes()
     fronts = [json.loads((run / "front.json").read_text()) for run in (one, two)]
     assert fronts[0] == fronts[1]

@@ -10,6 +10,7 @@ from align.models.preference_model import SETTINGS, load_preference_model
 from align.recipe.loading import load_recipe
 from align.rewards import REWARDS, make_reward, reward_model
 from align.train import run
+from eval.measures.rewards import scale_of
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +91,8 @@ def test_a_model_with_a_reference_is_no_reward(models, tmp_path):
 def test_a_recipe_without_the_model_is_refused_as_it_is_read(tmp_path):
     with pytest.raises(RecipeError, match=f"rewards.reward_model@x.*no {SETTINGS} there"):
         load_recipe("online/tiny-rloo", ["rewards={reward_model@x: {path: nowhere}, repetition: null}"])
+
+
+def test_a_reward_without_a_range_is_scaled_by_what_was_seen():
+    assert scale_of("reward_model@x", {"a": np.array([0.5, 2.0]), "b": np.array([-1.0])}) == (-1, 2)
+    assert scale_of("repetition@x", {"a": np.array([0.5])}) == (0, 1)

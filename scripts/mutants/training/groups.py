@@ -41,7 +41,7 @@ MUTANTS = [
     experts("experts: all categories keep the first weights", EXPERTS, 'if k.startswith(f"{number}.")', 'if k.startswith("0.")'),
     experts("experts: the router is not asked", EXPERTS, "if category is None and self.router is not None:", "if False:"),
     experts("experts: the row's category does not count", EXPERTS, "if category is None and self.router is not None:", "if self.router is not None:"),
-    experts("experts: the router is of scaled states", EXPERTS, "        router.bias -= router.weight @ mean\n", "        pass\n"),
+    experts("experts: the router is of scaled states", EXPERTS, "        router.bias.sub_(router.weight @ mean)\n", "        pass\n"),
     experts("experts: the router is not kept", EXPERTS, 'if f"{ROUTER}weight" in weights:', "if False:"),
     experts("experts: their models are not looked for", EXPERTS, '    for member in told["experts"]:\n        check_preference_model(member, rewards=True)\n', ""),
     experts("experts: their weights are not looked for", EXPERTS, "or not path.with_name(WEIGHTS).is_file()", "or False"),

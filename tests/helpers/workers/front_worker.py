@@ -40,6 +40,7 @@ if __name__ == "__main__":
     REWARDS.update(early=Known(early, 0, 1), late=Known(late, 0, 1))
     code = main(["front", *sys.argv[1:], "rewards=[early, late]"])
     if PartialState().num_processes > 1:
+        PartialState().wait_for_everyone()  # the main process writes the figures alone
         torch.distributed.destroy_process_group()
     sys.stdout.flush()
     os._exit(code)

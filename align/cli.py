@@ -271,6 +271,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "sweep": _sweep,
     "front": _front,
     "groups": _later("align.annotators.command", "Find groups of annotators, with a reward model for each."),
+    "experts": _later("align.judges.experts_command", "Combine reward models into one by a network for each category."),
     "pick": _later("align.fronts.pick", "Name the adapter of a front for a preference, or mix one."),
     "eval": _eval,
     "compare": _compare,

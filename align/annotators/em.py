@@ -34,7 +34,9 @@ from align.weighting.groups import (
 
 logger = logging.getLogger(__name__)
 Train = Callable[..., Any]
-FILE, ANNOTATOR, COMPONENTS = "groups.json", "annotator", 64
+FILE, ANNOTATOR = "groups.json", "annotator"
+COMPONENTS, PAIRS_EACH = 64, 50
+"""Directions of the features: at most so many, and so many pairs for each."""
 LEAST_PAIRS = 2
 """Of a group, without which nothing is trained on it."""
 
@@ -98,7 +100,8 @@ def annotated(recipe: Recipe) -> Annotated:
 def features(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> Float[np.ndarray, "pairs features"]:
     """Features of the chosen answer less those of the rejected: the base's hidden states, mean over what is read.
 
-    Only the differences' 64 leading principal directions are kept, each of unit size.
+    Only the differences' leading principal directions are kept, each of unit size: one for each 50 pairs, and at most 64. With more
+    of them a group's rewards fit who is in it by chance.
     """
     tokenizer = load_tokenizer(recipe.model)
     base = load_preference_base(recipe.model, dimension=1, seed=0).eval()
@@ -116,7 +119,7 @@ def features(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> Float[np.ndarray
     x = np.array([chosen - rejected for chosen, rejected in both])
     values, directions = np.linalg.eigh(x.T @ x / len(x))  # not centred: which side is chosen is what is learnt
     kept = values > 1e-9 * max(values.max(), 1e-300)
-    order = np.flatnonzero(kept)[::-1][:COMPONENTS]
+    order = np.flatnonzero(kept)[::-1][: min(COMPONENTS, max(2, len(rows) // PAIRS_EACH))]
     return x @ directions[:, order] / np.sqrt(values[order])
 
 
@@ -183,10 +186,18 @@ def margins(adapters: Sequence[Path], rows: Sequence[dict[str, Any]]) -> Float[n
     models = [load_preference_model(path) for path in adapters]
     for model in models[1:]:
         share_weights(model.model, models[0].model)
+    asked: dict[str, dict[str, None]] = {}  # each answer to a prompt once, however many judge it
+    for row in rows:
+        of = asked.setdefault(json.dumps(prompt_of(row)), {})
+        of |= dict.fromkeys(text_of(row[side]) for side in ("chosen", "rejected"))
     found = []
     for model in models:
-        scored = [model.score(prompt_of(r), [text_of(r["chosen"]), text_of(r["rejected"])]) / model.tau for r in rows]
-        found.append([chosen - rejected for chosen, rejected in scored])
+        scores = {
+            prompt: dict(zip(answers, model.score(json.loads(prompt), list(answers)) / model.tau, strict=True))
+            for prompt, answers in asked.items()
+        }
+        of_rows = [(scores[json.dumps(prompt_of(row))], row) for row in rows]
+        found.append([one[text_of(row["chosen"])] - one[text_of(row["rejected"])] for one, row in of_rows])
     return np.array(found)
 
 

@@ -10,9 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from align.errors import RunError
-from align.files import read_json
 from align.models.loading import another_model, load_model, load_tokenizer
-from align.models.preference_model import SETTINGS, load_preference_model
+from align.models.preference_model import check_preference_model, load_preference_model
 from align.models.use import Model, share_weights
 from align.recipe.loading import EvalConfig
 from align.recipe.sections import JudgeConfig
@@ -21,6 +20,7 @@ from align.rewards.load import REWARDS
 
 from .endpoint import Endpoint
 from .endpoint_judge import EndpointJudge
+from .experts import check_experts, load_experts
 from .kept import keeping
 from .protocol import TEMPLATE, Judge, LanguageModelJudge
 from .replies import Reading
@@ -74,6 +74,9 @@ def prepare_judge(
             _check_model(where, each, rewards=True)
         return lambda: _ensemble(judge)
     path = str(judge.path)
+    if judge.kind == "experts":
+        _told(where, lambda: check_experts(path))
+        return lambda: load_experts(path)
     if judge.kind == "language_model":
         config = another_model(model, path)
         return lambda: language_model_judge(judge, load_model(config).eval(), load_tokenizer(config))
@@ -83,14 +86,15 @@ def prepare_judge(
 
 def _check_model(where: str, path: str, *, rewards: bool) -> None:
     """Refuse a folder without a preference model, or without one that gives rewards."""
-    settings = Path(path) / SETTINGS
-    if not settings.is_file():
-        raise RunError(f"{where}: {path}: no {SETTINGS} there; name a folder that PreferenceModelTrainer saved")
-    if rewards and (dimension := read_json(settings).get("dimension")) != 1:
-        raise RunError(
-            f"{where}: {path} has {dimension} dimensions, so its preferences follow from no rewards; use kind: "
-            "preference_model"
-        )
+    _told(where, lambda: check_preference_model(path, rewards=rewards))
+
+
+def _told(where: str, check: Callable[[], object]) -> None:
+    """What a check refuses, with what names the judge."""
+    try:
+        check()
+    except RunError as error:
+        raise RunError(f"{where}: {error}") from None
 
 
 def _ensemble(judge: JudgeConfig) -> EnsembleScorer:

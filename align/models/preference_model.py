@@ -174,6 +174,21 @@ def load_preference_model(folder: str | Path, base: str | PreTrainedModel | None
     return PreferenceModel(model.eval(), tokenizer, dimension, settings["tau"], settings["reference_column"])
 
 
+def check_preference_model(folder: str | Path, *, rewards: bool) -> dict[str, Any]:
+    """What a folder says of its preference model; loads nothing.
+
+    Raises:
+        RunError: If there is none, or one without rewards where `rewards` are wanted.
+    """
+    settings = _read_settings(Path(folder) / SETTINGS)
+    if rewards and settings["dimension"] != 1:
+        raise RunError(
+            f"{folder} has {settings['dimension']} dimensions, so its preferences follow from no rewards; use kind: "
+            "preference_model"
+        )
+    return settings
+
+
 def write_settings(folder: str | Path, model: Any, *, dimension: int, tau: float, reference_column: str | None) -> None:
     """What `load_preference_model` has to know beside the weights."""
     dtype = str(model.get_input_embeddings().weight.dtype).removeprefix("torch.")

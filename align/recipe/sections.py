@@ -70,12 +70,13 @@ class Generate:
             raise ValueError(f"samples: must be 1 at temperature 0, where all answers are the same, got {self.samples}")
 
 
-GIVE_REWARDS = ("reward", "reward_model", "ensemble")
+GIVE_REWARDS = ("reward", "reward_model", "ensemble", "experts")
 """Kinds of judges that give each answer a number; the others compare answers."""
 NEEDED = {
     "reward": ("reward",),
     "reward_model": ("path",),
     "ensemble": ("paths",),
+    "experts": ("path",),
     "preference_model": ("path",),
     "language_model": ("path",),
     "endpoint": ("url", "model"),
@@ -85,6 +86,7 @@ TAKEN = {
     "reward": ("options", "temperature"),
     "reward_model": (),
     "ensemble": ("combine", "deviations"),
+    "experts": (),
     "preference_model": (),
     "language_model": ("batch_size", "template"),
     "endpoint": (
@@ -107,12 +109,15 @@ class JudgeConfig:
     """Who is shown a policy's answer and the reference's, and says which is better; fields are those of its kind.
 
     `reward`: the larger of two rewards wins. `reward_model`, `preference_model`: what `PreferenceModelTrainer` saved, in
-    the folder `path`; the former gives a reward too. `ensemble`: several reward models as one. `language_model`: the model at `path` is asked for A or B.
+    the folder `path`; the former gives a reward too. `ensemble`: several reward models as one.
+    `experts`: what `alignkit experts` wrote to `path`, which may read the column `category`. `language_model`: the model at `path` is asked for A or B.
     `own`: a judge of a file that `--allow-file` has run. `endpoint`: an OpenAI-compatible one, which is asked only if
     whoever evaluates allows it (`--allow HOST`, or with a key `--allow VARIABLE@HOST`).
     """
 
-    kind: Literal["reward", "reward_model", "preference_model", "ensemble", "language_model", "endpoint", "own"]
+    kind: Literal[
+        "reward", "reward_model", "preference_model", "ensemble", "experts", "language_model", "endpoint", "own"
+    ]
     reward: str | None = None
     """A name from `align.rewards.REWARDS`, or MODULE:FUNCTION with `--allow`. It may read columns of the data."""
     name: str | None = None

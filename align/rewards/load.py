@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from .correctness import Correctness
 from .lengths import Conciseness, LengthBudget
 from .relevance import Relevance
 from .repetition import Repetition
+from .reward_model import RewardModel
 from .sentiment import positive_sentiment
 
 Reward = Callable[..., Sequence[float | None]]
@@ -38,9 +40,28 @@ class Known(NamedTuple):
     """What it reads beyond the completions."""
 
 
+class Rewards(dict[str, Known]):
+    """Rewards by name. NAME@LABEL is the same reward under another name, so that a recipe can have it twice."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(without_label(name))
+
+    def __missing__(self, name: str) -> Known:
+        if (bare := without_label(name)) == name:
+            raise KeyError(name)
+        return self[bare]
+
+
+def without_label(name: str) -> str:
+    """The name of a reward, without what tells it from another one of this name."""
+    bare, _, label = name.partition("@")
+    return bare if LABEL.fullmatch(label) else name
+
+
+LABEL = re.compile(r"\w+")
 CALLS = "calls of tools"
 """What a reward reads that looks at an answer's calls and their results."""
-REWARDS = {
+REWARDS = Rewards({
     "correctness": Known(Correctness, 0, 1, ("answer",)),
     "conciseness": Known(Conciseness, 0, 1, ("completion_ids",)),
     "clarity": Known(Clarity, 0, 1),
@@ -51,7 +72,8 @@ REWARDS = {
     "constraints": Known(Constraints, 0, 1, ("instruction_id_list", "kwargs")),
     "fewer_calls": Known(FewerCalls, 0, 1, (CALLS,)),
     "frozen_answerer": Known(FrozenAnswerer, 0, 1, (CALLS, "prompts", "answer")),
-}
+    "reward_model": Known(RewardModel, -math.inf, math.inf, ("prompts",)),
+})  # fmt: skip
 """Rewards that a recipe can name. With `against: reference` relevance reads the column `reference`, not the prompts."""
 
 GOLD, LARGEST = "eval.gold_reward", 1e100
@@ -62,8 +84,8 @@ def make_reward(name: str, allowed: Collection[str] = (), *, where: str = "", **
     """A reward for training, as TRL calls it: `(completions, prompts=, completion_ids=, **columns) -> list`.
 
     Args:
-        name: A key of `REWARDS`, or MODULE:FUNCTION of an installed package, which must be in `allowed`. It is the
-            reward's `__name__`, by which TRL logs it.
+        name: A key of `REWARDS`, with @LABEL if it is there twice, or MODULE:FUNCTION of an installed package, which must be
+            in `allowed`. It is the reward's `__name__`, by which TRL logs it.
         allowed: The MODULE:FUNCTION that may be imported and run.
         where: What an error begins with; `GOLD` takes no None for an answer.
         **options: The reward's own settings; MODULE:FUNCTION has none.
@@ -79,20 +101,25 @@ def make_reward(name: str, allowed: Collection[str] = (), *, where: str = "", **
             raise RunError(f"{where}: takes no options, got {', '.join(options)}; fix them in the function itself")
         return _of_a_package(name, allowed, where)
     reward: Any = REWARDS[name].reward
+    own, renamed = without_label(name) in adds("rewards"), without_label(name) != name
     if not isinstance(reward, type):
         if options:
             raise RunError(f"{where}: takes no options, got {', '.join(options)}")
-        return _checked(name, reward, where) if name in adds("rewards") else reward
+        return _checked(name, reward, where) if own or renamed else reward
     tree = Tree(where)
     made = build(reward, options, (), tree)
     if tree.problems:
         raise RunError("\n".join(tree.problems))
-    return _checked(name, made, where) if name in adds("rewards") else made
+    if own:
+        return _checked(name, made, where)
+    if renamed:
+        made.__name__ = name
+    return made
 
 
 def columns_of(name: str, **options: Any) -> tuple[str, ...]:
     """The columns of the data that a reward of ours reads, by its name and options."""
-    if name == "relevance" and options.get("against") == "reference":
+    if without_label(name) == "relevance" and options.get("against") == "reference":
         return ("reference",)
     return tuple(column for column in REWARDS[name].reads if column not in PASSED_BY_TRL) if name in REWARDS else ()
 

@@ -84,7 +84,8 @@ def check_objectives(
 
 def range_of(name: str | None) -> tuple[float, float]:
     """The least and the greatest that a reward of this name gives; infinite where that is not known."""
-    return (float(REWARDS[name].low), float(REWARDS[name].high)) if name in REWARDS else UNBOUNDED
+    known = None if name is None or name not in REWARDS else REWARDS[name]
+    return UNBOUNDED if known is None else (float(known.low), float(known.high))
 
 
 def objective_report(
@@ -196,8 +197,8 @@ def _by_prompt(table: Float[np.ndarray, "prompts samples"]) -> Float[np.ndarray,
 
 def scale_of(name: str, sides: Mapping[str, Float[np.ndarray, "..."]]) -> tuple[float, float]:
     """What is worth 0 and what is worth 1: a reward's range or, where none is stated, the least and the most seen."""
-    if name in REWARDS:
-        return float(REWARDS[name].low), float(REWARDS[name].high)
+    if np.isfinite(range_of(name)).all():
+        return range_of(name)
     seen = np.concatenate([table.ravel() for table in sides.values()])
     low, high = float(np.nanmin(seen)), float(np.nanmax(seen))
     return low, high if high > low else low + 1.0

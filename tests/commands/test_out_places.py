@@ -34,6 +34,7 @@ ASKED = {
     "align/diagnosis/command.py": [["data", "diagnose", "none", "--out", "{out}.jsonl"]],
     "align/merging/command.py": [["merge", "none", "none", "--stock", "--out", "{out}"]],
     "align/merging/export.py": [["export", "none", "{out}"]],
+    "align/judges/experts_command.py": [["experts", "none", "--member", "none", "--out", "{out}"]],
     "align/fronts/pick.py": [["pick", "none", "--prefer", "a=1", "--mix", "--out", "{out}"]],
 }
 """Commands by the file that reads where they write; nothing else that they name is there."""

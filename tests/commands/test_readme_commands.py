@@ -101,6 +101,7 @@ PLAYED: dict[str, str | Path] = {
     "alignkit merge ADAPTER ADAPTER --greedy ROWS --out DIR": (
         "alignkit merge runs/b005/adapter runs/quickstart/adapter --greedy people.jsonl --out greedy"
     ),
+    "alignkit experts PAIRS.jsonl --member DIR --member DIR --out DIR": ROOT / "tests/judges/test_experts.py",
     "alignkit groups RECIPE": "alignkit groups preference_model/groups-tiny --rounds 1",
     "alignkit front RECIPE": "alignkit front fronts/tiny fronts.sweep=2",
     "alignkit pick FRONT --prefer helpful=0.7,harmless=0.3": (

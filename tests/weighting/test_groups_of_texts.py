@@ -61,7 +61,7 @@ def test_groups_are_found_on_features_at_twenty_pairs_and_doubted_where_there_ar
     recipe = load_recipe(written(tmp_path, 20))
     data = annotated(recipe)
     x = features(recipe, data.rows)
-    assert x.shape[1] <= 64
+    assert x.shape[1] == 4  # one direction for each 50 of 200 pairs
     np.testing.assert_allclose((x**2).mean(axis=0), 1)
     found = groups_by_features(data.annotator, x, 2, rng=np.random.default_rng(0), soft=soft)
     assert adjusted_rand(TRUTH, found.members) > 0.9

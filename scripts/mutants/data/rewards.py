@@ -14,6 +14,7 @@ CONSTRAINTS, RELEVANCE, LOAD, TEXTS = (
 right = noticed_by("tests/rewards/test_rewards_correctness.py")
 rules = noticed_by("tests/rewards/test_rewards_rules.py")
 relevance = noticed_by("tests/rewards/test_rewards_relevance.py")
+models, MODEL = noticed_by("tests/rewards/test_reward_model.py"), "align/rewards/reward_model.py"
 MUTANTS = [
     right("reward: digits are ASCII", NUMBERS, "re.VERBOSE,", "re.VERBOSE | re.ASCII,"),
     right("reward: powers are bases", NUMBERS, 'return character in ("^", "_") or', "return"),
@@ -85,7 +86,7 @@ MUTANTS = [
     rules("reward: a gold reward may read columns", LOAD, "if REWARDS[name].reads:", "if False:"),
     rules("reward: what TRL passes is asked of the data", LOAD, "if column not in PASSED_BY_TRL", "if column"),
     rules("reward: gold may be None", LOAD, "not (v is None and gold)", "True"),
-    noticed_by("tests/recipe/test_own_code.py")("reward: a class of one's own is not looked at", LOAD, 'return _checked(name, made, where) if name in adds("rewards") else made', "return made"),
+    noticed_by("tests/recipe/test_own_code.py")("reward: a class of one's own is not looked at", LOAD, "    if own:\n        return _checked(", "    if False:\n        return _checked("),
     noticed_by("tests/recipe/test_own_code.py")("reward: a gold function of one's own may say nothing", LOAD, "return make_reward(name, where=where)", "return make_reward(name)"),
     noticed_by("tests/rewards/test_rewards.py")("reward: as large as can be", LOAD, "abs(value) <= LARGEST", "math.isfinite(value)"),
     noticed_by("tests/rewards/test_rewards.py")("reward: a scalar tensor is none", LOAD, 'if getattr(value, "ndim", None) == 0 and', "if False and"),
@@ -103,4 +104,13 @@ MUTANTS = [
     relevance("reward: an empty answer is relevant", RELEVANCE, "        if not answer.strip():\n            return 0.0\n", ""),
     relevance("reward: texts are not cut", RELEVANCE, "truncation=True,", "truncation=False,"),
     relevance("reward: an encoder may lie outside of its package", RELEVANCE, ' or ".." in Path(folder).parts', ""),
+    models("reward model: nothing is taken away", MODEL, "float(score) - self.less", "float(score)"),
+    models("reward model: scores in the order of prompts", MODEL, "rewards[place] = ", "rewards[places.index(place)] = "),
+    models("reward model: no base is shared", MODEL, "for other in _held[:1]:", "for other in _held[:0]:"),
+    models("reward model: its range is infinite", "eval/measures/rewards.py", "if np.isfinite(range_of(name)).all():", "if name in REWARDS:"),
+    models("reward model: any dimension will do", MODEL, "rewards=True)[", "rewards=False)["),
+    models("reward model: a reference is not missed", MODEL, '["reference_column"] is not None', '["reference_column"] == 3'),
+    models("rewards: a label is not the reward's name", LOAD, "        made.__name__ = name\n", "        pass\n"),
+    models("rewards: a function has no label", LOAD, "if own or renamed else reward", "if own else reward"),
+    models("rewards: any label will do", LOAD, "bare if LABEL.fullmatch(label) else name", "bare"),
 ]  # fmt: skip

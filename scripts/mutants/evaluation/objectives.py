@@ -28,7 +28,7 @@ MUTANTS = [
     objective("objectives: samples without a value count", OBJECTIVES, "np.maximum(counts, 1), np.nan)", "table.shape[1], np.nan)"),
     objective("objectives: what applies to nothing is measured", OBJECTIVES, "if all(np.isnan(table).all() for table in found.values()):", "if False:"),
     objective("objectives: what does not apply to one is left out", OBJECTIVES, "if all(np.isnan(table).all() for", "if any(np.isnan(table).any() for"),
-    objective("objectives: ranges are those seen", OBJECTIVES, "    if name in REWARDS:\n        return float", "    if False:\n        return float"),
+    objective("objectives: ranges are those seen", OBJECTIVES, "    if np.isfinite(range_of(name)).all():", "    if False:"),
     objective("objectives: a constant has no width", OBJECTIVES, "high if high > low else low + 1.0", "high"),
     objective("objectives: anybody's code runs", OBJECTIVES, "        make_reward(name, allow, **options)\n        for column", "        for column"),
     objective("objectives: allowed code does not run", OBJECTIVES, "reward = make_reward(name, allow, **options)", "reward = make_reward(name, (), **options)"),

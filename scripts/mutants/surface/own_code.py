@@ -16,7 +16,7 @@ MUTANTS = [
     own("own code: a loss of any shape is summed", OWN, "or tuple(values.shape) != expected:", "or False:"),
     own("own code: the copy is not found", OWN, "place = kept if kept.is_file() else name", "place = name"),
     own("own code: no copy is kept", OWN, "(run / FOLDER / name).write_bytes(file.text)", "pass"),
-    own("own code: a reward gives what it wants", "align/rewards/load.py", 'if name in adds("rewards") else reward', "if False else reward"),
+    own("own code: a reward gives what it wants", "align/rewards/load.py", "if own or renamed else reward", "if False else reward"),
     own("own code: a judge need not prefer", "align/judges/from_recipe.py", "if not isinstance(made, Scorer):", "if False:"),
     own("own code: a run's policy asks for it", "align/sampling/policy.py", "policy_alone=is_run", "policy_alone=False"),
     own("own code: a recipe's mistakes are passed over", "align/sampling/policy.py", "policy_alone=is_run", "policy_alone=True"),

@@ -84,11 +84,6 @@ class Calling:
         begun = list(prompt) if said is None else [*prompt[:-1], {**prompt[-1], "content": _after(prompt[-1], said)}]
         return Begun(Chat(begun, prompt.template, row), self._functions(environment), environment)
 
-    def owned(self) -> list[str]:
-        """Names of the rewards that environments own: those of their classes."""
-        made = [make() for make in self.environments.values()]
-        return list(dict.fromkeys(type(one).__name__ for one in made if hasattr(one, "get_reward")))
-
     def _fresh(self, row: Mapping[str, Any]) -> Any:
         if not self.environments:
             return None

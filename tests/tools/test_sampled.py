@@ -91,6 +91,7 @@ def test_what_cannot_be_asked_is_refused_before_weights_are_loaded(home, monkeyp
 
 
 def test_a_front_of_what_searches_find_against_what_they_cost(home):
+    (home / "front").mkdir()
     run = run_front(load_recipe("r.yaml"), train.run, resume=False)
     told = write_front(run)
     assert told["objectives"] == ["found", "fewer_calls"]

@@ -90,6 +90,7 @@ LEARNT = {
     "both": [call(query="Ruse"), call(query="frogs"), "two"],
 }
 """What `caller` says to each question, turn by turn; "lamp" finds what it says, "bad" calls what is not there."""
+ANSWERS_LEARNT = {"lamp": "red", "frogs": "ponds", "bad": None, "both": "green"}
 RESULTS = {"nope": "{'error': 'Tool nope not found.'}"}
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from datasets import Dataset
 
 from align.data import load_data
-from align.data.prompts import prompt_of
 from align.errors import RunError
 from align.recipe.loading import Generate, Recipe
 from align.sampling.ask import Asking, decoding_of
 from align.sampling.generate import Decoding
 from align.sampling.vllm_engine import VLLM, check_vllm
 from eval.answers.asking import ask_all, asked_rows, sampled_texts
+from eval.answers.calling import calling_of_all, prompts_of
 from eval.answers.files import Responses, matched
 from eval.measures.prompt_sets import asked, of_prompt_set
 from eval.measures.texts import length_estimates
@@ -158,28 +158,35 @@ def _answer(
     compare: bool,
 ) -> None:
     first, settings = subjects[0], subjects[0].recipe.eval.generate or Generate()
-    rows = asked_rows(sets, settings.prompts)
+    rows = asked_rows(sets, settings.prompts, whole=bool(first.recipe.environments))
+    calling = calling_of_all(subjects, list(rows[0]))
     folder = None if out is None else out / ANSWERS_FOLDER
     decoding = decoding_of(settings)
     extras = {name: said for name in ("revisions", "prefer") if (said := getattr(settings, name))}
     report.settings["decoding"] = {
         **vars(decoding), "samples": settings.samples, "prompts": len(rows), "template_sha256": template_digest(first),
-        **({} if vllm is None else {"vllm": vllm.version}), **extras,
+        **({} if vllm is None else {"vllm": vllm.version}), **({} if calling is None else {"tools_sha256": calling.digest}),
+        **extras,
     }  # fmt: skip
-    prompts = [prompt_of(row) for row in rows]
-    asking = Asking(prompts, decoding, settings.samples, settings.batch_size, folder, vllm, settings.revisions)
+    asking = Asking(
+        prompts_of(calling, rows), decoding, settings.samples, settings.batch_size, folder, vllm, settings.revisions,
+        calling=calling,
+    )  # fmt: skip
     *drafts, answers = ask_all(subjects, asking, settings.prefer)
     found, report.measured = token_estimates(subjects, answers, settings)
     measure_answers(
         report, sampled_texts(rows, answers), found, prepared, compare=compare,
-        completion_ids={who: [[answer.completion_ids for answer in row] for row in a] for who, a in answers.items()},
+        completion_ids={who: [[answer.own_ids for answer in row] for row in a] for who, a in answers.items()},
         recipes={subject.name: subject.recipe.raw for subject in subjects},
     )  # fmt: skip
     add_revisions(report, [sampled_texts(rows, stage) for stage in (*drafts, answers)], prepared)
     greedy = Decoding(settings.max_new_tokens, temperature=0.0, seed=settings.seed)
     for name, wanted in prepared.prompt_sets.items():
         chat = first.tokenizer.chat_template is not None
-        asking = Asking(asked(wanted, chat=chat), greedy, 1, settings.batch_size, folder, vllm)
+        questions = asked(wanted, chat=chat)
+        if calling is not None:
+            questions = prompts_of(calling, [{"prompt": one} for one in questions])
+        asking = Asking(questions, greedy, 1, settings.batch_size, folder, vllm, calling=calling)
         add_prompt_set(report, name, sampled_texts(wanted, ask_all(subjects, asking)[-1]))
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from align.check.rewards import inspect_tools
+from align.data import load_data
 from align.errors import RunError
 from align.files import called, read_json
 from align.methods import METHODS
@@ -21,6 +23,7 @@ from align.runs.checkpoints import MANIFEST, manifest
 from align.runs.contents import ENV_FILE, RECIPE_FILE, REFERENCE_FILE
 from align.runs.directory import recorded_reference
 from align.sampling.policy import Policy, reference_of
+from align.tools import owned_rewards
 
 from .identity import identity_of_policy
 
@@ -194,14 +197,42 @@ def check_measurable(name: str, recipe: Recipe) -> None:
     """Whether what a recipe trains can be evaluated.
 
     Raises:
-        RunError: If it is a model that judges answers, or learns from prompts and nothing asks for answers.
+        RunError: If it is a model that judges answers, or learns from prompts and nothing asks for answers, or calls what
+            cannot be made.
     """
     check_writes_answers(name, recipe)
+    check_calls(name, recipe)
     rows = recipe.rows
     if rows == "prompts" and recipe.eval.generate is None:
         raise RunError(
             f"{name}: method {recipe.method!r} learns from {rows}, so there is nothing held out to score; to evaluate its "
             "answers set eval.generate={prompts: 128}, and eval.gold_reward to score them"
+        )
+
+
+def check_calls(name: str, recipe: Recipe) -> None:
+    """Look at the tools of a recipe, and at the rows that its environments are to serve, before a weight is loaded.
+
+    Raises:
+        RunError: If something of them cannot be made, or the evaluation asks for what has no calls.
+    """
+    if not (recipe.tools or recipe.environments) or recipe.eval.generate is None:
+        return
+    generate = recipe.eval.generate
+    sets = [which for which in ("instructions", "refusals") if getattr(recipe.eval, which) is not None]
+    if generate.revisions:
+        raise RunError(f"{name}: eval.generate.revisions: answers that call tools are not revised; leave it out")
+    if sets and recipe.environments:
+        raise RunError(f"{name}: eval.{sets[0]}: its prompts are no rows that an environment begins with; leave it out")
+    found = load_data(recipe.data, rows="prompts").eval
+    where = {f"data.eval.{key}": rows for key, rows in found.items()}
+    errors = [each for each in inspect_tools(recipe, where, load_tokenizer(recipe.model)) if each.level == "error"]
+    if errors:
+        raise RunError("\n".join(f"{name}: {each.where}: {each.message}; {each.remedy}" for each in errors))
+    point = recipe.eval.reference_point
+    if point is not None and (owned := owned_rewards(recipe)):
+        raise RunError(
+            f"{name}: eval.reference_point: has no value for {owned[0]}, the reward of an environment; leave it out"
         )
 
 

@@ -33,6 +33,12 @@ def frozen_heap():
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def learnt_caller(tmp_path_factory):
+    """The folder of a tiny model that has learnt to call tools: five seconds, once."""
+    return importlib.import_module("tool_world").caller(tmp_path_factory.mktemp("caller"))
+
+
 @pytest.fixture(autouse=True)
 def own_reference_store(tmp_path, monkeypatch):
     """No test finds what another stored."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from trl.chat_template_utils import add_response_schema
 
 from align.errors import USER_ERRORS, RunError
 from align.findings import Finding, Level, printable
@@ -20,7 +19,7 @@ from align.recipe.loading import Recipe
 from align.rewards import FrozenAnswerer, make_reward
 from align.rewards.load import REWARDS, columns_of, load_reward
 from align.rewards.texts import has_value
-from align.tools import hold_tools, make_environment, make_tool
+from align.tools import make_environment, make_tool, read_calls
 from align.tools.load import ROUTE
 
 PROMPT_SETS = ("instructions", "refusals")
@@ -141,10 +140,7 @@ def _of_route(recipe: Recipe, where: str, dataset: Dataset) -> Iterator[Finding]
 
 def _parses_calls(tokenizer: PreTrainedTokenizerBase) -> None:
     """That a template holds tools is not enough: calls must be read, too."""
-    own = copy.deepcopy(tokenizer)
-    hold_tools(own)
-    if getattr(own, "response_template", None) is None and getattr(own, "response_schema", None) is None:
-        add_response_schema(own)
+    read_calls(copy.deepcopy(tokenizer))
 
 
 def inspect_evaluation(recipe: Recipe, allow: Collection[str]) -> list[Finding]:

@@ -53,6 +53,11 @@ def main(argv: Sequence[str]) -> int:
         policies[REFERENCE] = policy_of(options.policy, options.overrides, reference=True)
     elif options.beside is not None:
         policies[options.beside] = policy_of(options.beside)
+    for name, policy in policies.items():
+        if policy.caller is not None:
+            raise RunError(
+                f"{name}: calls tools, which nobody answers in a chat; let it answer a file with `alignkit sample`"
+            )
     if options.beside is not None and (len(policies) < 2 or len({repr(each) for each in policies.values()}) < 2):
         raise RunError(f"--beside: {options.beside} is who answers already; name another, or {REFERENCE}")
     talk([Speaker(name, use, options.system) for name, use in _loaded(policies).items()], decoding)

@@ -17,6 +17,8 @@ from align.judges.from_scores import refuse_missing, scorers_of
 from align.judges.scoring import Scored, score_rows
 from align.own_code import allow_file_argument
 from align.recipe.scores import ScoreConfig
+from align.rewards.load import CALLS, REWARDS
+from align.rewards.texts import CONVERSATIONS
 from align.sampling.policy import policy_of
 from align.strict.fields import build
 from align.strict.yaml_tree import Tree
@@ -50,6 +52,11 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     rows = together([Path(name) for name in options.files], gold=options.gold)
     refuse_missing(config, rows[0], ", ".join(map(printable, options.files)))
+    unread = [name for name in config.rewards if CALLS in (REWARDS[name].reads if name in REWARDS else ())]
+    if unread and CONVERSATIONS not in rows[0]:
+        raise RunError(
+            f"--by {unread[0]}: reads calls of tools, and these answers have no `{CONVERSATIONS}`; sample them by the run"
+        )
     scored = score_rows(rows, scorers)
     write_rows(scored.rows, options.out)
     print(_told(options.out, scored))

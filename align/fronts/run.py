@@ -19,6 +19,7 @@ from align.judges.scoring import score_rows
 from align.merging.adapters import load_adapter_factors, save_merged
 from align.merging.command import merge, sweep
 from align.models.gated import parts
+from align.models.loading import load_tokenizer
 from align.recipe.loading import Recipe
 from align.recipe.scores import ScoreConfig
 from align.rounds.begin import begin
@@ -26,7 +27,7 @@ from align.rounds.ledger import Ledger
 from align.rounds.plan import load_training, write_recipe
 from align.rounds.validation import PROMPTS, validation_rows
 from align.runs.contents import FRONTS_FILE, RECIPE_FILE
-from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
+from align.sampling.answer_file import HowToSample, check_calling, read_prompts, sample_to_file
 from align.sampling.ask import decoding_of
 from align.sampling.policy import Policy, policy_of, reference_of
 
@@ -55,6 +56,10 @@ def check_front(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = 
     rows = validation_rows(recipe, score)
     if len(rows) < 2:
         raise RunError(f"data.eval: an interval needs at least 2 different prompts, got {len(rows)}; add some")
+    caller = Policy(recipe.model, caller=caller_of(recipe))
+    if caller.caller is not None:
+        settings: Any = recipe.eval.generate
+        check_calling(caller, rows, HowToSample(decoding_of(settings)), load_tokenizer(recipe.model))
     if scorers:
         scorers_of(score, recipe.model, where="rewards", allow=list(allow))
     return rows
@@ -234,7 +239,8 @@ class _Making:
             place.folder.mkdir(parents=True, exist_ok=True)
             how = HowToSample(decoding_of(settings), settings.samples, settings.batch_size)
             rows = read_prompts(DataSource(str(prompts)))
-            return {"answers": sample_to_file(policy, rows, how, place.answers, who=name, replace=True)}
+            who = policy._replace(caller=caller_of(self.recipe))
+            return {"answers": sample_to_file(who, rows, how, place.answers, who=name, replace=True)}
 
         def score() -> dict[str, Any]:
             if not PartialState().is_main_process:
@@ -269,6 +275,11 @@ class _Making:
         }
         if PartialState().is_main_process:
             write_text(self.run / MEMBERS, json.dumps(told, indent=1) + "\n")
+
+
+def caller_of(recipe: Recipe) -> Callable[[], Recipe] | None:
+    """What gives the recipe itself, if its policy calls something; the adapters of a front do not say what they call."""
+    return (lambda: recipe) if recipe.tools or recipe.environments else None
 
 
 def scores_by_prompt(path: Path, rewards: Sequence[str]) -> Float[np.ndarray, "prompts rewards"]:

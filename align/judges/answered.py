@@ -9,6 +9,7 @@ from align.data.rows.messages import RowError
 from align.data.rows.scored import completions_of, prompt_of
 from align.errors import DataError
 from align.findings import printable
+from align.rewards.texts import CALLS, CONVERSATIONS
 
 JUDGES = "judges"
 GOLD = "gold"
@@ -38,7 +39,9 @@ def together(files: Sequence[Path], *, gold: str | None = None) -> list[dict[str
         )
     made: list[dict[str, Any]] = []
     for index, first in enumerate(every[0]):
-        row = {name: value for name, value in first.items() if name != "finished"}
+        alone = len(files) == 1 and gold is None
+        row = {name: value for name, value in first.items() if alone or name not in (CONVERSATIONS, CALLS)}
+        row.pop("finished", None)
         completions, sources = [], []
         for path, rows in zip(files, every, strict=True):
             if len(rows) != len(every[0]) or prompt_of(rows[index]) != prompt_of(first):

@@ -4,6 +4,7 @@ A row has a `prompt` and `completions`. It gets `rewards`, for each completion a
 where there is none, and for scorers that compare also `preferences`, by name the matrix of who is preferred to whom.
 """
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from align.data.rows.scored import completions_of, prompt_of, text_of
 from align.errors import RunError
 from align.findings import printable
 from align.rewards.load import is_reward, reward_value
+from align.rewards.texts import CALLS, CONVERSATIONS
 
 from .protocol import judge_all
 from .scorers import Scorer
@@ -25,7 +27,7 @@ Scores = list[list[float | None]]
 """[row][answer]"""
 ATTEMPTS = 3
 SCORES = ("rewards", "preferences")
-ROWS_ARE = ("prompt", "completions", *SCORES, "finished", "sources")
+ROWS_ARE = ("prompt", "completions", *SCORES, "finished", "sources", CONVERSATIONS, CALLS)
 
 
 class By(NamedTuple):
@@ -64,7 +66,8 @@ def score_rows(rows: Sequence[Row], scorers: Sequence[By]) -> Scored:
     Scores that rows have already stay beside the new ones.
 
     Args:
-        rows: With `prompt` and `completions`; what else they hold is handed to rewards as columns.
+        rows: With `prompt` and `completions`; what else they hold is handed to rewards as columns. Where there are
+            `conversations`, rewards read these.
         scorers: At least one, of different names.
 
     Raises:
@@ -73,6 +76,7 @@ def score_rows(rows: Sequence[Row], scorers: Sequence[By]) -> Scored:
             that the new ones would replace.
     """
     prompts, completions = [prompt_of(row) for row in rows], [completions_of(row) for row in rows]
+    whole = [_conversations(row) or answers for row, answers in zip(rows, completions, strict=True)]
     _refuse_known(rows, completions, [by.name for by in scorers])
     found: dict[str, Scores] = {}
     preferences: dict[str, list[Any]] = {}
@@ -82,7 +86,7 @@ def score_rows(rows: Sequence[Row], scorers: Sequence[By]) -> Scored:
         if by.kind == "column":
             found[by.name] = _labels(rows, completions, by.make())
         elif by.kind == "reward":
-            found[by.name] = _rewarded(by.make(), rows, prompts, completions, reasons[by.name])
+            found[by.name] = _rewarded(by.make(), rows, prompts, whole, reasons[by.name])
         else:
             texts = [[text_of(one) for one in answers] for answers in completions]
             matrices = _judged(by.make(), rows, prompts, texts, reasons[by.name])
@@ -102,6 +106,11 @@ def score_rows(rows: Sequence[Row], scorers: Sequence[By]) -> Scored:
         matrices = {**(row.get("preferences") or {}), **{name: rows_of[index] for name, rows_of in preferences.items()}}
         made.append({**row, "rewards": each, **({"preferences": matrices} if matrices else {})})
     return Scored(made, unscored, reasons)
+
+
+def _conversations(row: Row) -> list[Any] | None:
+    """Answers with their calls and results, which rewards read as in training; None where nothing could be called."""
+    return [json.loads(text) for text in row[CONVERSATIONS]] if row.get(CONVERSATIONS) else None
 
 
 def _refuse_known(rows: Sequence[Row], completions: Sequence[Sequence[Any]], names: Sequence[str]) -> None:

@@ -22,9 +22,8 @@ def _named(section: str, method: Method | None, tree: Tree) -> dict[str, dict[st
         return {}
     if method is not None and not method.takes_tools:
         tree.problem((section,), "not used by this method; dynamic_grpo and reinforce train a policy that calls tools")
-    for other in ("rounds", "fronts"):
-        if tree.values.get(other) is not None:
-            tree.problem((section,), f"`{other}` samples answers without tools; remove one of the two")
+    if tree.values.get("rounds") is not None:
+        tree.problem((section,), "`rounds` samples answers without tools; remove one of the two")
     if isinstance(values, list) and all(isinstance(name, str) for name in values):
         twice = sorted({name for name in values if values.count(name) > 1})
         if twice:
@@ -42,6 +41,11 @@ def _named(section: str, method: Method | None, tree: Tree) -> dict[str, dict[st
         found[str(name)] = dict(options or {})
         try:
             settled(TABLES[section], str(name), options or {}, "")
+            if tree.values.get("fronts") is not None and hasattr(TABLES[section][str(name)], "get_reward"):
+                tree.problem(
+                    where,
+                    "owns a reward, which the weights of `fronts` do not reach; take one that owns none, or a tool",
+                )
         except RunError as error:
             for line in str(error).splitlines():
                 tree.problem(where, line.removeprefix(": "))

@@ -7,6 +7,8 @@ from numbers import Real
 from typing import Any
 
 Text = str | Sequence[dict[str, Any]]
+CONVERSATIONS, CALLS = "conversations", "tool_calls"
+"""Columns of a file of answers that call tools: each answer's messages as JSON in a text, and how many calls it makes."""
 _WORD = re.compile(r"\w+")
 
 

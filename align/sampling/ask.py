@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from align.data.prompts import Chat, Prompt, template_of
+from align.data.prompts import Chat, Prompt, beside
 from align.data.prompts.control import appended
 from align.data.prompts.revision import INSTRUCTION, revision_prompt
 from align.errors import RunError
 from align.models.use import Use
 from align.recipe.loading import Generate
+from align.tools import Calling
 
 from .generate import Answer, Decoding, Engine, generate
 from .store import FORMAT, prompt_digest, stored_answers
@@ -43,6 +44,8 @@ class Asking(NamedTuple):
     """What the user says about a draft."""
     context: str = ""
     """What is written after each prompt."""
+    calling: Calling | None = None
+    """What is called while answers are written; the prompts are then made by it."""
 
 
 def decoding_of(settings: Generate) -> Decoding:
@@ -85,14 +88,26 @@ def ask_by_revision(
     """
     if asking.context:
         asking = asking._replace(prompts=[_in_context(prompt, asking.context) for prompt in asking.prompts], context="")
-    desc = f"answers of {who}"
+    desc, calling = f"answers of {who}", asking.calling
+    if calling is not None and (asking.vllm is not None or asking.revisions):
+        raise RunError(
+            f"{who}: calls tools, which {'revisions' if asking.revisions else 'vLLM'} cannot be sampled with"
+        )
     engine = None if asking.vllm is None else _engine(asking.vllm, use, tokenizer, asking, desc)
     settings: dict[str, Any] = {"samples": asking.samples, "batch_size": asking.batch_size, "desc": desc}
-    path = asking.folder and asking.folder / answers_file(name, asking.decoding, engine and engine.identity)
+    identity = engine.identity if engine is not None else calling and {"tools": calling.digest}
+    path = asking.folder and asking.folder / answers_file(name, asking.decoding, identity)
     with use() as model:
 
         def sampled(prompts: Sequence[Prompt], samples: int) -> list[list[Answer]]:
-            asked = settings | {"samples": samples, "engine": engine}
+            writer = engine
+            if calling is not None:
+                from .turns import calling_engine  # noqa: PLC0415 - it loads TRL's trainer
+
+                writer = calling_engine(
+                    calling, model, tokenizer, prompts, asking.decoding, batch_size=asking.batch_size, desc=desc
+                )
+            asked = settings | {"samples": samples, "engine": writer}
             if path is None:
                 return generate(model, tokenizer, prompts, asking.decoding, **asked)
             return stored_answers(path, model, tokenizer, prompts, asking.decoding, **asked)
@@ -109,8 +124,7 @@ def _in_context(prompt: Prompt, context: str) -> Prompt:
 
 def rendered_as(prompt: Prompt, made: Any) -> Prompt:
     """What was made of a prompt, with what its chat template is given."""
-    given = template_of(prompt)
-    return Chat(made, given) if given else made
+    return Chat(made, prompt.template, prompt.row) if isinstance(prompt, Chat) and beside(prompt) else made
 
 
 def _revised(

@@ -65,7 +65,37 @@ class Answer:
     completion_ids: list[int]
     text: str
     finished: bool
-    """Whether it ended by itself, at one of `align.models.stopping.stop_ids`; else it was cut."""
+    """Whether it ended by itself, at one of `align.models.stopping.stop_ids`; else it was cut, or calls what is not answered."""
+    turns: "Turns | None" = None
+    """Of an answer that may call tools. Its text is what the policy says, without calls and results."""
+
+    @property
+    def own(self) -> list[bool]:
+        """Whether the policy wrote each token, and no tool."""
+        lengths = [len(self.completion_ids)] if self.turns is None else self.turns.lengths
+        return [part % 2 == 0 for part, length in enumerate(lengths) for _ in range(length)]
+
+    @property
+    def own_ids(self) -> list[int]:
+        """The tokens that the policy wrote."""
+        return [token for token, own in zip(self.completion_ids, self.own, strict=True) if own]
+
+
+class Turns(NamedTuple):
+    """What an answer is made of where tools may be called."""
+
+    prompt: list[dict[str, Any]]
+    """What was asked, with what an environment said at the beginning."""
+    messages: list[dict[str, Any]]
+    """What the policy wrote, its calls and their results, as rewards are given them in training."""
+    lengths: list[int]
+    """Tokens of the policy and of tools in turn, the policy's first."""
+    calls: int
+    """How many calls it makes, those that failed, and that there was no turn or no room for, among them."""
+    failed: int
+    """How many of them failed."""
+    rewards: dict[str, float | None]
+    """What its environment says that it is worth, by the name of its class; empty where it says nothing."""
 
 
 class Job(NamedTuple):
@@ -146,7 +176,7 @@ def sampled_batches(
         for start in range(0, len(ordered), batch_size):
             batch = ordered[start : start + batch_size]
             seeds = [seed_of(encoded[job.prompt], job.sample, decoding.seed) for job in batch]
-            completions = _sample(model, tokenizer, stops, [encoded[job.prompt] for job in batch], seeds, decoding)
+            completions = sampled_ids(model, tokenizer, stops, [encoded[job.prompt] for job in batch], seeds, decoding)
             yield {
                 job: answer_of(tokenizer, stops, encoded[job.prompt], ids)
                 for job, ids in zip(batch, completions, strict=True)
@@ -159,7 +189,7 @@ def streamed(
 ) -> Answer:
     """The first answer that `generate` gives to a prompt; a streamer of transformers gets each token as it is drawn."""
     stops, ids = stop_ids(tokenizer, model), prompt_ids(tokenizer, prompt)
-    [made] = _sample(model, tokenizer, stops, [ids], [seed_of(ids, 0, decoding.seed)], decoding, streamer)
+    [made] = sampled_ids(model, tokenizer, stops, [ids], [seed_of(ids, 0, decoding.seed)], decoding, streamer)
     return answer_of(tokenizer, stops, ids, made)
 
 
@@ -172,7 +202,7 @@ def answer_of(
 
 
 @torch.inference_mode()
-def _sample(
+def sampled_ids(
     model: Model,
     tokenizer: PreTrainedTokenizerBase,
     stops: list[int],
@@ -181,6 +211,7 @@ def _sample(
     decoding: Decoding,
     streamer: BaseStreamer | None = None,
 ) -> list[list[int]]:
+    """The token ids that follow each prompt, one of `stops` the last if it came to that; each with the noise of its seed."""
     width = max(map(len, prompts))
     pad: Any = tokenizer.pad_token_id
     pad = 0 if pad is None else pad  # what it is changes nothing: the mask hides it, and rows are cut where they end

@@ -1,9 +1,11 @@
 """Finds the model that a name on the command line means: a run, an adapter, a recipe or a model, or what it is held against."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from align.data.prompts.revision import INSTRUCTION
@@ -15,6 +17,7 @@ from align.models.use import Use
 from align.recipe.loading import Recipe, load_recipe
 from align.recipe.shipped import find_recipe
 from align.runs.directory import RECIPE_FILE
+from align.tools import Calling, calling_of
 
 YAML = (".yaml", ".yml")
 
@@ -26,6 +29,12 @@ class Policy(NamedTuple):
     adapter: str | None = None
     instruction: str = INSTRUCTION
     """What it has learnt to be told after a draft."""
+    caller: Callable[[], Recipe] | None = None
+    """Reads the recipe whose tools and environments it calls, if it calls any."""
+
+    def calling(self, tokenizer: PreTrainedTokenizerBase, columns: Collection[str]) -> Calling | None:
+        """What it calls while it answers rows with these columns; see `align.tools.calling_of`."""
+        return None if self.caller is None else calling_of(self.caller(), tokenizer, columns)
 
     def load(self) -> Use:
         """The model, in evaluation mode."""
@@ -56,6 +65,13 @@ def policy_of(name: str, overrides: Iterable[str] = (), *, reference: bool = Fal
             return Policy(_plain(base_model_of(run)), str(run))
         return Policy(_plain(name))
     recipe = load_recipe(run / RECIPE_FILE if is_run else name, overrides, policy_alone=is_run)
+    policy = _of_recipe(run, name, recipe, is_run=is_run, reference=reference)
+    if not recipe.raw.get("tools") and not recipe.raw.get("environments"):
+        return policy
+    return policy._replace(caller=partial(load_recipe, recipe.path, overrides, anywhere=True))
+
+
+def _of_recipe(run: Path, name: str, recipe: Recipe, *, is_run: bool, reference: bool) -> Policy:
     if METHODS[recipe.method].model != "language":
         raise RunError(f"{name}: method {recipe.method!r} trains a model that judges answers and writes none")
     if reference:

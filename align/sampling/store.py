@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from align.data.prompts import Prompt, template_of
+from align.data.prompts import Prompt, beside
 from align.errors import RunError
 from align.files import append_synced, digest_of
 from align.models.identity import model_identity, text_identity
@@ -27,7 +27,7 @@ from align.models.stopping import stop_ids
 from align.models.use import Model
 from align.scoring.completions import prompt_ids
 
-from .generate import Answer, Decoding, Engine, Job, answer_of, sampled_batches
+from .generate import Answer, Decoding, Engine, Job, Turns, answer_of, sampled_batches
 
 FORMAT = "alignkit answers 2"
 CHECKSUM = "check"
@@ -44,6 +44,8 @@ class Stored(NamedTuple):
     completion_ids: list[int]
     text: str
     finished: bool
+    turns: dict[str, Any] | None = None
+    """Of an answer that may call tools: what `Turns` holds, and `prompt_ids`, which its environment had a part in."""
 
 
 class AnswerFile(NamedTuple):
@@ -110,10 +112,16 @@ def stored_answers(
         ):
             rows = {(digests[job.prompt], job.sample): answer for job, answer in batch.items()}
             append_synced(path, b"".join(_answer_line(key, answer, header) for key, answer in rows.items()))
-            answers |= {key: Stored(row.completion_ids, row.text, row.finished) for key, row in rows.items()}
+            answers |= {key: _stored(answer) for key, answer in rows.items()}
+
+    def answer(ids: list[int], stored: Stored) -> Answer:
+        if stored.turns is None:
+            return answer_of(tokenizer, stops, ids, stored.completion_ids)
+        asked, turns = stored.turns["prompt_ids"], {name: stored.turns[name] for name in Turns._fields}
+        return Answer(asked, stored.completion_ids, stored.text, stored.finished, Turns(**turns))
+
     return [
-        [answer_of(tokenizer, stops, ids, answers[digest, k].completion_ids) for k in range(samples)]
-        for digest, ids in zip(digests, encoded, strict=True)
+        [answer(ids, answers[digest, k]) for k in range(samples)] for digest, ids in zip(digests, encoded, strict=True)
     ]
 
 
@@ -147,8 +155,8 @@ def answer_settings(
 
 def prompt_digest(prompt: Prompt) -> str:
     """Digest of a prompt as it is given, before the chat template, and of what that is given besides."""
-    given = template_of(prompt)
-    return digest_of([prompt, given] if given else prompt)
+    given = beside(prompt)
+    return digest_of([prompt, *given] if given else prompt)
 
 
 def _check_settings(found: dict[str, Any], expected: dict[str, Any], path: Path) -> None:
@@ -174,7 +182,7 @@ def _parse(content: bytes, path: Path) -> tuple[AnswerFile, int]:
         if row["settings"] != header:
             raise AnswersError(f"{path}: line {number} is of another file; delete it")
         key = (row["prompt_sha256"], row["sample"])
-        stored = Stored(row["completion_ids"], row["text"], row["finished"])
+        stored = Stored(row["completion_ids"], row["text"], row["finished"], row.get("turns"))
         if answers.setdefault(key, stored) != stored:
             raise AnswersError(f"{path}: line {number} has another answer to a prompt of an earlier line; delete one")
     return AnswerFile(settings, answers), whole
@@ -196,8 +204,13 @@ def _line(row: dict[str, Any]) -> bytes:
 
 def _answer_line(key: Key, answer: Answer, header: bytes) -> bytes:
     row = {"prompt_sha256": key[0], "sample": key[1], "settings": _short(header)}
-    said = {"completion_ids": answer.completion_ids, "text": answer.text, "finished": answer.finished}
-    return _line(row | said)
+    stored = _stored(answer)
+    return _line(row | {name: value for name, value in stored._asdict().items() if value is not None})
+
+
+def _stored(answer: Answer) -> Stored:
+    turns = answer.turns and {"prompt_ids": answer.prompt_ids, **answer.turns._asdict()}
+    return Stored(answer.completion_ids, answer.text, answer.finished, turns)
 
 
 def _short(header: bytes) -> str:

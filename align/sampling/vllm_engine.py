@@ -136,11 +136,13 @@ def check_vllm(recipe: Recipe) -> None:
     """Refuse what vLLM would not sample as it was trained, before a weight is loaded.
 
     Raises:
-        RunError: If the recipe samples no answers, quantises its base, or its adapter is none that vLLM loads.
+        RunError: If the recipe samples no answers, quantises its base, calls tools, or its adapter is none that vLLM loads.
     """
     if recipe.eval.generate is None:
         raise RunError("--vllm: the recipe samples no answers; see eval.generate")
     check_model(recipe)
+    if recipe.tools or recipe.environments:
+        raise RunError("--vllm: answers that call tools are sampled by the model itself; leave --vllm out")
 
 
 def check_model(recipe: Recipe) -> None:

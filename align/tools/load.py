@@ -78,6 +78,12 @@ def make_environment(name: str, **options: Any) -> Callable[[], Any]:
     return factory
 
 
+def owned_rewards(recipe: Any) -> list[str]:
+    """Names of the rewards that the environments of a recipe own: those of their classes."""
+    made = [make_environment(name, **options)() for name, options in recipe.environments.items()]
+    return list(dict.fromkeys(type(one).__name__ for one in made if hasattr(one, "get_reward")))
+
+
 def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A tool by the name that the recipe gives it; one that ends Python fails instead, as other failures do."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
+from trl.chat_template_utils import add_response_schema
 
 from align.errors import RunError
 from align.findings import printable
@@ -103,6 +104,18 @@ def hold_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
         printable(str(tokenizer.name_or_path), 200) or "the model",
     )  # fmt: skip
     return True
+
+
+def read_calls(tokenizer: PreTrainedTokenizerBase) -> None:
+    """`hold_tools`, and where nothing says yet how calls are read out of an answer, TRL's way for the template it knows.
+
+    Raises:
+        RunError: As `hold_tools`.
+        ValueError: If TRL does not know the template.
+    """
+    hold_tools(tokenizer)
+    if getattr(tokenizer, "response_template", None) is None and getattr(tokenizer, "response_schema", None) is None:
+        add_response_schema(tokenizer)
 
 
 def _renders_calls(tokenizer: PreTrainedTokenizerBase) -> bool:

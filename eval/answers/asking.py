@@ -21,8 +21,13 @@ OF_ROWS = ("chosen", "rejected", "completion", "preference")
 """Columns that say nothing of a prompt."""
 
 
-def asked_rows(sets: Mapping[str, Dataset], most: int) -> list[dict[str, Any]]:
+def asked_rows(sets: Mapping[str, Dataset], most: int, *, whole: bool = False) -> list[dict[str, Any]]:
     """The first different prompts of evaluation sets, with the further columns of their rows.
+
+    Args:
+        sets: The evaluation sets.
+        most: How many.
+        whole: Whether rows of one prompt that differ otherwise are different, too, as they are to an environment of tools.
 
     Raises:
         RunError: If there are fewer than two.
@@ -31,7 +36,7 @@ def asked_rows(sets: Mapping[str, Dataset], most: int) -> list[dict[str, Any]]:
     for dataset in sets.values():
         for row in dataset.to_list():
             prompt = prompt_of(row)
-            key = json.dumps([prompt, template_of(prompt)])
+            key = json.dumps([prompt, template_of(prompt), row if whole else None], default=str)
             unique.setdefault(key, {name: value for name, value in row.items() if name not in OF_ROWS})
     rows = list(unique.values())[:most]
     if len(rows) < 2:
@@ -59,4 +64,6 @@ def ask_all(subjects: Sequence[Subject], asking: Asking, prefer: Mapping[str, fl
 def sampled_texts(rows: list[dict[str, Any]], answers: Answers) -> Sampled:
     """The texts of answers, the policies before the reference."""
     ordered = [*(who for who in answers if who != REF), REF]
-    return Sampled(rows, {who: [[answer.text for answer in row] for row in answers[who]] for who in ordered})
+    turns = {who: [[answer.turns for answer in row if answer.turns] for row in answers[who]] for who in ordered}
+    texts = {who: [[answer.text for answer in row] for row in answers[who]] for who in ordered}
+    return Sampled(rows, texts, turns if turns[REF][0] else None)

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from align.sampling.generate import Turns
 from eval.statistics.names import REF
 
 
@@ -12,6 +13,8 @@ class Sampled(NamedTuple):
     """One per prompt: `prompt` (text or messages) and the data's further columns."""
     answers: dict[str, list[list[str]]]
     """By the name of a policy, the one in question first, or "ref": [prompt][sample] -> text."""
+    turns: dict[str, list[list[Turns]]] | None = None
+    """Like `answers`, what each answer is made of, where tools may be called."""
 
     @property
     def samples(self) -> int:

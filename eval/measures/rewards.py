@@ -9,6 +9,8 @@ every run by a mark of its own. Here it is made anew, is shown the reference's a
 on: every policy has the same mark, and what a run remembers is not touched.
 """
 
+import copy
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +30,8 @@ from eval.statistics.sides import every_pair, sided_estimates
 Rewards = Mapping[str, Mapping[str, Any]]
 Ids = Mapping[str, Sequence[Sequence[Sequence[int]]]]
 IDS = "completion_ids"
+ENVIRONMENTS = "environments"
+"""What TRL gives rewards besides columns, where there are environments."""
 
 
 class ObjectiveReport(NamedTuple):
@@ -103,7 +107,8 @@ def objective_report(
         sampled: Answers of the policies and of the reference, to prompts with the columns that the rewards read.
         rewards: The recipe's, by name with their options.
         completion_ids: Like `sampled.answers`, the token ids of each answer. Without them (answers of a file) rewards
-            that count tokens are left out, as those always are that read calls of tools, and `details` says so.
+            that count tokens are left out, as those are that read calls of tools where nobody could call any, and those that
+            read environments; `details` says so. Of answers that call tools they are the tokens that the policy wrote.
         recipes: By policy the recipe as it was read; those that differ by seed and output folder alone are seeds of one.
         allow: Rewards of the form MODULE:FUNCTION that may run.
         reference_point: The worst corner of the hypervolume, a value of each objective. By default the reference
@@ -150,19 +155,40 @@ def objective_values(
         if completion_ids is None and name in REWARDS and IDS in REWARDS[name].reads:
             left_out[name] = "it counts tokens, which answers of a file do not have"
             continue
-        if name in REWARDS and CALLS in REWARDS[name].reads:
+        if sampled.turns is None and name in REWARDS and CALLS in REWARDS[name].reads:
             left_out[name] = "it reads calls of tools, and answers are sampled without tools here"
             continue
         reward = make_reward(name, allow, **options)
+        if ENVIRONMENTS in inspect.signature(reward).parameters:
+            left_out[name] = "it reads the environments themselves, which are gone once an answer is written"
+            continue
         if hasattr(reward, "training"):
             _called(name, reward, sampled, REF, completion_ids)
             reward.training = False  # type: ignore[attr-defined]
         found = {who: _called(name, reward, sampled, who, completion_ids) for who in sampled.answers}
-        if all(np.isnan(table).all() for table in found.values()):
-            left_out[name] = "it applies to none of the answers"
-        else:
-            values[name] = found
+        values[name] = found
+    values |= owned_values(sampled)
+    for name in [name for name, found in values.items() if all(np.isnan(table).all() for table in found.values())]:
+        left_out[name] = "it applies to none of the answers"
+        del values[name]
     return values, left_out
+
+
+def owned_values(sampled: Sampled) -> dict[str, dict[str, Float[np.ndarray, "prompts samples"]]]:
+    """What environments said that answers are worth, by the names of their classes and by policy; NaN where one did not."""
+    turns = sampled.turns or {}
+    names = dict.fromkeys(name for rows in turns.values() for row in rows for one in row for name in one.rewards)
+
+    def value(found: float | None) -> float:
+        return np.nan if found is None else found
+
+    return {
+        name: {
+            who: np.array([[value(one.rewards.get(name)) for one in row] for row in rows])
+            for who, rows in turns.items()
+        }
+        for name in names
+    }
 
 
 def _called(
@@ -174,6 +200,9 @@ def _called(
         text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
         for prompt, text in zip(prompts, sampled.flat(who), strict=True)
     ]
+    if sampled.turns is not None:  # the whole conversation, as in training
+        turns = [one for row in sampled.turns[who] for one in row]
+        prompts, answers = [one.prompt for one in turns], [copy.deepcopy(one.messages) for one in turns]
     names = dict.fromkeys(key for row in rows for key in row if key not in ("prompt", "completion", IDS))
     columns: dict[str, Any] = {key: [row.get(key) for row in rows] for key in names}
     if completion_ids is not None:

@@ -1,6 +1,6 @@
 """Measures answers in tokens: lengths, and divergences of the policy from the reference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +12,16 @@ from align.sampling.generate import Answer
 from eval.pairs.logps import completion_logps
 from eval.statistics.intervals import Estimate
 from eval.statistics.names import REF
-from eval.statistics.sides import sided_estimates
+from eval.statistics.sides import COUNTS, sided_estimates
 from eval.subjects import Subject, title
 
 from .divergence import divergence_estimates
+
+CALLED: dict[str, Callable[[Answer], int]] = {
+    "calls": lambda answer: answer.turns.calls if answer.turns else 0,
+    "failed_calls": lambda answer: answer.turns.failed if answer.turns else 0,
+}
+"""What is counted of answers that may call tools."""
 
 
 class OfTokens(NamedTuple):
@@ -31,6 +37,9 @@ class OfTokens(NamedTuple):
 def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Generate) -> OfTokens:
     """By policy: lengths in tokens and, unless answers are greedy, divergences from the reference, of first answers.
 
+    Of answers that call tools only the tokens that the policy wrote count, here and there: what tools return has the same
+    probability under both, which a ratio does not see. Calls, and calls that failed, are counted, too.
+
     None of revised answers, whose probability is a sum over all drafts, and of answers to a prompt that says what is
     preferred, which the reference does not see.
 
@@ -40,10 +49,11 @@ def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Gen
 
     def scored(use: Use, who: str, rows: list[list[Answer]]) -> Any:
         with use() as model:
-            return completion_logps(
+            found = completion_logps(
                 model, [(row[0].prompt_ids, row[0].completion_ids) for row in rows], pad_token_id=first.pad_token_id,
                 batch_size=first.recipe.eval.batch_size, temperature=settings.temperature, desc=f"answers under {who}",
             )  # fmt: skip
+        return [logps[row[0].own] for logps, row in zip(found, rows, strict=True)]
 
     ref = answers[REF]
     sampled = settings.temperature > 0 and not settings.revisions and not settings.prefer
@@ -58,6 +68,9 @@ def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Gen
         prompts = np.repeat(np.arange(len(own)), [len(row) for row in own])
         cut = {subject.name: _cut_off(own), REF: _cut_off(ref)}
         found[subject.name] |= sided_estimates("cut_off", cut, prompts, shares=True)
+        for name in CALLED if ref[0][0].turns is not None else ():
+            sides = {subject.name: _called(name, own), REF: _called(name, ref)}
+            found[subject.name] |= sided_estimates(name, sides, bounds=COUNTS)
         items[subject.name] = _counts(own)
         if ref_under_ref is not None:
             own_logps[subject.name] = scored(subject.policy, who, own)
@@ -85,8 +98,13 @@ def token_estimates(subjects: Sequence[Subject], answers: Answers, settings: Gen
 
 def _counts(answers: list[list[Answer]]) -> dict[str, list[Any]]:
     return {
-        "tokens": [[len(answer.completion_ids) for answer in row] for row in answers],
+        "tokens": [[len(answer.own_ids) for answer in row] for row in answers],
         "cut_off": [[int(not answer.finished) for answer in row] for row in answers],
+        **(
+            {name: [[CALLED[name](a) for a in row] for row in answers] for name in CALLED}
+            if answers[0][0].turns
+            else {}
+        ),
     }
 
 
@@ -100,5 +118,9 @@ def _cut_off(answers: list[list[Answer]]) -> np.ndarray:
     return np.array([float(not answer.finished) for row in answers for answer in row])
 
 
+def _called(name: str, answers: list[list[Answer]]) -> np.ndarray:
+    return np.array([np.mean([CALLED[name](answer) for answer in row]) for row in answers])
+
+
 def _lengths(answers: list[list[Answer]]) -> np.ndarray:
-    return np.array([np.mean([len(answer.completion_ids) for answer in row]) for row in answers])
+    return np.array([np.mean([len(answer.own_ids) for answer in row]) for row in answers])

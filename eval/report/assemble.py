@@ -80,7 +80,7 @@ def measure_answers(
     rewards = measure_texts(report, sampled, found, prepared.gold, bounds)
     if prepared.gold is not None:
         report.settings["gold_reward"] = config.gold_reward
-    if recipe.rewards:
+    if recipe.rewards or sampled.turns is not None:
         objectives = objective_report(
             sampled, recipe.rewards, completion_ids=completion_ids, recipes=recipes, allow=prepared.allow,
             reference_point=config.reference_point,

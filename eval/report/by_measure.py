@@ -45,6 +45,8 @@ CALLED = (
     (r"refusals/(.+)", "refusals, {0}", "share of answers that refuse, by rules"),
     (r"length_(\w+)", "length, {0}", "of an answer"),
     (r"cut_off", "cut off", "share of answers that reached the greatest length without an end"),
+    (r"calls", "calls of tools", "of an answer, those that failed among them"),
+    (r"failed_calls", "calls that failed", "of an answer"),
     (r"kl", "KL from the reference", "nats per answer; 0 is the same policy"),
     (r"kl_before", "KL from the one before", "nats per answer"),
     (r"forward_kl", "KL of the reference from it", "nats per answer"),

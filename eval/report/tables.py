@@ -44,7 +44,18 @@ GROUPS = {
     "Held-out labels": "Told apart: how often an answer labelled desirable is above one that is not; one half says nothing.",
     "What it cost": "How far the policy is from the reference, and how long and how varied its answers are.",
 }
-COSTS = ("length_", "cut_off", "kl", "forward_kl", "jensen_shannon", "entropy", "distinct_", "self_bleu")
+COSTS = (
+    "length_",
+    "cut_off",
+    "calls",
+    "failed_calls",
+    "kl",
+    "forward_kl",
+    "jensen_shannon",
+    "entropy",
+    "distinct_",
+    "self_bleu",
+)
 ESTIMATE = ("estimate", "value", "95% interval", "to be seen", "n")
 WITHOUT_DIFFICULTY = "without the difficulty of instructions; on AlpacaEval that is 5 points off the published figures on average, up to 18"
 COMPARISON = ("measure", "first - second", "difference", "joint 95% interval", "p, corrected", "to be seen", "n")

@@ -11,7 +11,34 @@ template = noticed_by("tests/tools/test_templates.py")
 recipe = noticed_by("tests/tools/test_recipes_with_tools.py")
 reward = noticed_by("tests/rewards/test_rewards_calls.py")
 run = noticed_by("tests/trainers/online/test_tools.py")
+turns = noticed_by("tests/sampling/test_turns.py")
+judged = noticed_by("tests/evaluation/answers/test_tools.py")
+filed = noticed_by("tests/tools/test_sampled.py")
+LOOP, TURNS, CALLING = "align/sampling/trl_loop.py", "align/sampling/turns.py", "align/tools/calling.py"
 MUTANTS = [
+    turns("tool turns: a failed call is one that returned", LOOP, "self._tried(said) - one.succeeded", "one.succeeded"),
+    turns("tool turns: a call beyond the last turn failed", LOOP, "sum(turns[: self.max_tool_calling_iterations])", "sum(turns)"),
+    turns("tool turns: results take no room", LOOP, "self.max_completion_length - len(row) for row", "self.max_completion_length for row"),
+    turns("tool turns: all rows draw the first one's noise", LOOP, "Row([*self, *other], self.number)", "Row([*self, *other], 0)"),
+    turns("tool turns: a call without an answer is the end", TURNS, 'ended and not messages[-1].get("tool_calls")', "ended"),
+    turns("tool turns: what tools write is the policy's", "align/sampling/generate.py", "part % 2 == 0 for part", "part >= 0 for part"),
+    turns("tool turns: kept answers forget what they are worth", "align/sampling/store.py", "**answer.turns._asdict()", '**answer.turns._asdict(), "rewards": {}'),
+    turns("tool turns: an environment serves several answers", CALLING, "environment = None if row is None else self._fresh(row)", "environment = None if row is None else self.__dict__.setdefault('one', self._fresh(row))"),
+    turns("tool turns: an environment is not heard", CALLING, "begun = list(prompt) if said is None", "begun = list(prompt) if True"),
+    turns("tool turns: a row is not part of the question", "align/data/prompts/__init__.py", "[prompt.template, *([] if prompt.row is None else [dict(prompt.row)])]", "[prompt.template]"),
+    turns("tool turns: what a corpus holds does not matter", CALLING, "sha256(Path(value)) if _is_file(value) else value", "value"),
+    turns("tool turns: code does not matter", CALLING, "return sha256(Path(path))", 'return ""'),
+    judged("tool eval: rewards are given words alone", "eval/measures/rewards.py", "[copy.deepcopy(one.messages) for one in turns]", "answers"),
+    judged("tool eval: what environments own is not told", "eval/measures/rewards.py", "values |= owned_values(sampled)", "values |= {}"),
+    judged("tool eval: lengths count results", "eval/measures/tokens.py", "np.mean([len(answer.own_ids) for answer", "np.mean([len(answer.completion_ids) for answer"),
+    judged("tool eval: results have a likelihood", "eval/measures/tokens.py", "logps[row[0].own] for logps", "logps for logps"),
+    judged("tool eval: rows of one prompt are one row", "eval/evaluate.py", "whole=bool(first.recipe.environments)", "whole=False"),
+    judged("tool eval: other tools are compared", "eval/answers/calling.py", "if (theirs and theirs.digest) != (found and found.digest)", "if False"),
+    judged("tool eval: rows are not looked at first", "eval/subjects.py", 'if each.level == "error"]\n    if errors', 'if each.level == "note"]\n    if errors'),
+    filed("tool files: rewards are given words alone", "align/judges/scoring.py", "whole = [_conversations(row) or answers for", "whole = [answers for"),
+    filed("tool files: answers without calls are thrifty", "align/commands/score.py", "if unread and CONVERSATIONS not in rows[0]", "if False"),
+    filed("tool files: a chat leaves calls unanswered", "align/commands/chat.py", "if policy.caller is not None", "if False"),
+    filed("tool fronts: policies are asked without tools", "align/fronts/run.py", "who = policy._replace(caller=caller_of(self.recipe))", "who = policy"),
     search("tools: rare words count as others", SEARCH, "math.log(1 + (len(self.counts) - self.within[w] + 0.5) / (self.within[w] + 0.5))", "1.0"),
     search("tools: long passages count as short ones", SEARCH, "count.total() / self.mean", "1.0"),
     search("tools: a passage without the words is found", SEARCH, "if scores[place] > 0]", "]"),

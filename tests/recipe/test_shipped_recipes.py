@@ -17,8 +17,8 @@ ALL = sorted(str(p.relative_to(recipes_dir()).with_suffix("")) for p in recipes_
 RECIPES = [name for name in ALL if not name.startswith("accelerate/")]
 IN_ROUNDS = {name for name in RECIPES if "\nrounds:" in (recipes_dir() / f"{name}.yaml").read_text()}
 """Those that tests/rounds runs."""
-FRONTS = {"fronts/tiny", "fronts/manifold-tiny", "fronts/c-morl-tiny"}
-"""Several policies: tests/fronts makes them."""
+FRONTS = {"fronts/tiny", "fronts/manifold-tiny", "fronts/c-morl-tiny", "tools/tiny-front", "tools/search-planner"}
+"""Several policies: tests/fronts makes them (of tools/search-planner the small kin)."""
 AFTER_ANOTHER = {"stages/tiny-dpo", "meet/tiny"}
 """Begins with another's run: tests/models/test_start.py and tests/trainers/completions/test_meet.py run all of a chain."""
 DRY = [name for name in RECIPES if name not in IN_ROUNDS | AFTER_ANOTHER | FRONTS]

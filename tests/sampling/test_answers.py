@@ -48,7 +48,12 @@ def test_a_file_is_read_without_a_model(ask, path, model, tokenizer):
     assert len(found.answers) == 10
     for prompt, row in zip(PROMPTS, answers, strict=True):
         for k, answer in enumerate(row):
-            assert found.answers[prompt_digest(prompt), k] == (answer.completion_ids, answer.text, answer.finished)
+            assert found.answers[prompt_digest(prompt), k] == (
+                answer.completion_ids,
+                answer.text,
+                answer.finished,
+                None,
+            )
 
 
 # --- kills -------------------------------------------------------------------------------------

@@ -60,7 +60,11 @@ def found(*overrides):
         ({"environments": ["sea"]}, "environments.sea: unknown, got 'sea'"),
         ({"method": "dynamic_rloo"}, "tools: not used by this method; dynamic_grpo and reinforce train a policy"),
         ({"tools": None, "rewards": None}, "rewards: missing section"),
-        ({"fronts": {"method": "rewarded_soups"}}, "tools: `fronts` samples answers without tools"),
+        ({"rounds": {"count": 2}}, "tools: `rounds` samples answers without tools"),
+        (
+            {"fronts": {"kind": "soups"}, "environments": {"search": {"path": "c"}}},
+            "environments.search: owns a reward, which the weights of `fronts` do not reach",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_as_the_recipe_is_read(home, changed, said):

@@ -13,11 +13,17 @@ class Chat(list[Mapping[str, Any]]):
     Args:
         messages: With `role` and `content`.
         template: Arguments of `apply_chat_template`, such as `tools`.
+        row: All that an environment of tools begins with, where there is one.
     """
 
-    def __init__(self, messages: Iterable[Mapping[str, Any]], template: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        template: Mapping[str, Any],
+        row: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(messages)
-        self.template = dict(template)
+        self.template, self.row = dict(template), row
 
 
 def prompt_of(row: Mapping[str, Any]) -> Prompt:
@@ -31,3 +37,10 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
 def template_of(prompt: Prompt) -> dict[str, Any]:
     """What `apply_chat_template` is given besides the messages of a prompt."""
     return prompt.template if isinstance(prompt, Chat) else {}
+
+
+def beside(prompt: Prompt) -> list[Any]:
+    """All that an answer depends on besides the messages of a prompt, nothing for one that is nothing else."""
+    if not isinstance(prompt, Chat) or not (prompt.template or prompt.row):
+        return []
+    return [prompt.template, *([] if prompt.row is None else [dict(prompt.row)])]

@@ -27,7 +27,7 @@
 - The configurations refuse `num_generations=1`; the trainers do not.
 - `GRPOTrainer` generates in `_generate_single_turn(prompt_ids, ...)`, which returns the tokens of each prompt's answer and
   None in the place of their log-probabilities, by `model_wrapped.generate` where there is no vLLM. It calls tools in
-  `_tool_call_loop(...)`, whose first result has 1 for each token that the policy wrote and 0 for those of tools.
+  `_tool_call_loop(...)`, whose first result has 1 for each token that the policy wrote and 0 for tools' (see `align.sampling.trl_loop`).
 - `SFTTrainer` patches the head likewise (`log_probs`, `entropy`, `is_top1`), prepares every data set in `_prepare_dataset`,
   keeping further columns unless it packs, drops columns by `_signature_columns`, and merges `_metrics`, which stay empty
   when `compute_loss` is overridden, into the logs.

@@ -107,7 +107,7 @@ MUTANTS = [
     stored("answering: columns of responses are lost", RESPONSES, "{key: item for key, item in value.items() if key not in names}", "{}"),
     stored("answering: prompt sets in the files' order", SETS, "[texts[place] for place in found]", "[texts[place] for place in sorted(found, reverse=True)]"),
     stored("answering: prompt sets may be missing", SETS, "if place is None:", "if False:"),
-    stored("answering: objectives are not measured", WIRED, "if recipe.rewards:", "if False:"),
+    stored("answering: objectives are not measured", WIRED, "if recipe.rewards or sampled.turns is not None:", "if False:"),
     stored("answering: columns are not checked", EVALUATE, "    prepared.check_columns(set.intersection", "    set(set.intersection"),
     shown("answering: new words on the old side", PAGE, "return after + rest[1], before + rest[0]", "return before + rest[0], after + rest[1]"),
     shown("answering: equal words are marked", PAGE, 'f"<ins>{come}</ins>" if come and kind != "equal" else come', 'f"<ins>{come}</ins>" if come else come'),

@@ -26,7 +26,7 @@ MUTANTS = [
     objective("objectives: None is zero", OBJECTIVES, "np.nan if value is None else", "0.0 if value is None else"),
     objective("objectives: too few values are let through", OBJECTIVES, "if len(got) != len(answers):", "if False:"),
     objective("objectives: samples without a value count", OBJECTIVES, "np.maximum(counts, 1), np.nan)", "table.shape[1], np.nan)"),
-    objective("objectives: what applies to nothing is measured", OBJECTIVES, "if all(np.isnan(table).all() for table in found.values()):", "if False:"),
+    objective("objectives: what applies to nothing is measured", OBJECTIVES, "if all(np.isnan(table).all() for table in found.values())]:", "if False]:"),
     objective("objectives: what does not apply to one is left out", OBJECTIVES, "if all(np.isnan(table).all() for", "if any(np.isnan(table).any() for"),
     objective("objectives: ranges are those seen", OBJECTIVES, "    if np.isfinite(range_of(name)).all():", "    if False:"),
     objective("objectives: a constant has no width", OBJECTIVES, "high if high > low else low + 1.0", "high"),

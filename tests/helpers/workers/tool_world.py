@@ -4,12 +4,16 @@ import json
 import re
 
 import tiny
+import torch
 from datasets import Dataset
 from peft import LoraConfig
+from transformers.utils import get_json_schema
 
 from align.configs.online import DynamicGRPOConfig
+from align.data.prompts import Chat
 from align.models.tiny import tiny_model, tiny_tokenizer
-from align.tools import hold_tools
+from align.scoring.completions import prompt_ids
+from align.tools import hold_tools, make_tool
 from align.trainers.online.multi_objective import DynamicGRPOTrainer
 
 PASSAGES = ["The lamp of Ober is red.", "Frogs live in ponds.", "The lamp of Ruse is green, as is the door."]
@@ -77,3 +81,55 @@ def agent(tmp_path, *, rewards, turns, rows=None, tools=None, environments=None,
         environment_factory=environments,
     )  # fmt: skip
     return trainer, scripted(trainer, turns)
+
+
+LEARNT = {
+    "lamp": [call(query="Ober"), "red"],
+    "frogs": ["in ponds"],
+    "bad": [call("nope", q="a"), "sad"],
+    "both": [call(query="Ruse"), call(query="frogs"), "two"],
+}
+"""What `caller` says to each question, turn by turn; "lamp" finds what it says, "bad" calls what is not there."""
+ANSWERS_LEARNT = {"lamp": "red", "frogs": "ponds", "bad": None, "both": "green"}
+RESULTS = {"nope": "{'error': 'Tool nope not found.'}"}
+
+
+def caller(folder):
+    """A tiny model that has learnt by heart to call a search, with its tokenizer, saved in `folder`/caller."""
+    tokenizer = tiny_tokenizer()
+    hold_tools(tokenizer)
+    search = make_tool("search", path=corpus(folder))
+    model = tiny_model(tokenizer)
+    model.config.max_position_embeddings = 1024
+    rows = []
+    for question, turns in LEARNT.items():
+        prompt = Chat([{"role": "user", "content": question}], {"tools": [get_json_schema(search)]})
+        ids = prompt_ids(tokenizer, prompt)
+        row = [(token, False) for token in ids]
+        for turn in turns:
+            row += [(token, True) for token in encoded(tokenizer, f"{turn}<|end|>")]
+            if turn.startswith("<tool_call>"):
+                asked = json.loads(turn.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+                found = RESULTS.get(asked["name"]) or search(**asked["arguments"])
+                answer = f"<|user|><tool_response>{found}</tool_response><|end|><|assistant|>"
+                row += [(token, False) for token in encoded(tokenizer, answer)]
+        rows.append(row)
+    width = max(map(len, rows))
+    rows = [row + [(0, False)] * (width - len(row)) for row in rows]
+    ids = torch.tensor([[token for token, _ in row] for row in rows])
+    labels = torch.tensor([[token if own else -100 for token, own in row] for row in rows])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(300):
+        loss = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if float(loss.detach()) < 0.01:
+            break
+    model.save_pretrained(str(folder / "caller"))
+    tiny_tokenizer().save_pretrained(str(folder / "caller"))
+    return folder / "caller"
+
+
+def encoded(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

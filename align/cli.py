@@ -78,16 +78,18 @@ def _train(argv: Sequence[str]) -> int:
     import torch  # noqa: PLC0415 - takes seconds
 
     from . import train  # noqa: PLC0415 - loads the trainers
-    from .launching import launcher  # noqa: PLC0415 - imports torch
+    from .launching import launcher, node_arguments, nodes_of  # noqa: PLC0415 - imports torch
     from .recipe.loading import load_recipe  # noqa: PLC0415 - imports TRL
 
     parser = train.arguments()
     parser.prog = "alignkit train"
-    parser.add_argument("--num-processes", type=int, help="default: one per visible GPU, or one")
+    parser.add_argument("--num-processes", type=int, help="on this machine; default: one per visible GPU, or one")
     parser.add_argument(
         "--accelerate-config", metavar="FILE|NAME", help="an accelerate file, or ddp, fsdp2, zero2, zero3"
     )
+    node_arguments(parser)
     options = parser.parse_intermixed_args(argv)
+    nodes = nodes_of(options)
     processes = max(1, torch.cuda.device_count()) if options.num_processes is None else options.num_processes
     if processes < 1:
         raise RunError(f"--num-processes: must be at least 1, got {processes}")
@@ -97,10 +99,10 @@ def _train(argv: Sequence[str]) -> int:
     words += [word for name in options.allow for word in ("--allow", name)]
     words += [word for name in options.allow_file for word in ("--allow-file", name)]
     words += ["--vllm", options.vllm] if options.vllm else []
-    if "WORLD_SIZE" in os.environ or (processes == 1 and options.accelerate_config is None):
+    if "WORLD_SIZE" in os.environ or (processes == 1 and nodes is None and options.accelerate_config is None):
         return train.main(words)
     load_recipe(options.recipe, options.overrides)  # one clear message, before any process starts
-    command = launcher(processes, options.accelerate_config) + words
+    command = launcher(processes, options.accelerate_config, nodes) + words
     os.execv(command[0], command)
     return 1  # not reached
 

@@ -108,7 +108,8 @@ def run(
         raise RunError(
             f"fronts: several policies are trained by `alignkit front {recipe.path}`; or leave the section out"
         )
-    with claimed(path, resume=resume is not None, overwrite=overwrite):
+    read = None if recipe.rounds is None else "rounds"
+    with claimed(path, resume=resume is not None, overwrite=overwrite, shared=read):
         _check_not_inside(recipe, path, overwrite=overwrite)
         if recipe.rounds is not None:
             last = run_rounds(

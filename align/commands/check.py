@@ -7,7 +7,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from align.check.model import dated_template
 from align.check.refusals import look
 from align.check.schedule import Plan
 from align.check.sizes import Size
-from align.data.audit.duplicates import refuse_damaged
+from align.data.audit.duplicates import numbering, refuse_damaged
 from align.data.audit.lengths import Lengths, draw_lengths, lengths_note, summary
 from align.data.audit.pairs import audit_pairs, audit_sets
 from align.data.audit.templates import PLAIN
@@ -30,7 +31,7 @@ from align.data.loading import EVAL, TRAIN, load_set, set_names, sources_of
 from align.data.rows.normalise import ROW
 from align.data.split import hold_out
 from align.errors import USER_ERRORS, RunError
-from align.files import check_writable, write_text
+from align.files import cache_dir, check_writable, write_text
 from align.findings import Finding, printable
 from align.own_code import allow_file_argument
 from align.recipe.loading import Recipe, load_recipe
@@ -186,9 +187,10 @@ def inspect(recipe: Recipe, machine: Machine, *, allow: Collection[str] = (), fu
 
     Raises:
         DataError: If the data cannot be read or normalised.
+        OSError: If the disk does not take the rows.
     """
     sets, findings = numbered_sets(recipe)
-    numbers = {name: [int(n) for n in dataset[ROW]] for name, dataset in sets.items()}
+    numbers = {name: numbering(dataset) for name, dataset in sets.items()}
     plain = {name: dataset.remove_columns(ROW) for name, dataset in sets.items()}
     where = {name: _where(recipe, name) for name in sets}
     if recipe.rows == "pairs":
@@ -242,8 +244,23 @@ def _of_source(finding: Finding, where: Mapping[str, str], numbers: Mapping[str,
     return finding._replace(where=where[finding.where], rows=rows)
 
 
+@contextlib.contextmanager
+def _room_for_rows() -> Iterator[Path | None]:
+    """A folder for rows while they are read; None where none can be made, and memory holds them."""
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".rows-")
+    except OSError:
+        yield None
+        return
+    with made as folder:
+        yield Path(folder)
+
+
 def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
     """The sets of a recipe as training reads them, `data.train` first, each with the column `alignkit_row`.
+
+    Rows are in mapped files, which the disk gives up with the last of the sets: memory need not hold them.
 
     Returns:
         The sets, and what is worth knowing of how each source was read.
@@ -255,10 +272,13 @@ def numbered_sets(recipe: Recipe) -> tuple[dict[str, Dataset], list[Finding]]:
     keep = (ROW, *recipe.columns)
     sets: dict[str, Dataset] = {}
     findings: list[Finding] = []
-    for name in set_names(config):
-        told: list[Finding] = []
-        sets[name], shares = load_set(name, config, keep=keep, texts=recipe.texts, rows=recipe.rows, told=told)
-        findings += told if shares else [finding._replace(where=_where(recipe, name)) for finding in told]
+    with _room_for_rows() as folder:
+        for name in set_names(config):
+            told: list[Finding] = []
+            sets[name], shares = load_set(
+                name, config, keep=keep, texts=recipe.texts, rows=recipe.rows, told=told, scratch=folder
+            )
+            findings += told if shares else [finding._replace(where=_where(recipe, name)) for finding in told]
     if config.holdout:
         sets[TRAIN], sets[f"{EVAL}holdout"], told_of_it = hold_out(sets[TRAIN], config.holdout)
         findings.append(told_of_it)

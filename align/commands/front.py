@@ -34,5 +34,5 @@ def main(argv: Sequence[str]) -> Path:
     if recipe.fronts is None:
         raise RunError(f"{options.recipe}: {NONE}; or train one policy with `alignkit train`")
     run, resume = Path(str(recipe.train.output_dir)), options.resume is not None
-    with claimed(run, resume=resume, overwrite=options.overwrite):
+    with claimed(run, resume=resume, overwrite=options.overwrite, shared="policies"):
         return run_front(recipe, train.run, resume=resume, overwrite=options.overwrite, allow=options.allow)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
@@ -214,7 +215,7 @@ def load_source(
             _clean(f"{where}: cannot read {source.path!r} (split {source.split!r}): {_why(error, source)}")
         ) from error
     raw = raw.remove_columns([name for name in raw.column_names if name == ROW])
-    raw = raw.add_column(ROW, list(range(1, len(raw) + 1)))
+    raw = raw.add_column(ROW, np.arange(1, len(raw) + 1))
     reading = Reading(source.columns, source.layout, source.prefer, source.ignore, config.as_messages)
     if whole_pairs and speaks_of_pairs(raw.column_names, reading):
         rows = "pairs"

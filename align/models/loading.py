@@ -66,7 +66,8 @@ def resolve_model_path(name: str) -> str:
             )
         return str(_convert_gguf(found[0]))
     if name == TINY_MODEL:
-        return str(_write_once(f"{TINY_MODEL}-{package_version('transformers')}", _save_tiny))
+        tokenizer, name = tiny_tokenizer(), f"{TINY_MODEL}-{package_version('transformers')}"
+        return str(_write_once(name, lambda folder: _save(tiny_model(tokenizer), tokenizer, folder)))
     if name.endswith(".gguf"):
         if not Path(name).is_file():
             raise FileNotFoundError(f"model.model_name_or_path: no such file {name!r}")
@@ -99,8 +100,7 @@ def _convert_gguf(path: Path) -> Path:
             raise
         except Exception as error:
             raise RunError(f"{path}: cannot be read as GGUF ({_first_line(error)}); fetch it again") from error
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        _save(model, tokenizer, folder)
 
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
@@ -110,10 +110,11 @@ def _convert_gguf(path: Path) -> Path:
     return _write_once(f"{path.stem}-{digest}", save)
 
 
-def _save_tiny(folder: Path) -> None:
-    tokenizer = tiny_tokenizer()
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write both on whichever rank: transformers leaves the weights out on all but the first of all nodes."""
+    model.should_save_on_this_rank = lambda is_main_process: True
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    tiny_model(tokenizer).save_pretrained(folder)
 
 
 def _write_once(name: str, save: Callable[[Path], None]) -> Path:

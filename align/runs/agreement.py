@@ -34,12 +34,23 @@ def on_main(decide: Callable[[], T]) -> T:
     return decided[0]
 
 
-def there_everywhere(path: Path, same: Callable[[Path], Any]) -> None:
+SHARED = "every node needs the same train.output_dir: put it on a disk that all of them share"
+
+
+def there_everywhere(
+    path: Path,
+    same: Callable[[Path], Any],
+    *,
+    told: str = "chosen by the main process",
+    remedy: str = f"{SHARED}, or copy the checkpoint to each",
+) -> None:
     """Make sure that every process sees what the main one chose.
 
     Args:
         path: What it chose.
-        same: What has to be equal on all; may raise RunError where it cannot be told.
+        same: What has to be equal on all; may raise RunError or OSError where it cannot be told.
+        told: What the main process did with it.
+        remedy: What to do where others do not see it.
 
     Raises:
         RunError: On every process, naming the machines that do not see it.
@@ -49,12 +60,9 @@ def there_everywhere(path: Path, same: Callable[[Path], Any]) -> None:
         return
     try:
         seen = same(path)
-    except RunError as error:
+    except (RunError, OSError) as error:
         seen = str(error)
     found = gather_object([(state.process_index, platform.node(), seen)])
     without = [f"process {rank} on {node}" for rank, node, what in found if what != found[0][2]]
     if without:
-        raise RunError(
-            f"{path}: chosen by the main process, and not to be found as it is there by {', '.join(without)}; every node needs "
-            "the same train.output_dir: put it on a disk that all of them share, or copy the checkpoint to each"
-        )
+        raise RunError(f"{path}: {told}, and not to be found as it is there by {', '.join(without)}; {remedy}")

@@ -26,6 +26,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from align.errors import RunError
 from align.files import check_writable, write_text
 
+from .agreement import SHARED, there_everywhere
 from .contents import (
     CHOOSE,
     LOCK_FILE,
@@ -43,16 +44,18 @@ PACKAGES = ("alignkit", "torch", "transformers", "trl", "peft", "datasets", "acc
 
 
 @contextmanager
-def claimed(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+def claimed(run: Path, *, resume: bool, overwrite: bool, shared: str | None = None) -> Iterator[None]:
     """The run directory, for this run alone while the block lasts; what killed processes had begun there is deleted.
 
     Args:
         run: Made if it is not there.
         resume: Whether to go on in a run that is there.
         overwrite: Whether a run that is there will be replaced. Nothing of it is deleted here, see `delete_run`.
+        shared: Whose processes read there what the main one writes, such as `rounds`; None if none do.
 
     Raises:
-        RunError: If another process writes it, a run is there and neither is asked for, or no run but other files.
+        RunError: If another process writes it, a run is there and neither is asked for, or no run but other files; or if it
+            is to be shared and is not the same folder on every node.
     """
     if resume and overwrite:
         raise RunError(
@@ -76,6 +79,9 @@ def claimed(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
             for name in left + delete_leftovers(run):
                 logger.warning("%s: deleted, a process that was killed had left it", run / name)
         state.wait_for_everyone()
+        if shared is not None:
+            told = f"written by the main process, whose {shared} every process reads"
+            there_everywhere(run / LOCK_FILE, lambda file: file.read_text(encoding="utf-8"), told=told, remedy=SHARED)
         yield
 
 

@@ -19,8 +19,13 @@ COMPLETE, UNREAD, OWN = "align/models/complete.py", "align/check/unread.py", "al
 places = noticed_by("tests/commands/test_out_places.py")
 FILES, ERRORS = "align/files.py", "align/errors.py"
 launched = noticed_by("tests/commands/test_launching.py")
+large = noticed_by("tests/check/test_large_sets.py")
 LAUNCHING = "align/launching.py"
 MUTANTS = [
+    large("large sets: memory holds the rows", "align/commands/check.py", "texts=recipe.texts, rows=recipe.rows, told=told, scratch=folder", "texts=recipe.texts, rows=recipe.rows, told=told, scratch=None"),
+    large("large sets: a cache that is no folder ends it", "align/commands/check.py", "    except OSError:\n        yield None", "    except ZeroDivisionError:\n        yield None"),
+    large("large sets: a value above all known ones", "align/data/audit/duplicates.py", "np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)", "np.searchsorted(ordered, values) % len(ordered) - 1"),
+    large("large sets: a Python number for every row", "align/data/audit/duplicates.py", "return memoryview(held.astype(np.int64))", "return held.tolist()"),
     launched("launched: ranks live on", LAUNCHING, "    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)\n", ""),
     launched("launched: other processes end too", LAUNCHING, 'if "TORCHELASTIC_RUN_ID" not in os.environ or', "if"),
     launched("launched: a launcher that is gone already", LAUNCHING, "if not lives(int(os.environ.get(LAUNCHER, os.getppid()))):", "if False:"),

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from launching import ENV, records
+from torch.distributed import DistStoreError
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from align import launching, train
+from align import cli, launching, train
+from align.errors import RunError
 from align.runs.checkpoints import check, newest_checkpoint
 
 
@@ -30,6 +33,11 @@ def failed(code):
         (failed(-9), 137, "a process of the training was ended by SIGKILL\n"),
         (subprocess.CalledProcessError(2, "x"), 2, ""),
         (SignalException("x", signal.SIGINT), 130, ""),
+        (
+            DistStoreError("Timed out after 9 seconds waiting for clients. 1/2 clients joined.\nmore"),
+            2,
+            f"nodes: they did not come together: Timed out after 9 seconds waiting for clients. 1/2 clients joined.; {launching.TOGETHER}\n",
+        ),
     ],
 )
 def test_it_ends_as_the_process_that_failed_first(monkeypatch, capsys, error, code, said):
@@ -41,6 +49,63 @@ def test_it_ends_as_the_process_that_failed_first(monkeypatch, capsys, error, co
     monkeypatch.setattr(launching, "_launch", launch)
     assert launching.main(["torchrun", "--standalone", "-m", "align.train"]) == code
     assert capsys.readouterr().err == said
+
+
+def started(monkeypatch, *words):
+    """The command that `alignkit train` becomes."""
+    found = []
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(cli.os, "execv", lambda program, command: found.append(command))
+    assert cli.main(["train", "rpo/tiny", *words]) in (1, 2)
+    return found[0][2:] if found else None
+
+
+def test_on_several_nodes_each_starts_its_own_and_knows_the_first(monkeypatch):
+    monkeypatch.delenv("SLURM_NODEID", raising=False)
+    two = ("--nodes", "2", "--main-address", "node1:29500")
+    one = started(monkeypatch, *two, "--node-rank", "1", "--num-processes", "4")
+    assert one == [
+        "align.launching", "torchrun", "--nnodes=2", "--node_rank=1", "--master_addr=node1", "--master_port=29500",
+        "--nproc_per_node=4", "-m", "align.train", "rpo/tiny",
+    ]  # fmt: skip
+    sharded = started(monkeypatch, *two, "--node-rank", "0", "--num-processes", "4", "--accelerate-config", "zero2")
+    assert sharded[1:8] == [
+        "accelerate", "--num_processes=8", "--num_machines=2", "--machine_rank=0", "--main_process_ip=node1",
+        "--main_process_port=29500", "--deepspeed_multinode_launcher=standard",
+    ]  # fmt: skip
+    assert sharded[8].endswith("zero2.yaml")
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    assert "--node_rank=1" in started(monkeypatch, *two)
+    assert "--node_rank=0" in started(monkeypatch, *two, "--node-rank", "0")
+    monkeypatch.setattr("align.train.main", lambda words: 1)
+    assert started(monkeypatch, "--nodes", "1") is None  # trains here
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--node-rank", "1"], "--nodes how many machines"),
+        (["--main-address", "a:1"], "--nodes how many machines"),
+        (["--nodes", "0"], "--nodes: must be at least 1, got 0"),
+        (["--nodes", "2", "--main-address", "a:1"], "--node-rank: give each machine its own"),
+        (["--nodes", "2", "--node-rank", "1"], "--main-address: every machine needs HOST:PORT"),
+        (["--nodes", "2", "--node-rank", "2", "--main-address", "a:1"], "--node-rank: 2 is not one of 0 to 1"),
+        (["--nodes", "2", "--node-rank", "-1", "--main-address", "a:1"], "--node-rank: -1 is not one of 0 to 1"),
+        (["--nodes", "2", "--node-rank", "0", "--main-address", "a"], "expected HOST:PORT"),
+        (["--nodes", "2", "--node-rank", "0", "--main-address", "a:70000"], "expected HOST:PORT"),
+    ],
+)
+def test_what_is_missing_of_nodes_is_said_before_anything_starts(monkeypatch, capsys, words, said):
+    monkeypatch.delenv("SLURM_NODEID", raising=False)
+    assert started(monkeypatch, *words) is None
+    assert said in capsys.readouterr().err
+
+
+def test_a_node_rank_of_nodes_that_slurm_numbers(monkeypatch):
+    monkeypatch.setenv("SLURM_NODEID", "3")
+    options = SimpleNamespace(nodes=2, node_rank=None, main_address="a:1")
+    with pytest.raises(RunError, match="--node-rank: 3 is not one of 0 to 1"):
+        launching.nodes_of(options)
 
 
 @pytest.mark.parametrize(("rank", "waited"), [("0", []), ("1", [train.PATIENCE]), (None, [])])

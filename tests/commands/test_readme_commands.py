@@ -76,6 +76,9 @@ PLAYED: dict[str, str | Path] = {
     "torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 --rdzv_id JOB -m align.train RECIPE": (
         ROOT / "tests/trainers/distributed/test_nodes.py"
     ),
+    "alignkit train RECIPE --nodes 2 --node-rank 0 --main-address HOST:29500": (
+        ROOT / "tests/trainers/distributed/test_nodes.py"
+    ),
     "alignkit train NAME --accelerate-config zero3": ROOT / "tests/check/test_preflight.py",
     "alignkit eval RUN": "alignkit eval runs/rounds-tiny",
     "python -m eval RUN": "python -m eval runs/rpo-tiny",

@@ -1,10 +1,12 @@
 """Loading of models, tokenizers and adapters."""
 
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl import ModelConfig
 
 from align.files import cache_dir
@@ -82,6 +84,13 @@ def test_tiny_random_is_written_once_and_loads(cache, model):
     assert {file.name: file.stat().st_mtime_ns for file in cache.glob("*/*")} == stamp
     assert weights_digest(AutoModelForCausalLM.from_pretrained(path)) == weights_digest(model)
     assert AutoTokenizer.from_pretrained(path).chat_template == CHAT_TEMPLATE
+
+
+@pytest.mark.usefixtures("cache")
+def test_it_has_its_weights_whichever_process_writes_it(monkeypatch):
+    """Transformers leaves them out on all ranks but the first, which may have another disk, or come later."""
+    monkeypatch.setattr(PreTrainedModel, "should_save_on_this_rank", lambda self, is_main_process: False)
+    assert Path(resolve_model_path("tiny-random"), "model.safetensors").is_file()
 
 
 def test_a_recipe_loads_tiny_random_with_its_padding(cache):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from align.errors import RunError
-from align.runs import agreement
+from align.runs import agreement, directory
 from align.runs.agreement import on_main, there_everywhere
 
 
@@ -44,6 +44,23 @@ def test_a_process_without_the_checkpoint_is_named(tmp_path):
             RunError, match=r"chosen by the main process.* by process 1 on .*on a disk that all of them share"
         ):
             there_everywhere(tmp_path, other)
+
+
+def test_what_all_processes_read_has_to_be_one_folder(second, tmp_path, monkeypatch):
+    state = SimpleNamespace(is_main_process=False, wait_for_everyone=lambda: None)
+    monkeypatch.setattr(directory, "PartialState", lambda: state)
+    run = tmp_path / "run"
+    with directory.claimed(run, resume=False, overwrite=False):
+        pass
+    with (
+        pytest.raises(RunError, match=r"whose rounds every process reads.* by process 1 on .*that all of them share$"),
+        directory.claimed(run, resume=False, overwrite=False, shared="rounds"),
+    ):
+        pytest.fail("the second process has a folder of its own")
+    (run / directory.LOCK_FILE).write_text("process 1 on a")
+    monkeypatch.setattr(agreement, "gather_object", lambda ours: [(0, "node-a", "process 1 on a"), *ours])
+    with directory.claimed(run, resume=False, overwrite=False, shared="rounds"):
+        pass
 
 
 def test_one_process_asks_nobody():

@@ -88,9 +88,17 @@ def slices(dataset: Dataset) -> Iterator[Mapping[str, list[Any]]]:
         yield {name: part[name] for name in PARTS}
 
 
+def among(values: UInt64[np.ndarray, " values"], known: UInt64[np.ndarray, " known"]) -> Bool[np.ndarray, " values"]:
+    """`np.isin`, in a third of its memory: one sorted copy, where it sorts both together."""
+    if not len(known):
+        return np.zeros(len(values), dtype=bool)
+    ordered = np.sort(known)
+    return ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
+
+
 def contradictory(pairs: Digests) -> Mask:
     """Pairs whose two answers are in another pair the other way around."""
-    swapped = np.isin(pairs.pair, _ordered(pairs.rejected, pairs.chosen))
+    swapped = among(pairs.pair, _ordered(pairs.rejected, pairs.chosen))
     return swapped & (pairs.chosen != pairs.rejected)
 
 
@@ -104,9 +112,7 @@ def circular(pairs: Digests) -> Mask:
     """Pairs that no order of the answers fits: those left when best and worst answers are taken away, again and again."""
     left = np.arange(len(pairs.chosen))
     while len(left):
-        kept = left[
-            np.isin(pairs.chosen[left], pairs.rejected[left]) & np.isin(pairs.rejected[left], pairs.chosen[left])
-        ]
+        kept = left[among(pairs.chosen[left], pairs.rejected[left]) & among(pairs.rejected[left], pairs.chosen[left])]
         if len(kept) == len(left):
             break
         left = kept
@@ -122,7 +128,10 @@ def at(mask: Mask, numbers: Sequence[int]) -> tuple[int, ...]:
 
 def numbering(dataset: Dataset) -> Sequence[int]:
     """Numbers of a set's rows in its source: the column `alignkit_row` if there is one, else they count from 1."""
-    return [int(n) for n in dataset[ROW]] if ROW in dataset.column_names else range(1, len(dataset) + 1)
+    if ROW not in dataset.column_names:
+        return range(1, len(dataset) + 1)
+    held: Any = dataset.with_format("numpy", columns=[ROW])[:][ROW]
+    return memoryview(held.astype(np.int64))  # 8 bytes a row, and Python's numbers one at a time
 
 
 def contradictions(pairs: Digests, *, where: str, numbers: Sequence[int]) -> Finding | None:
@@ -146,7 +155,7 @@ def leaked(
         names: What to call the two.
         numbers: Row numbers of the two.
     """
-    inside, known = np.isin(train.either_way, held.either_way), np.isin(held.either_way, train.either_way)
+    inside, known = among(train.either_way, held.either_way), among(held.either_way, train.either_way)
     if not known.any():
         return None
     where, rows = f"{names[0]} against {names[1]}", at(inside, numbers[0])

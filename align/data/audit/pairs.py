@@ -15,6 +15,7 @@ from align.findings import Finding, shown
 from align.intervals import wilson
 
 from .duplicates import (
+    among,
     at,
     circular,
     collect,
@@ -72,7 +73,7 @@ def audit_pairs(dataset: Dataset, *, where: str, numbers: Sequence[int] | None =
         )
     against = contradictory(pairs)
     ring = circular(pairs) & ~against & (pairs.chosen != pairs.rejected)
-    both = np.isin(pairs.chosen, pairs.rejected) & ~against & ~ring
+    both = among(pairs.chosen, pairs.rejected) & ~against & ~ring
     if ring.any():
         message = f"{ring.sum()} of {total} pairs go round in a circle: no order of the answers fits them"
         found.append(
@@ -162,10 +163,10 @@ def audit_sets(
         found += [leak] if leak is not None else []
         if leak is not None and leak.level == "warning":
             continue
-        same = np.isin(others.prompt, pairs.prompt)
-        told = same & ~np.isin(others.either_way, pairs.either_way)
+        same = among(others.prompt, pairs.prompt)
+        told = same & ~among(others.either_way, pairs.either_way)
         if told.any():
-            known = np.isin(pairs.prompt, others.prompt[told])
+            known = among(pairs.prompt, others.prompt[told])
             message = (
                 f"{told.sum()} of {len(told)} pairs of {name}{shown(at(told, rows[name]))} have a prompt of {train}"
             )

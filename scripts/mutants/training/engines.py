@@ -6,6 +6,9 @@ REFERENCE, MACHINE = "align/trainers/shared/reference.py", "align/check/machine.
 RULES = "align/check/environment.py"
 engine = noticed_by("tests/trainers/distributed/test_engines.py")
 rule = noticed_by("tests/check/test_environment.py")
+nodes = noticed_by("tests/commands/test_launching.py")
+shared = noticed_by("tests/runs/test_agreement.py")
+LAUNCHING = "align/launching.py"
 MUTANTS = [
     engine(
         "engines: what ZeRO-3 keeps gathered holds noise",
@@ -46,5 +49,50 @@ MUTANTS = [
         "align/recipe/rounds.py",
         "{**values, **method.preset, **off}",
         "{**values, **method.preset}",
+    ),
+    nodes(
+        "nodes: accelerate counts the processes of one",
+        LAUNCHING,
+        "processes * (1 if nodes is None",
+        "(processes if nodes is None",
+    ),
+    nodes(
+        "nodes: DeepSpeed starts the others over ssh",
+        LAUNCHING,
+        'command.append("--deepspeed_multinode_launcher=standard")',
+        "pass",
+    ),
+    nodes(
+        "nodes: each trains alone",
+        LAUNCHING,
+        "        if nodes is not None:\n            where = [",
+        "        if False:\n            where = [",
+    ),
+    nodes("nodes: Slurm's number comes first", LAUNCHING, "if rank is None and slurm.isdigit()", "if slurm.isdigit()"),
+    nodes("nodes: a number beyond the last", LAUNCHING, "0 <= rank < options.nodes", "0 <= rank <= options.nodes"),
+    nodes("nodes: one alone waits for others", LAUNCHING, "return None if options.nodes == 1 else", "return"),
+    nodes(
+        "nodes: they are not told what they lacked",
+        LAUNCHING,
+        "    except DistError as error:",
+        "    except ZeroDivisionError as error:",
+    ),
+    shared(
+        "nodes: rounds on folders of their own",
+        "align/runs/directory.py",
+        "        if shared is not None:\n",
+        "        if False:\n",
+    ),
+    shared(
+        "nodes: a file that is not there is no other file",
+        "align/runs/agreement.py",
+        "except (RunError, OSError) as error:",
+        "except RunError as error:",
+    ),
+    noticed_by("tests/models/test_models.py")(
+        "nodes: a model without weights",
+        "align/models/loading.py",
+        "    model.should_save_on_this_rank = lambda is_main_process: True\n",
+        "",
     ),
 ]

@@ -42,7 +42,7 @@ from .preference import (
 )
 from .reference_free import log_odds, odds_ratio_loss, simpo_loss
 from .unpaired import bco_loss, class_weights, kto_baseline, kto_loss
-from .whole_step import aot_loss, aot_unpaired_loss, beta_dpo_loss, dynamic_beta, partners, partners_in
+from .whole_step import aot_loss, aot_unpaired_loss, beta_dpo_loss, dynamic_beta, filter_weights, partners, partners_in
 
 __all__ = [
     "COLUMNS",
@@ -72,6 +72,7 @@ __all__ = [
     "dynamic_beta",
     "exo_pair_loss",
     "f_dpo_loss",
+    "filter_weights",
     "hinge_loss",
     "implicit_rewards",
     "ipo_loss",

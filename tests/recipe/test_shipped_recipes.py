@@ -61,6 +61,7 @@ def test_the_promised_recipes_are_there():
         "meet/tiny",
         "kto/tiny",
         "bco/tiny",
+        "bco/tiny-density-ratio",
         "aot/tiny",
         "beta_dpo/tiny",
         "papers/kto-zephyr-beta",

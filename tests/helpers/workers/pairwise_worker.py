@@ -19,6 +19,7 @@ WHOLE_STEP = {
     "aot": (AOTTrainer, AOTConfig, {}),
     "aot_unpaired": (AOTTrainer, AOTConfig, {"matching": "unpaired"}),
     "beta_dpo": (BetaDPOTrainer, BetaDPOConfig, {"margin_weight": 0.9}),
+    "beta_dpo_filtered": (BetaDPOTrainer, BetaDPOConfig, {"margin_weight": 0.9, "filter_ratio": 0.3}),
 }
 """Methods whose loss depends on all pairs of a step: trainer, configuration, settings."""
 NAMES = [*scored.OBJECTIVES, *WHOLE_STEP]

@@ -96,7 +96,7 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("name", sparing(pairwise_worker.NAMES, *KEPT, "aot_unpaired", "beta_dpo"))
+@pytest.mark.parametrize("name", sparing(pairwise_worker.NAMES, *KEPT, "aot_unpaired", "beta_dpo_filtered"))
 def test_two_processes_equal_one(two, tmp_path, name):
     one, both = pairwise_worker.outcome(name, tmp_path, processes=1), two[name]
     assert both["loss"] == pytest.approx(one["loss"], rel=1e-4)

@@ -39,6 +39,7 @@ from .preference import (
     log_ratios,
     rpo_loss,
     sequence_logps,
+    tdpo_loss,
 )
 from .reference_free import log_odds, odds_ratio_loss, simpo_loss
 from .unpaired import bco_loss, class_weights, kto_baseline, kto_loss
@@ -98,6 +99,7 @@ __all__ = [
     "simpo_loss",
     "soft_dpo_loss",
     "sppo_hard_loss",
+    "tdpo_loss",
     "trajectory_balance_loss",
     "wpo_weights",
 ]

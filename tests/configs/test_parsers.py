@@ -33,6 +33,7 @@ SET = {
     ),
     "AOTConfig": ({"matching": "unpaired", "label_smoothing": 0.1}, ["--matching", "unpaired", "--label_smoothing", "0.1"]),
     "BetaDPOConfig": ({"filter_ratio": 0.2, "margin_decay": 0.5}, ["--filter_ratio", "0.2", "--margin_decay", "0.5"]),
+    "TDPOConfig": ({"kl_weight": 1.0, "hold_chosen_kl": False}, ["--kl_weight", "1.0", "--no_hold_chosen_kl"]),
     "BCOConfig": (
         {"shuffle_rows": False, "prompt_encoder": "reference"},
         ["--no_shuffle_rows", "--prompt_encoder", "reference"],

@@ -64,6 +64,7 @@ def test_the_promised_recipes_are_there():
         "bco/tiny-density-ratio",
         "aot/tiny",
         "beta_dpo/tiny",
+        "tdpo/tiny",
         "papers/kto-zephyr-beta",
         "tools/tiny",
         "tools/tiny-environment",

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 import torch
 from datasets import Dataset
 from jaxtyping import Bool, Float
-from peft import PeftModel
 from torch import Tensor
 
 from align.configs.bco import REFERENCE, BCOConfig
@@ -17,6 +16,7 @@ from align.trainers.shared.columns import WithColumns
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import StepMemory
 from align.trainers.shared.reference import as_reference
+from align.trainers.shared.scored import backbone_of
 from align.trainers.shared.trl_contract import keep_columns
 
 from .kto import KTOTrainer
@@ -129,9 +129,8 @@ class BCOTrainer(KTOTrainer):
         """Embeddings by the reference."""
         model: Any = self.accelerator.unwrap_model(self.model) if self.ref_model is None else self.ref_model
         own = as_reference(model) if self.ref_model is None else contextlib.nullcontext()
-        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         with own, dropout_off(model):
-            return prompt_embeddings(base.base_model, prompts)
+            return prompt_embeddings(backbone_of(model), prompts)
 
     def looks_first(self) -> bool:
         """Always: the shift of a step is known only once all of its rewards are."""

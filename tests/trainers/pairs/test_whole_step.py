@@ -13,6 +13,7 @@ from trl import DPOTrainer as TRLDPOTrainer
 
 from align import AOTConfig, BetaDPOConfig
 from align.configs import ConfigError
+from align.losses import Pair
 from align.trainers.pairs.whole_step import MovingMargin
 from align.trainers.shared import trl_contract
 
@@ -84,6 +85,15 @@ def test_the_mean_gap_moves_beta(tmp_path):
     assert made.moving.mean == pytest.approx(moving, rel=1e-4)
 
 
+def test_every_step_draws_anew_and_a_repeated_one_the_same(tmp_path):
+    made = trainer(tmp_path, "beta_dpo_filtered", per_device_train_batch_size=8)
+    zeros, drawn = Pair(torch.zeros(8), torch.zeros(8)), []
+    for made.state.global_step in (0, 1, 2, 3, 0):
+        drawn.append(tuple(made.of_step(zeros, zeros)["weight"].tolist()))
+    assert len(set(drawn)) > 2
+    assert drawn[0] == drawn[4]
+
+
 def test_mean_and_deviation_move_alike():
     moving = MovingMargin(0.75)
     moving.add(4.0, 8.0)
@@ -107,9 +117,12 @@ def test_the_loss_of_a_filtered_step_is_the_mean_over_the_pairs_kept(tmp_path, m
     kept = [columns["weight"] > 0 for _, columns in seen]
     assert [int(each.sum()) for each in kept] == [5, 5, 5]
     assert len({tuple(each.tolist()) for each in kept}) > 1
+    moving = 0.0
     for step, ((result, columns), some) in enumerate(zip(seen, kept, strict=True)):
         gaps = (result.rewards.chosen - result.rewards.rejected).detach() / 0.3
+        moving = 0.9 * moving + 0.1 * gaps.mean().item()
         beta = columns["beta"][0]
+        assert beta.item() == pytest.approx(max(1e-3, 0.3 * (1 + 0.9 * (gaps[some].mean().item() - moving))), rel=1e-4)
         losses = -torch.nn.functional.logsigmoid(beta * gaps[some])
         assert tiny.losses(made)[step] == pytest.approx(losses.mean().item(), rel=1e-4)
     assert tiny.losses(made, "kept") == [5 / 8] * 3

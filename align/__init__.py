@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .configs.online_preference import OnlinePreferenceConfig
     from .configs.own_losses import FDPGConfig, TSPMOConfig
     from .configs.pairwise import PairwiseConfig
+    from .configs.preference import TDPOConfig
     from .configs.preference_model import PreferenceModelConfig
     from .configs.srpo import SRPOConfig
     from .configs.supervised import SupervisedConfig
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .trainers.pairs.pairwise import PairwiseTrainer
     from .trainers.pairs.preference import DPOTrainer, FDPOTrainer, PreferenceTrainer, RPOTrainer
     from .trainers.pairs.srpo import SRPOTrainer
+    from .trainers.pairs.tdpo import TDPOTrainer
     from .trainers.pairs.whole_step import AOTTrainer, BetaDPOTrainer
     from .trainers.preference_model import PreferenceModelTrainer
     from .weighting import make_rule
@@ -53,6 +55,7 @@ _HOME = {
     "configs.online_preference": ("OnlinePreferenceConfig",),
     "configs.own_losses": ("FDPGConfig", "TSPMOConfig"),
     "configs.pairwise": ("PairwiseConfig",),
+    "configs.preference": ("TDPOConfig",),
     "configs.preference_model": ("PreferenceModelConfig",),
     "configs.srpo": ("SRPOConfig",),
     "configs.supervised": ("SupervisedConfig",),
@@ -74,6 +77,7 @@ _HOME = {
     "trainers.pairs.pairwise": ("PairwiseTrainer",),
     "trainers.preference_model": ("PreferenceModelTrainer",),
     "trainers.pairs.srpo": ("SRPOTrainer",),
+    "trainers.pairs.tdpo": ("TDPOTrainer",),
     "trainers.pairs.whole_step": ("AOTTrainer", "BetaDPOTrainer"),
     "trainers.completions.bco": ("BCOTrainer",),
     "trainers.completions.kto": ("KTOTrainer",),
@@ -124,6 +128,8 @@ __all__ = [
     "SRPOTrainer",
     "SupervisedConfig",
     "SupervisedTrainer",
+    "TDPOConfig",
+    "TDPOTrainer",
     "TSPMOConfig",
     "TSPMOTrainer",
     "allow_file",

@@ -20,6 +20,7 @@ from align.configs.supervised import SupervisedConfig
 from align.configs.whole_step import AOTConfig, BetaDPOConfig
 
 from .configs import DPOConfig, FDPOConfig, RPOConfig
+from .configs.preference import TDPOConfig
 from .data import Rows
 
 
@@ -90,6 +91,19 @@ METHODS: dict[str, Method] = {
     "beta_dpo": Method(
         "DPO with a dynamic beta (Wu et al. 2024)", "2407.08639", BetaDPOConfig, "pairs.whole_step:BetaDPOTrainer"
     ),
+    **{
+        f"tdpo{version}": Method(
+            f"Token-level DPO, TDPO{version} (Zeng et al. 2024)",
+            "2404.11999",
+            TDPOConfig,
+            "pairs.tdpo:TDPOTrainer",
+            preset=fields,
+        )
+        for version, fields in {
+            1: {"kl_weight": 1.0, "hold_chosen_kl": False},
+            2: {"hold_chosen_kl": True},
+        }.items()
+    },
     "srpo": Method(
         "Self-Improving Robust Preference Optimization (Choi et al. 2024)",
         "2406.01660",

@@ -228,3 +228,25 @@ class FDPOConfig(PreferenceConfig):
     def generator(self) -> Divergence:
         """The divergence these settings name."""
         return divergence(self.divergence, alpha=self.alpha)
+
+
+@dataclass
+class TDPOConfig(PreferenceConfig):
+    """Settings of `align.TDPOTrainer`: token-level DPO (arXiv:2404.11999). The defaults are TDPO2's."""
+
+    kl_weight: float = field(
+        default=0.5,
+        metadata={"help": "α, the weight of the answers' summed token KL: 1 in TDPO1, 0.5 in TDPO2's runs."},
+    )
+    hold_chosen_kl: bool = field(
+        default=True, metadata={"help": "Whether the chosen answer's KL has no gradient: true in TDPO2."}
+    )
+
+    def problems(self) -> list[str]:
+        """See `PreferenceConfig.problems`."""
+        found = super().problems()
+        if not 0 <= self.kl_weight < math.inf:
+            found.append(f"kl_weight: must be finite and not negative, got {self.kl_weight}")
+        if self.precompute_ref_log_probs:
+            found.append("precompute_ref_log_probs: the reference's whole distributions are needed; set it to false")
+        return found

@@ -52,6 +52,13 @@ class BetaDPOConfig(PreferenceConfig):
     margin_decay: float = field(
         default=0.9, metadata={"help": "What the moving mean of gaps keeps of itself in each step, in [0, 1)."}
     )
+    filter_ratio: float = field(
+        default=0.0,
+        metadata={
+            "help": "The share of a step's pairs that is left out by chance, those far from the moving mean of gaps first, in "
+            "[0, 1). The authors' runs have 0.2."
+        },
+    )
 
     def problems(self) -> list[str]:
         """See `PreferenceConfig.problems`."""
@@ -60,4 +67,6 @@ class BetaDPOConfig(PreferenceConfig):
             found.append(f"margin_weight: must be finite and not negative, got {self.margin_weight}")
         if not 0 <= self.margin_decay < 1:
             found.append(f"margin_decay: must be in [0, 1), got {self.margin_decay}")
+        if not 0 <= self.filter_ratio < 1:
+            found.append(f"filter_ratio: must be in [0, 1), got {self.filter_ratio}")
         return found

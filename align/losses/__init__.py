@@ -39,10 +39,11 @@ from .preference import (
     log_ratios,
     rpo_loss,
     sequence_logps,
+    tdpo_loss,
 )
 from .reference_free import log_odds, odds_ratio_loss, simpo_loss
 from .unpaired import bco_loss, class_weights, kto_baseline, kto_loss
-from .whole_step import aot_loss, aot_unpaired_loss, beta_dpo_loss, dynamic_beta, partners, partners_in
+from .whole_step import aot_loss, aot_unpaired_loss, beta_dpo_loss, dynamic_beta, filter_weights, partners, partners_in
 
 __all__ = [
     "COLUMNS",
@@ -72,6 +73,7 @@ __all__ = [
     "dynamic_beta",
     "exo_pair_loss",
     "f_dpo_loss",
+    "filter_weights",
     "hinge_loss",
     "implicit_rewards",
     "ipo_loss",
@@ -97,6 +99,7 @@ __all__ = [
     "simpo_loss",
     "soft_dpo_loss",
     "sppo_hard_loss",
+    "tdpo_loss",
     "trajectory_balance_loss",
     "wpo_weights",
 ]

@@ -225,3 +225,32 @@ def f_dpo_loss(
     losses = dpo_loss(rewards)
     tail = (f.in_tail(log_ratio.chosen) + f.in_tail(log_ratio.rejected)) / 2
     return PreferenceLoss(losses, rewards, {"preference": losses}, {"fdpo/tail_share": tail})
+
+
+def tdpo_loss(log_ratio: Pair, kl: Pair, *, beta: float, kl_weight: float, hold_chosen: bool) -> PreferenceLoss:
+    """Token-level DPO: -log σ(β (D + α (S_w - S_l))), S the answer's sum of KL(π_ref ‖ π) over its tokens.
+
+    TDPO1 has α = 1. TDPO2 has α = 0.5 in the authors' runs, and S_w without gradient: so that only the
+    rejected answer's KL is moved. At α = 0 it is DPO.
+
+    Source: Zeng et al. 2024 (arXiv:2404.11999), as in the authors' code.
+
+    Args:
+        log_ratio: From `log_ratios`. Each side has shape (batch,).
+        kl: S of each side, in nats: the KL of the next token, reference first, over the whole vocabulary, summed over the
+            answer's tokens. It carries a gradient.
+        beta: Strength of the pull towards the reference.
+        kl_weight: α.
+        hold_chosen: Whether S_w has no gradient, as in TDPO2.
+
+    Returns:
+        `rewards` are β (log π/π_ref + S), as the authors log them; under TDPO2 the loss is no function of these alone.
+    """
+    own = kl.chosen.detach() if hold_chosen else kl.chosen
+    chosen = log_ratio.chosen + kl_weight * own
+    rejected = log_ratio.rejected + kl_weight * kl.rejected
+    losses = dpo_loss(Pair(beta * chosen, beta * rejected))
+    rewards = Pair(beta * (log_ratio.chosen + kl.chosen), beta * (log_ratio.rejected + kl.rejected))
+    return PreferenceLoss(
+        losses, rewards, {"preference": losses}, {"kl/chosen": kl.chosen.detach(), "kl/rejected": kl.rejected.detach()}
+    )

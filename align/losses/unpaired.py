@@ -58,8 +58,7 @@ def bco_loss(rewards: Batch, desirable: Bool[Tensor, " batch"], shift: Float[Ten
     probability σ(R), R of mean 0, it rests at π_ref e^(R/β)/Z. At δ = 0 both answers of a pair are `bco_pair_loss`.
 
     Source: Jung et al. 2024 (arXiv:2404.04656), the classifier with the shift of rewards. The paper's other part, the
-    weight of an undesirable row by the density ratio of prompts, is not here: it needs embeddings of the prompts by
-    another model, and a classifier of them.
+    weight of an undesirable row by the density ratio of prompts, is a factor of the loss (`scoring.density_ratio`).
 
     Args:
         rewards: β times the log-ratio of the answer, in nats. Shape (batch,).

@@ -3,6 +3,8 @@
 A trainer looks at the step first; what it finds is a number for each pair, without gradient, and the losses below take it.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -93,6 +95,33 @@ def dynamic_beta(gap: float, moving_mean: float, *, beta: float, margin_weight: 
     """
     found = beta * (1 + margin_weight * (gap - moving_mean))
     return LEAST_BETA if found < LEAST_BETA else found  # what is not a number stays so, and its step is skipped
+
+
+def filter_weights(
+    gaps: Batch, moving_mean: float, moving_deviation: float, *, ratio: float, generator: torch.Generator
+) -> Batch:
+    """β-DPO's filter: which pairs of a step are learnt from, as weights of mean 1, or 0 for those left out.
+
+    ⌊n (1 - ratio)⌋ of the n pairs, at least one, are drawn without replacement with probabilities in proportion to
+    e^(-(D - M)²/(2 S²)): a pair that is told apart about as well as usual is kept. Chance belongs to a pair's rank, not to
+    its place, so that neither the order of the pairs nor how they lie on processes matters.
+
+    Source: Wu et al. 2024 (arXiv:2407.08639), whose weights at S = 0 are 0/0; here S is at least 10⁻⁶ nats.
+
+    Args:
+        gaps: D of all pairs of the step, in nats. Shape (pairs,).
+        moving_mean: M, this step included.
+        moving_deviation: S, likewise.
+        ratio: The share to leave out, in [0, 1).
+        generator: On the CPU.
+    """
+    kept = max(1, math.floor(len(gaps) * (1 - ratio) + 1e-9))
+    ranks = gaps.argsort(stable=True).argsort()
+    chance = torch.rand(len(gaps), generator=generator, dtype=torch.float64).clamp(1e-300, 1 - 1e-16)
+    gumbel = -torch.log(-torch.log(chance)).to(gaps.device)[ranks]
+    away = (gaps.double() - moving_mean) / max(moving_deviation, 1e-6)
+    chosen = (gumbel - away * away / 2).argsort(descending=True, stable=True)[:kept]
+    return torch.zeros_like(gaps).index_fill(0, chosen, len(gaps) / kept)
 
 
 def beta_dpo_loss(log_ratio: Pair, beta: Batch) -> Batch:

@@ -74,7 +74,9 @@ class Relevance:
         answers = [text_of(completions[i]) for i in rows]
         rewards: list[float | None] = [None] * len(completions)
         if rows:
-            both = self._embedded([*answers, *(str(wanted[i]) for i in rows)])
+            both = sentence_embeddings(
+                [*answers, *(str(wanted[i]) for i in rows)], model=self.model, device=self.device
+            )
             cosines = (both[: len(rows)] * both[len(rows) :]).sum(-1).clamp(0, 1)
             for i, answer, cosine in zip(rows, answers, cosines.tolist(), strict=True):
                 rewards[i] = cosine * self._factor(answer)
@@ -86,22 +88,33 @@ class Relevance:
         length = 1.0 if self.target_words is None else min(1.0, len(words_of(answer)) / self.target_words)
         return length * (distinct_ngrams(answer, 3) if self.distinct_trigrams else 1.0)
 
-    @torch.no_grad()
-    def _embedded(self, texts: list[str]) -> Float[Tensor, "texts width"]:
-        tokenizer, model = _encoder(self.model, self.device)
-        rows = []
-        for start in range(0, len(texts), BATCH_SIZE):
-            batch = tokenizer(
-                texts[start : start + BATCH_SIZE],
-                padding=True,
-                truncation=True,
-                max_length=LONGEST_TOKENS,
-                return_tensors="pt",
-            ).to(self.device)
-            mask = batch["attention_mask"].unsqueeze(-1)
-            states = model(**batch).last_hidden_state.float() * mask
-            rows.append(torch.nn.functional.normalize(states.sum(1) / mask.sum(1).clamp(min=1), dim=-1).cpu())
-        return torch.cat(rows)
+
+@torch.no_grad()
+def sentence_embeddings(texts: Sequence[str], *, model: str, device: str) -> Float[Tensor, "texts width"]:
+    """Mean of the encoder's last hidden states over a text's first tokens, at unit length, in float32 on the CPU.
+
+    Args:
+        texts: At least one.
+        model: As `Relevance.model`.
+        device: Where the encoder computes.
+
+    Raises:
+        ValueError: If there is no such encoder.
+    """
+    tokenizer, encoder = _encoder(model, device)
+    rows = []
+    for start in range(0, len(texts), BATCH_SIZE):
+        batch = tokenizer(
+            list(texts[start : start + BATCH_SIZE]),
+            padding=True,
+            truncation=True,
+            max_length=LONGEST_TOKENS,
+            return_tensors="pt",
+        ).to(device)
+        mask = batch["attention_mask"].unsqueeze(-1)
+        states = encoder(**batch).last_hidden_state.float() * mask
+        rows.append(torch.nn.functional.normalize(states.sum(1) / mask.sum(1).clamp(min=1), dim=-1).cpu())
+    return torch.cat(rows)
 
 
 def encoder_folder(name: str) -> Path:

@@ -48,6 +48,7 @@ def test_a_plain_recipe_on_a_cpu_breaks_no_rule(folder):
         (["train.sync_ref_model=true", "train.precompute_ref_log_probs=true", *FULL], CPU, "sync-ref-model"),
         (["train.sync_ref_model=true", "ref.kind=cached", *FULL], CPU, "sync-ref-model"),
         (["method=ld_dpo", "ref.kind=cached"], CPU, "ld-alpha-cached"),
+        (["method=tdpo2", "ref.kind=cached"], CPU, "tdpo-cached"),
         (["model.load_in_8bit=true"], sharded("fsdp2"), "8-bit-sharded"),
         (["model.load_in_4bit=true"], sharded("fsdp2"), "qlora-sharded"),
         (["model.load_in_4bit=true"], sharded("zero3"), "qlora-sharded"),

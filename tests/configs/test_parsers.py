@@ -32,8 +32,12 @@ SET = {
         ["--objective", '{"nll": 1.0, "poft": 0.5}', "--max_skipped_steps", "3"],
     ),
     "AOTConfig": ({"matching": "unpaired", "label_smoothing": 0.1}, ["--matching", "unpaired", "--label_smoothing", "0.1"]),
-    "BetaDPOConfig": ({"margin_weight": 0.3, "margin_decay": 0.5}, ["--margin_weight", "0.3", "--margin_decay", "0.5"]),
-    "BCOConfig": ({"shuffle_rows": False, "beta": 0.2}, ["--no_shuffle_rows", "--beta", "0.2"]),
+    "BetaDPOConfig": ({"filter_ratio": 0.2, "margin_decay": 0.5}, ["--filter_ratio", "0.2", "--margin_decay", "0.5"]),
+    "TDPOConfig": ({"kl_weight": 1.0, "hold_chosen_kl": False}, ["--kl_weight", "1.0", "--no_hold_chosen_kl"]),
+    "BCOConfig": (
+        {"shuffle_rows": False, "prompt_encoder": "reference"},
+        ["--no_shuffle_rows", "--prompt_encoder", "reference"],
+    ),
     "KTOConfig": ({"class_weights": "data", "shuffle_rows": False}, ["--class_weights", "data", "--no_shuffle_rows"]),
     "PreferenceModelConfig": (
         {"dimension": 4, "tau": 0.1, "margin_column": "gap"},

@@ -16,6 +16,7 @@ from align.losses import (
     beta_dpo_loss,
     dpo_loss,
     dynamic_beta,
+    filter_weights,
     implicit_rewards,
     log_ratios,
     partners,
@@ -126,3 +127,41 @@ def test_dynamic_beta_has_a_floor_and_no_gradient():
     assert math.isnan(dynamic_beta(math.nan, 0.0, beta=0.1, margin_weight=0.6))
     with pytest.raises(ValueError, match="beta requires a gradient"):
         beta_dpo_loss(Pair(column(1.0), column(0.0)), column(0.1, requires_grad=True))
+
+
+def drawn(gaps, mean, deviation, ratio, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return filter_weights(gaps, mean, deviation, ratio=ratio, generator=g)
+
+
+def test_the_filter_draws_without_replacement_by_the_gaps_density():
+    """One of three left out: the chance that a pair is kept, from the two draws by hand."""
+    gaps = column(0.0, 1.0, 2.5)
+    weight = [math.exp(-((d - 0.5) ** 2) / 2) for d in gaps.tolist()]
+    total = sum(weight)
+    stays = [
+        weight[i] / total + sum(weight[j] / total * weight[i] / (total - weight[j]) for j in range(3) if j != i)
+        for i in range(3)
+    ]
+    found = torch.stack([drawn(gaps, 0.5, 1.0, 0.3, seed) for seed in range(4000)])
+    assert set(found.unique().tolist()) == {0.0, 1.5}
+    assert (found > 0).double().mean(0).tolist() == pytest.approx(stays, abs=0.03)
+
+
+@pytest.mark.parametrize("n", [1, 5, 10])
+def test_the_filter_keeps_the_share_that_is_asked_for_and_the_mean_weight_is_1(n):
+    found = drawn(torch.arange(float(n)), 0.0, 1.0, 0.2)
+    assert int((found > 0).sum()) == max(1, math.floor(0.8 * n + 1e-9))
+    assert found.mean().item() == pytest.approx(1.0)
+    assert drawn(torch.arange(float(n)), 0.0, 1.0, 0.0).tolist() == [1.0] * n
+
+
+def test_the_filter_does_not_depend_on_the_order_and_stands_extremes():
+    gaps = torch.randn(12, generator=torch.Generator().manual_seed(1))
+    order = torch.tensor([5, 2, 7, 0, 11, 1, 6, 3, 4, 10, 8, 9])
+    assert_close(drawn(gaps[order], 0.1, 0.5, 0.4), drawn(gaps, 0.1, 0.5, 0.4)[order])
+    for far in (gaps * 1e4, torch.zeros(12), gaps.bfloat16() * 1e4):
+        found = drawn(far, 0.0, 0.0, 0.5)
+        assert sorted(found.tolist()) == [0.0] * 6 + [2.0] * 6
+    firsts = {tuple(drawn(torch.zeros(12), 0.0, 0.0, 0.5, seed).tolist()) for seed in range(5)}
+    assert len(firsts) > 1  # where all gaps are the same, chance alone decides

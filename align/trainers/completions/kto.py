@@ -21,10 +21,13 @@ from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import TOKENS, MetricSums, Ratio
 from align.trainers.shared.reference import ANOTHER, LOOKED_AT, FirstStep, copy_reference, refuse_without_reference
 from align.trainers.shared.safe_runs import SafeRuns
+from align.trainers.shared.scored import COLUMN
 from align.trainers.shared.trl_contract import fast_head, has_images, on_device
 
 LABELS = {"chosen": True, "rejected": False}
 """How TRL names the two labels in metrics."""
+WEIGHT = COLUMN + "weight"
+"""What the loss of each row of a batch is multiplied with, where a method weighs rows."""
 
 
 class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
@@ -225,6 +228,8 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
                 f"{type(self).__name__}: compute_loss belongs to a step or an evaluation, whose baseline it needs"
             )
         losses = self.losses(rewards, desirable, baseline)
+        weights = inputs.get(WEIGHT)
+        losses = losses if weights is None else weights * losses
         found = _metrics(losses, rewards, logps, inputs)
         found[self.baseline_metric] = (baseline * torch.ones_like(losses), torch.ones_like(losses))
         self.sums.hold(found)
@@ -275,4 +280,6 @@ def _metrics(losses: Tensor, rewards: Tensor, logps: Tensor, inputs: dict[str, A
     for name, label in LABELS.items():
         of = (inputs["label"].bool() == label).to(losses.dtype)
         found |= {f"rewards/{name}": (rewards.detach() * of, of), f"logps/{name}": (logps.detach() * of, of)}
+        if WEIGHT in inputs:
+            found[f"weight/{name}"] = (inputs[WEIGHT] * of, of)
     return found

@@ -1,7 +1,6 @@
 """Checks a batch of completions, scores it through TRL's fused head, and measures it."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +14,8 @@ from align.models.adapters import active_adapter
 from align.trainers.shared.columns import wrong_values
 from align.trainers.shared.metrics import TOKENS, Ratio
 from align.trainers.shared.reference import copy_reference
+from align.trainers.shared.scored import last_hidden
 from align.trainers.shared.trl_contract import fast_head
-
-SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
 def check_columns(data: Any, columns: Sequence[str], where: str) -> None:
@@ -51,7 +49,7 @@ class Scored(NamedTuple):
 def score(model: Callable[..., Any], inputs: dict[str, Any], backbone: nn.Module | None = None) -> Scored:
     """Run the policy (the wrapped model, so that DDP sees the gradients), keeping the hidden states of `backbone`."""
     mask = inputs["labels"][:, 1:] != -100
-    with fast_head(), _last_hidden(backbone) as seen:
+    with fast_head(), last_hidden(backbone) as seen:
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
     last = slice(-mask.size(1), None)  # prompt-learning adapters put virtual tokens in front
     return Scored(
@@ -66,19 +64,6 @@ def score(model: Callable[..., Any], inputs: dict[str, Any], backbone: nn.Module
 def summed(scored: Scored) -> Float[Tensor, " rows"]:
     """Log-probabilities of whole completions, in nats."""
     return scored.token_logps.masked_fill(~scored.mask, 0.0).sum(dim=1)
-
-
-@contextlib.contextmanager
-def _last_hidden(backbone: nn.Module | None) -> Iterator[list[Tensor]]:
-    seen: list[Tensor] = []
-    if backbone is None:
-        yield seen
-        return
-    handle = backbone.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 def freeze_reference(model: Any, peft_config: Any, where: str) -> None:
@@ -97,23 +82,6 @@ def freeze_reference(model: Any, peft_config: Any, where: str) -> None:
         return
     model.add_adapter("ref", model.peft_config[active_adapter(model)])
     copy_reference(model)
-
-
-def frozen_head(model: PeftModel, where: str) -> Float[Tensor, "vocabulary width"]:
-    """Weight of the output head, where logits are hidden states times it and nothing else.
-
-    Raises:
-        ValueError: If the head is trained, has a bias, or scales or caps its logits.
-    """
-    base: Any = model.get_base_model()
-    head = base.get_output_embeddings()
-    config: Any = model.config.get_text_config()
-    if not isinstance(head, nn.Linear) or head.weight.requires_grad:
-        raise ValueError(f"{where}: 'ref_kl' needs a frozen output head; leave lm_head out of the LoRA settings")
-    found = [name for name in SCALED_HEADS if getattr(config, name, None) not in (None, 1, 1.0)]
-    if found or head.bias is not None:
-        raise ValueError(f"{where}: 'ref_kl' knows plain output heads, and this one has {', '.join(found) or 'a bias'}")
-    return head.weight
 
 
 def completion_metrics(scored: Scored, inputs: dict[str, Any], addends: dict[str, Ratio]) -> dict[str, Ratio]:

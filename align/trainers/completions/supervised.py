@@ -31,7 +31,7 @@ from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import MetricSums, Ratio
 from align.trainers.shared.reference import LOOKED_AT, FirstStep, as_reference, refuse_without_reference
 from align.trainers.shared.safe_runs import SafeRuns
-from align.trainers.shared.scored import without_columns
+from align.trainers.shared.scored import backbone_of, frozen_head, without_columns
 from align.trainers.shared.tables import counts, slices
 from align.trainers.shared.trl_contract import has_images, keep_columns, on_device
 
@@ -40,7 +40,6 @@ from .scoring import (
     check_columns,
     completion_metrics,
     freeze_reference,
-    frozen_head,
     score,
     summed,
 )
@@ -123,7 +122,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
             )
         if self.columns:
             self.data_collator = WithColumns(self.data_collator, self.columns)
-        self.head = frozen_head(self.model, where) if "ref_kl" in self.objective else None
+        self.head = frozen_head(self.model, where, "'ref_kl'") if "ref_kl" in self.objective else None
         self.constructed()
 
     def constructed(self) -> None:
@@ -152,7 +151,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
             )
         training = self.model.training
         columns, fed = columns_of(inputs, self.columns), without_columns(inputs)
-        backbone = None if self.head is None else self.model.get_base_model().base_model
+        backbone = None if self.head is None else backbone_of(self.model)
         ref = self._reference(fed, backbone) if self.args.needs_reference() else None
         policy = score(model, fed, backbone)
         losses, seen = self.objectives(policy, ref, columns)

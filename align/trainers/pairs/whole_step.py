@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from align.configs.whole_step import AOTConfig, BetaDPOConfig
 from align.losses import Pair, PreferenceLoss, implicit_rewards, log_ratios
-from align.losses.whole_step import aot_loss, aot_unpaired_loss, beta_dpo_loss, dynamic_beta, partners, partners_in
+from align.losses.whole_step import (
+    aot_loss,
+    aot_unpaired_loss,
+    beta_dpo_loss,
+    dynamic_beta,
+    filter_weights,
+    partners,
+    partners_in,
+)
 from align.scoring.batching import pick_pairs
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import StepMemory
@@ -149,25 +157,27 @@ class AOTTrainer(WholeStepTrainer):
 
 
 class MovingMargin(StepMemory):
-    """M, the moving mean of the steps' mean gaps, in nats. It begins at 0, as the authors' does."""
+    """M and S, moving means of the gaps' mean and standard deviation in a step, in nats. They begin at 0, as the authors' do."""
 
-    kept = ("mean",)
+    kept = ("mean", "deviation")
 
     def __init__(self, decay: float) -> None:
-        self.decay, self.mean = decay, 0.0
+        self.decay, self.mean, self.deviation = decay, 0.0, 0.0
 
-    def add(self, gap: float) -> None:
-        """Take a step's mean gap in."""
+    def add(self, gap: float, deviation: float) -> None:
+        """Take a step's mean gap in, and the deviation of its gaps."""
         self.begin_step()
         self.mean = self.decay * self.mean + (1 - self.decay) * gap
+        self.deviation = self.decay * self.deviation + (1 - self.decay) * deviation
 
 
 class BetaDPOTrainer(WholeStepTrainer):
     """β-DPO: DPO whose β follows how well the step's pairs are told apart. See `losses.dynamic_beta`.
 
     The mean gap and its moving mean are those of the whole optimizer step, over all processes, once a step; the authors'
-    code takes a micro-batch, and moves the mean in evaluation too. Their filter, which drops a fifth of the pairs by
-    chance, is not here. Rewards are logged with β₀, as theirs; an evaluation has the loss of β₀.
+    code takes a micro-batch, and moves the mean in evaluation too. With `args.filter_ratio` some pairs of each step are
+    left out (`losses.filter_weights`), by the same chance in a run that is resumed; the loss is the mean over the others,
+    whose mean gap makes β. Rewards are logged with β₀ and over all pairs; an evaluation has the loss of β₀ and no filter.
     """
 
     config_class = BetaDPOConfig
@@ -184,21 +194,27 @@ class BetaDPOTrainer(WholeStepTrainer):
         self.add_callback(self.moving)
 
     def of_step(self, policy: Pair, ref: Pair) -> dict[str, Tensor]:
-        """β of the step, for each of its pairs."""
+        """β of the step, for each of its pairs, and what the pair weighs."""
         ratio = log_ratios(policy, ref)
-        gap = float((ratio.chosen - ratio.rejected).mean())
-        self.moving.add(gap)
+        gaps = ratio.chosen - ratio.rejected
+        self.moving.add(float(gaps.mean()), float(gaps.std()) if len(gaps) > 1 else 0.0)
+        # drawn anew from seed and step, so that all processes and a resumed run draw the same
+        generator = torch.Generator().manual_seed(1_000_003 * self.args.seed + self.state.global_step)
+        weights = filter_weights(
+            gaps, self.moving.mean, self.moving.deviation, ratio=self.args.filter_ratio, generator=generator
+        )
+        gap = float((weights * gaps).mean())
         beta = dynamic_beta(gap, self.moving.mean, beta=self.args.beta, margin_weight=self.args.margin_weight)
-        return {"beta": torch.full_like(ratio.chosen, beta)}
+        return {"beta": torch.full_like(ratio.chosen, beta), "weight": weights}
 
     def preference_loss(self, policy: Pair, ref: Pair, tokens: Pair, **columns: Tensor) -> PreferenceLoss:
         """-log σ(β D) at the β of the step, or without a step at β₀."""
         ratio = log_ratios(policy, ref)
         beta = columns.get("beta", torch.full_like(ratio.chosen, self.args.beta).detach())
-        losses = beta_dpo_loss(ratio, beta)
-        return PreferenceLoss(
-            losses, implicit_rewards(ratio, beta=self.args.beta), {"preference": losses}, {"beta": beta}
-        )
+        weights = columns.get("weight", torch.ones_like(beta))
+        losses = weights * beta_dpo_loss(ratio, beta)
+        found = {"beta": beta, "kept": (weights > 0).to(beta.dtype)}
+        return PreferenceLoss(losses, implicit_rewards(ratio, beta=self.args.beta), {"preference": losses}, found)
 
     def step_was_skipped(self) -> None:
         """Neither its metrics nor its gaps count."""

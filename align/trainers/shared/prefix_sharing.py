@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedType
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from align.scoring.plan import Plan
@@ -70,6 +71,21 @@ class PrefixSharing:
             return self._plan[1].input_ids.numel(), self._plan[1].filler
         mask = batch["attention_mask"]
         return mask.numel(), mask.numel() - int(mask.sum())
+
+    def at_answers(
+        self, hidden: Float[Tensor, "rows time width"], mask: Bool[Tensor, "batch targets"], *, packed: bool
+    ) -> Float[Tensor, "scored width"]:
+        """Of the last batch's hidden states, those that predict the tokens of `mask`, row by row.
+
+        Args:
+            hidden: As the model computed them, of padded rows or, if `packed`, of one packed row.
+            mask: The scored tokens, each at the position that predicts it.
+            packed: Whether the model's rows are packed (`packs`).
+        """
+        if not packed or self._plan is None:
+            return hidden[:, :-1][:, -mask.size(1) :][mask]
+        plan = self._plan[1]
+        return hidden[0][plan.source[plan.cells.argsort()]]
 
     def _plan_of(self, input_ids: Tensor, make: Callable[[], Plan]) -> Plan:
         if self._plan is None or self._plan[0] is not input_ids:  # policy and reference score the same batch

@@ -1,11 +1,13 @@
 """Scores a batch of pairs by policy and reference through TRL's fused head."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from peft import PeftModel
+from torch import Tensor, nn
 from trl import DPOTrainer as TRLDPOTrainer
 
 from align.losses.preference import desensitized_logps, sequence_logps
@@ -15,6 +17,7 @@ from .trl_contract import fast_head
 NOT_FOR_THE_MODEL = frozenset({"completion_mask", "ref_chosen_logps", "ref_rejected_logps"})
 COLUMN = "column."
 """Prefix of a batch's entries that are data columns; they are for the loss alone."""
+SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
 class Scored(NamedTuple):
@@ -73,3 +76,40 @@ def reference_logps(trainer: TRLDPOTrainer, inputs: dict[str, Tensor]) -> tuple[
     with torch.no_grad():
         chosen, rejected = trainer.compute_ref_log_probs(model, inputs)
     return chosen, rejected
+
+
+def backbone_of(model: Any) -> nn.Module:
+    """The model below its output head and its adapter's wrapper."""
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return base.base_model
+
+
+@contextlib.contextmanager
+def last_hidden(backbone: nn.Module | None) -> Iterator[list[Tensor]]:
+    """The last hidden states of each forward pass of `backbone` within, in order, shape (rows, time, width)."""
+    seen: list[Tensor] = []
+    if backbone is None:
+        yield seen
+        return
+    handle = backbone.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def frozen_head(model: Any, where: str, name: str) -> Float[Tensor, "vocabulary width"]:
+    """Weight of the output head, where logits are hidden states times it and nothing else.
+
+    Raises:
+        ValueError: If the head is trained, has a bias, or scales or caps its logits.
+    """
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    head = base.get_output_embeddings()
+    config: Any = model.config.get_text_config()
+    if not isinstance(head, nn.Linear) or head.weight.requires_grad:
+        raise ValueError(f"{where}: {name} needs a frozen output head; leave lm_head out of the LoRA settings")
+    found = [name for name in SCALED_HEADS if getattr(config, name, None) not in (None, 1, 1.0)]
+    if found or head.bias is not None:
+        raise ValueError(f"{where}: {name} knows plain output heads, and this one has {', '.join(found) or 'a bias'}")
+    return head.weight

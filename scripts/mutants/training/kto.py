@@ -10,6 +10,7 @@ measured = noticed_by("tests/evaluation/measures/test_labels.py")
 recipes = noticed_by("tests/trainers/completions/test_kto_recipes.py")
 trained = noticed_by("tests/trainers/completions/test_kto.py")
 METRICS = "align/trainers/shared/metrics.py"
+RATIO, odds = "align/scoring/density_ratio.py", noticed_by("tests/scoring/test_density_ratio.py")
 BCO, classifier = "align/trainers/completions/bco.py", noticed_by("tests/trainers/completions/test_bco.py")
 
 MUTANTS = [
@@ -50,5 +51,16 @@ MUTANTS = [
     classifier("bco: an evaluation has no shift", BCO, "return torch.tensor(self.shift.mean, device", "return torch.tensor(0.0, device"),
     classifier("bco: weights are taken and ignored", "align/configs/bco.py", "[*not_honoured(self, NOT_BCO), *super().problems()]", "super().problems()"),
     labels("bco: weights are asked of a loss that has none", AUDIT, "    if not weighs:", "    if False:"),
+    odds("density ratio: the more frequent label weighs more", RATIO, "each = torch.where(desirable, len(label) / (2 * good), len(label) / (2 * (len(label) - good))).double()", "each = torch.ones_like(label)"),
+    odds("density ratio: the bias is drawn to zero", RATIO, "ridge[-1] = 0.0", "pass"),
+    odds("density ratio: no penalty", RATIO, "ridge = torch.ones(x.size(1)", "ridge = 1e-6 * torch.ones(x.size(1)"),
+    odds("density ratio: the odds the wrong way round", RATIO, "embeddings.double() @ self.weight + self.bias", "-(embeddings.double() @ self.weight + self.bias)"),
+    odds("density ratio: no limits", RATIO, ".exp().clamp(least, most)", ".exp()"),
+    odds("density ratio: one label is enough", RATIO, "if good in (0, len(desirable)):", "if False:"),
+    odds("density ratio: padding is read", RATIO, "(states * mask[..., None]).sum(1)", "states.sum(1)"),
+    classifier("density ratio: desirable rows weigh too", BCO, "1.0 if label else ratio", "ratio"),
+    classifier("density ratio: the adapter reads prompts", BCO, "own = as_reference(model) if self.ref_model is None else contextlib.nullcontext()", "own = contextlib.nullcontext()"),
+    classifier("density ratio: rows are not weighed", TRAINER, "losses = losses if weights is None else weights * losses", "pass"),
+    classifier("density ratio: a later evaluation is not weighed", BCO, "return made if self.density_ratio is None else self._weighed(made)", "return made"),
     trained("kto: any order is taken", CONFIG, 'self.train_sampling_strategy != "sequential":', "False:"),
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from mutants.mutant import noticed_by
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
 TABLE = "align/losses/token_objectives.py"
 TRAINER, BATCH = "align/trainers/completions/supervised.py", "align/trainers/completions/scoring.py"
-REFERENCE = "align/trainers/shared/reference.py"
+REFERENCE, HEADS = "align/trainers/shared/reference.py", "align/trainers/shared/scored.py"
 ALIGNED, SCORED = "align/scoring/poft_column.py", "align/scoring/completions.py"
 loss = noticed_by("tests/losses/test_tokens_losses.py", "tests/losses/test_tokens_ref_kl.py")
 kl = noticed_by("tests/losses/test_tokens_ref_kl.py")
@@ -53,8 +53,8 @@ MUTANTS = [
     config("supervised: numbers in columns are not looked at", BATCH, "in wrong_values(data, columns):", "in ():"),
     config("supervised: missing columns are found by the collator", BATCH, "    if missing:\n", "    if False:\n"),
     config("supervised: full weights are their own reference", BATCH, "        if peft_config is None:\n", "        if False:\n"),
-    config("supervised: a head that learns is taken", BATCH, "not isinstance(head, nn.Linear) or head.weight.requires_grad", "not isinstance(head, nn.Module)"),
-    config("supervised: capped logits are taken", BATCH, "    if found or head.bias is not None:\n", "    if head.bias is not None:\n"),
+    config("supervised: a head that learns is taken", HEADS, "not isinstance(head, nn.Linear) or head.weight.requires_grad", "not isinstance(head, nn.Module)"),
+    config("supervised: capped logits are taken", HEADS, "    if found or head.bias is not None:\n", "    if head.bias is not None:\n"),
     config("supervised: prediction is let through", TRAINER, "        if return_outputs:\n", "        if False:\n"),
     train("supervised: a sequence is divided by the micro-batch", TRAINER, "whole = dict(zip(units, self._in_step, strict=True))", 'whole["token"] = self._in_step[0]'),
     train("supervised: tokens are divided by the micro-batch", TRAINER, "whole = dict(zip(units, self._in_step, strict=True))", 'whole["sequence"] = self._in_step[1]'),

@@ -13,8 +13,12 @@ from datasets import Dataset
 
 from align import BCOConfig, BCOTrainer, KTOConfig, KTOTrainer
 
-METHODS = {"kto": (KTOTrainer, KTOConfig, "kto/baseline"), "bco": (BCOTrainer, BCOConfig, "bco/shift")}
-"""Trainer, configuration, and what each reckons rewards from."""
+METHODS = {
+    "kto": (KTOTrainer, KTOConfig, "kto/baseline", {}),
+    "bco": (BCOTrainer, BCOConfig, "bco/shift", {}),
+    "bco_ratio": (BCOTrainer, BCOConfig, "bco/shift", {"prompt_encoder": "reference", "min_density_ratio": 0.0}),
+}
+"""Trainer, configuration, what each reckons rewards from, and settings."""
 
 
 def rows(n=16):
@@ -32,7 +36,8 @@ def rows(n=16):
 
 
 def trainer(folder, method="kto", **kw):
-    return tiny.trainer(*METHODS[method][:2], folder, data=kw.pop("data", rows()), **{"shuffle_rows": False} | kw)
+    settings = {"shuffle_rows": False} | METHODS[method][3] | kw
+    return tiny.trainer(*METHODS[method][:2], folder, data=settings.pop("data", rows()), **settings)
 
 
 def outcome(folder, processes, method):

@@ -11,7 +11,7 @@ import scored
 import tiny
 import torch
 
-from align import AOTConfig, AOTTrainer, BetaDPOConfig, BetaDPOTrainer
+from align import AOTConfig, AOTTrainer, BetaDPOConfig, BetaDPOTrainer, TDPOConfig, TDPOTrainer
 from align.configs.pairwise import PairwiseConfig
 from align.trainers.pairs.pairwise import PairwiseTrainer
 
@@ -19,14 +19,20 @@ WHOLE_STEP = {
     "aot": (AOTTrainer, AOTConfig, {}),
     "aot_unpaired": (AOTTrainer, AOTConfig, {"matching": "unpaired"}),
     "beta_dpo": (BetaDPOTrainer, BetaDPOConfig, {"margin_weight": 0.9}),
+    "beta_dpo_filtered": (BetaDPOTrainer, BetaDPOConfig, {"margin_weight": 0.9, "filter_ratio": 0.3}),
 }
 """Methods whose loss depends on all pairs of a step: trainer, configuration, settings."""
-NAMES = [*scored.OBJECTIVES, *WHOLE_STEP]
+OWN = {
+    "tdpo1": (TDPOTrainer, TDPOConfig, {"kl_weight": 1.0, "hold_chosen_kl": False}),
+    "tdpo2": (TDPOTrainer, TDPOConfig, {}),
+}
+"""Methods with a trainer of their own whose loss depends on each pair alone."""
+NAMES = [*scored.OBJECTIVES, *WHOLE_STEP, *OWN]
 
 
 def outcome(name: str, folder: Path, processes: int) -> dict:
     """Four pairs a step over all processes; five evaluation pairs, which two processes cannot share evenly."""
-    cls, config, settings = WHOLE_STEP.get(name) or (PairwiseTrainer, PairwiseConfig, scored.OBJECTIVES[name])
+    cls, config, settings = (WHOLE_STEP | OWN).get(name) or (PairwiseTrainer, PairwiseConfig, scored.OBJECTIVES[name])
     trainer = tiny.trainer(
         cls, config, folder / name, data=scored.pairs(8), eval_data={"b": scored.pairs(5)},
         per_device_train_batch_size=4 // processes, per_device_eval_batch_size=2, max_steps=2, learning_rate=0.003,

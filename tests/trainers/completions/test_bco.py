@@ -1,14 +1,18 @@
 """BCO on labelled answers: a loop restated by hand, its running shift, and what does not depend on how rows are cut up."""
 
+import math
+
 import kto_worker
 import pytest
 import tiny
 import torch
+from datasets import Dataset
 from kto_worker import rows
 from torch.testing import assert_close
 
 from align import BCOConfig
 from align.configs import ConfigError
+from align.trainers.completions import bco
 
 
 def trainer(folder, **kw):
@@ -86,6 +90,7 @@ def test_evaluation_takes_the_shift_as_it_is(tmp_path):
 
 def test_a_run_that_resumes_ends_at_the_same_bits(tmp_path):
     kw = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    kw |= {"prompt_encoder": "reference"}
     whole = trained(tmp_path / "whole", **kw)
     again = trainer(tmp_path / "again", **kw)
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
@@ -109,6 +114,70 @@ def test_a_step_that_is_skipped_does_not_count(tmp_path, monkeypatch):
     assert made.shift.mean == pytest.approx(tiny.losses(made, "bco/shift")[-1], rel=1e-6)
 
 
+def unequal():
+    """The first prompt in desirable rows alone, the last in undesirable ones alone, the middle one in both."""
+    said = [("what is two plus two", "four"), ("name a colour", "red is one"), ("is water wet", "no, it is not")]
+    asked = [0, 1, 0, 1, 2, 2, 1, 2]
+    return Dataset.from_list(
+        [
+            {"prompt": said[i][0], "completion": said[i][1], "label": n < 4}
+            for n, i in enumerate(asked)
+        ]
+    )  # fmt: skip
+
+
+def test_undesirable_rows_weigh_by_how_often_their_prompt_is_in_desirable_ones(tmp_path):
+    """Shares of the middle prompt are ½ and ¼, of the last 0 and ¾; the ridge draws the odds towards 1."""
+    kw = {"data": unequal(), "eval_data": {"b": unequal()}, "per_device_train_batch_size": 8, "max_steps": 1}
+    made = kto_worker.trainer(tmp_path / "a", "bco_ratio", **kw)
+    weights = made.train_dataset["weight"]
+    assert weights[:4] == [1.0] * 4
+    middle, last = weights[6], weights[4]
+    assert weights[4:] == [last, last, middle, last]
+    assert last < 1 < middle
+    assert made.eval_dataset["b"]["weight"] == weights
+    held = kto_worker.trainer(tmp_path / "b", "bco_ratio", min_density_ratio=0.99, max_density_ratio=1.01, **kw)
+    assert held.train_dataset["weight"][4:] == pytest.approx([0.99, 0.99, 1.01, 0.99])
+    made.train()  # at the first step rewards are 0: every loss is ln 2
+    assert tiny.losses(made)[0] == pytest.approx(math.log(2) * sum(weights) / 8, rel=1e-5)
+    assert tiny.losses(made, "weight/rejected")[0] == pytest.approx(sum(weights[4:]) / 4, rel=1e-5)
+    again = made.evaluate(unequal())
+    assert again["eval_weight/rejected"] == pytest.approx(sum(weights[4:]) / 4, rel=1e-5)
+
+
+def test_the_reference_reads_prompts_without_the_adapter(tmp_path):
+    made = trainer(tmp_path, prompt_encoder="reference")
+    base = made.model.get_base_model().base_model
+    prompts = [made.train_dataset[i]["prompt_ids"] for i in (0, 3)]
+    with torch.no_grad():
+        for name, weight in made.model.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.1)
+        with made.model.disable_adapter():
+            by_hand = [base(torch.tensor([ids])).last_hidden_state[0].mean(0) for ids in prompts]
+    found = made._embedded(made.train_dataset)[[0, 3]]
+    assert_close(found, torch.stack([row / row.norm() for row in by_hand]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_sentence_encoder_reads_the_words_of_each_prompt_once(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    read = []
+
+    def embedded(texts, *, model, device):
+        read.extend(texts)
+        return torch.eye(len(texts))
+
+    monkeypatch.setattr(bco, "sentence_embeddings", embedded)
+    made = trainer(tmp_path / "run", prompt_encoder=str(tmp_path), data=unequal())
+    assert read[:3] == ["what is two plus two", "name a colour", "is water wet"]
+    assert made.train_dataset["weight"][4] < 1 < made.train_dataset["weight"][6]
+
+
+def test_rows_that_stream_have_no_density_ratio(tmp_path):
+    with pytest.raises(ValueError, match="prompt_encoder reads all prompts, which streamed rows do not let"):
+        trainer(tmp_path, prompt_encoder="reference", data=rows().to_iterable_dataset())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -116,6 +185,11 @@ def test_a_step_that_is_skipped_does_not_count(tmp_path, monkeypatch):
         ({"desirable_weight": 2.0}, "desirable_weight: not honoured here, got 2.0; BCO weighs both labels the same"),
         ({"undesirable_weight": 2.0}, "undesirable_weight: not honoured here"),
         ({"class_weights": "data"}, "class_weights: not honoured here, got 'data'"),
+        ({"prompt_encoder": "nowhere"}, "prompt_encoder: no encoder at 'nowhere'.*or say 'reference'"),
+        (
+            {"min_density_ratio": 2.0, "max_density_ratio": 1.0},
+            "min_density_ratio: must be from 0 to max_density_ratio",
+        ),
         ({"beta": float("inf")}, "beta: must be positive and finite"),
     ],
 )

@@ -9,7 +9,7 @@ from launching import WORKERS, finished
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("method", ["kto", "bco"])
+@pytest.mark.parametrize("method", kto_worker.METHODS)
 def test_two_processes_equal_one(tmp_path, method):
     out = tmp_path / "two.json"
     finished(2, WORKERS / "kto_worker.py", out, method)

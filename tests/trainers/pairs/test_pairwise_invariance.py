@@ -14,14 +14,18 @@ from torch.testing import assert_close
 from align.configs.pairwise import PairwiseConfig
 from align.trainers.pairs.pairwise import PairwiseTrainer
 
+ALONE = [*scored.OBJECTIVES, *pairwise_worker.OWN]
+"""All whose loss depends on each pair alone."""
 
-def made(tmp_path, **kw):
-    return tiny.trainer(PairwiseTrainer, PairwiseConfig, tmp_path, data=scored.pairs(8), **kw)
+
+def made(tmp_path, name, **kw):
+    cls, config, settings = pairwise_worker.OWN.get(name) or (PairwiseTrainer, PairwiseConfig, scored.OBJECTIVES[name])
+    return tiny.trainer(cls, config, tmp_path, data=scored.pairs(8), **settings | kw)
 
 
-def perturbed(tmp_path, **kw):
+def perturbed(tmp_path, name, **kw):
     """A policy that differs from its reference."""
-    trainer = made(tmp_path, **kw)
+    trainer = made(tmp_path, name, **kw)
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in sorted(trainer.model.named_parameters()):
@@ -53,10 +57,10 @@ def padded_left(batch):
     return moved
 
 
-@pytest.mark.parametrize("name", scored.OBJECTIVES)
+@pytest.mark.parametrize("name", ALONE)
 def test_order_padding_and_half_precision(tmp_path, name):
     """Permuted to the last digits; padded on the left to 1e-4; under bf16 autocast to 3% (the weights stay fp32)."""
-    trainer = perturbed(tmp_path, **scored.OBJECTIVES[name])
+    trainer = perturbed(tmp_path, name)
     rows = [trainer.train_dataset[i] for i in range(8)]
     loss, gradient = one_step(trainer, trainer.data_collator(rows))
     shuffled, same = one_step(trainer, trainer.data_collator([rows[i] for i in (5, 2, 7, 0, 1, 6, 3, 4)]))
@@ -65,7 +69,7 @@ def test_order_padding_and_half_precision(tmp_path, name):
     left, same = one_step(trainer, padded_left(trainer.data_collator(rows)))
     assert left == pytest.approx(loss, rel=1e-4)
     assert (same - gradient).norm() < 1e-3 * gradient.norm()
-    half = perturbed(tmp_path / "half", bf16=True, **scored.OBJECTIVES[name])
+    half = perturbed(tmp_path / "half", name, bf16=True)
     coarse, near = one_step(half, half.data_collator(rows))
     assert coarse == pytest.approx(loss, rel=3e-2)
     assert torch.nn.functional.cosine_similarity(near, gradient, dim=0) > 0.99
@@ -74,11 +78,11 @@ def test_order_padding_and_half_precision(tmp_path, name):
 KEPT = ("copg", "irpo", "sigmoid_norm", "wpo")  # weights of rows, a likelihood, mean log-ratios, weights of batches
 
 
-@pytest.mark.parametrize("name", sparing(scored.OBJECTIVES, *KEPT))
+@pytest.mark.parametrize("name", sparing(ALONE, *KEPT, "tdpo2"))
 def test_four_accumulated_batches_equal_one(tmp_path, name):
-    kw = scored.OBJECTIVES[name] | {"max_steps": 2, "learning_rate": 0.003}
-    one = made(tmp_path / "a", per_device_train_batch_size=8, **kw)
-    many = made(tmp_path / "b", per_device_train_batch_size=2, global_batch_size=8, **kw)
+    kw = {"max_steps": 2, "learning_rate": 0.003}
+    one = made(tmp_path / "a", name, per_device_train_batch_size=8, **kw)
+    many = made(tmp_path / "b", name, per_device_train_batch_size=2, global_batch_size=8, **kw)
     one.train()
     many.train()
     assert many.args.gradient_accumulation_steps == 4
@@ -96,7 +100,7 @@ def two(tmp_path_factory):
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("name", sparing(pairwise_worker.NAMES, *KEPT, "aot_unpaired", "beta_dpo"))
+@pytest.mark.parametrize("name", sparing(pairwise_worker.NAMES, *KEPT, "aot_unpaired", "beta_dpo_filtered", "tdpo2"))
 def test_two_processes_equal_one(two, tmp_path, name):
     one, both = pairwise_worker.outcome(name, tmp_path, processes=1), two[name]
     assert both["loss"] == pytest.approx(one["loss"], rel=1e-4)

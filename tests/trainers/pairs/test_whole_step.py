@@ -5,6 +5,7 @@ import json
 import pytest
 import scored
 import tiny
+import torch
 from pairwise_worker import WHOLE_STEP
 from torch.testing import assert_close
 from trl import DPOConfig as TRLDPOConfig
@@ -12,6 +13,8 @@ from trl import DPOTrainer as TRLDPOTrainer
 
 from align import AOTConfig, BetaDPOConfig
 from align.configs import ConfigError
+from align.losses import Pair
+from align.trainers.pairs.whole_step import MovingMargin
 from align.trainers.shared import trl_contract
 
 
@@ -50,7 +53,7 @@ def test_four_accumulated_batches_equal_one(tmp_path, name):
     many = trained(tmp_path / "b", name, per_device_train_batch_size=2, global_batch_size=8, **kw)
     parts = trained(tmp_path / "c", name, per_device_train_batch_size=8, max_tokens_per_batch=40, **kw)
     for other in (many, parts):
-        for key in ("loss", "rewards/margins", *(["beta"] if name == "beta_dpo" else [])):
+        for key in ("loss", "rewards/margins", *(["beta", "kept"] if name.startswith("beta_dpo") else [])):
             assert tiny.losses(other, key) == pytest.approx(tiny.losses(one, key), rel=1e-4, abs=1e-5), key
         for key, weight in tiny.weights(one).items():
             assert (tiny.weights(other)[key] - weight).norm() < 2e-3 * weight.norm(), key
@@ -82,7 +85,51 @@ def test_the_mean_gap_moves_beta(tmp_path):
     assert made.moving.mean == pytest.approx(moving, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["aot_unpaired", "beta_dpo"])
+def test_every_step_draws_anew_and_a_repeated_one_the_same(tmp_path):
+    made = trainer(tmp_path, "beta_dpo_filtered", per_device_train_batch_size=8)
+    zeros, drawn = Pair(torch.zeros(8), torch.zeros(8)), []
+    for made.state.global_step in (0, 1, 2, 3, 0):
+        drawn.append(tuple(made.of_step(zeros, zeros)["weight"].tolist()))
+    assert len(set(drawn)) > 2
+    assert drawn[0] == drawn[4]
+
+
+def test_mean_and_deviation_move_alike():
+    moving = MovingMargin(0.75)
+    moving.add(4.0, 8.0)
+    moving.add(0.0, 4.0)
+    assert (moving.mean, moving.deviation) == (0.75, 2.5)
+    moving.forget_step()
+    assert (moving.mean, moving.deviation) == (1.0, 2.0)
+
+
+def test_the_loss_of_a_filtered_step_is_the_mean_over_the_pairs_kept(tmp_path, monkeypatch):
+    """Rewards are those of all pairs; an evaluation keeps all."""
+    made, seen = trainer(tmp_path, "beta_dpo_filtered", per_device_train_batch_size=8, max_steps=3), []
+    loss = made.preference_loss
+
+    def look(*args, **columns):
+        seen.append((loss(*args, **columns), columns))
+        return seen[-1][0]
+
+    monkeypatch.setattr(made, "preference_loss", look)
+    made.train()
+    kept = [columns["weight"] > 0 for _, columns in seen]
+    assert [int(each.sum()) for each in kept] == [5, 5, 5]
+    assert len({tuple(each.tolist()) for each in kept}) > 1
+    moving = 0.0
+    for step, ((result, columns), some) in enumerate(zip(seen, kept, strict=True)):
+        gaps = (result.rewards.chosen - result.rewards.rejected).detach() / 0.3
+        moving = 0.9 * moving + 0.1 * gaps.mean().item()
+        beta = columns["beta"][0]
+        assert beta.item() == pytest.approx(max(1e-3, 0.3 * (1 + 0.9 * (gaps[some].mean().item() - moving))), rel=1e-4)
+        losses = -torch.nn.functional.logsigmoid(beta * gaps[some])
+        assert tiny.losses(made)[step] == pytest.approx(losses.mean().item(), rel=1e-4)
+    assert tiny.losses(made, "kept") == [5 / 8] * 3
+    assert made.evaluate(scored.pairs(4))["eval_kept"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["aot_unpaired", "beta_dpo_filtered"])
 def test_a_run_that_resumes_ends_at_the_same_bits(tmp_path, name):
     kw = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
     whole = trained(tmp_path / "whole", name, **kw)
@@ -91,8 +138,10 @@ def test_a_run_that_resumes_ends_at_the_same_bits(tmp_path, name):
     for key, weight in tiny.weights(whole).items():
         assert_close(tiny.weights(again)[key], weight, rtol=0, atol=0)
     kept = json.loads((tmp_path / "whole" / "checkpoint-4" / "trainer_state.json").read_text())["stateful_callbacks"]
-    if name == "beta_dpo":
-        assert again.moving.mean == whole.moving.mean == kept["MovingMargin"]["attributes"]["mean"] != 0
+    if name == "beta_dpo_filtered":
+        said = {"mean": whole.moving.mean, "deviation": whole.moving.deviation}
+        assert kept["MovingMargin"]["attributes"] == said == {key: getattr(again.moving, key) for key in said}
+        assert all(said.values())
 
 
 def test_a_step_that_is_skipped_does_not_move_beta(tmp_path, monkeypatch):
@@ -129,6 +178,7 @@ def test_a_stored_reference_gives_the_same(tmp_path, monkeypatch):
         (AOTConfig, {"ld_alpha": 0.5}, "ld_alpha: not honoured here"),
         (BetaDPOConfig, {"margin_weight": -1.0}, "margin_weight: must be finite and not negative, got -1.0"),
         (BetaDPOConfig, {"margin_decay": 1.0}, r"margin_decay: must be in \[0, 1\), got 1.0"),
+        (BetaDPOConfig, {"filter_ratio": 1.0}, r"filter_ratio: must be in \[0, 1\), got 1.0"),
         (BetaDPOConfig, {"label_smoothing": 0.1}, "label_smoothing: not honoured here"),
     ],
 )

@@ -84,9 +84,7 @@ def _train(argv: Sequence[str]) -> int:
     parser = train.arguments()
     parser.prog = "alignkit train"
     parser.add_argument("--num-processes", type=int, help="on this machine; default: one per visible GPU, or one")
-    parser.add_argument(
-        "--accelerate-config", metavar="FILE|NAME", help="an accelerate file, or ddp, fsdp2, zero2, zero3"
-    )
+    parser.add_argument("--accelerate-config", metavar="FILE|NAME", help="a file, or ddp, fsdp2, zero2, zero3")
     node_arguments(parser)
     options = parser.parse_intermixed_args(argv)
     nodes = nodes_of(options)

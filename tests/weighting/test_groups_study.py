@@ -1,4 +1,4 @@
-"""The study `scripts/studies/groups.py`: people with planted tastes, and the whole path on real texts with a tiny model."""
+"""The study `scripts/studies/planted_groups.py`: people with planted tastes, and the whole path on real texts with a tiny model."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from align.rewards.load import REWARDS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies"))
 
-import groups as study
+import planted_groups as study
 
 
 def test_people_prefer_by_length_as_planted():

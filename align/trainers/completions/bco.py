@@ -108,8 +108,8 @@ class BCOTrainer(KTOTrainer):
         least, most = self.args.min_density_ratio, self.args.max_density_ratio
         ratios = self.density_ratio(self._embedded(data), least=least, most=most).tolist()
         weights = [1.0 if label else ratio for label, ratio in zip(data["label"], ratios, strict=True)]
-        data = data.remove_columns(COLUMN) if COLUMN in data.column_names else data
-        return data.add_column(COLUMN, weights)  # pyright: ignore[reportCallIssue]
+        bare: Any = data.remove_columns(COLUMN) if COLUMN in data.column_names else data
+        return bare.add_column(COLUMN, weights)
 
     def _embedded(self, data: Dataset) -> Float[Tensor, "rows width"]:
         """Of each row's prompt; what stands in several rows is read once."""

@@ -1,6 +1,6 @@
 """Takes people of two planted groups through the whole path: groups found, a reward model each, max-min, win rates by group.
 
-Run: python scripts/studies/groups.py DATA_FOLDER OUT_FOLDER [--seeds N] [-o RESULTS]. What is there is not done again; what was
+Run: python scripts/studies/planted_groups.py DATA_FOLDER OUT_FOLDER [--seeds N] [-o RESULTS]. What is there is not done again; what was
 killed goes on. After every stage groups.json and groups.png are written anew.
 
 Texts are real, people are simulated. Prompts and answers are PandaLM's (`pandalm_human`), of at most 40 words each; every prompt

@@ -116,7 +116,7 @@ def evaluate(
 def load_held_out(recipe: Recipe) -> dict[str, Dataset]:
     """The evaluation sets of a recipe as evaluations read them: pairs are ranked, also by a run that learnt from labels."""
     return load_data(
-        recipe.data, rows=recipe.rows, columns=pair_columns(recipe), texts=text_columns(recipe), whole_pairs=True
+        recipe.data, rows=recipe.rows, columns=pair_columns(recipe), held_texts=text_columns(recipe), whole_pairs=True
     ).eval
 
 

@@ -63,6 +63,7 @@ def load_data(
     rows: Rows = "pairs",
     columns: tuple[str, ...] = (),
     texts: tuple[str, ...] = (),
+    held_texts: tuple[str, ...] = (),
     whole_pairs: bool = False,
 ) -> Loaded:
     """Load, normalise and split everything a recipe's `data` section names, and hold the sets against each other.
@@ -72,6 +73,7 @@ def load_data(
         rows: What a row is.
         columns: Further columns of numbers that must be there and are kept.
         texts: Further columns of texts, likewise.
+        held_texts: Those that evaluation sets alone must have, what is held out of the training set included.
         whole_pairs: Of other rows than pairs: leave sources of pairs as they are, to be ranked.
 
     Raises:
@@ -83,9 +85,9 @@ def load_data(
         sets, shares = {}, []
         for name in set_names(config):
             told: list[Finding] = []
+            asked = texts if name == TRAIN and not config.holdout else (*texts, *held_texts)
             sets[name], of_sources = load_set(
-                name, config, keep=(ROW, *columns), texts=texts, rows=rows, told=told, whole_pairs=whole_pairs,
-                scratch=scratch,
+                name, config, keep=(ROW, *columns), texts=asked, rows=rows, told=told, whole_pairs=whole_pairs, scratch=scratch
             )  # fmt: skip
             shares += of_sources
             for finding in told:
@@ -102,7 +104,7 @@ def load_data(
 
     if config.streaming:
         contents = [[_content(source) for source in sources_of(config, name)] for name in set_names(config)]
-        sets, shares = kept([asdict(config), rows, columns, texts, whole_pairs, contents], load)
+        sets, shares = kept([asdict(config), rows, columns, texts, *held_texts, whole_pairs, contents], load)
     else:
         sets, shares = load(None)
     return Loaded(sets.pop(TRAIN), {name.removeprefix(EVAL): data for name, data in sets.items()}, shares)
@@ -160,16 +162,8 @@ def load_set(
     for k, source in enumerate(own):
         where = name if len(own) == 1 else f"{name}[{k}]"
         part = load_source(
-            source,
-            where,
-            config,
-            keep=keep,
-            texts=texts,
-            rows=rows,
-            told=told,
-            whole_pairs=whole_pairs,
-            scratch=scratch,
-        )
+            source, where, config, keep=keep, texts=texts, rows=rows, told=told, whole_pairs=whole_pairs, scratch=scratch
+        )  # fmt: skip
         parts.append(drawn(part, fraction=source.fraction, max_rows=source.max_rows))
     if len(own) == 1:
         return parts[0], []

@@ -112,8 +112,12 @@ def evaluated(world, folder, method, rows):
     """The estimates of a report on rows of two groups."""
     recipe = yaml.safe_load((world / "recipe.yaml").read_text())
     (folder / f"{method}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = {"path": str(folder / f"{method}.jsonl")}
-    recipe |= {"method": method, "data": {"train": data, "eval": {"test": dict(data)}}}
+    bare = [
+        {key: value for key, value in row.items() if key != "group"} for row in rows
+    ]  # who is asked in training has none
+    (folder / f"{method}-train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
+    data = {name: {"path": str(folder / f"{method}{name}.jsonl")} for name in ("", "-train")}
+    recipe |= {"method": method, "data": {"train": data["-train"], "eval": {"test": data[""]}}}
     if method == "dpo":
         del recipe["rewards"]
     recipe["eval"] |= {"group": "group", "judges": {"r": {"kind": "reward", "reward": "repetition"}}}

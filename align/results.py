@@ -67,8 +67,9 @@ def ended(path: Path, recipe: Recipe) -> str:
     else:
         if (recipe.data.eval or recipe.data.holdout) and (recipe.rows != "prompts" or recipe.eval.generate is not None):
             commands[f"alignkit eval {run}{own}"] = "measure it against its reference"
+        if not (recipe.tools or recipe.environments):  # nobody answers calls in a chat
+            commands[f"alignkit chat {run}{own}"] = "talk to it"
         commands |= {
-            f"alignkit chat {run}{own}": "talk to it",
             f"alignkit sample {run} --prompts FILE --out answers.jsonl{own}": "have it answer the prompts of a file",
             f"alignkit export {run} OUT{own}": "write one model that transformers and vLLM load",
         }

@@ -88,7 +88,7 @@ def look(
         findings += inspect_ids(dataset, model.tokenizer, embedded, name)
     findings += inspect_room(sets[TRAIN], model.tokenizer, getattr(recipe.train, "max_length", None), TRAIN)
     found, size = inspect_adapter(
-        model.config, model.adapter, stored=model.stored, attention=recipe.model.attn_implementation
+        model.config, model.adapter, stored=model.stored, attention=recipe.model.attn_implementation, train=recipe.train
     )
     findings += found
     if size is not None:

@@ -18,9 +18,11 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.modeling_utils import set_zero3_state
 from transformers.pytorch_utils import Conv1D
 
+from align.configs.parts import PartConfig
 from align.findings import Finding, printable
 from align.models.patterns import refuse_endless
 from align.recipe.loading import Recipe
+from align.tuning.trainer import part_of
 
 from .schedule import Plan
 
@@ -43,7 +45,12 @@ class Size(NamedTuple):
 
 
 def inspect_adapter(
-    config: PreTrainedConfig, lora: PeftConfig | None, *, stored: int | None = None, attention: str | None = None
+    config: PreTrainedConfig,
+    lora: PeftConfig | None,
+    *,
+    stored: int | None = None,
+    attention: str | None = None,
+    train: PartConfig | None = None,
 ) -> tuple[list[Finding], Size | None]:
     """Which layers LoRA would adapt, found on a model without weights.
 
@@ -52,6 +59,7 @@ def inspect_adapter(
         lora: The adapter's, or None if all weights are trained.
         stored: Numbers in the model's files of weights, if they are known.
         attention: The implementation that the recipe names, if it does.
+        train: Settings that may name a part of what is trained, which must then be there.
     """
     implementation = attention if attention in (None, "sdpa", "eager") or "flash" not in attention else "eager"
     try:
@@ -67,9 +75,9 @@ def inspect_adapter(
         return [Finding("error", "unreadable-model", MODEL, message, "fetch it again")], None
     layers = set(_linear_layers(model))
     if lora is None:
-        return [], Size(parameters, parameters, len(layers), 0)
+        return _part_missing(model, train), Size(parameters, parameters, len(layers), 0)
     if not isinstance(lora, LoraConfig):
-        return _of_another_kind(model, lora, parameters, layers)
+        return _of_another_kind(model, lora, parameters, layers, train)
     adapter = copy.deepcopy(lora)
     adapter.init_lora_weights, adapter.inference_mode = False, False  # others look at weights; saved ones are frozen
     names = (
@@ -92,7 +100,7 @@ def inspect_adapter(
         for name, p in adapted.named_parameters()
     }
     size = Size(parameters, trainable, len(layers), len(layers & hit), shapes)
-    found = []
+    found = _part_missing(adapted, train)
     rows = config.get_text_config().vocab_size
     beyond = [index for index in _token_indices(adapter) if not 0 <= index < rows]
     if beyond:
@@ -132,7 +140,7 @@ def inspect_adapter(
 
 
 def _of_another_kind(
-    model: Any, settings: PeftConfig, parameters: int, layers: set[str]
+    model: Any, settings: PeftConfig, parameters: int, layers: set[str], train: PartConfig | None
 ) -> tuple[list[Finding], Size | None]:
     """What `inspect_adapter` finds of an adapter that is not LoRA: how many layers and parameters."""
     adapter = copy.deepcopy(settings)
@@ -151,7 +159,19 @@ def _of_another_kind(
     trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     message = f"{len(hit)} modules, {trainable:,} of {parameters:,} parameters trainable"
     size = Size(parameters, trainable, len(layers), len(layers & hit))
-    return [Finding("note", "peft-coverage", "peft", message, "nothing to do")], size
+    return [*_part_missing(adapted, train), Finding("note", "peft-coverage", "peft", message, "nothing to do")], size
+
+
+def _part_missing(model: Any, train: PartConfig | None) -> list[Finding]:
+    """The part that settings name and a model, with its adapter, does not have."""
+    try:
+        if train is not None:
+            part_of(model, train, "train")
+    except ValueError as error:
+        at, message = str(error).removeprefix("train: ").split(": ", 1)
+        message, _, remedy = message.partition("; ")
+        return [Finding("error", "trained-part", f"train.{at}", message, remedy or "name a part that it has")]
+    return []
 
 
 def _unmatched(

@@ -51,13 +51,17 @@ def build_peft(tree: Tree) -> Any:
     _said_elsewhere("peft", kind, tree)
     if values.get("task_type") not in (None, "CAUSAL_LM"):
         tree.problem(("peft", "task_type"), f"must be CAUSAL_LM, got {values['task_type']!r}")
-    rank = values.get("r", 1)
-    if isinstance(rank, int) and rank < 0:
-        tree.problem(("peft", "r"), f"must not be negative, got {rank}")
+    known = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
+    least = min(getattr(known, "r", 1), 1)  # OFT's 0 leaves the size to its blocks
+    if type(values.get("r")) is int and values["r"] < least:
+        tree.problem(("peft", "r"), f"must be at least {least}, got {values['r']}")
+    for key in ("alpha", "randlora_alpha", "scaling"):
+        if isinstance(values.get(key), (int, float)) and not 0 < values[key] < float("inf"):
+            tree.problem(("peft", key), f"must be positive, or the adapter changes nothing, got {values[key]}")
     if len(tree.problems) > before:
         return None
     given = {key: value for key, value in values.items() if key != "peft_type"}
-    made = build(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)], given | {"task_type": "CAUSAL_LM"}, ("peft",), tree)
+    made = build(known, given | {"task_type": "CAUSAL_LM"}, ("peft",), tree)
     if made is not None and tree.get("train", "trained_part") == "b":
         tree.problem(("train", "trained_part"), f"'b' is a factor of LoRA, and {kind} has none; leave it out")
     if made is not None and tree.get("train", "loraplus_lr_ratio") is not None:

@@ -23,16 +23,30 @@ def faster_b(optimizer: Any, model: nn.Module, ratio: float, *, where: str) -> N
     Raises:
         ValueError: If no B of LoRA is trained.
     """
-    second = {id(p) for name, p in model.named_parameters() if any(factor in name for factor in SECOND_FACTORS)}
+    second = second_factors(model, where=where)
     faster = []
     for group in optimizer.param_groups:
         chosen = [p for p in group["params"] if id(p) in second]
         if chosen:
             group["params"] = [p for p in group["params"] if id(p) not in second]
             faster.append({**group, "params": chosen, "lr": group["lr"] * ratio})
-    if not faster:
+    for group in faster:
+        optimizer.add_param_group(group)
+
+
+def second_factors(model: nn.Module, *, where: str) -> set[int]:
+    """Identities of the parameters that are a trained B of LoRA.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = {
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and any(factor in name for factor in SECOND_FACTORS)
+    }
+    if not found:
         raise ValueError(
             f"{where}: loraplus_lr_ratio: is of LoRA's two factors, and no LoRA adapter is trained; leave it out"
         )
-    for group in faster:
-        optimizer.add_param_group(group)
+    return found

@@ -4,7 +4,23 @@ from typing import Any
 
 from .kinds import refuse_kinds
 from .parts import TrainedPart, take_away
-from .rates import faster_b
+from .rates import faster_b, second_factors
+
+
+def part_of(model: Any, args: Any, where: str) -> TrainedPart | None:
+    """What moves of a model by settings as in `align.configs.parts.PartConfig`; None if all of it does, at one rate or two.
+
+    Raises:
+        ValueError: If the model has no such part, or no LoRA factors for a rate of their own.
+    """
+    if args.loraplus_lr_ratio is not None:
+        second_factors(model, where=where)
+    if args.trained_part == "all":
+        return None
+    return TrainedPart(
+        model, args.trained_part, seed=args.seed, redraw_every=args.redraw_every, drawn_layers=args.drawn_layers,
+        where=where,
+    )  # fmt: skip
 
 
 class MovesPart:
@@ -30,11 +46,7 @@ class MovesPart:
         given = args.trained_part != "all" or args.loraplus_lr_ratio is not None
         if given and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             raise ValueError(f"{where}: trained_part, loraplus_lr_ratio: not tried on sharded weights; leave them out")
-        if args.trained_part != "all":
-            self.part = TrainedPart(
-                self.model, args.trained_part, seed=args.seed, redraw_every=args.redraw_every,
-                drawn_layers=args.drawn_layers, where=where,
-            )  # fmt: skip
+        self.part = part_of(self.model, args, where)
 
     def hold_back(self) -> None:
         """Take the gradients away of what the step that is due must not move."""

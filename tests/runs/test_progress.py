@@ -129,6 +129,8 @@ def test_what_comes_next_is_possible(tmp_path):
     assert next_of("dpo/tiny") == ["eval", "chat", "sample", "export"]
     assert next_of("stages/tiny-sft") == ["chat", "sample", "export"]  # nothing is held out
     assert next_of("online/tiny-grpo") == ["chat", "sample", "export"]
+    for recipe in ("tools/tiny", "tools/tiny-environment"):
+        assert next_of(recipe) == ["sample", "export"]  # nobody answers calls in a chat
     assert next_of("preference_model/tiny") == ["judge-agreement"]  # it writes no answers
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "MINE.py").touch()

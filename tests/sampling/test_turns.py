@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from align.configs.online import DynamicGRPOConfig
 from align.errors import RunError
 from align.recipe.loading import load_recipe
-from align.sampling.generate import Decoding, generate
+from align.sampling.generate import Decoding, generate, sampled_ids
 from align.sampling.store import AnswersError, stored_answers
 from align.sampling.turns import calling_engine
 from align.tools import ENVIRONMENTS, TOOLS, called_by, calling_of
@@ -146,6 +146,20 @@ def test_an_answer_does_not_depend_on_who_else_is_asked(world):
     assert len({tuple(answer.completion_ids) for row in together for answer in row}) > 4
     assert world.ask(temperature=0.7, samples=3, seed=5, batch_size=2) == together
     assert world.ask(temperature=0.7, samples=3, seed=5, rows=ROWS[2:]) == together[2:]
+
+
+def test_a_later_turn_has_the_room_that_is_left_and_noise_of_its_own_sample(world, monkeypatch):
+    asked = []
+
+    def seen(model, tokenizer, stops, rows, seeds, decoding):
+        asked.append((decoding.max_new_tokens, len({tuple(row) for row in rows}), len(set(seeds))))
+        return sampled_ids(model, tokenizer, stops, rows, seeds, decoding)
+
+    monkeypatch.setattr("align.sampling.turns.sampled_ids", seen)
+    ((first, second),) = world.ask(rows=ROWS[:1], samples=2, temperature=0.01)
+    assert first.completion_ids == second.completion_ids
+    read = len(first.own) - list(first.own)[::-1].index(False)  # tokens before the last turn
+    assert asked == [(300, 1, 2), (300 - read, 1, 2)]
 
 
 def test_kept_answers_are_read_with_all_that_came_of_them(world, tmp_path, monkeypatch):

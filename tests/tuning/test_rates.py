@@ -7,7 +7,12 @@ from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 
 from align import DPOConfig, DPOTrainer
+from align.check.machine import Machine
+from align.check.refusals import refuse
+from align.data.loading import load_data
+from align.errors import RunError
 from align.models.tiny import tiny_model, tiny_tokenizer
+from align.recipe.loading import load_recipe
 from align.tuning.rates import faster_b
 
 RATIO = {"loraplus_lr_ratio": 16.0, "weight_decay": 0.1}
@@ -76,3 +81,17 @@ def test_what_has_no_b_or_rates_of_its_own_is_refused(tmp_path):
     given.optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="loraplus_lr_ratio: an optimizer is given, with rates of its own"):
         given.create_optimizer()
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    (["lora=null", "train.loraplus_lr_ratio=16"], "train.loraplus_lr_ratio: trained-part: is of LoRA's two factors, and no"),
+    (["lora=null", "train.trained_part=b"], "train.trained_part: trained-part: 'b' is a factor of LoRA, and no LoRA"),
+    (["train.trained_part=layers", "train.redraw_every=1"], "train.drawn_layers: trained-part: must be below the model's 2"),
+    (["lora=null", "peft={peft_type: IA3}", "train.trained_part=layers", "train.redraw_every=1"], "train.drawn_layers: "),
+])  # fmt: skip
+def test_a_part_that_the_model_has_not_is_told_before_a_weight_is_loaded(tmp_path, settings, told):
+    recipe = load_recipe("dpo/tiny", [*settings, f"train.output_dir={tmp_path}", "data.eval={}"])
+    rows = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
+    with pytest.raises(RunError) as refused:
+        refuse(recipe, {"data.train": rows.train}, Machine.here())
+    assert told in str(refused.value)

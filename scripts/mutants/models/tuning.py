@@ -5,6 +5,7 @@ from mutants.mutant import noticed_by
 PARTS, TRAINER, RATES, CONFIG = (
     "align/tuning/parts.py", "align/tuning/trainer.py", "align/tuning/rates.py", "align/configs/parts.py",
 )  # fmt: skip
+SIZES, LORA = "align/check/sizes.py", "align/recipe/lora.py"
 TESTS = "tests/tuning/test_parts.py"
 drawn = noticed_by(TESTS)
 faster = noticed_by("tests/tuning/test_rates.py")
@@ -35,6 +36,12 @@ MUTANTS = [
     faster("rates: B does not decay", RATES, '{**group, "params": chosen,', '{**group, "weight_decay": 0.0, "params": chosen,'),
     faster("rates: B is lost", RATES, "        optimizer.add_param_group(group)", "        pass"),
     faster("rates: an optimizer that is given is passed over", TRAINER, "if ratio is not None and self.optimizer is not None:", "if False:"),
+    faster("rates: B of nothing", RATES, "    if not found:\n", "    if False:\n"),
+    faster("parts: what is missing is not looked for", SIZES, "return _part_missing(model, train), Size(", "return [], Size("),
+    faster("parts: layers of an adapter are not counted", SIZES, "found = _part_missing(adapted, train)", "found = []"),
+    faster("parts: layers of another kind are not counted", SIZES, "return [*_part_missing(adapted, train), Finding(", "return [Finding("),
+    kinds("kinds: a rank of nothing", LORA, "values[\"r\"] < least:", "values[\"r\"] < 0:"),
+    kinds("kinds: a scale of nothing", LORA, "not 0 < values[key] <", "not 0 <= values[key] <"),
     kinds("kinds: AdaLoRA is taken", "align/tuning/trainer.py", "        refuse_kinds(getattr(self.model, \"peft_config\", {}).values(), where)\n", ""),
     kinds("kinds: any of PEFT's", "align/recipe/lora.py", "    if refused is not None:\n", "    if False:\n"),
     kinds("kinds: beside lora", "align/recipe/lora.py", 'if tree.values.get("lora") is not None:', "if False:"),

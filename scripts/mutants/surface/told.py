@@ -24,5 +24,6 @@ MUTANTS = [
     told("progress: it tells where it is switched off", PROGRESS, "if any(type(callback) is ProgressCallback for callback in own):", "if True:"),
     told("progress: nobody tells", "align/building.py", "    tell_progress(trainer)\n", ""),
     told("next: a path falls apart", RESULTS, "run = shlex.quote(str(path))", "run = str(path)"),
+    told("next: a chat with tools", RESULTS, "if not (recipe.tools or recipe.environments):", "if True:"),
     told("next: own code is not allowed", RESULTS, 'sorted((path / FOLDER).glob("*.py"))', "()"),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from align.rewards.texts import calls_of
-from align.weighting.advantages import batch_of, scaled
+from align.weighting.estimator import batch_of, scaled
 
 logger = logging.getLogger(__name__)
 

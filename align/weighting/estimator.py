@@ -1,7 +1,7 @@
 """Declares what every estimator of advantages answers, and the moments and checks of options that estimators share."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -56,6 +56,13 @@ class Estimator:
 
     def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:
         raise NotImplementedError
+
+    def begin(self, objectives: Sequence[str]) -> None:
+        """Take up the objectives' names, before the first batch.
+
+        Raises:
+            ValueError: If it knows of other objectives only.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers of earlier batches."""

@@ -3,12 +3,13 @@
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from trl import GRPOConfig as TRLGRPOConfig
 from trl import RLOOConfig as TRLRLOOConfig
 
-from align.weighting.advantages import make_estimator, one_of, within
+from align.weighting.advantages import make_estimator
+from align.weighting.estimator import number_problems, one_of, within
 from align.weighting.rules import RULES, WeightingRule, make_rule, rule_options
 
 from .common import ConfigError, SharesPrompts, are_layers, not_honoured, rebalances_batches, shards_on_cpus
@@ -85,6 +86,7 @@ class DynamicConfig(OnlineConfig):
         ConfigError: If a setting contradicts another or would be ignored; all at once.
     """
 
+    one_answer: ClassVar[bool] = False  # to each prompt is allowed
     weighting: str = field(
         default="upgrad",
         metadata={
@@ -215,14 +217,8 @@ class DynamicConfig(OnlineConfig):
             estimator = make_estimator(self.estimator, **self.estimator_options)
         except (ValueError, TypeError) as error:
             return [_line("estimator_options", error)]
-        if estimator.compares and self._of_trl.num_generations == 1:
-            return [
-                f"estimator: {self.estimator!r} compares completions of a prompt, and num_generations is 1; use 'batch'"
-            ]
-        if self.estimator == "single_stream" and self._of_trl.num_generations != 1:
-            return [f"estimator: 'single_stream' is for one completion of each prompt, got num_generations={self._of_trl.num_generations}; "
-                    "use ReinforceConfig (method: reinforce)"]  # fmt: skip
-        return []
+        answers = self._of_trl.num_generations
+        return number_problems(self.estimator, estimator, answers, one_allowed=self.one_answer)
 
 
 @dataclass
@@ -264,6 +260,7 @@ class ReinforceConfig(DynamicGRPOConfig):
     loss is divided by a constant, not by the lengths of completions, so that its gradient is the policy gradient's.
     """
 
+    one_answer: ClassVar[bool] = True
     num_generations: int | None = field(default=1, metadata={"help": "Completions of each prompt."})
     estimator: str = field(default="batch", metadata={"help": "As of DynamicGRPOConfig."})
     loss_type: str = field(default="dr_grpo", metadata={"help": "As of DynamicGRPOConfig."})

@@ -5,70 +5,16 @@ an objective does not apply. It treats every objective by itself, so that advant
 a missing reward has the advantage 0, that of an average one. Equal rewards give equal advantages on every process.
 """
 
-import difflib
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
+from .estimator import Columns, Estimator, Rewards, batch_of, groups, moments, one_of, scaled, within
 from .ranks import fronts
-
-Rewards: TypeAlias = Float[Tensor, "batch objectives"]
-Columns: TypeAlias = Mapping[str, Float[Tensor, " batch"]]
-
-EPS = 1e-4
-"""Added to every standard deviation, as TRL does."""
-
-
-class Moments(NamedTuple):
-    """Statistics of the segment a reward lies in, one for each reward. `centred` is 0 where the reward is missing."""
-
-    centred: Rewards
-    std: Rewards
-    number: Rewards
-
-
-def moments(rewards: Rewards, segments: Int[Tensor, " batch"]) -> Moments:
-    """Rewards less their segment's mean, its standard deviation (n - 1), and how many it is of; missing ones left out."""
-    present = ~rewards.isnan()
-    empty = rewards.new_zeros(int(segments.max()) + 1, rewards.size(1))
-    count = empty.index_add(0, segments, present.to(rewards.dtype))
-    mean = empty.index_add(0, segments, rewards.where(present, 0.0)) / count.clamp(min=1.0)
-    centred = (rewards - mean[segments]).where(present, 0.0)
-    variance = empty.index_add(0, segments, centred.square()) / (count - 1.0).clamp(min=1.0)
-    return Moments(centred, variance.sqrt()[segments], count[segments])
-
-
-class Estimator:
-    """What the estimators share. `needs` are the auxiliary columns it reads, by name."""
-
-    needs: tuple[str, ...] = ()
-    compares: ClassVar[bool] = True  # completions of one prompt, so that it needs at least two
-    per_objective: ClassVar[bool] = True  # its columns differ
-    scale_free: bool = False  # rewards multiplied by a number leave its advantages as they are
-    after_weighting: bool = False  # what is learnt from is the advantage of the weighted sum of rewards
-    scales_sum: bool = False  # what is learnt from is the weighted sum of advantages, standardised over the batch
-
-    def __call__(self, rewards: Rewards, *, group_size: int, aux: Columns) -> Rewards:
-        """Advantages of the rewards of all processes, `group_size` for each prompt; `aux` has the columns in `needs`.
-
-        Raises:
-            ValueError: If rewards are outside the range that the estimator is defined on.
-        """
-        return self._of(rewards, group_size, aux)
-
-    def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:
-        raise NotImplementedError
-
-    def state_dict(self) -> dict[str, Any]:
-        """What it remembers of earlier batches."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+from .single_stream import SingleStream
 
 
 class Group(Estimator):
@@ -169,54 +115,6 @@ class Stratified(Estimator):
         return self.alpha * terms[0] + (1.0 - self.alpha) * terms[1]
 
 
-class SingleStream(Estimator):
-    """One completion of each prompt against what this prompt has earned before (SPO, arXiv:2509.13232).
-
-    For each prompt and objective a, b with the value v = a / (a + b); the advantage is r - v, then a <- rho a + r and
-    b <- rho b + 1 - r. Deviations from the paper: rho is constant (the paper adapts it to the policy's drift within
-    [0.875, 0.96]), prompts are drawn evenly, and there are no offline samples before the run: a prompt's first value is
-    `prior`, held as firmly as `prior_count` samples. With several objectives there is one table for each.
-
-    Args:
-        rho: In (0, 1]. 1 / (1 - rho) samples is what it remembers.
-        prior: In [0, 1].
-        prior_count: Positive.
-        scale: "batch" divides by the batch's standard deviation after centring, as the paper does; "none".
-    """
-
-    needs = ("prompt",)
-    compares = False
-
-    def __init__(self, rho: float = 0.9, prior: float = 0.5, prior_count: float = 1.0, scale: str = "batch") -> None:
-        self.rho = within("rho", rho, "(0, 1]")
-        self.prior = within("prior", prior, "[0, 1]")
-        self.prior_count = within("prior_count", prior_count, "(0, inf)")
-        self.scale = one_of("scale", scale, "batch", "none")
-        self.table: dict[int, Tensor] = {}
-
-    def _of(self, rewards: Rewards, group_size: int, aux: Columns) -> Rewards:
-        wrong = rewards[(rewards < 0.0) | (rewards > 1.0)]
-        if len(wrong):
-            raise ValueError(f"single_stream: rewards must be in [0, 1], got {wrong[0]:g}; rescale them")
-        first = rewards.new_tensor([[self.prior], [1.0 - self.prior]]).expand(2, rewards.size(1)) * self.prior_count
-        prompts = [int(prompt) for prompt in aux["prompt"].tolist()]
-        values = torch.stack([counts[0] / counts.sum(dim=0) for counts in (self.table.get(p, first) for p in prompts)])
-        for prompt, reward in zip(prompts, rewards, strict=True):
-            counts = self.table.get(prompt, first)
-            after = self.rho * counts + torch.stack([reward, 1.0 - reward])
-            self.table[prompt] = after.where(~reward.isnan(), counts)
-        gained = rewards - values
-        centred, std, _ = batch_of(gained)
-        return scaled(centred, std, "batch") if self.scale == "batch" else gained.nan_to_num(nan=0.0)
-
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
-        counts = list(self.table.values())
-        return {"prompts": list(self.table), "counts": torch.stack(counts) if counts else None}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: D102
-        self.table = dict(zip(state["prompts"], [] if state["counts"] is None else state["counts"], strict=True))
-
-
 class ParetoRank(Estimator):
     """How many fronts of the prompt's completions lie above a completion, negated and centred (after arXiv:2310.00386).
 
@@ -242,21 +140,6 @@ class ParetoRank(Estimator):
         return scaled(ranked.centred, ranked.std, self.scale).expand_as(rewards).contiguous()
 
 
-def groups(rewards: Rewards, group_size: int) -> Int[Tensor, " batch"]:
-    """Number of the prompt of each completion."""
-    return torch.arange(rewards.size(0)) // group_size
-
-
-def batch_of(rewards: Rewards) -> Moments:
-    """Moments of the whole batch."""
-    return moments(rewards, groups(rewards, rewards.size(0)))
-
-
-def scaled(centred: Rewards, std: Rewards, scale: str) -> Rewards:
-    """Divided by the standard deviation, unless scale is "none"."""
-    return centred if scale == "none" else centred / (std + EPS)
-
-
 ESTIMATORS: dict[str, type[Estimator]] = {
     "group": Group, "leave_one_out": LeaveOneOut, "batch": Batch, "stratified": Stratified,
     "single_stream": SingleStream, "pareto_rank": ParetoRank,
@@ -274,26 +157,3 @@ def make_estimator(name: str, **options: Any) -> Estimator:
     for option in options:
         one_of(f"option of {name}", option, *estimator_options(name))
     return ESTIMATORS[one_of("estimator", name, *ESTIMATORS)](**options)
-
-
-def one_of(what: str, given: Any, *known: str) -> Any:
-    """The value, if it is one of those; else ValueError with the nearest."""
-    if given not in known:
-        near = difflib.get_close_matches(str(given), known, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-        raise ValueError(f"{what}: unknown, got {given!r}; {remedy}")
-    return given
-
-
-def within(what: str, given: Any, interval: str) -> float:
-    """The value, if it is a number in the interval, written as [0, 1) is; else ValueError with the interval."""
-    low, high = (float(end) for end in interval[1:-1].split(","))
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not (
-        number
-        and low <= given <= high
-        and (given != low or interval[0] == "[")
-        and (given != high or interval[-1] == "]")
-    ):
-        raise ValueError(f"{what}: must be a number in {interval}, got {given!r}")
-    return given

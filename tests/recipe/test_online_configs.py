@@ -45,6 +45,14 @@ def problems(config=DynamicGRPOConfig, **settings):
         ({"use_adaptive_entropy": True}, "use_adaptive_entropy: UPGrad computes the loss more often"),
         ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "gradient_checkpointing_kwargs: UPGrad needs"),
         ({"estimator": "single_stream"}, "estimator: 'single_stream' is for one completion of each prompt, got"),
+        (
+            {"estimator": "single_stream", "num_generations": 1},
+            "estimator: 'single_stream' is for one completion of each prompt, got num_generations=1; use method: reinforce",
+        ),
+        (
+            {"estimator": "batch", "num_generations": 1},
+            "num_generations: one completion of each prompt is method: reinf",
+        ),
         ({"num_generations": 1}, "estimator: 'group' compares completions of a prompt, and num_generations is 1"),
         ({"token_share": 0.0}, "token_share: must be a number in (0, 1], got 0.0"),
         ({"token_prefix": 3}, "token_prefix: must be 0, or positive with a token_share below 1, got 3"),

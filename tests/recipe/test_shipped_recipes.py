@@ -35,7 +35,9 @@ def test_the_promised_recipes_are_there():
         "papers/fdpo-hh",
     }
     promised |= {f"papers/dynamic-reward-weighting-{rule}" for rule in ("hypervolume", "gradient")}
-    promised |= {f"online/tiny-{kind}" for kind in ("grpo", "rloo", "reinforce", "hpt", "tspmo", "fdpg")}
+    promised |= {
+        f"online/tiny-{kind}" for kind in ("grpo", "rloo", "reinforce", "single-stream", "hpt", "tspmo", "fdpg")
+    }
     promised |= {f"online/tiny-{kind}" for kind in ("online-dpo", "online-ipo", "egpo", "nash-md", "xpo")}
     promised |= {"online/smollm2-online-dpo"}
     promised |= {f"pairwise/{kind}" for kind in ("tiny", "tiny-scored", "copg-ultrafeedback", "simpo-ultrafeedback")}

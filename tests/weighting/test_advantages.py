@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from align.weighting.advantages import ESTIMATORS, estimator_options, make_estimator, moments
+from align.weighting.advantages import ESTIMATORS, estimator_options, make_estimator
+from align.weighting.estimator import moments
 
 NAN = math.nan
 

@@ -20,13 +20,17 @@ from trl import RLOOConfig as TRLRLOOConfig
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
+from align.trainers.shared.trl_contract import generations, logged
 from align.weighting.advantages import LeaveOneOut
 from align.weighting.rules import WeightingRule
+from align.weighting.single_stream import SingleStream, prompt_number
 
 from .gradients import token_mask
 from .objectives import MultiObjective
 from .rewards import weighted_sum
 from .shared_prompts import GRPOTrainer, RLOOTrainer
+from .streams.draws import UncertainPrompts
+from .streams.drift import drift
 
 
 class DynamicGRPOTrainer(MultiObjective, GRPOTrainer):
@@ -123,7 +127,36 @@ class DynamicRLOOTrainer(MultiObjective, RLOOTrainer):
 class ReinforceTrainer(DynamicGRPOTrainer):
     """REINFORCE (Williams 1992) with one completion of each prompt and a baseline, or REINFORCE++ (arXiv:2501.03262).
 
-    Its `args` are a `ReinforceConfig`, which is also its default.
+    Its `args` are a `ReinforceConfig`, which is also its default. With `estimator: single_stream` it draws prompts and measures the
+    policy's drift, where the estimator's options ask for that; the mean of the latter is logged as `drift`.
     """
 
     config_class = ReinforceConfig
+
+    def _begin(self) -> None:
+        super()._begin()
+        stream = self.estimator if isinstance(self.estimator, SingleStream) else None
+        self._drawing = (
+            UncertainPrompts(self.train_dataset, stream, self.args.seed) if stream and stream.draws else None
+        )
+        self._measuring = stream if stream and stream.reads_drift else None
+        if self._measuring and any(
+            name in (getattr(self.train_dataset, "column_names", None) or ()) for name in ("image", "images")
+        ):
+            raise ValueError("estimator_options: rho: 'kl' keeps texts alone, and the data have images; give a number")
+        self._drift: Tensor | None = None
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        if self._drawing is not None and self.model.training:
+            inputs = self._drawing.rows(inputs, generations(self), self.accelerator)
+        output = super()._generate_and_score_completions(inputs)
+        if self._measuring is not None and self.model.training:
+            numbers = [prompt_number(row["prompt"]) for row in inputs]
+            self._drift = drift(self, self._measuring, numbers, output)
+            logged(self, "train")["drift"].append(float(self._drift.mean()))
+        return output
+
+    def _advantages(
+        self, rewards: Float[Tensor, "batch objectives"], aux: dict[str, Tensor]
+    ) -> Float[Tensor, "batch objectives"]:
+        return super()._advantages(rewards, aux if self._drift is None else aux | {"drift": self._drift})

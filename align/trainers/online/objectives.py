@@ -116,6 +116,10 @@ class MultiObjective(SharedPrompts):
         self._warned_of_factor = False
         self.add_callback(_Evaluation(self))
         self._warn_of_stale_weights()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.estimator.begin(self.columns.objectives)
 
     def _warn_of_stale_weights(self) -> None:
         args = self.args

@@ -1,7 +1,5 @@
 """Tells which reward functions are objectives and which only inform the estimator."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from align.rewards.texts import calls_of
-from align.weighting.advantages import batch_of, scaled
+from align.weighting.estimator import batch_of, scaled
+from align.weighting.single_stream import prompt_hash
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +31,6 @@ class PromptDigit:
         """One number for each completion."""
         start = 3 * self.place
         return [float(int.from_bytes(prompt_hash(p)[start : start + 3], "big")) for p in prompts]
-
-
-def prompt_hash(prompt: Any) -> bytes:
-    """The sha256 of a prompt, a text or messages."""
-    text = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
-    return hashlib.sha256(text.encode()).digest()
 
 
 class ToolCalls:

@@ -6,6 +6,7 @@ from mutants.core import SETTINGS
 from mutants.mutant import Mutant, noticed_by
 
 ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/online/objectives.py"
+SHARED, STREAM = "align/weighting/estimator.py", "align/weighting/single_stream.py"
 KINDS = "align/trainers/online/multi_objective.py"
 GRAD, COLUMNS = "align/trainers/online/gradients.py", "align/trainers/online/rewards.py"
 CONFIG = "align/configs/online.py"
@@ -55,11 +56,11 @@ MUTANTS = [
     gradient("layers_may_be_named_from_the_first_to_the_last")("online: layers may be named backwards", "align/configs/common.py", "int(first) <= int(last)", "True"),
     noticed_by("tests/trainers/online/test_multi_objective.py")("online: standardised before weighting whatever is asked", TRAINER, "if not self.estimator.after_weighting:", "if True:"),
     noticed_by("tests/trainers/online/test_multi_objective.py")("online: a reward that does not apply makes the sum none", "align/trainers/online/rewards.py", "(rewards * weights).nansum(dim=1)", "(rewards * weights).sum(dim=1)"),
-    estimator("online: missing rewards count as 0", ADV, "count = empty.index_add(0, segments, present.to(rewards.dtype))", "count = empty.index_add(0, segments, torch.ones_like(rewards))"),
-    estimator("online: the variance is biased", ADV, "/ (count - 1.0).clamp(min=1.0)\n    return", "/ count.clamp(min=1.0)\n    return"),
-    estimator("online: a missing reward has an advantage", ADV, "centred = (rewards - mean[segments]).where(present, 0.0)", "centred = rewards.where(present, 0.0) - mean[segments]"),
+    estimator("online: missing rewards count as 0", SHARED, "count = empty.index_add(0, segments, present.to(rewards.dtype))", "count = empty.index_add(0, segments, torch.ones_like(rewards))"),
+    estimator("online: the variance is biased", SHARED, "/ (count - 1.0).clamp(min=1.0)\n    return", "/ count.clamp(min=1.0)\n    return"),
+    estimator("online: a missing reward has an advantage", SHARED, "centred = (rewards - mean[segments]).where(present, 0.0)", "centred = rewards.where(present, 0.0) - mean[segments]"),
     estimator("online: group scale is the batch's", ADV, 'group.std if self.scale == "group" else', 'group.std if self.scale == "batch" else'),
-    estimator("online: scale is not added to", ADV, "centred / (std + EPS)", "centred / std"),
+    estimator("online: scale is not added to", SHARED, "centred / (std + EPS)", "centred / std"),
     estimator("online: leave-one-out leaves none out", ADV, "group.centred * group.number / (group.number - 1.0).clamp(min=1.0)", "group.centred"),
     estimator("online: the running baseline is the batch's", ADV, "centred = (rewards - known).nan_to_num(nan=0.0)", "centred = batch_of(rewards).centred"),
     estimator("online: the running baseline forgets at once", ADV, "self.decay * known + (1.0 - self.decay) * mean", "(1.0 - self.decay) * known + self.decay * mean * 0"),
@@ -67,12 +68,12 @@ MUTANTS = [
     estimator("online: the running baseline is not saved", ADV, '{"running": self.running}', '{"running": None}'),
     estimator("online: strata reach over prompts", ADV, "torch.stack([group.to(rewards), aux", "torch.stack([0 * group.to(rewards), aux"),
     estimator("online: the blend is reversed", ADV, "self.alpha * terms[0] + (1.0 - self.alpha) * terms[1]", "self.alpha * terms[1] + (1.0 - self.alpha) * terms[0]"),
-    estimator("online: the value is taken after the update", ADV, "gained = rewards - values", "gained = rewards - torch.stack([self.table[p][0] / self.table[p].sum(dim=0) for p in prompts])"),
-    estimator("online: the table does not fade", ADV, "after = self.rho * counts", "after = counts"),
-    estimator("online: failures are not counted", ADV, "torch.stack([reward, 1.0 - reward])", "torch.stack([reward, 0.0 * reward])"),
-    estimator("online: a missing reward makes the table NaN", ADV, "after.where(~reward.isnan(), counts)", "after"),
-    estimator("online: any reward is a share", ADV, "if len(wrong):", "if False:"),
-    estimator("online: the table is not saved", ADV, '"prompts": list(self.table)', '"prompts": []'),
+    estimator("online: the value is taken after the update", STREAM, "gained = rewards - values", "gained = rewards - torch.stack([self.table[p][0] / self.table[p].sum(dim=0) for p in prompts])"),
+    estimator("online: the table does not fade", STREAM, "after = rho * counts", "after = counts"),
+    estimator("online: failures are not counted", STREAM, "torch.stack([reward, 1.0 - reward])", "torch.stack([reward, 0.0 * reward])"),
+    estimator("online: a missing reward makes the table NaN", STREAM, "after.where(~reward.isnan(), counts)", "after"),
+    estimator("online: any reward is a share", STREAM, "if len(wrong):", "if False:"),
+    estimator("online: the table is not saved", STREAM, '"prompts": list(self.table)', '"prompts": []'),
     estimator("online: ranks reward the dominated", ADV, "ranked = moments((-ranks)", "ranked = moments((ranks)"),
     estimator("online: to dominate is to be better everywhere", "align/weighting/ranks.py", "(above >= below).all(dim=-1)", "(above > below).all(dim=-1)"),
     estimator("online: ranks stop at the second front", "align/weighting/ranks.py", "while bool(left.any()):", "for _ in range(2):"),
@@ -112,7 +113,7 @@ MUTANTS = [
     another_rule("online: any checkpoint will do", TRAINER, 'if state["made_of"] != self._made_of():', "if False:"),
     auxiliary("online: auxiliary columns are objectives", COLUMNS, "if i not in self.aux]", "]"),
     auxiliary("online: auxiliary columns are logged", TRAINER, 'for statistic in ("mean", "std"):', "for statistic in ():"),
-    prompts("online: prompts collide", COLUMNS, "json.dumps(prompt, sort_keys=True)", "str(len(prompt))"),
+    prompts("online: prompts collide", STREAM, "json.dumps(prompt, sort_keys=True)", "str(len(prompt))"),
     config("online: refused fields are ignored", SETTINGS, "if name in refused and value not in", "if False and value not in"),
     config("online: fields of gradients are ignored", CONFIG, "for name, default in _OF_GRADIENTS.items():", "for name, default in ():"),
     config("online: FSDP is let through", CONFIG, 'or _set("ACCELERATE_USE_FSDP")', ""),
@@ -123,6 +124,9 @@ MUTANTS = [
     config("online: stale weights are not told", TRAINER, "later = args.num_iterations > 1 or", "later = False and"),
     config("online: infinite rewards are let through", COLUMNS, "if infinite:", "if False:"),
     config("online: two names alike", COLUMNS, "if doubled:", "if False:"),
+    config("online: a stream of several answers", STREAM, "only_one = True", "only_one = False"),
+    config("online: one answer where the method has none", SHARED, "if answers == 1 and not one_allowed:", "if False:"),
+    config("online: one answer is left to TRL", SHARED, "(answers != 1 or not one_allowed)", "answers != 1"),
     config("online: one completion becomes two", CONFIG, "        if single:\n            self.num_generations = 1\n", ""),
     noticed_by("tests/trainers/distributed/test_multi_objective_ddp.py")("online: gradients of each process alone", GRAD, 'trainer.accelerator.reduce(total, "mean")', "total"),
 ]  # fmt: skip

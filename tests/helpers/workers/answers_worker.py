@@ -9,18 +9,25 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
 import torch
-from objectives import TEXTS, answered, first, vowels
+from objectives import PROMPTS, TEXTS, answered, first, low, vowels
 
 from align.configs.hpt import HPTConfig
+from align.configs.online import ReinforceConfig
 from align.configs.own_losses import FDPGConfig, TSPMOConfig
 from align.trainers.online.hpt import HPTTrainer
 from align.trainers.online.matching import FDPGTrainer
+from align.trainers.online.multi_objective import ReinforceTrainer
 from align.trainers.online.prefixes import TSPMOTrainer
 
 HPT = (HPTTrainer, HPTConfig), {"gate": 1, "columns": {"demonstration": TEXTS}}
 TSPMO = (TSPMOTrainer, TSPMOConfig), {"rewards": [vowels, first], "learning_rate": 20.0}
 FDPG = (FDPGTrainer, FDPGConfig), {"rewards": [vowels, first], "beta": 0.5, "learning_rate": 0.1}
-CASES = {
+MANY = [[{"role": "user", "content": f"{p[0]['content']} {n}"}] for n in range(3) for p in PROMPTS]
+STREAM = (ReinforceTrainer, ReinforceConfig), {
+    "rewards": [first, low], "estimator": "single_stream", "weighting": "fixed", "num_generations": 1, "prompts": MANY,
+    "estimator_options": {"rho": "kl", "prompts": "uncertain"}, "learning_rate": 0.2, "max_steps": 4,
+}  # fmt: skip
+CASES = {"single stream": (*STREAM, {})} | {
     name: (*kind, further)
     for method, kind in {"hpt": HPT, "tspmo": TSPMO, "fdpg": FDPG}.items()
     for name, further in {method: {}, f"{method}, a group on both": {"num_generations": 16}}.items()
@@ -33,6 +40,9 @@ def outcome(name, folder, processes):
     trainer = answered(kind, folder / name, per_device_train_batch_size=16 // processes, **settings, **further)
     trainer.train()
     own = {key: [r[key] for r in trainer.state.log_history if key in r] for key in ("loss", "loss/demonstrations")}
+    table = getattr(trainer.estimator, "table", {}) if hasattr(trainer, "estimator") else {}
+    own["drift"] = [r["drift"] for r in trainer.state.log_history if "drift" in r]
+    own["table"] = [float(v) for _, counts in sorted(table.items()) for v in counts.flatten()]
     return {**own, "weights": {n: w.flatten().tolist() for n, w in tiny.weights(trainer).items()}}
 
 

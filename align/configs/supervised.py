@@ -24,6 +24,7 @@ REFUSED = {
 """Fields of TRL's SFTConfig that must keep their default, and what to do instead."""
 
 BELONGS = {setting: name for name, objective in OBJECTIVES.items() for setting in objective.reads}
+BELONGS["value_learning_rate"] = "awr"
 """Fields of ours, and the objective without which they would be ignored."""
 
 
@@ -48,6 +49,15 @@ class SupervisedConfig(MethodConfig, TRLSFTConfig):
     rwr_max_weight: float = field(
         default=1000.0, metadata={"help": "Largest weight of a completion in reward-weighted regression."}
     )
+    awr_beta: float = field(
+        default=1.0, metadata={"help": "Temperature of advantage-weighted regression, in units of the reward."}
+    )
+    awr_max_weight: float = field(
+        default=1000.0, metadata={"help": "Largest weight of a token in advantage-weighted regression."}
+    )
+    value_learning_rate: float = field(
+        default=1e-3, metadata={"help": "Learning rate of the value head, which Adam trains apart; it stays constant."}
+    )
     unlikelihood_alpha: float = field(default=1.0, metadata={"help": "Weight of completions that are pushed away."})
     unlikelihood_threshold: float = field(
         default=0.0, metadata={"help": "Completions whose `reward` is below it are pushed away."}
@@ -67,6 +77,10 @@ class SupervisedConfig(MethodConfig, TRLSFTConfig):
     def needs_reference(self) -> bool:
         """Whether an objective compares the policy with the reference."""
         return any(OBJECTIVES[name].reference for name in self.active())
+
+    def needs_values(self) -> bool:
+        """Whether an objective reads a value head."""
+        return any(OBJECTIVES[name].values for name in self.active())
 
     def active(self) -> dict[str, float]:
         """The objectives whose weight is not 0."""
@@ -109,12 +123,21 @@ class SupervisedConfig(MethodConfig, TRLSFTConfig):
         sharded = "fsdp" if self.fsdp else "deepspeed" if self.deepspeed else None
         if sharded and "ref_kl" in active:
             found.append(f"{sharded}: objective 'ref_kl' reads the whole output head; train on replicas (DDP)")
+        if sharded and self.needs_values():
+            found.append(f"{sharded}: objective 'awr' trains a value head that is not sharded; train on replicas (DDP)")
         return found
 
     def _ranges(self) -> list[str]:
         found = [
             f"{name}: must be positive and finite, got {getattr(self, name)}"
-            for name in ("rwr_beta", "rwr_max_weight", "fsft_beta")
+            for name in (
+                "rwr_beta",
+                "rwr_max_weight",
+                "awr_beta",
+                "awr_max_weight",
+                "value_learning_rate",
+                "fsft_beta",
+            )
             if not 0 < getattr(self, name) < math.inf
         ]
         if not 0 <= self.unlikelihood_alpha < math.inf:
@@ -140,6 +163,11 @@ PRESETS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
         {"objective": {"poft": 1.0}},
     ),
     "rwr": ("Reward-Weighted Regression (Korbak et al. 2023)", "2302.08582", {"objective": {"rwr": 1.0}}),
+    "awr": (
+        "Advantage-Weighted Regression with a value head (Korbak et al. 2023)",
+        "2302.08582",
+        {"objective": {"awr": 1.0}},
+    ),
     "unlikelihood": (
         "Unlikelihood training (Welleck et al. 2019)",
         "1908.04319",

@@ -22,7 +22,7 @@ Unit = Literal["token", "sequence"]
 class CompletionBatch(NamedTuple):
     """All that an objective can depend on. Each column has shape (batch,).
 
-    `token_logps` and `mask` are as in `tokens.py`. The reference's `ref_token_logps` are None unless an active objective
+    `token_logps` and `mask` are as in `tokens.py`; `values` are None unless an active objective has `values`. The reference's `ref_token_logps` are None unless an active objective
     has `reference`; the hidden states of `ref_kl` and the weight of the output head are None unless it is active.
     """
 
@@ -33,6 +33,7 @@ class CompletionBatch(NamedTuple):
     hidden: Any = None
     ref_hidden: Any = None
     head: Any = None
+    values: Any = None
 
     @property
     def units(self) -> dict[Unit, Batch]:
@@ -63,7 +64,7 @@ class Objective(NamedTuple):
 
     `loss(batch, **settings)` is one value per row; their sum is divided by the number of `per`. `reads` names the
     settings, fields of `SupervisedConfig` that no other objective has; `columns` the data columns, one finite number per
-    row. `measures` are logged by their names.
+    row. `values` says that it reads V_t of a value head. `measures` are logged by their names.
     """
 
     per: Unit
@@ -71,12 +72,17 @@ class Objective(NamedTuple):
     reads: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     reference: bool = False
+    values: bool = False
     measures: Mapping[str, Measure] = {}
 
 
 def per_row(values: Float[Tensor, " scored"], mask: CompletionMask) -> Batch:
     """Sum values of the mask's positions, listed row by row, over each row."""
     return values.new_zeros(len(mask)).index_add(0, mask.nonzero()[:, 0], values)
+
+
+def _inside(values: TokenLogps, mask: CompletionMask) -> Batch:
+    return values.masked_fill(~mask, 0.0).sum(dim=1)
 
 
 def _unwanted(b: CompletionBatch, threshold: float) -> Tensor:
@@ -112,6 +118,27 @@ OBJECTIVES: dict[str, Objective] = {
                     b.columns["reward"], beta=rwr_beta, max_weight=rwr_max_weight
                 )
             )
+        },
+    ),
+    "awr": Objective(
+        "token",
+        lambda b, awr_beta, awr_max_weight: tokens.awr(
+            b.token_logps, b.mask, b.columns["reward"], b.values, beta=awr_beta, max_weight=awr_max_weight
+        ),
+        ("awr_beta", "awr_max_weight"),
+        ("reward",),
+        values=True,
+        measures={
+            "awr/weight": Measure(
+                lambda b, loss, awr_beta, awr_max_weight: _inside(
+                    tokens.rwr_weight(
+                        b.columns["reward"][:, None] - b.values, beta=awr_beta, max_weight=awr_max_weight
+                    ),
+                    b.mask,
+                ),
+                per="token",
+            ),
+            "awr/value": Measure(lambda b, loss, awr_beta, awr_max_weight: _inside(b.values, b.mask), per="token"),
         },
     ),
     "poft": Objective(

@@ -10,6 +10,7 @@ trainer divides their sum by is declared in `token_objectives.py`.
 | dft | -Σ sg(p_t) l_t | tokens | |
 | unlikelihood | -Σ l_t, or -α Σ log(1 - p_t) where the row is unwanted | tokens | reward |
 | rwr | -min(e^(R/β), cap) Σ l_t | tokens | reward |
+| awr | -Σ min(e^((R - V_t)/β), cap) l_t | tokens | reward, values |
 | poft | -log σ(mean l_t - aligned) | completions | aligned_logp |
 | fsft | -φ(β ρ + V) + V | completions | reference |
 | ref_kl | Σ_t KL(π_ref(·|y_<t) ‖ π(·|y_<t)) | tokens | reference |
@@ -101,8 +102,8 @@ def _log1m_exp(logps: TokenLogps) -> TokenLogps:
     return value - (logps - exact) / math.expm1(CERTAIN)
 
 
-def rwr_weight(reward: Batch, *, beta: float, max_weight: float) -> Batch:
-    """min(e^(R/β), max_weight), shape (batch,), without overflow.
+def rwr_weight(reward: Float[Tensor, "..."], *, beta: float, max_weight: float) -> Float[Tensor, "..."]:
+    """min(e^(R/β), max_weight), of the shape of the rewards or advantages R, without overflow.
 
     Raises:
         ValueError: If `beta` or `max_weight` is not positive.
@@ -134,6 +135,40 @@ def rwr(
         ValueError: If `beta` or `max_weight` is not positive, or a row has no completion token.
     """
     return rwr_weight(reward, beta=beta, max_weight=max_weight) * nll(token_logps, completion_mask)
+
+
+def awr(
+    token_logps: TokenLogps,
+    completion_mask: CompletionMask,
+    reward: Batch,
+    values: Float[Tensor, "batch time"],
+    *,
+    beta: float,
+    max_weight: float,
+) -> Batch:
+    """Advantage-weighted regression: -Σ min(e^((R - V_t)/β), max_weight) log p_t. Per token.
+
+    V_t is what a value function expects of the reward once the tokens before t are read; it is a constant here. Where it
+    is one number a prompt it cancels from the optimum, which is `rwr`'s, as long as the cap binds nowhere.
+
+    Source: Peng et al. 2019 (arXiv:1910.00177), per token as in Korbak et al. 2023 (arXiv:2302.08582). Deviation: a
+    completion has one reward, where the latter scores segments of it.
+
+    Args:
+        token_logps: See above.
+        completion_mask: See above.
+        reward: Score of each completion. Shape (batch,).
+        values: V_t, in units of the reward. Shape (batch, time). Values outside the mask are ignored, NaN included.
+        beta: Temperature, in units of the reward.
+        max_weight: Largest weight of a token.
+
+    Raises:
+        ValueError: If `beta` or `max_weight` is not positive, `values` has a gradient, or a row has no completion token.
+    """
+    if values.requires_grad:
+        raise ValueError("values requires a gradient; the value function is trained apart")
+    weights = rwr_weight(reward[:, None] - values, beta=beta, max_weight=max_weight).masked_fill(~completion_mask, 0.0)
+    return nll(weights * token_logps, completion_mask)
 
 
 def poft(token_logps: TokenLogps, completion_mask: CompletionMask, aligned_logp: Batch) -> Batch:

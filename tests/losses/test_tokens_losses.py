@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from align.losses.token_objectives import OBJECTIVES
-from align.losses.tokens import CERTAIN, dft, fsft, mean_logps, nll, poft, rwr, rwr_weight, unlikelihood
+from align.losses.tokens import CERTAIN, awr, dft, fsft, mean_logps, nll, poft, rwr, rwr_weight, unlikelihood
 
 DOUBLE = torch.float64
 logps_ = st.lists(st.floats(-30, -1e-3), min_size=1, max_size=6)
@@ -38,6 +38,7 @@ def every_loss(token_logps, mask):
         "dft": dft(token_logps, mask),
         "unlikelihood": unlikelihood(token_logps, mask, each > 0, alpha=0.7),
         "rwr": rwr(token_logps, mask, each, beta=0.5, max_weight=3.0),
+        "awr": awr(token_logps, mask, each, (each[:, None] / 3).expand_as(token_logps), beta=0.5, max_weight=3.0),
         "poft": poft(token_logps, mask, each - 1),
         "fsft": fsft(
             -nll(token_logps, mask), each * 5, torch.zeros(count, dtype=each.dtype), beta=0.1, divergence="chi_squared"

@@ -48,7 +48,9 @@ def test_the_promised_recipes_are_there():
         "srpo/tiny",
     }
     promised |= {f"supervised/{kind}" for kind in ("tiny", "asft-math", "dft-math")}
-    promised |= {f"supervised/{kind}-tiny" for kind in ("conditional", "extend", "fsft", "poft", "rwr", "unlikelihood")}
+    promised |= {
+        f"supervised/{kind}-tiny" for kind in ("awr", "conditional", "extend", "fsft", "poft", "rwr", "unlikelihood")
+    }
     promised |= {
         f"rounds/{kind}tiny" for kind in ("", "dno-", "gpo-", "irpo-", "rejection-", "ric-", "self-rewarding-")
     }

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from align.data.rows.explicit import explicit
 from align.losses.preference import Batch
 from align.losses.token_objectives import OBJECTIVES, CompletionBatch, token_losses
 from align.models.loading import keep_quantised_weights_plain
+from align.runs.parts import read_part
 from align.scoring.batching import SeededLengthSampler
 from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.columns import WithColumns, columns_of
@@ -43,6 +45,7 @@ from .scoring import (
     score,
     summed,
 )
+from .values import VALUES, ValueHead
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,9 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
 
     The reference is the model without its adapter; where training starts from a trained adapter, it is a frozen copy of
     that.
+
+    `awr` has a value head on the last hidden states, in which it has no gradient (`values.ValueHead`). Its squared errors
+    are added to the loss that is logged, as `loss/value`.
 
     Raises:
         TypeError: If `args` is not a SupervisedConfig.
@@ -123,6 +129,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         if self.columns:
             self.data_collator = WithColumns(self.data_collator, self.columns)
         self.head = frozen_head(self.model, where, "'ref_kl'") if "ref_kl" in self.objective else None
+        self.values = ValueHead(self) if args.needs_values() else None
         self.constructed()
 
     def constructed(self) -> None:
@@ -133,6 +140,8 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
     ) -> tuple[dict[str, Batch], dict[str, Ratio]]:
         """The value of every active objective, unweighted, and what is measured of them. All per row."""
         batch = CompletionBatch(policy.token_logps, policy.mask, columns, hidden=policy.hidden, head=self.head)
+        if self.values is not None:
+            batch = batch._replace(values=self.values(policy))
         if ref is not None:
             batch = batch._replace(ref_token_logps=ref.token_logps, ref_hidden=ref.hidden)
         return token_losses(batch, self.objective, vars(self.args))
@@ -151,24 +160,29 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
             )
         training = self.model.training
         columns, fed = columns_of(inputs, self.columns), without_columns(inputs)
-        backbone = None if self.head is None else backbone_of(self.model)
+        backbone = None if self.head is None and self.values is None else backbone_of(self.model)
         ref = self._reference(fed, backbone) if self.args.needs_reference() else None
         policy = score(model, fed, backbone)
         losses, seen = self.objectives(policy, ref, columns)
         tokens = policy.mask.sum(dim=1).to(policy.token_logps.dtype)
         units = {"token": tokens, "sequence": torch.ones_like(tokens)}
-        addends = {f"loss/{n}": (self.objective[n] * v, units[OBJECTIVES[n].per]) for n, v in losses.items()}
-        self.sums.hold(completion_metrics(policy, inputs, addends | seen))
-        self.sums.add("train" if training else "eval", self.accelerator)
-        whole = {name: count.sum() for name, count in units.items()}
-        processes = 1
+        whole, processes = {name: count.sum() for name, count in units.items()}, 1
         if training and self._in_step is not None:  # DDP takes the mean over processes of shares of one sum
             whole = dict(zip(units, self._in_step, strict=True))
             processes = self.accelerator.num_processes
-        return processes * sum(
+        addends = {f"loss/{n}": (self.objective[n] * v, units[OBJECTIVES[n].per]) for n, v in losses.items()}
+        beside: Tensor | float = 0.0
+        if self.values is not None:
+            errors = self.values.learn(policy, columns["reward"], whole["token"], training=training)
+            addends["loss/value"] = errors, tokens
+            beside = errors.sum() / whole["token"].clamp(min=1)  # for the guard: it has no gradient
+        self.sums.hold(completion_metrics(policy, inputs, addends | seen))
+        self.sums.add("train" if training else "eval", self.accelerator)
+        shares = (
             self.objective[name] * value.sum() / whole[OBJECTIVES[name].per].clamp(min=1)
             for name, value in losses.items()
         )
+        return processes * (sum(shares) + beside)
 
     def _reference(self, inputs: dict[str, Tensor], backbone: nn.Module | None) -> Scored:
         """The same completions under the reference, which never has dropout."""
@@ -196,6 +210,28 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
             loss = super().training_step(model, inputs, *args, **kwargs)
         self.guard.watch(inputs, loss)
         return loss
+
+    def step_was_skipped(self) -> None:
+        """Neither its metrics are logged, nor does the value head learn from it."""
+        super().step_was_skipped()
+        if self.values is not None:
+            self.values.forget()
+
+    def save_state(self, folder: Path) -> None:
+        """And the value head, with its optimizer."""
+        super().save_state(folder)
+        if self.values is not None and self.accelerator.is_main_process:
+            torch.save(self.values.state_dict(), folder / VALUES)
+
+    def load_state(self, folder: Path) -> None:
+        """Take up what `save_state` wrote.
+
+        Raises:
+            RunError: If no run with a value head wrote the checkpoint.
+        """
+        super().load_state(folder)
+        if self.values is not None:
+            self.values.load_state_dict(read_part(folder / VALUES, "no run with a value head wrote it"))
 
     def take_metrics(self, mode: str) -> dict[str, float]:
         """The metrics since the last call; `loss` is the sum of its addends, which have units of their own."""

@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from align.errors import RunError
 from align.models.gated import Gated
+from align.runs.parts import read_part
 from align.trainers.shared.base import hold_settings, own_args
 from align.trainers.shared.trl_contract import generated, generations, logged, micro_batch, show_advantages
 from align.weighting.advantages import make_estimator
@@ -18,7 +19,7 @@ from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rul
 
 from .gradients import advantage_gram, grams, with_advantages
 from .rewards import BESIDE, RewardColumns, over_batch, weighted_sum
-from .shared_prompts import SharedPrompts, read_part
+from .shared_prompts import SharedPrompts
 
 logger = logging.getLogger(__name__)
 

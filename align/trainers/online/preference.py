@@ -26,6 +26,7 @@ from align.errors import RunError
 from align.judges.scorers import Scorer
 from align.losses import Pair, PairBatch, PreferenceLoss, sequence_logps
 from align.losses.online import labels, online_pair_loss
+from align.runs.parts import read_part
 from align.trainers.shared.base import own_args
 from align.trainers.shared.metrics import accuracy
 from align.trainers.shared.trl_contract import completion_logps, logged, metrics_aside
@@ -34,7 +35,7 @@ from .extragradient import half_step
 from .prompt_weights import PromptWeights
 from .rewards import SILENT, RewardColumns
 from .second_answers import mixture_answers, reference_answers
-from .shared_prompts import ROWS, GRPOTrainer, read_part, whole
+from .shared_prompts import ROWS, GRPOTrainer, whole
 from .verdicts import Verdicts, Wins, of_judge, of_rewards
 
 OF_REWARDS = ("preferred_by", "reward_temperature", "reward_weights")

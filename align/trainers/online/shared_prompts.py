@@ -29,7 +29,6 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
 from align.configs import GRPOConfig, RLOOConfig
 from align.data.rows.explicit import explicit
-from align.errors import RunError
 from align.models.stopping import stop_ids
 from align.sampling.prompt_cache import prompts_once, say_once
 from align.trainers.shared.base import own_args
@@ -65,21 +64,6 @@ def whole(rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Token ids of prompts with their completions, and the mask of what is no padding; each of shape (rows, time)."""
     ids, mask = (torch.cat([rows[f"prompt_{name}"], rows[f"completion_{name}"]], dim=1) for name in ("ids", "mask"))
     return ids, mask
-
-
-def read_part(path: Path, told: str) -> Any:
-    """What a trainer wrote beside a checkpoint's generation state, on the CPU.
-
-    Args:
-        path: The file, in the checkpoint.
-        told: Who then did not write the checkpoint.
-
-    Raises:
-        RunError: If it is not there: another trainer wrote the checkpoint.
-    """
-    if not path.is_file():
-        raise RunError(f"{path.parent}: has no {path.name}, so {told}; start anew")
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class SharedPrompts(SafeRuns, OnlineBase):

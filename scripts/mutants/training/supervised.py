@@ -6,13 +6,16 @@ from mutants.mutant import noticed_by
 LOSSES, CONFIG = "align/losses/tokens.py", "align/configs/supervised.py"
 TABLE = "align/losses/token_objectives.py"
 TRAINER, BATCH = "align/trainers/completions/supervised.py", "align/trainers/completions/scoring.py"
+VALUES = "align/trainers/completions/values.py"
 REFERENCE, HEADS = "align/trainers/shared/reference.py", "align/trainers/shared/scored.py"
 ALIGNED, SCORED = "align/scoring/poft_column.py", "align/scoring/completions.py"
 loss = noticed_by("tests/losses/test_tokens_losses.py", "tests/losses/test_tokens_ref_kl.py")
+weights = noticed_by("tests/losses/values/test_awr_losses.py")
 kl = noticed_by("tests/losses/test_tokens_ref_kl.py")
 config = noticed_by("tests/recipe/test_supervised_config.py")
 train = noticed_by("tests/trainers/completions/test_supervised.py")
 run = noticed_by("tests/trainers/completions/test_supervised_runs.py")
+awr = noticed_by("tests/trainers/completions/test_awr.py")
 aligned = noticed_by("tests/scoring/test_supervised_aligned.py")
 MUTANTS = [
     loss("supervised: nll is a mean", LOSSES, "    return -sequence_logps(token_logps, completion_mask)\n", "    return -mean_logps(token_logps, completion_mask)\n"),
@@ -88,5 +91,33 @@ MUTANTS = [
     aligned("supervised: dropout while scoring", ALIGNED, "    model.eval()\n", ""),
     aligned("supervised: rows are scored in order of length and stay so", SCORED, "for i, row in zip(batch, together", "for i, row in zip(range(start, start + len(batch)), together"),
     aligned("supervised: the first token is predicted by nothing", SCORED, "max(common_prefix_length(prompt_ids(tokenizer, prompt), whole), 1)", "common_prefix_length(prompt_ids(tokenizer, prompt), whole)"),
+    weights("awr: no value", LOSSES, "rwr_weight(reward[:, None] - values, ", "rwr_weight(reward[:, None] - 0 * values, "),
+    weights("awr: the advantage is negated", LOSSES, "rwr_weight(reward[:, None] - values, ", "rwr_weight(values - reward[:, None], "),
+    weights("awr: NaN spreads from outside", LOSSES, ".masked_fill(~completion_mask, 0.0)\n    return nll(weights", "\n    return nll(weights"),
+    weights("awr: values that learn are let through", LOSSES, "    if values.requires_grad:\n", "    if False:\n"),
+    config("awr: packed rows", CONFIG, 'OBJECTIVES[name].per == "sequence" or OBJECTIVES[name].columns]', 'OBJECTIVES[name].per == "sequence"]'),
+    config("awr: a head that is not sharded", CONFIG, "if sharded and self.needs_values():", "if False:"),
+    config("awr: a rate without a head", CONFIG, 'BELONGS["value_learning_rate"] = "awr"\n', ""),
+    config("awr: a rate of 0", CONFIG, '"value_learning_rate",\n', "\n"),
+    awr("awr: beta and the cap are another's", TABLE, 'b.columns["reward"], b.values, beta=awr_beta, max_weight=awr_max_weight', 'b.columns["reward"], b.values, beta=1.0, max_weight=1000.0'),
+    awr("awr: the weight that is logged knows no value", TABLE, 'b.columns["reward"][:, None] - b.values, beta', 'b.columns["reward"][:, None] - 0 * b.values, beta'),
+    awr("awr: values are read late", BATCH, "seen[0][:, :-1][:, last][mask]", "seen[0][:, 1:][:, last][mask]"),
+    awr("awr: the head is rounded under autocast", VALUES, "(hidden * self.weight).sum(dim=1)", "hidden @ self.weight"),
+    awr("awr: the head has no bias", VALUES, ".sum(dim=1) + self.bias", ".sum(dim=1) + 0 * self.bias"),
+    awr("awr: another row's reward is expected", VALUES, "reward.float()[scored.mask.nonzero()[:, 0]]", "reward.float().flip(0)[scored.mask.nonzero()[:, 0]]"),
+    awr("awr: a step's tokens are the micro-batch's", VALUES, "slopes = 2 * errors / tokens", "slopes = 2 * errors / len(errors)"),
+    awr("awr: only the last micro-batch teaches", VALUES, "gradient if parameter.grad is None else parameter.grad + gradient", "gradient"),
+    awr("awr: an evaluation teaches", VALUES, "        if training:\n", "        if True:\n"),
+    awr("awr: the head stays as it begins", VALUES, "        self.optimizer.step()\n", ""),
+    awr("awr: gradients pile up over steps", VALUES, "        self.optimizer.step()\n        self.forget()\n", "        self.optimizer.step()\n"),
+    awr("awr: a rate for all", VALUES, "lr=trainer.args.value_learning_rate", "lr=1e-3"),
+    awr("awr: a resumed head begins anew", VALUES, 'self.weight.copy_(state["weight"])', "pass"),
+    awr("awr: a resumed bias begins anew", VALUES, 'self.bias.copy_(state["bias"])', "pass"),
+    awr("awr: a resumed head's optimizer begins anew", VALUES, '        self.optimizer.load_state_dict(state["optimizer"])\n', ""),
+    awr("awr: a checkpoint has no head", TRAINER, "torch.save(self.values.state_dict(), folder / VALUES)", "pass"),
+    awr("awr: a skipped step teaches", TRAINER, "            self.values.forget()\n", "            pass\n"),
+    awr("awr: the guard does not see the value loss", TRAINER, "return processes * (sum(shares) + beside)", "return processes * sum(shares)"),
+    awr("awr: the value loss is not logged", TRAINER, '            addends["loss/value"] = errors, tokens\n', ""),
+    noticed_by("tests/trainers/distributed/test_supervised_ddp.py")("awr: each process has a head of its own", VALUES, 'self.accelerator.reduce(parameter.grad, "sum")', "parameter.grad"),
     aligned("supervised: rows are not cut", SCORED, "list(whole[begin:]), max_length)", "list(whole[begin:]), None)"),
 ]  # fmt: skip

@@ -22,6 +22,7 @@ OBJECTIVES = {
     "asft": {"dft": 1.0, "ref_kl": 0.5},
     "poft": {"poft": 1.0},
     "rwr": {"rwr": 1.0},
+    "awr": {"awr": 1.0},
     "unlikelihood": {"unlikelihood": 1.0},
     "fsft": {"fsft": 1.0},
     "mixed": {"nll": 0.5, "poft": 2.0, "fsft": 0.25, "ref_kl": 0.1},
@@ -73,11 +74,12 @@ def outcome(name, folder, processes):
     )  # fmt: skip
     made.train()
     evaluated = made.evaluate()
+    head = {} if made.values is None else {"value head": made.values.weight, "value bias": made.values.bias}
     return {
         "loss": tiny.losses(made),
         "tokens": tiny.losses(made, "num_tokens"),
         "eval": {k: v for k, v in evaluated.items() if not k.endswith(("time", "second", "epoch"))},
-        "weights": {n: w.flatten().tolist() for n, w in tiny.weights(made).items()},
+        "weights": {n: w.flatten().tolist() for n, w in (tiny.weights(made) | head).items()},
     }
 
 

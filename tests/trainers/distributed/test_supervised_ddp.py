@@ -17,7 +17,7 @@ def two(tmp_path_factory):
     return json.loads(out.read_text())
 
 
-@pytest.mark.parametrize("name", sparing(small.OBJECTIVES, "nll", "mixed"))
+@pytest.mark.parametrize("name", sparing(small.OBJECTIVES, "nll", "awr", "mixed"))
 def test_two_processes_equal_one(two, tmp_path, name):
     one, both = small.outcome(name, tmp_path, processes=1), two[name]
     assert both["loss"] == pytest.approx(one["loss"], rel=1e-5, abs=1e-5)

@@ -1,92 +1,9 @@
-"""What papers claim and what alignkit claims, each with its figure, interval and verdict; `claims_page.py` shows them.
-
-The verdict follows from the interval: the claim *held* if all of it lies on the claim's side of the bar, it *did not hold* if all
-of it lies on the other, and else it *cannot be told* at this size. The size that would tell is that at which an interval of this
-kind, around a value as large as the one measured, ends at the bar: a guess from the value measured, which is uncertain itself.
-"""
-
-import json
-import math
-from pathlib import Path
-from typing import Any, NamedTuple
+"""What papers claim and what alignkit claims, each with its figures; `verdicts.py` says when one held, `claims_page.py` shows them."""
 
 import numpy as np
+from verdicts import HELD, LEVEL, NOT, OPEN, RESULTS, ROOT, Claim, Figure, measured, of_seeds, read
 
-from eval.statistics.intervals import over_seeds, t_quantile
-
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "scripts" / "bench" / "results"
-HELD, NOT, OPEN = "held", "did not hold", "cannot be told at this size"
-LEVEL = 0.95
-MOST_SEEDS = 1000
-
-
-class Figure(NamedTuple):
-    """A measured value, with its interval."""
-
-    what: str
-    value: float
-    low: float
-    high: float
-    n: int
-    unit: str
-    """What n counts: seeds, prompts, pairs, problems, rounds; or nothing, where the value is exact."""
-    bar: float = 0.0
-    """The claim says that the value is above it."""
-
-    @property
-    def verdict(self) -> str:
-        """By the interval alone."""
-        return HELD if self.low > self.bar else NOT if self.high < self.bar else OPEN
-
-    @property
-    def enough(self) -> str:
-        """How many would tell, if the value is as measured."""
-        half, away = (self.high - self.low) / 2, abs(self.value - self.bar)
-        if self.verdict != OPEN or not self.unit:
-            return ""
-        if away < half / 100:
-            return "no size, if it is as small as this"
-        if self.unit != "seeds":
-            return f"{math.ceil(self.n * (half / away) ** 2)} {self.unit}"
-        deviation = half * math.sqrt(self.n) / t_quantile(LEVEL, self.n)
-        seeds = (n for n in range(2, MOST_SEEDS) if t_quantile(LEVEL, n) * deviation / math.sqrt(n) < away)
-        return f"{next(seeds, f'over {MOST_SEEDS}')} seeds"
-
-    def told(self) -> str:
-        """With its interval, and of how many."""
-        interval = "" if self.low == self.high else f" [{self.low:.3g}, {self.high:.3g}]"
-        return f"{self.value:.3g}{interval}{f', {self.n} {self.unit}' if self.unit else ''}"
-
-
-class Claim(NamedTuple):
-    """What is said, by whom, and what was measured."""
-
-    source: str
-    says: str
-    setting: str
-    figures: list[Figure]
-    command: str
-    result: str
-    """File of `scripts/bench/results`."""
-    picture: str | None = None
-
-
-def measured(what: str, one: dict[str, Any], unit: str, *, bar: float = 0.0, sign: int = 1) -> Figure:
-    """A figure of a result file: value, low, high and n."""
-    low, high = sorted((sign * one["low"], sign * one["high"]))
-    return Figure(what, sign * one["value"], low, high, one.get("n", 0), unit, bar)
-
-
-def of_seeds(what: str, values: list[float]) -> Figure:
-    """The mean over seeds, by Student's t."""
-    one = over_seeds(np.array(values), level=LEVEL)
-    return Figure(what, one.value, one.low, one.high, one.n, "seeds")
-
-
-def read(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
+__all__ = ["HELD", "LEVEL", "NOT", "OPEN", "RESULTS", "ROOT", "UNTRIED", "Claim", "Figure", "claims", "of_seeds"]
 
 NAMES = {"dpo": "DPO", "irpo": "Iterative RPO", "dno": "DNO"}
 STUDIED = {
@@ -137,6 +54,56 @@ def of_divergences() -> list[Claim]:
         "SmolLM2-135M, 24 steps of 16 pairs, β f''(1) as named; two seeds averaged, so that other seeds may fall otherwise", figures,
         "python scripts/bench/quality/sentiment_frontier.py DATA OUT", "sentiment_frontier", "sentiment_frontier.png",
     )]  # fmt: skip
+
+
+def of_methods() -> list[Claim]:
+    """The bench in which methods can differ."""
+    told = read("methods")["methods"]
+
+    def less(name: str, measure: str, *, sign: int = 1) -> Figure:
+        """Less DPO's; over seeds where there are three, else over beginnings or pairs."""
+        one, unit = told[name], "pairs" if measure in ("chosen", "rejected") else "prompts"
+        seeds = one["seeds"] > 2
+        found = one[f"{measure}, less dpo" if seeds else f"{measure}, less dpo, over items"]
+        what = f"{name}: {measure}, {'less that of dpo' if sign > 0 else 'of dpo less its own'}"
+        return measured(what, found, "seeds" if seeds else unit, sign=sign)
+
+    def of_dpo(measure: str, sign: int) -> Figure:
+        return measured(
+            f"dpo: {measure}{', below its beginning' if sign < 0 else ''}",
+            told["dpo"][f"{measure}, over items"],
+            "pairs",
+            sign=sign,
+        )
+
+    setting = (
+        "SmolLM2-135M continues reviews by 20 tokens; 210 steps of 4 pairs, ranked by a weak classifier; gold reward by a better one on 256 "
+        "others, log-ratios in nats on 128 held-out pairs; over seeds where n counts them, else of the seeds that were run"
+    )
+    command = "python scripts/studies/methods.py DATA OUT"
+    etas = [name for name in told if name.startswith("rpo")]
+    divergences = [name for name in ("jensen_shannon", "forward_kl", "alpha", "chi_squared_kl") if name in told]
+    made = [
+        Claim("Rafailov et al. 2024; Pal et al. 2024", "DPO makes the chosen answers less likely, too.", setting, [of_dpo("chosen", -1)], command, "methods", "methods.png"),
+        Claim("Liu et al. 2024 (RPO)", "The likelihood term keeps chosen answers more likely than DPO does.", setting, [less(name, "chosen") for name in etas], command, "methods"),
+        Claim("Liu et al. 2024 (RPO)", "It reaches a higher gold reward than DPO, where the reward that is learned from is a proxy.", setting, [less(name, "gold") for name in etas], command, "methods"),
+        Claim("Wang et al. 2023 (f-DPO)", "At the same curvature reverse KL (DPO) reaches the highest reward.", setting, [less(name, "gold", sign=-1) for name in divergences], command, "methods"),
+    ]  # fmt: skip
+    others = {
+        "copg": ("Flet-Berliac et al. 2024 (CoPG)", "CoPG on off-policy pairs reaches more than DPO.", "gold"),
+        "discopop": ("Lu et al. 2024 (DiscoPOP)", "The loss that was found by a search reaches more than DPO.", "gold"),
+        "simpo": ("Meng et al. 2024 (SimPO)", "Without a reference, by length-normalised likelihood, more is reached than by DPO.", "gold"),
+        "kto": ("Ethayarajh et al. 2024 (KTO)", "Labels of single answers reach more than pairs.", "gold"),
+        "extend, then dpo": ("Ren and Sutherland 2024 (learning dynamics)", "Learning both sides by likelihood first keeps the chosen answers more likely.", "chosen"),
+        "dpo in rounds": ("Rosset et al. 2024 (DNO), and others", "Pairs that are sampled anew in rounds reach more than pairs of the reference.", "gold"),
+        "grpo": ("Tajwar et al. 2024, and others", "Learning online from the reward reaches more than pairs of the reference.", "gold"),
+    }  # fmt: skip
+    made += [
+        Claim(source, says, setting, [less(name, measure)], command, "methods")
+        for name, (source, says, measure) in others.items()
+        if name in told
+    ]
+    return made
 
 
 def of_weights() -> list[Claim]:
@@ -228,14 +195,22 @@ def of_ours() -> list[Claim]:
 
 
 UNTRIED = {
-    "RPO keeps chosen answers likely, and mitigates over-optimisation": "rpo/smollm2-ultrafeedback",
+    "RPO mitigates over-optimisation: in the bench the gold reward rose with the proxy to the end": "rpo/smollm2-ultrafeedback",
+    "Rejecting two deviations below the mean beats rejecting the worst: of eight samples both are the same": "rounds with samples: 32, select: {rule: best_sigma}",
     "SRPO's revisions raise the win rate": "srpo/tiny",
     "DFT and ASFT generalise better than SFT": "supervised/dft-math, supervised/asft-math",
-    "CoPG learns from off-policy data": "pairwise/copg-ultrafeedback",
-    "Many rewards: max-min raises the worst group": "online/tiny-grpo with weighting: max_min",
 }
 """Claims without a study, and the recipes that would be one."""
 
 
 def claims() -> list[Claim]:
-    return [*of_rounds(), *of_divergences(), *of_weights(), *of_fronts(), *of_suboptimal(), *of_rankings(), *of_ours()]
+    return [
+        *of_methods(),
+        *of_rounds(),
+        *of_divergences(),
+        *of_weights(),
+        *of_fronts(),
+        *of_suboptimal(),
+        *of_rankings(),
+        *of_ours(),
+    ]

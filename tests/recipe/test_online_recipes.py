@@ -24,7 +24,7 @@ def test_settings_of_shipped_recipes_are_taken(path):
     if "hypervolume" in path.stem:
         pytest.importorskip("moocore")
     recipe, config = settings_of(path)
-    base = config.reward_weights or [1 / 3] * 3
+    base = config.reward_weights or [1 / len(recipe["rewards"])] * len(recipe["rewards"])
     assert len(base) == len(recipe["rewards"])
     make_rule(config.weighting, base=base, **config.weighting_options)
     assert config.columns() == ()

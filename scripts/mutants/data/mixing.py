@@ -18,7 +18,7 @@ MUTANTS = [
     mixing("mixing: columns of one source are lost", MIXING, "names = list(dict.fromkeys(name for each in features for name in each))", "names = list(features[0])"),
     mixing("mixing: one weight is enough", "align/data/sources.py", "(len(own) == 1 or not all(weighed))", "False"),
     kept("kept: rows are read each time", KEPT, "    found = _found(folder)\n    if found is not None:", "    found = _found(folder)\n    if False:"),
-    kept("kept: the bytes do not matter", LOADING, "rows, columns, texts, whole_pairs, contents], load)", "rows, columns, texts, whole_pairs], load)"),
+    kept("kept: the bytes do not matter", LOADING, "whole_pairs, contents], load)", "whole_pairs], load)"),
     kept("kept: the settings do not matter", LOADING, "kept([asdict(config), rows,", "kept([rows,"),
     kept("kept: the code does not matter", KEPT, "digest_of([_code(), ", "digest_of(["),
     kept("kept: nothing is said again", KEPT, '            READ_BY.warning("%s", line)\n', "            pass\n"),

@@ -80,6 +80,7 @@ def test_every_claim_has_its_command_and_its_file(scripts):
 
 @pytest.fixture(scope="module")
 def beyond(scripts):
+    """scripts/beyond.py"""
     import beyond  # noqa: PLC0415 - a script
 
     return beyond

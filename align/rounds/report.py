@@ -66,7 +66,7 @@ def reward_bounds(score: ScoreConfig) -> tuple[float, float]:
     ends = [REWARDS[name][1:3] if name in REWARDS else UNBOUNDED for name in score.rewards]
     compared = UNBOUNDED if score.of == "log_odds" else (0.0, 1.0)
     for judge in score.judges.values():
-        known = REWARDS[judge.reward][1:3] if judge.reward in REWARDS else UNBOUNDED
+        known = REWARDS[judge.reward][1:3] if judge.reward and judge.reward in REWARDS else UNBOUNDED
         ends.append(known if judge.kind == "reward" else UNBOUNDED if judge.kind in GIVE_REWARDS else compared)
     low = high = 0.0
     for name, (least, most) in zip(score.names(), ends, strict=True):

@@ -29,7 +29,7 @@ from .gradients import token_mask
 from .objectives import MultiObjective
 from .rewards import weighted_sum
 from .shared_prompts import GRPOTrainer, RLOOTrainer
-from .streams.draws import UncertainPrompts
+from .streams.draws import UncertainPrompts, check_initial
 from .streams.drift import drift
 
 
@@ -136,6 +136,8 @@ class ReinforceTrainer(DynamicGRPOTrainer):
     def _begin(self) -> None:
         super()._begin()
         stream = self.estimator if isinstance(self.estimator, SingleStream) else None
+        if stream is not None:
+            check_initial(self.train_dataset, stream)
         self._drawing = (
             UncertainPrompts(self.train_dataset, stream, self.args.seed) if stream and stream.draws else None
         )

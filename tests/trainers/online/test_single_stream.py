@@ -1,14 +1,18 @@
 """REINFORCE on a stream of single answers: which prompts it draws, and how it measures the policy's drift."""
 
+import json
+
 import pytest
 import tiny
 import torch
+from accelerate import Accelerator
+from datasets import Dataset
 from objectives import PROMPTS, answered, dynamic, first, low, run
 
 from align.configs.online import ReinforceConfig
 from align.trainers.online.multi_objective import ReinforceTrainer
-from align.trainers.online.streams.draws import drawn
-from align.weighting.single_stream import prompt_number
+from align.trainers.online.streams.draws import UncertainPrompts, drawn
+from align.weighting.single_stream import SingleStream, prompt_number
 
 REINFORCE = (ReinforceTrainer, ReinforceConfig)
 WHOLE = {
@@ -119,3 +123,31 @@ def test_what_cannot_be_drawn_from_is_refused(tmp_path):
     trainer.train_dataset = trainer.train_dataset.add_column("image", [0] * 8)
     with pytest.raises(ValueError, match="rho: 'kl' keeps texts alone, and the data have images; give a number"):
         trainer._begin()
+
+
+def scored_file(folder, prompts):
+    path = folder / "scored.jsonl"
+    rows = [{"prompt": p, "completions": ["a"], "rewards": [{"first": 0.5, "low": 0.5}]} for p in prompts]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"estimator_options": {"initial": str(path), "prompts": "uncertain"}}
+
+
+def test_scored_answers_to_other_prompts_are_refused_and_a_lack_of_some_is_told(tmp_path, caplog):
+    other = [{"role": "user", "content": "not asked"}]
+    with pytest.raises(ValueError, match="initial: none of its prompts is in the training set"):
+        dynamic(*REINFORCE, tmp_path, **WHOLE | scored_file(tmp_path, [other]))
+    dynamic(*REINFORCE, tmp_path, **WHOLE | scored_file(tmp_path, [PROMPTS[0], other]))
+    assert f"initial: {len(PROMPTS) - 1} of {len(PROMPTS)} prompts have no answers there" in caplog.text
+    caplog.clear()
+    dynamic(*REINFORCE, tmp_path, **WHOLE | scored_file(tmp_path, PROMPTS))
+    assert "have no answers there" not in caplog.text
+
+
+def test_a_batch_of_more_prompts_than_there_are_is_refused(tmp_path):
+    few = UncertainPrompts(
+        Dataset.from_list([{"prompt": p} for p in PROMPTS[:2]]), SingleStream(prompts="uncertain"), 0
+    )
+    alone = Accelerator(cpu=True)
+    assert len(few.rows([{"prompt": "x"}] * 2, 0, alone)) == 2
+    with pytest.raises(ValueError, match="draws 3 different prompts a batch, and there are 2"):
+        few.rows([{"prompt": "x"}] * 3, 0, alone)

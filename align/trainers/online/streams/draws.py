@@ -1,5 +1,6 @@
 """Draws the prompts of a generation batch by how uncertain their values are (SPO, arXiv:2509.13232)."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,26 @@ from datasets import Dataset
 from jaxtyping import Float
 
 from align.weighting.single_stream import SingleStream, prompt_number
+
+logger = logging.getLogger(__name__)
+
+
+def check_initial(data: Any, estimator: SingleStream) -> None:
+    """Say which training prompts have no scored answers to begin with; of a stream of rows nothing is known.
+
+    Raises:
+        ValueError: If none has: the answers are to other prompts.
+    """
+    if not estimator.initial or not isinstance(data, Dataset):
+        return
+    numbers = {prompt_number(prompt) for prompt in data["prompt"]}
+    without = len(numbers - estimator.initial.keys())
+    if without == len(numbers):
+        raise ValueError(
+            "estimator_options: initial: none of its prompts is in the training set; sample answers to those"
+        )
+    if without:
+        logger.warning("estimator_options: initial: %d of %d prompts have no answers there", without, len(numbers))
 
 
 def drawn(weights: Float[np.ndarray, " prompts"], count: int, key: Sequence[int]) -> list[int]:
@@ -49,8 +70,18 @@ class UncertainPrompts:
         self.numbers = [prompt_number(prompt) for prompt in data["prompt"]]
 
     def rows(self, given: Sequence[dict[str, Any]], number: int, accelerator: Accelerator) -> list[dict[str, Any]]:
-        """This process's part of batch `number`, in the place of the rows that it was given, with their columns."""
+        """This process's part of batch `number`, in the place of the rows that it was given, with their columns.
+
+        Raises:
+            ValueError: If a batch has more prompts than there are: each is drawn at most once.
+        """
+        count = len(given) * accelerator.num_processes
+        if count > len(self.numbers):
+            raise ValueError(
+                f"estimator_options: prompts: 'uncertain' draws {count} different prompts a batch, and there are "
+                f"{len(self.numbers)}; lower per_device_train_batch_size or steps_per_generation"
+            )
         weights = self.estimator.uncertainty(self.numbers)
-        chosen = drawn(weights, len(given) * accelerator.num_processes, [self.seed, number])
+        chosen = drawn(weights, count, [self.seed, number])
         own = chosen[accelerator.process_index * len(given) :][: len(given)]
         return [{name: row[name] for name in given[0]} for row in (self.data[position] for position in own)]

@@ -27,7 +27,7 @@ MUTANTS = [
     turns("tool turns: an environment is not heard", CALLING, "begun = list(prompt) if said is None", "begun = list(prompt) if True"),
     turns("tool turns: a row is not part of the question", "align/data/prompts/__init__.py", "[prompt.template, *([] if prompt.row is None else [dict(prompt.row)])]", "[prompt.template]"),
     turns("tool turns: what a corpus holds does not matter", CALLING, "sha256(Path(value)) if _is_file(value) else value", "value"),
-    turns("tool turns: code does not matter", CALLING, "return sha256(Path(path))", 'return ""'),
+    noticed_by("tests/tools/test_tool_sources.py")("tool turns: code does not matter", CALLING, "return sha256(Path(path))", 'return ""'),
     judged("tool eval: rewards are given words alone", "eval/measures/rewards.py", "[copy.deepcopy(one.messages) for one in turns]", "answers"),
     judged("tool eval: what environments own is not told", "eval/measures/rewards.py", "values |= owned_values(sampled)", "values |= {}"),
     judged("tool eval: lengths count results", "eval/measures/tokens.py", "np.mean([len(answer.own_ids) for answer", "np.mean([len(answer.completion_ids) for answer"),

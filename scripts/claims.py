@@ -1,9 +1,7 @@
 """What papers claim and what alignkit claims, each with its figures; `verdicts.py` says when one held, `claims_page.py` shows them."""
 
 import numpy as np
-from verdicts import HELD, LEVEL, NOT, OPEN, RESULTS, ROOT, Claim, Figure, measured, of_seeds, read
-
-__all__ = ["HELD", "LEVEL", "NOT", "OPEN", "RESULTS", "ROOT", "UNTRIED", "Claim", "Figure", "claims", "of_seeds"]
+from verdicts import RESULTS, Claim, Figure, measured, of_seeds, read
 
 NAMES = {"dpo": "DPO", "irpo": "Iterative RPO", "dno": "DNO"}
 STUDIED = {

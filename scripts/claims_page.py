@@ -10,7 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from beyond import PEAK, SAMPLING, TRAINING, rows
-from claims import HELD, NOT, OPEN, RESULTS, ROOT, UNTRIED, Claim, claims
+from claims import UNTRIED, claims
+from verdicts import HELD, NOT, OPEN, RESULTS, ROOT, Claim
 
 from eval.report.html import escaped, page
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.utils.versions import require_version
 
+from align.configs.parts import moves_a_part
 from align.findings import Finding, Level
 from align.recipe.loading import Recipe
 
@@ -46,10 +47,9 @@ def _splits_weights(machine: Machine) -> bool:
     return machine.sharding in ("fsdp1", "fsdp2", "zero3")
 
 
-def _moves_a_part(recipe: Recipe) -> str | None:
-    if recipe.train.trained_part != "all":
-        return f"trained_part={recipe.train.trained_part}"
-    return None if recipe.train.loraplus_lr_ratio is None else "loraplus_lr_ratio"
+def _part(recipe: Recipe) -> str | None:
+    named = moves_a_part(recipe.train)
+    return f"trained_part={recipe.train.trained_part}" if "trained_part" in named else next(iter(named), None)
 
 
 def _needs_gpu(recipe: Recipe, machine: Machine) -> str | None:
@@ -163,7 +163,7 @@ RULES = (
          "compare a few steps with train.shared_prefix=off"),
     Rule("error", "sharded-on-cpu", "environment", lambda r, m: m.sharding and _on_cpu(r, m),
          "weights or optimizer states would be sharded over GPUs, and none is used", "leave --accelerate-config out"),
-    Rule("error", "part-sharded", "train", lambda r, m: m.sharding and _moves_a_part(r),
+    Rule("error", "part-sharded", "train", lambda r, m: m.sharding and _part(r),
          "{} was not tried on sharded weights", "leave it or --accelerate-config out, or use --accelerate-config ddp"),
     Rule("error", "processes", "environment",
          lambda r, m: m.asked if m.asked and m.asked > 1 and not m.launched else None,

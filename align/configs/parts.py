@@ -33,6 +33,12 @@ class PartConfig:
     )
 
 
+def moves_a_part(config: Any) -> list[str]:
+    """Names of the settings by which not all weights move, or not at one rate."""
+    given = {"trained_part": config.trained_part != "all", "loraplus_lr_ratio": config.loraplus_lr_ratio is not None}
+    return [name for name, used in given.items() if used]
+
+
 def part_problems(config: Any) -> list[str]:
     """What cannot be meant, one line each, the field's name first."""
     part, every, found = config.trained_part, config.redraw_every, []
@@ -50,7 +56,7 @@ def part_problems(config: Any) -> list[str]:
     if ratio is not None and not 0 < ratio < math.inf:
         found.append(f"loraplus_lr_ratio: must be positive and finite, got {ratio}")
     optimizer = str(getattr(config.optim, "value", config.optim))
-    named = [name for name, used in (("trained_part", part != "all"), ("loraplus_lr_ratio", ratio is not None)) if used]
+    named = moves_a_part(config)
     if named and any(kind in optimizer for kind in OWN_STEPS):
         found.append(f"{named[0]}: optim={optimizer} moves weights in a way of its own; use adamw_torch")
     if named and (config.deepspeed or config.fsdp):

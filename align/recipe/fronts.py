@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from align.configs.parts import moves_a_part
 from align.strict.fields import build
 from align.strict.yaml_tree import Tree
 
@@ -135,9 +136,8 @@ def check_fronts(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
         for key in ("use_rslora", "rank_pattern", "alpha_pattern", "use_dora", "lora_bias"):
             if tree_of_lora.get(key):
                 tree.problem(("lora", key), "contradicts kind manifold, whose adapters are parts of one; leave it out")
-        for key in ("trained_part", "loraplus_lr_ratio"):
-            if getattr(recipe["train"], key) not in ("all", None):
-                tree.problem(("train", key), "contradicts kind manifold, whose factors are mixed; leave it out")
+        for key in moves_a_part(recipe["train"]):
+            tree.problem(("train", key), "contradicts kind manifold, whose factors are mixed; leave it out")
     if recipe["ref"] is not None and recipe["ref"].kind != "base":
         tree.problem(("ref", "kind"), f"a front is held against its base, got {recipe['ref'].kind!r}; leave it out")
     if not tree.values.get("data", {}).get("eval") or recipe["eval"] is None or recipe["eval"].generate is None:

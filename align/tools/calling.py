@@ -127,13 +127,12 @@ def calling_of(recipe: Any, tokenizer: PreTrainedTokenizerBase, columns: Collect
     environments: dict[str | None, Callable[[], Any]] = {} if factory is None else {None: factory}
     environments = dict(factory) if isinstance(factory, dict) else environments
     tools: list[Callable[..., Any]] = list(made["tools"] or ())
-    most = recipe.train.max_tool_calling_iterations
+    asked = recipe.train.max_tool_calling_iterations
+    most = sys.maxsize if asked is None else asked
     template = dict(recipe.train.chat_template_kwargs or {})
     if not is_chat_template_prefix_preserving(tokenizer):
         template["chat_template"] = get_training_chat_template(tokenizer)
-    most = sys.maxsize if most is None else most
-    calling = Calling(tools, environments, most, template, "")
-    each = [calling._functions(make()) for make in environments.values()] or [tools]
+    each = [[*tools, *methods_of(make())] for make in environments.values()] or [tools]
     told = {
         "schemas": [[get_json_schema(function) for function in functions] for functions in each],
         "options": [{name: _told(options) for name, options in of.items()} for of in (recipe.tools, recipe.environments)],

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from align.configs.parts import moves_a_part
+
 from .kinds import refuse_kinds
 from .parts import TrainedPart, take_away
 from .rates import faster_b, second_factors
@@ -43,8 +45,7 @@ class MovesPart:
         """
         args, where = self.args, type(self).__name__
         refuse_kinds(getattr(self.model, "peft_config", {}).values(), where)
-        given = args.trained_part != "all" or args.loraplus_lr_ratio is not None
-        if given and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+        if moves_a_part(args) and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             raise ValueError(f"{where}: trained_part, loraplus_lr_ratio: not tried on sharded weights; leave them out")
         self.part = part_of(self.model, args, where)
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from as_json import shown
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -132,11 +133,9 @@ def looped(bandit: Bandit, every: int, seed: int) -> list[float]:
     return rewards
 
 
-def shown(values: np.ndarray) -> dict[str, float | int | None]:
+def over(values: np.ndarray) -> dict[str, float | int | None]:
     """Mean over seeds with its interval."""
-    estimate = over_seeds(values)
-    ends = [round(float(x), 4) if np.isfinite(x) else None for x in (estimate.low, estimate.high)]
-    return {"value": round(estimate.value, 4), "low": ends[0], "high": ends[1], "n": estimate.n}
+    return shown(over_seeds(values))
 
 
 def drawn(curves: dict[str, np.ndarray], most: float) -> Figure:
@@ -144,7 +143,7 @@ def drawn(curves: dict[str, np.ndarray], most: float) -> Figure:
     figure = Figure(figsize=(5.5, 3.4), dpi=130, layout="constrained")
     axes = figure.subplots()
     for (name, rows), colour in zip(curves.items(), ("#8a8f98", "#bf8700", "#1f6feb", "#bf3989"), strict=True):
-        found = [shown(column) for column in rows.T[1:]]
+        found = [over(column) for column in rows.T[1:]]
         steps = range(1, len(found) + 1)
         axes.plot(steps, [one["value"] for one in found], color=colour, label=f"reward model fitted anew: {name}")
         axes.fill_between(steps, *([one[end] for one in found] for end in ("low", "high")), color=colour, alpha=0.15)
@@ -167,9 +166,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     told: dict[str, Any] = {
         "reward of the reference": round(float(bandit.ref @ bandit.truth), 4),
         "reward of the optimum": round(float(best @ bandit.truth), 4),
-        "reward after all rounds": {name: shown(values) for name, values in ends.items()},
-        "minus never": {name: shown(values - ends["never"]) for name, values in ends.items() if name != "never"},
-        "best round less the last": {name: shown(rows.max(1) - rows[:, -1]) for name, rows in curves.items()},
+        "reward after all rounds": {name: over(values) for name, values in ends.items()},
+        "minus never": {name: over(values - ends["never"]) for name, values in ends.items() if name != "never"},
+        "best round less the last": {name: over(rows.max(1) - rows[:, -1]) for name, rows in curves.items()},
         "descent on the label loss": {
             name: {key: round(value, 4) for key, value in descended(bandit, whole=whole).items()}
             for name, whole in (("pairs' law held", False), ("PARL's gradient", True))

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from as_json import shown
 
 import align
 from align.commands.front import main as front
@@ -216,12 +217,6 @@ def summary(every: dict[tuple[int, str], Found]) -> dict[str, Any]:
                 figures["minus fixed weights, over seeds"] = shown(over_seeds(gaps))
             told["methods"][name][k] = figures
     return told
-
-
-def shown(estimate: Estimate) -> dict[str, float | int | None]:
-    """As JSON has it; an end that is not known is null."""
-    ends = [round(float(x), 4) if np.isfinite(x) else None for x in (estimate.low, estimate.high)]
-    return {"value": round(estimate.value, 4), "low": ends[0], "high": ends[1], "n": estimate.n}
 
 
 def report(every: dict[tuple[int, str], Found], out: Path) -> dict[str, Any]:

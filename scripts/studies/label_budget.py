@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from as_json import shown
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -121,7 +122,7 @@ def studied(budgets: Sequence[int] = BUDGETS, flips: Sequence[float] = FLIPS, se
                     right, entropy = figures(truths, fitted(weak[:, :cheap], clean[:, :good], flip, way))
                     found[way, share] = right, entropy
                     told["curves"].setdefault(str(flip), {}).setdefault(str(budget), {}).setdefault(way, {})[str(share)] = {
-                        "weak": cheap, "clean": good, "accuracy": shown(right), "cross-entropy": shown(entropy),
+                        "weak": cheap, "clean": good, "accuracy": over(right), "cross-entropy": over(entropy),
                     }  # fmt: skip
             told["best"].setdefault(str(flip), {})[str(budget)] = {way: best(found, way) for way in WAYS}
     return told
@@ -134,17 +135,15 @@ def best(found: dict[tuple[str, float], tuple[np.ndarray, np.ndarray]], way: str
     rest = {share: values[1::2] for share, values in accuracy.items()}
     return {
         "share": taken,
-        "accuracy": shown(rest[taken]),
-        "minus weak alone": shown(rest[taken] - rest[0.0]),
-        "minus clean alone": shown(rest[taken] - rest[1.0]),
+        "accuracy": over(rest[taken]),
+        "minus weak alone": over(rest[taken] - rest[0.0]),
+        "minus clean alone": over(rest[taken] - rest[1.0]),
     }
 
 
-def shown(values: np.ndarray) -> dict[str, float | int | None]:
+def over(values: np.ndarray) -> dict[str, float | int | None]:
     """Mean over seeds with its interval."""
-    estimate = over_seeds(values)
-    ends = [round(float(x), 4) if np.isfinite(x) else None for x in (estimate.low, estimate.high)]
-    return {"value": round(estimate.value, 4), "low": ends[0], "high": ends[1], "n": estimate.n}
+    return shown(over_seeds(values))
 
 
 def drawn(told: dict[str, Any]) -> Figure:

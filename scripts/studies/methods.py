@@ -146,16 +146,32 @@ def base(out: Path) -> Policy:
     return reference_of(load_recipe(recipe_file("dpo", out)))
 
 
-def recipe_file(name: str, out: Path, **more: Any) -> Path:
+def as_file(name: str) -> str:
+    """The name of a method as that of a file or folder."""
+    return name.replace(" ", "-").replace(",", "")
+
+
+def recipe_file(name: str, out: Path, file: str | None = None, **more: Any) -> Path:
     """A recipe on disk; `more` replaces its sections."""
-    path = out / f"{more.pop('file', name).replace(' ', '-').replace(',', '')}.yaml"
+    path = out / f"{as_file(file or name)}.yaml"
     write_text(path, yaml.safe_dump(recipe_of(name, out) | more, sort_keys=False))
     return path
 
 
+def extended(name: str, words: list[str], before: Path, out: Path) -> None:
+    """Learn both sides of all pairs by likelihood, unless that is done."""
+    of_pairs = ("beta", "precompute_ref_log_probs")
+    settings = {key: value for key, value in recipe_of(name, out)["train"].items() if key not in of_pairs}
+    settings |= {"max_steps": EXTENDED, "save_steps": EXTENDED, "per_device_train_batch_size": 2 * EACH}
+    rows = {"train": {"path": str(out / "both.jsonl")}}
+    recipe = recipe_file(name, out, WARM, method="sft", data=rows, train=settings)
+    if not (before / "adapter").is_dir():
+        align.run(recipe, [*words, f"train.output_dir={before}"], resume="auto")
+
+
 def trained(name: str, seed: int, out: Path, seeds: int) -> dict[str, Policy]:
     """Half way and at the end; what is there is gone on with."""
-    run, words = out / name.replace(" ", "-").replace(",", ""), [f"train.seed={seed}"]
+    run, words = out / as_file(name), [f"train.seed={seed}"]
     if name == SOUP:
         if not run.is_dir():
             members = [str(out / "dpo" / f"seed-{one}" / "adapter") for one in range(seeds)]
@@ -164,25 +180,10 @@ def trained(name: str, seed: int, out: Path, seeds: int) -> dict[str, Policy]:
     run /= f"seed-{seed}"
     more: dict[str, Any] = {}
     if name == "extend, then dpo":
-        before = run / WARM
-        sft = {
-            "beta": None,
-            "precompute_ref_log_probs": None,
-            "max_steps": EXTENDED,
-            "save_steps": EXTENDED,
-            "per_device_train_batch_size": 2 * EACH,
-        }
-        settings = {key: value for key, value in (recipe_of(name, out)["train"] | sft).items() if value is not None}
-        rows = {"train": {"path": str(out / "both.jsonl")}}
-        first = recipe_file(name, out, file=WARM, method="sft", data=rows, train=settings)
-        if not (before / "adapter").is_dir():
-            align.run(first, [*words, f"train.output_dir={before}"], resume="auto")
-        more = {"start": {"adapter": str(before)}}
-    path, run = recipe_file(name, out, **more), run / "run" if more else run
-    if more:
-        kept = yaml.safe_load(path.read_text(encoding="utf-8"))
-        del kept["lora"]
-        write_text(path, yaml.safe_dump(kept, sort_keys=False))
+        before, run = run / WARM, run / "run"
+        extended(name, words, before, out)
+        more = {"start": {"adapter": str(before)}, "lora": None}
+    path = recipe_file(name, out, **more)
     if not (run / "adapter").is_dir():
         align.run(path, [*words, f"train.output_dir={run}"], resume="auto")
     if name == "dpo in rounds":
@@ -238,7 +239,7 @@ def main(argv: list[str] | None = None) -> None:
     if not (out / "records" / "reference.json").is_file():
         write_text(out / "records" / "reference.json", json.dumps(record({"end": ref}, ref, options.data, out)))
     jobs = [(name, seed) for seed in range(options.seeds) for name in options.methods if name != SOUP]
-    for name, seed in [*jobs, *((SOUP, 0) for _ in "1" if SOUP in options.methods)]:
+    for name, seed in [*jobs, (SOUP, 0)] if SOUP in options.methods else jobs:
         file = out / "records" / f"{name}-{seed}.json"
         if not file.is_file():
             began = time.process_time()

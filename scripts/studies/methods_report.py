@@ -15,15 +15,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
+from as_json import shown
 from methods import METHODS, SOUP
+from sentiment_frontier_report import implicit_margins, sums
 
-from align.losses.divergences import divergence
-from align.losses.preference import Pair, f_dpo_loss
 from eval.measures.diversity import distinct, self_bleu
 from eval.pairs.calibration import debiased_error, margin_confidence
 from eval.statistics.comparisons import Compared, corrected
-from eval.statistics.intervals import Estimate, mean_estimate, over_seeds, rng_of_report
+from eval.statistics.intervals import mean_estimate, over_seeds, rng_of_report
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
@@ -39,26 +38,9 @@ TOLD = {
 }  # fmt: skip
 
 
-def sums(rows: list[list[float]]) -> np.ndarray:
-    """Log-probability of each answer, in nats."""
-    return np.array([sum(row) for row in rows])
-
-
 def without_ends(rows: list[list[float]]) -> np.ndarray:
     """That of held-out answers without their end, which was cut and not written by anyone: the base has it at -19 nats."""
     return sums([row[:-1] for row in rows])
-
-
-def margins(record: dict[str, Any], ratio: dict[str, np.ndarray]) -> np.ndarray:
-    """Implicit rewards of chosen less rejected, in nats, as the method has them."""
-    method, settings, _ = METHODS[record["method"]]
-    beta = settings.get("beta", 0.1)
-    if method != "fdpo":
-        return beta * (ratio["chosen"] - ratio["rejected"])
-    f = divergence(settings["divergence"], alpha=settings.get("alpha"))
-    pair = Pair(**{side: torch.tensor(one) for side, one in ratio.items()})
-    rewards = f_dpo_loss(pair, beta=beta, f=f, beta_scaling="raw").rewards
-    return (rewards.chosen - rewards.rejected).numpy()
 
 
 def of_run(record: dict[str, Any], reference: dict[str, Any], pairs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -76,19 +58,16 @@ def of_run(record: dict[str, Any], reference: dict[str, Any], pairs: list[dict[s
         "tokens": np.array([float(len(row)) for row in end["policy_logps"]]), "entropy": -sums(end["policy_logps"]),
         "distinct": distinct(end["texts"], n=2), "self_bleu": self_bleu(end["texts"]),
     }  # fmt: skip
-    if METHODS[record["method"]][0] not in ("simpo", "dynamic_grpo", "copg"):
-        found["ece"] = debiased_error(margin_confidence(margins(record, ratio))).value
+    method, settings, _ = METHODS[record["method"]]
+    if method not in ("simpo", "dynamic_grpo", "copg"):
+        of, beta = settings.get("divergence", "reverse_kl"), settings["beta"]
+        margins = implicit_margins(ratio["chosen"], ratio["rejected"], of=of, beta=beta)
+        found["ece"] = debiased_error(margin_confidence(margins)).value
     if half:
         found |= {f"{one} since half": np.array(end[one]) - np.array(half[one]) for one in ("gold", "proxy")}
         found["kl at half"] = sums(half["policy_logps"]) - sums(half["reference_logps"])
         found["gold at half"] = np.array(half["gold"])
     return found
-
-
-def shown(estimate: Estimate) -> dict[str, float | int | None]:
-    """As JSON has it; an end that is not known is null."""
-    ends = [round(float(x), 4) if np.isfinite(x) else None for x in (estimate.low, estimate.high)]
-    return {"value": round(estimate.value, 4), "low": ends[0], "high": ends[1], "n": estimate.n}
 
 
 SHARES = ("gold", "proxy", "accuracy", "gold accuracy", "gold since half", "proxy since half")

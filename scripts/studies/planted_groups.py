@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from as_json import shown
 from matplotlib.figure import Figure
 
 import align
@@ -203,7 +204,10 @@ def reached(data: Path, seed: int, out: Path, told: dict[str, Any]) -> Iterator[
             assert evaluate([str(place), "-o", str(report.parent)]) == 0
         estimates = json.loads(report.read_text(encoding="utf-8"))["estimates"]
         keys = (f"group/{LONG}", f"group/{SHORT}", WORST)
-        told["policies"][name] = {key: shown(estimates[f"win_rate/{JUDGE}/{key}"]) for key in keys}
+        told["policies"][name] = {
+            key: shown(Estimate(**{name: estimates[f"win_rate/{JUDGE}/{key}"][name] for name in Estimate._fields}))
+            for key in keys
+        }
         lines = read(DataSource(str(report.with_name("responses.jsonl")))).to_list()
         wins[name] = {json.dumps(row["prompt"]): np.mean(row["measured"]["policy"][f"wins/{JUDGE}"]) for row in lines}
     few = [json.dumps(row["prompt"]) for row in asked if row[TASTE] == SHORT]
@@ -251,11 +255,6 @@ def by_pairs(data: Path, out: Path) -> dict[str, Any]:
             found.append(adjusted_rand(TRUTH, groups_by_features(who, x[at] * sign[:, None], 2, rng=rng).members))
         told[str(count)] = shown(over_seeds(np.array(found)))
     return told
-
-
-def shown(estimate: Estimate | dict[str, Any]) -> dict[str, float | None]:
-    one = estimate if isinstance(estimate, dict) else estimate._asdict()
-    return {key: round(float(one[key]), 4) if np.isfinite(one[key]) else None for key in ("value", "low", "high", "n")}
 
 
 def drawn(told: dict[str, Any]) -> Figure:

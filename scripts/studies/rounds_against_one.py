@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import as_json
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ from align.sampling.ask import Asking, ask
 from align.sampling.generate import Decoding
 from align.sampling.policy import Policy, policy_of, reference_of
 from align.scoring.completions import completion_logps
-from eval.statistics.intervals import Estimate, mean_estimate, over_seeds
+from eval.statistics.intervals import mean_estimate, over_seeds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench" / "quality"))
 from math_objectives import problems, warm_up
@@ -50,6 +51,9 @@ CONDITIONS = {"three rounds": (ROUNDS, EACH), "one round": (1, ROUNDS * EACH)}
 METHODS = ("dpo", "irpo", "dno")
 JUDGED, JUDGE_STEPS = 192, 48
 """Beginnings on whose continuations the preference model of DNO is trained, and its steps of 8 pairs."""
+
+
+shown = partial(as_json.shown, digits=None)
 
 
 class Task(NamedTuple):
@@ -212,12 +216,6 @@ def of_seed(recipe: Path, out: Path, task: Task) -> dict[str, Any]:
             mean_estimate(found[last]["gold"] - found["beginning"]["gold"], bounds=(-1.0, 1.0))
         ),
     }
-
-
-def shown(estimate: Estimate) -> dict[str, float | int | None]:
-    """As JSON has it; an end that is not known is null."""
-    ends = [float(x) if np.isfinite(x) else None for x in (estimate.low, estimate.high)]
-    return {"value": estimate.value, "low": ends[0], "high": ends[1], "n": estimate.n}
 
 
 def drawn(told: dict[str, Any], result: Path) -> None:

@@ -14,11 +14,11 @@ from align.configs.own_losses import FDPGConfig
 from align.losses.matching import Normalisers, fdpg_loss, pseudo_reward
 from align.losses.preference import sequence_logps
 from align.runs.parts import read_part
+from align.trainers.shared.scored import whole
 from align.trainers.shared.trl_contract import completion_logps, logged
 
 from .gradients import share_of_step
 from .rewards import prompt_hash, weighted_sum
-from .shared_prompts import whole
 from .single_answers import SingleAnswers
 
 

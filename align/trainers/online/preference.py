@@ -29,13 +29,14 @@ from align.losses.online import labels, online_pair_loss
 from align.runs.parts import read_part
 from align.trainers.shared.base import own_args
 from align.trainers.shared.metrics import accuracy
+from align.trainers.shared.scored import ROWS, whole
 from align.trainers.shared.trl_contract import completion_logps, logged, metrics_aside
 
 from .extragradient import half_step
 from .prompt_weights import PromptWeights
 from .rewards import SILENT, RewardColumns
 from .second_answers import mixture_answers, reference_answers
-from .shared_prompts import ROWS, GRPOTrainer, whole
+from .shared_prompts import GRPOTrainer
 from .verdicts import Verdicts, Wins, of_judge, of_rewards
 
 OF_REWARDS = ("preferred_by", "reward_temperature", "reward_weights")

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,6 +42,7 @@ from align.trainers.shared.reference import (
     refuse_without_reference,
 )
 from align.trainers.shared.safe_runs import SafeRuns
+from align.trainers.shared.scored import ROWS, whole
 from align.trainers.shared.trl_contract import (
     OnlineBase,
     completion_logps,
@@ -56,14 +57,6 @@ from align.trainers.shared.trl_contract import (
 )
 
 from .prompt_order import OrderByEpoch
-
-ROWS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-
-
-def whole(rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Token ids of prompts with their completions, and the mask of what is no padding; each of shape (rows, time)."""
-    ids, mask = (torch.cat([rows[f"prompt_{name}"], rows[f"completion_{name}"]], dim=1) for name in ("ids", "mask"))
-    return ids, mask
 
 
 class SharedPrompts(SafeRuns, OnlineBase):

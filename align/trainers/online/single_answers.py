@@ -5,9 +5,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from align.trainers.shared.scored import whole
 from align.trainers.shared.trl_contract import completion_logps
 
-from .shared_prompts import GRPOTrainer, whole
+from .shared_prompts import GRPOTrainer
 
 
 class SingleAnswers(GRPOTrainer):

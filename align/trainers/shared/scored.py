@@ -1,7 +1,7 @@
-"""Scores a batch of pairs by policy and reference through TRL's fused head."""
+"""Scores a batch of pairs by policy and reference through TRL's fused head; and joins prompts to sampled completions."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,8 @@ from .trl_contract import fast_head
 NOT_FOR_THE_MODEL = frozenset({"completion_mask", "ref_chosen_logps", "ref_rejected_logps"})
 COLUMN = "column."
 """Prefix of a batch's entries that are data columns; they are for the loss alone."""
+ROWS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+"""What a batch of sampled completions holds of each row."""
 SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
@@ -30,6 +32,12 @@ class Scored(NamedTuple):
     mask: Bool[Tensor, "rows time"]
     log_sum_sq_probs: Float[Tensor, "rows time"] | None = None
     """log Σ p² over the vocabulary, where `use_weighting` asks for it."""
+
+
+def whole(rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Token ids of prompts with their completions, and the mask of what is no padding; each of shape (rows, time)."""
+    ids, mask = (torch.cat([rows[f"prompt_{name}"], rows[f"completion_{name}"]], dim=1) for name in ("ids", "mask"))
+    return ids, mask
 
 
 def without_columns(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

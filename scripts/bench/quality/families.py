@@ -15,8 +15,12 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import NamedTuple
+
+import numpy as np
+
+from eval.statistics.intervals import over_seeds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
 from children import run_again
@@ -149,15 +153,13 @@ def one(name: str, folder: Path, seed: int) -> dict:
 
 def changes(runs: list[dict]) -> dict[str, dict]:
     """Last less first, by name: mean over seeds, with a 95 % t interval where there are several."""
-    from scipy.stats import t  # noqa: PLC0415
-
     found: dict[str, dict] = {}
     for name in dict.fromkeys(run["name"] for run in runs):
         each = [run["last"] - run["first"] for run in runs if run["name"] == name]
         found[name] = {"seeds": len(each), "change": mean(each)}
         if len(each) > 1:
-            half = float(t.ppf(0.975, len(each) - 1)) * stdev(each) / len(each) ** 0.5
-            found[name] |= {"low": mean(each) - half, "high": mean(each) + half}
+            _, low, high, _ = over_seeds(np.array(each))
+            found[name] |= {"low": low, "high": high}
     return found
 
 

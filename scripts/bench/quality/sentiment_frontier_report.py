@@ -62,16 +62,18 @@ def told_apart(record: dict) -> np.ndarray:
 
 def margins(record: dict, reference: dict) -> np.ndarray:
     """Implicit-reward margins of held-out pairs under the run's own divergence and β, in nats."""
-    job = record["job"]
-    f = divergence(job["divergence"], alpha=0.5 if job["divergence"] == "alpha" else None)
-    kept = told_apart(record)
-    ratios = {
-        side: torch.tensor((sums(record["held_out"][side]) - sums(reference["held_out"][side]))[kept])
-        for side in ("better", "worse")
-    }
-    rewards = f_dpo_loss(
-        Pair(chosen=ratios["better"], rejected=ratios["worse"]), beta=job["beta"], f=f, beta_scaling="raw"
-    ).rewards
+    job, kept = record["job"], told_apart(record)
+    better, worse = (
+        (sums(record["held_out"][side]) - sums(reference["held_out"][side]))[kept] for side in ("better", "worse")
+    )
+    return implicit_margins(better, worse, of=job["divergence"], beta=job["beta"])
+
+
+def implicit_margins(chosen: np.ndarray, rejected: np.ndarray, *, of: str, beta: float) -> np.ndarray:
+    """Implicit rewards of chosen less rejected answers under a divergence, in nats, from their log-ratios; alpha is at 0.5."""
+    f = divergence(of, alpha=0.5 if of == "alpha" else None)
+    pair = Pair(chosen=torch.tensor(chosen), rejected=torch.tensor(rejected))
+    rewards = f_dpo_loss(pair, beta=beta, f=f, beta_scaling="raw").rewards
     return (rewards.chosen - rewards.rejected).numpy()
 
 

@@ -31,7 +31,7 @@ def scripts():
 def test_a_verdict_is_by_the_interval_alone(scripts, low, high, bar, verdict):
     figure = scripts[0].Figure("x", (low + high) / 2, low, high, 100, "prompts", bar)
     assert figure.verdict == verdict
-    assert bool(figure.enough) == (verdict == scripts[0].OPEN)
+    assert bool(figure.enough) == (verdict == scripts[1].OPEN)
 
 
 def test_the_size_that_would_tell(scripts):

@@ -10,6 +10,7 @@ from torch import Tensor
 from trl.trainer.utils import pad
 
 from align.trainers.shared.dropout import dropout_off
+from align.trainers.shared.scored import ROWS, whole
 from align.trainers.shared.trl_contract import completion_logps
 from align.weighting.single_stream import SingleStream
 
@@ -31,7 +32,7 @@ def drift(
     size, measured = trainer.args.per_device_train_batch_size, []
     with torch.no_grad(), dropout_off(trainer.model):
         for start in range(0, len(prompts), size):
-            rows = {name: output[name][start : start + size] for name in NEEDED}
+            rows = {name: output[name][start : start + size] for name in ROWS}
             written = rows["completion_mask"].bool()
             said = written & output["tool_mask"][start : start + size].bool() if "tool_mask" in output else written
             logps = _logps(trainer, rows, rows["completion_ids"], rows["completion_mask"]).masked_fill(~said, torch.nan)
@@ -54,9 +55,6 @@ def drift(
     return torch.tensor([moved for _, moved, _ in every], dtype=torch.float64)
 
 
-NEEDED = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-
-
 def _logps(trainer: Any, rows: dict[str, Tensor], ids: Tensor, mask: Tensor) -> Float[Tensor, "rows time"]:
-    whole = (torch.cat([rows["prompt_ids"], ids], dim=1), torch.cat([rows["prompt_mask"], mask], dim=1))
-    return completion_logps(trainer, trainer.model, *whole, ids.size(1)).float()
+    answered = rows | {"completion_ids": ids, "completion_mask": mask}
+    return completion_logps(trainer, trainer.model, *whole(answered), ids.size(1)).float()

@@ -66,8 +66,8 @@ class Trial(NamedTuple):
 
 
 TRIALS = [
-    Trial("RPO keeps chosen answers likely, and mitigates over-optimisation", "alignkit sweep rpo/smollm2-ultrafeedback train.eta=0,0.005,0.05,0.5 --seeds 3 model.model_name_or_path=MODEL", 12, 61_135, 200, (300, 300)),
-    Trial("of the divergences, reverse KL reaches the highest reward, forward KL is the most diverse", "alignkit sweep fdpo/smollm2-ultrafeedback train.divergence=reverse_kl,forward_kl,jensen_shannon,chi_squared_kl --seeds 3 model.model_name_or_path=MODEL", 12, 61_135, 200, (300, 300)),
+    Trial("RPO keeps chosen answers likely, and mitigates over-optimisation", "alignkit sweep rpo/smollm2-ultrafeedback -o OUT train.eta=0,0.005,0.05,0.5 --seeds 3 model.model_name_or_path=MODEL", 12, 61_135, 200, (300, 300)),
+    Trial("of the divergences, reverse KL reaches the highest reward, forward KL is the most diverse", "alignkit sweep fdpo/smollm2-ultrafeedback -o OUT train.divergence=reverse_kl,forward_kl,jensen_shannon,chi_squared_kl --seeds 3 model.model_name_or_path=MODEL", 12, 61_135, 200, (300, 300)),
     Trial("rounds beat one shot (DNO)", "alignkit train papers/dno-prct model.model_name_or_path=MODEL, and the same with rounds.count=1 'rounds.prompts={each: 60000}' train.learning_rate=5.0e-5; three seeds", 6, 60_000, 200, (300, 300), sampled=300_000),
     Trial("moving weights beat fixed ones in hypervolume", "alignkit train papers/dynamic-reward-weighting-hypervolume model.model_name_or_path=MODEL, and the same with train.weighting=fixed train.weighting_options={}, and papers/dynamic-reward-weighting-gradient; three seeds", 9, 27_000, 120, (800,) * 8, reference=True, sampled=216_000),
     Trial("DFT and ASFT generalise better than SFT", "alignkit sweep supervised/dft-math -o OUT method=sft,dft,asft --seeds 3 model.model_name_or_path=MODEL", 9, 100_000, 120, (350,), reference=False),

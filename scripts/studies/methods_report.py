@@ -118,8 +118,8 @@ def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 def picture(told: dict[str, Any], start: float, path: Path) -> None:
     """Gold and proxy rewards against the KL, from half way to the end, and log-ratios of held-out pairs."""
-    figure = Figure(figsize=(15, 5.6), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    figure = Figure(figsize=(6.4, 13.5), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1)
     colours = matplotlib.colormaps["tab20"].colors
     for number, (name, one) in enumerate(told.items()):
         colour, marker = colours[number % 20], "os^Dv"[number % 5]
@@ -129,21 +129,21 @@ def picture(told: dict[str, Any], start: float, path: Path) -> None:
             if "gold at half" not in one
             else [one["gold at half"]["value"], one["gold"]["value"]]
         )
-        left.plot(at, gold, "-", color=colour, linewidth=1)
-        left.plot(at[-1], gold[-1], marker, color=colour, label=name, markersize=6)
+        top.plot(at, gold, "-", color=colour, linewidth=1)
+        top.plot(at[-1], gold[-1], marker, color=colour, label=name, markersize=6)
         middle.plot(one["proxy"]["value"], one["gold"]["value"], marker, color=colour, markersize=6)
-        right.plot(one["rejected"]["value"], one["chosen"]["value"], marker, color=colour, markersize=6)
-    left.axhline(start, color="#6e7781", linewidth=0.8, linestyle=":")
-    left.set(xlabel="KL to the reference, nats an answer", ylabel="gold reward", title="half way to the end")
+        bottom.plot(one["rejected"]["value"], one["chosen"]["value"], marker, color=colour, markersize=6)
+    top.axhline(start, color="#6e7781", linewidth=0.8, linestyle=":")
+    top.set(xlabel="KL to the reference, nats an answer", ylabel="gold reward", title="from half way to the end")
     middle.set(xlabel="proxy reward, which is learned from", ylabel="gold reward", title="at the end")
-    right.axhline(0, color="#6e7781", linewidth=0.8, linestyle=":")
-    right.axvline(0, color="#6e7781", linewidth=0.8, linestyle=":")
-    right.set(
+    bottom.axhline(0, color="#6e7781", linewidth=0.8, linestyle=":")
+    bottom.axvline(0, color="#6e7781", linewidth=0.8, linestyle=":")
+    bottom.set(
         xlabel="rejected answers' log-ratio, nats",
         ylabel="chosen answers' log-ratio, nats",
         title="held-out pairs, at the end",
     )
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8, frameon=False)
+    figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
 
 

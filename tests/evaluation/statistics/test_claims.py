@@ -100,6 +100,7 @@ def test_recipes_of_sizes_beyond_this_machine_are_ready_to_run(beyond, place):
         if another:
             load_recipe(another, [*rest, "train.use_cpu=true"])
         return
+    assert rest[:2] == ["-o", "OUT"]  # without which nothing begins
     words = [word for word in rest if "=" in word]
     space = read_space(words, int(rest[rest.index("--seeds") + 1]))
     settings = planned(space)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakSet
 
 import psutil
 import torch
@@ -22,22 +23,31 @@ class Activations(NamedTuple):
         return self.fixed + self.per_position * positions
 
 
+class Saved:
+    """A tensor that a graph saved for backward. It lives as long as that part of the graph."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
 def saved_bytes(forward: Callable[[], Tensor], model: nn.Module) -> int:
-    """Bytes of the tensors that `forward` saves for backward, weights left out, shared storage counted once."""
+    """Bytes of the tensors that `forward` leaves saved for backward, weights left out, shared storage counted once.
+
+    Parts of the graph that `forward` lets go are not counted: their addresses may be used again.
+    """
     weights = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
+    alive: WeakSet[Saved] = WeakSet()
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor  # which the graph keeps, so that no address is used twice
+    def pack(tensor: Tensor) -> Saved:
+        saved = Saved(tensor)
+        alive.add(saved)
+        return saved
 
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
+    with saved_tensors_hooks(pack, lambda saved: saved.tensor):
         result = forward()
-    total = sum(kept.values())
+    storages = {s.data_ptr(): s.nbytes() for s in (saved.tensor.untyped_storage() for saved in alive)}
     del result
-    return total
+    return sum(size for address, size in storages.items() if address not in weights)
 
 
 def line_through(one: tuple[int, int], other: tuple[int, int]) -> Activations:

@@ -121,7 +121,7 @@ class SharesPrompts(MethodConfig):
         metadata={
             "help": "Compute a prompt once, for all its answers in a batch. 'auto' does so where the model allows it and "
             "the first batch gives the same log-probabilities both ways, and says why not otherwise; 'on' fails instead; "
-            "'off' never does."
+            "'off' never does. Online methods then also draw tokens by TRL's random numbers, which takes longer."
         },
     )
 

@@ -1,5 +1,7 @@
 """The prompt of several answers is run once, and the tokens are those of the model's own `generate`."""
 
+import contextlib
+
 import pytest
 import tiny
 import torch
@@ -25,6 +27,7 @@ from align.models.tiny import tiny_model, tiny_tokenizer
 from align.sampling import prompt_cache
 from align.sampling.generate import Decoding, generate
 from align.sampling.prompt_cache import prompts_once
+from align.trainers.online import shared_prompts
 
 SHAPE = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 128}  # fmt: skip
@@ -167,6 +170,9 @@ def test_trainers_run_the_prompt_of_a_group_once(tmp_path, monkeypatch, trainer,
         return cache
 
     monkeypatch.setattr(prompt_cache, "repeated_cache", watched)
+    monkeypatch.setattr(
+        shared_prompts, "two_uniforms", contextlib.nullcontext
+    )  # the tokens of a run that shares nothing
     runs = {}
     for mode in ("auto", "off"):
         runs[mode] = trained(trainer, config, tmp_path / mode, shared_prefix=mode, max_steps=2)

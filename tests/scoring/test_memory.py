@@ -127,3 +127,11 @@ def test_autocast_keeps_one_copy_of_what_several_maps_read(tmp_path):
         assert kept() < 0.9 * plain
         assert torch.equal(trainer.compute_loss(model, batch), value)
     assert kept() == plain
+
+
+def test_parts_of_the_graph_that_are_let_go_are_not_counted():
+    def forward():
+        (torch.ones(1000, requires_grad=True) * torch.full((1000,), 3.0)).sum()
+        return (torch.ones(10, requires_grad=True) * torch.full((10,), 2.0)).sum()
+
+    assert saved_bytes(forward, torch.nn.Linear(1, 1)) == 10 * 4

@@ -30,6 +30,7 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from align.configs import GRPOConfig, RLOOConfig
 from align.data.rows.explicit import explicit
 from align.models.stopping import stop_ids
+from align.sampling.drawing import two_uniforms
 from align.sampling.prompt_cache import prompts_once, say_once
 from align.trainers.shared.base import own_args
 from align.trainers.shared.columns import check_texts
@@ -97,13 +98,16 @@ class SharedPrompts(SafeRuns, OnlineBase):
         return OrderByEpoch.of(super()._get_train_sampler(*args, **kwargs))
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        """TRL's, with the prompt of a group run once."""
-        shared: Any = contextlib.nullcontext()
-        if self.args.shared_prefix != "off" and sharded(self.accelerator):
-            say_once("the model is sharded")  # every process must run the same forwards, and groups may lie differently
-        elif self.args.shared_prefix != "off":
-            shared = prompts_once(self.accelerator.unwrap_model(self.model_wrapped))
-        with shared:
+        """TRL's, with the prompt of a group run once, and tokens drawn by `align.sampling.drawing`."""
+        with contextlib.ExitStack() as ways:
+            if self.args.shared_prefix != "off" and sharded(self.accelerator):
+                say_once(
+                    "the model is sharded"
+                )  # all processes must run the same forwards, and groups may lie differently
+            elif self.args.shared_prefix != "off":
+                model = self.accelerator.unwrap_model(self.model_wrapped)
+                ways.enter_context(two_uniforms(model))
+                ways.enter_context(prompts_once(model))
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -3,7 +3,8 @@
 from mutants.mutant import Mutant, noticed_by
 
 CACHE, ONLINE = "align/sampling/prompt_cache.py", "align/trainers/online/shared_prompts.py"
-TESTS = "tests/sampling/test_prompt_cache.py"
+DRAW, TESTS = "align/sampling/drawing.py", "tests/sampling/test_prompt_cache.py"
+law = noticed_by("tests/sampling/test_drawing.py")
 family = noticed_by(f"{TESTS}::test_every_family_draws_the_same_tokens")
 reason = noticed_by(f"{TESTS}::test_what_cannot_be_shared_is_said")
 state = noticed_by(f"{TESTS}::test_a_model_with_more_than_keys_and_values_falls_back_by_name")
@@ -26,7 +27,17 @@ MUTANTS: list[Mutant] = [
     state("sampling once: a recurrent state", CACHE, "- {DynamicLayer, DynamicSlidingWindowLayer}", "- {DynamicLayer, DynamicSlidingWindowLayer, *{type(x) for x in cache.layers}}"),
     back("sampling once: another's generate is lost", CACHE, "        if own:\n", "        if False:\n"),
     trainer("sampling once: off is on", ONLINE, 'elif self.args.shared_prefix != "off":', "else:"),
-    trainer("sampling once: not in training", ONLINE, "shared = prompts_once(self.accelerator.unwrap_model(self.model_wrapped))", "pass"),
+    trainer("sampling once: not in training", ONLINE, "ways.enter_context(prompts_once(model))", "pass"),
     sharded("sampling once: shards", ONLINE, "and sharded(self.accelerator):", "and False:"),
     sampled("sampling once: not in evaluation", "align/sampling/generate.py", "with _own_settings_off(model), prompts_once(model):", "with _own_settings_off(model):"),
+    law("drawing: tokens that cannot be", DRAW, "right=True", "right=False"),
+    law("drawing: beyond the last", DRAW, "torch.minimum(uniform * total, most)", "uniform * total"),
+    law("drawing: the first block's tokens", DRAW, "blocks[torch.arange(len(p), device=p.device), block]", "blocks[:, 0]"),
+    law("drawing: all rows by one number", DRAW, "torch.rand(len(weights), 1, device", "torch.rand(1, 1, device"),
+    law("drawing: blocks are likely alike", DRAW, "sums = blocks.sum(-1)", "sums = blocks.sum(-1).clamp(max=0.1)"),
+    law("drawing: logits that are not finite", DRAW, "if not bool(sums.isfinite().all()):", "if False:"),
+    law("drawing: temperature is lost", DRAW, "LogitsProcessorList([*logits_processor, _Draw()])", "LogitsProcessorList([_Draw()])"),
+    law("drawing: greedy is drawn", DRAW, "config.get_generation_mode() == GenerationMode.SAMPLE", "True"),
+    law("drawing: scores are lost", DRAW, "not config.output_scores and", "True and"),
+    law("drawing: not in training", ONLINE, "ways.enter_context(two_uniforms(model))", "pass"),
 ]  # fmt: skip

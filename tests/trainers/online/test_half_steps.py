@@ -34,7 +34,7 @@ def test_only_the_answers_of_a_step_come_from_the_half_point(tmp_path):
     seen, sampled_at = Seen(), []
     trainer = pair_trainer(
         tmp_path / "a", method="egpo", callbacks=[seen], per_device_train_batch_size=4, gradient_accumulation_steps=2,
-        learning_rate=0.05, max_grad_norm=1.0,
+        learning_rate=0.05, max_grad_norm=1.0, seed=1,
     )  # fmt: skip
     seen.trainer, generate = trainer, trainer._generate_single_turn
     trainer._generate_single_turn = lambda *a, **k: sampled_at.append(tiny.weights(trainer)) or generate(*a, **k)
@@ -50,10 +50,11 @@ def test_only_the_answers_of_a_step_come_from_the_half_point(tmp_path):
     trainer.train()
     assert trainer.state.global_step == 3
     assert len(sampled_at) == 6
+    halves = 0
     for number, (weights, state, _) in enumerate(seen.steps):
         old, half = sampled_at[2 * number : 2 * number + 2]
         assert all(torch.equal(weights[name], old[name]) for name in weights)
-        assert any(not torch.equal(half[name], old[name]) for name in weights)
+        halves += any(not torch.equal(half[name], old[name]) for name in weights)
         if number:
             after, left = steps[number - 1]
             assert all(torch.equal(weights[name], after[name]) for name in weights)
@@ -62,10 +63,11 @@ def test_only_the_answers_of_a_step_come_from_the_half_point(tmp_path):
                 assert all(torch.equal(moments[name], state["state"][key][name]) for name in moments)
         else:
             assert not state["state"]
+    assert halves >= 2  # answers that are worth the same have none
     # a run that never takes a half step, on the same answers
     plain = pair_trainer(
         tmp_path / "b", method="online_ipo", per_device_train_batch_size=4, gradient_accumulation_steps=2,
-        learning_rate=0.05, max_grad_norm=1.0,
+        learning_rate=0.05, max_grad_norm=1.0, seed=1,
     )  # fmt: skip
     given = iter(seen.steps)
     prepare = plain._prepare_inputs

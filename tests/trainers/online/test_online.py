@@ -1,5 +1,7 @@
 """GRPO and RLOO with shared prompts take the path of TRL's within rounding."""
 
+import contextlib
+
 import pytest
 import tiny
 import torch
@@ -17,12 +19,20 @@ from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from align.errors import DataError
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scoring import shared_prefix
+from align.trainers.online import shared_prompts
 from align.trainers.online.prompt_order import OrderByEpoch
 
 CASES = {"grpo": (GRPOTrainer, GRPOConfig, TRLGRPOTrainer, TRLGRPOConfig), "rloo": (RLOOTrainer, RLOOConfig, TRLRLOOTrainer, TRLRLOOConfig)}  # fmt: skip
 
 
+@pytest.fixture
+def trls_draws(monkeypatch):
+    """The same tokens as TRL's, which other random numbers draw."""
+    monkeypatch.setattr(shared_prompts, "two_uniforms", contextlib.nullcontext)
+
+
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.usefixtures("trls_draws")
 def test_shared_prompts_take_trls_path(tmp_path, monkeypatch, name):
     ours, config, theirs, their_config = CASES[name]
     computed = []
@@ -44,6 +54,7 @@ def test_shared_prompts_take_trls_path(tmp_path, monkeypatch, name):
     assert all(made.input_ids.numel() < ids.numel() for made, ids in computed)
 
 
+@pytest.mark.usefixtures("trls_draws")
 def test_an_entropy_bonus_keeps_its_gradient(tmp_path):
     one = trained(GRPOTrainer, GRPOConfig, tmp_path / "a", entropy_coef=1e4, max_steps=2, shared_prefix="on")
     other = trained(TRLGRPOTrainer, TRLGRPOConfig, tmp_path / "b", entropy_coef=1e4, max_steps=2)

@@ -43,6 +43,25 @@ def of_fronts() -> list[Claim]:
     )]  # fmt: skip
 
 
+def of_groups() -> list[Claim]:
+    """People of two kinds."""
+    told = read("groups")
+    setting = "SmolLM2-135M on PandaLM's prompts and answers; 12 simulated people who like long answers, 4 who like short ones, 16 pairs each; three seeds"
+    command = "python scripts/studies/planted_groups.py DATA OUT --seeds 3"
+    over = told["over seeds"]
+    found = [
+        measured(f"adjusted Rand at {pairs} pairs", told["by pairs"][pairs], "drawings", bar=0.9)
+        for pairs in ("8", "16")
+    ]
+    ranked = measured("", over["groups found minus pooled, the worst group ranked right"], "seeds")
+    won = measured("", over["max-min minus pooled, the smaller group"], "seeds")
+    return [
+        Claim("alignkit (after Park et al. 2024, Chakraborty et al. 2024)", "Groups of people are found from their choices alone (adjusted Rand above 0.9).", setting, found, command, "groups", "groups.png"),
+        Claim("Chakraborty et al. 2024 (MaxMin-RLHF)", "A reward model for each group ranks the worse served group's pairs better than one for all.", setting, [ranked._replace(what="share ranked right, groups found less pooled")], command, "groups"),
+        Claim("the same", "A policy trained for the worst group serves the smaller group better than one trained on the pooled reward.", f"{setting}; GRPO, 8 steps of 8 answers", [won._replace(what="win rate of the smaller group, max-min less pooled")], command, "groups"),
+    ]  # fmt: skip
+
+
 def of_divergences() -> list[Claim]:
     """f-DPO at matched curvature."""
     told = read("sentiment_frontier")
@@ -208,6 +227,7 @@ def claims() -> list[Claim]:
         *of_divergences(),
         *of_weights(),
         *of_fronts(),
+        *of_groups(),
         *of_suboptimal(),
         *of_rankings(),
         *of_ours(),

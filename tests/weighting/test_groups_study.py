@@ -12,6 +12,9 @@ from align.rewards.load import REWARDS
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies"))
 
 import planted_groups as study
+import planted_groups_report as report
+
+from eval.statistics.groups import WORST
 
 
 def test_people_prefer_by_length_as_planted():
@@ -54,3 +57,30 @@ def test_the_path_runs_on_real_texts_and_is_not_gone_twice(shared_data, tmp_path
     monkeypatch.setattr(study.align, "run", lambda *_, **__: pytest.fail("trained again"))
     study.main(words)
     assert json.loads((tmp_path / "results" / "groups.json").read_text()) == told
+
+
+def test_figures_over_seeds_are_students_and_a_picture_shows_each_seed():
+    def one(value):
+        return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 9}
+
+    def seed(shift):
+        groups = {f"group/{report.LONG}": one(0.7), f"group/{report.SHORT}": one(0.3 + shift), WORST: one(0.3 + shift)}
+        better = groups | {WORST: one(0.6 + 2 * shift)}
+        return {
+            "judges": {report.POOLED: groups, report.FOUND: better},
+            "policies": {report.POOLED: groups, report.MAX_MIN: better},
+            report.GAP: one(3 * shift),
+        }
+
+    seeds = {"0": seed(0.0), "1": seed(0.02), "2": {"judges": seed(0.5)["judges"]}}
+    told = report.summary(seeds)
+    gap = told["groups found minus pooled, the worst group ranked right"]
+    assert (gap["value"], gap["n"]) == (pytest.approx(0.31), 2)
+    assert gap["high"] - gap["value"] == pytest.approx(12.706 * 0.02 / 2, rel=1e-3)
+    assert told["policies"][report.MAX_MIN][WORST]["value"] == pytest.approx(0.62)
+    assert told[report.GAP]["value"] == pytest.approx(0.03)
+    assert report.summary({"0": seed(0.0)}) == {}
+    figure = report.drawn({"by pairs": {"4": one(0.5), "8": one(1.0) | {"low": None, "high": None}}, "seeds": seeds})
+    labels = [axes.get_legend_handles_labels()[1] for axes in figure.axes]
+    assert labels == [[], [report.POOLED, report.FOUND], [report.POOLED, report.MAX_MIN]]
+    assert [len(axes.lines) for axes in figure.axes[1:]] == [2 * 3 + 1, 2 * 2 + 1]

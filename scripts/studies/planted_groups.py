@@ -168,7 +168,7 @@ def reached(data: Path, seed: int, out: Path, told: dict[str, Any]) -> Iterator[
     member = np.array([np.argmax(shares) for _, shares in sorted(record["annotators"].items())])
     adapters = [found / path for path in record["adapters"]]
     told |= {key: record[key] for key in ("annotators", "doubt")}
-    told["adjusted Rand"] = round(adjusted_rand(TRUTH, member), 4)
+    told["adjusted Rand"] = round(adjusted_rand((TRUTH == LONG).astype(np.int64), member), 4)
     yield "groups"
     pooled = run(recipe, out / POOLED / "judge", seed)
     # People and judges on pairs of other prompts, which everybody judges.
@@ -250,7 +250,11 @@ def by_pairs(data: Path, out: Path) -> dict[str, Any]:
             at = np.concatenate([rng.choice(len(train), count, replace=False) for _ in range(PEOPLE)])
             who = np.repeat(np.arange(PEOPLE), count)
             sign = np.where(choices([train[k] for k in at], who, rng), 1.0, -1.0)
-            found.append(adjusted_rand(TRUTH, groups_by_features(who, x[at] * sign[:, None], 2, rng=rng).members))
+            found.append(
+                adjusted_rand(
+                    (TRUTH == LONG).astype(np.int64), groups_by_features(who, x[at] * sign[:, None], 2, rng=rng).members
+                )
+            )
         told[str(count)] = shown(over_seeds(np.array(found)))
     return told
 

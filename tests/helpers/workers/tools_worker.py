@@ -36,7 +36,7 @@ def trainer_of(caller, out, *, rows, **settings):
                 "output_dir": str(out), "max_steps": 2, "per_device_train_batch_size": rows, "num_generations": 2,
                 "generation_batch_size": 8, "use_cpu": True, "bf16": False, "report_to": "none", "save_strategy": "no",
                 "disable_tqdm": True, "max_completion_length": 250, "learning_rate": 0.1, "optim": "sgd", "gradient_checkpointing": False,
-                "temperature": 1.5, "logging_steps": 1, "beta": 0.0, "max_tool_calling_iterations": 3, "shuffle_dataset": False,
+                "temperature": 1.0, "logging_steps": 1, "beta": 0.0, "max_tool_calling_iterations": 3, "shuffle_dataset": False,
                 **settings,
             }
         ),

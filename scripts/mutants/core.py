@@ -200,7 +200,7 @@ MUTANTS = [
     sweep("non-finite values kept", PRECOMPUTE, "        if bad:", "        if False:"),
     lengths("the same order in every epoch", LENGTHS, "manual_seed(self.seed + self.epoch)", "manual_seed(self.seed)"),
     lengths("the global generator", LENGTHS, "self.lengths, self.batch_size, generator=generator", "self.lengths, self.batch_size"),
-    lengths("weights count as activations", MEMORY, "if storage.data_ptr() not in weights:", "if True:"),
+    lengths("weights count as activations", MEMORY, " if address not in weights)", ")"),
     lengths("never checkpoint", CHECKPOINTING, "if needed:", "if False:"),
     lengths("truncation forgotten", CHECKPOINTING, "table[:, 1:], max_length)", "table[:, 1:], None)"),
     cost("causal counted whole", FLOPS, "return batch * heads * queries * (queries + 1) / 2", "return float(batch * heads * queries * queries)"),

@@ -36,7 +36,7 @@ def test_the_promised_recipes_are_there():
     }
     promised |= {f"papers/dynamic-reward-weighting-{rule}" for rule in ("hypervolume", "gradient")}
     promised |= {
-        f"online/tiny-{kind}" for kind in ("grpo", "rloo", "reinforce", "single-stream", "hpt", "tspmo", "fdpg")
+        f"online/tiny-{kind}" for kind in ("grpo", "rloo", "reinforce", "single-stream", "hpt", "tspmo", "fdpg", "tppo")
     }
     promised |= {f"online/tiny-{kind}" for kind in ("online-dpo", "online-ipo", "egpo", "nash-md", "xpo")}
     promised |= {"online/smollm2-online-dpo"}

@@ -20,6 +20,7 @@ from trl import RLOOConfig as TRLRLOOConfig
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
+from align.trainers.shared.columns import image_columns
 from align.trainers.shared.trl_contract import generations, logged
 from align.weighting.advantages import LeaveOneOut
 from align.weighting.rules import WeightingRule
@@ -142,9 +143,7 @@ class ReinforceTrainer(DynamicGRPOTrainer):
             UncertainPrompts(self.train_dataset, stream, self.args.seed) if stream and stream.draws else None
         )
         self._measuring = stream if stream and stream.reads_drift else None
-        if self._measuring and any(
-            name in (getattr(self.train_dataset, "column_names", None) or ()) for name in ("image", "images")
-        ):
+        if self._measuring and image_columns(self.train_dataset):
             raise ValueError("estimator_options: rho: 'kl' keeps texts alone, and the data have images; give a number")
         self._drift: Tensor | None = None
 

@@ -230,7 +230,11 @@ class DynamicConfig(OnlineConfig):
         except (ValueError, TypeError) as error:
             return [_line("estimator_options", error)]
         answers = self._of_trl.num_generations
-        return number_problems(self.estimator, estimator, answers, one_allowed=self.one_answer)
+        ordered = getattr(estimator, "draws", False) and not self._of_trl.shuffle_dataset
+        return ordered * [
+            "shuffle_dataset: false keeps the order of the data, and prompts: 'uncertain' draws them anew for each batch; leave one "
+            "of them out"
+        ] + number_problems(self.estimator, estimator, answers, one_allowed=self.one_answer)
 
 
 @dataclass

@@ -120,7 +120,7 @@ def test_dry_runs(name, tmp_path):
         else ["train.gradient_accumulation_steps=1"]
     )
     if recipe.rows == "prompts":
-        alone = recipe.method == "reinforce"
+        alone = recipe.train.one_answer
         small += [
             f"train.num_generations={1 if alone else 2}",
             "train.max_completion_length=8",

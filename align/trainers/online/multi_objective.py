@@ -1,5 +1,6 @@
 """Trains GRPO, RLOO and REINFORCE on several rewards whose weights move (arXiv:2509.11452 and others)."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,8 @@ from .rewards import weighted_sum
 from .shared_prompts import GRPOTrainer, RLOOTrainer
 from .streams.draws import UncertainPrompts, check_initial
 from .streams.drift import drift
+
+logger = logging.getLogger(__name__)
 
 
 class DynamicGRPOTrainer(MultiObjective, GRPOTrainer):
@@ -138,7 +141,9 @@ class ReinforceTrainer(DynamicGRPOTrainer):
         super()._begin()
         stream = self.estimator if isinstance(self.estimator, SingleStream) else None
         if stream is not None:
-            check_initial(self.train_dataset, stream)
+            told = check_initial(self.train_dataset, stream)
+            if told is not None:
+                logger.warning("%s", told)
         self._drawing = (
             UncertainPrompts(self.train_dataset, stream, self.args.seed) if stream and stream.draws else None
         )

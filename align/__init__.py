@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .configs.kto import KTOConfig
     from .configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
     from .configs.online_preference import OnlinePreferenceConfig
-    from .configs.own_losses import FDPGConfig, TSPMOConfig
+    from .configs.own_losses import FDPGConfig, TPPOConfig, TSPMOConfig
     from .configs.pairwise import PairwiseConfig
     from .configs.preference import TDPOConfig
     from .configs.preference_model import PreferenceModelConfig
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .trainers.pairs.tdpo import TDPOTrainer
     from .trainers.pairs.whole_step import AOTTrainer, BetaDPOTrainer
     from .trainers.preference_model import PreferenceModelTrainer
+    from .trainers.windows.truncated import TPPOTrainer
     from .weighting import make_rule
 
 _HOME = {
@@ -53,7 +54,7 @@ _HOME = {
     "configs.kto": ("KTOConfig",),
     "configs.online": ("DynamicGRPOConfig", "DynamicRLOOConfig", "ReinforceConfig"),
     "configs.online_preference": ("OnlinePreferenceConfig",),
-    "configs.own_losses": ("FDPGConfig", "TSPMOConfig"),
+    "configs.own_losses": ("FDPGConfig", "TPPOConfig", "TSPMOConfig"),
     "configs.pairwise": ("PairwiseConfig",),
     "configs.preference": ("TDPOConfig",),
     "configs.preference_model": ("PreferenceModelConfig",),
@@ -74,6 +75,7 @@ _HOME = {
     "trainers.online.prefixes": ("TSPMOTrainer",),
     "trainers.online.preference": ("OnlinePreferenceTrainer",),
     "trainers.online.shared_prompts": ("GRPOTrainer", "RLOOTrainer"),
+    "trainers.windows.truncated": ("TPPOTrainer",),
     "trainers.pairs.pairwise": ("PairwiseTrainer",),
     "trainers.preference_model": ("PreferenceModelTrainer",),
     "trainers.pairs.srpo": ("SRPOTrainer",),
@@ -130,6 +132,8 @@ __all__ = [
     "SupervisedTrainer",
     "TDPOConfig",
     "TDPOTrainer",
+    "TPPOConfig",
+    "TPPOTrainer",
     "TSPMOConfig",
     "TSPMOTrainer",
     "allow_file",

@@ -10,7 +10,7 @@ from align.configs.meet import MEETConfig
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.configs.online_preference import PRESETS as ONLINE_PAIRS
 from align.configs.online_preference import OnlinePreferenceConfig
-from align.configs.own_losses import FDPGConfig, TSPMOConfig
+from align.configs.own_losses import FDPGConfig, TPPOConfig, TSPMOConfig
 from align.configs.pairwise import PRESETS as PAIRWISE
 from align.configs.pairwise import PairwiseConfig
 from align.configs.preference_model import PreferenceModelConfig
@@ -199,6 +199,13 @@ METHODS: dict[str, Method] = {
         "2504.20834",
         TSPMOConfig,
         "online.prefixes:TSPMOTrainer",
+        "prompts",
+    ),
+    "tppo": Method(
+        "Truncated PPO: windows of answers that go on in the next step, with a value head (Fan et al. 2025)",
+        "2506.15050",
+        TPPOConfig,
+        "windows.truncated:TPPOTrainer",
         "prompts",
     ),
     "hpt": Method(

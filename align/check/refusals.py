@@ -19,7 +19,7 @@ from .environment import GPU_MISSING, inspect_machine
 from .fronts import inspect_front
 from .machine import Machine
 from .model import Model, inspect_controls, read_model
-from .rewards import inspect_evaluation, inspect_rewards, inspect_tools
+from .rewards import inspect_evaluation, inspect_initial, inspect_rewards, inspect_tools
 from .rounds import bytes_of_answers, check_all_rounds, inspect_rounds, pairs_of_round
 from .schedule import Plan, inspect_schedule, plan
 from .sizes import Size, inspect_adapter, inspect_disk
@@ -64,6 +64,8 @@ def look(
     findings = (
         inspect_machine(recipe, machine) + inspect_rewards(recipe, sets, allow) + inspect_evaluation(recipe, allow)
     )
+    if not any(finding.level == "error" for finding in findings):
+        findings += inspect_initial(recipe, sets, allow)
     if recipe.rows == "labels":
         findings += inspect_labels(sets, weights=recipe.train.label_weights(), weighs=recipe.train.weighs_labels())
     rows, answers = len(sets[TRAIN]), 0

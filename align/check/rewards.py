@@ -10,6 +10,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from align.data.loading import TRAIN
 from align.errors import USER_ERRORS, RunError
 from align.findings import Finding, Level, printable
 from align.judges.from_recipe import prepare_judge, prepare_judges
@@ -21,10 +22,13 @@ from align.rewards.load import REWARDS, columns_of, load_reward
 from align.rewards.texts import has_value
 from align.tools import make_environment, make_tool, read_calls
 from align.tools.load import ROUTE
+from align.trainers.online.streams.draws import check_initial
+from align.weighting.advantages import make_estimator
+from align.weighting.single_stream import SingleStream
 
 PROMPT_SETS = ("instructions", "refusals")
 ASKED = "--allow"
-TOOL = "tool"
+TOOL, INITIAL = "tool", "initial-answers"
 
 
 def inspect_rewards(recipe: Recipe, sets: Mapping[str, Dataset], allow: Collection[str]) -> list[Finding]:
@@ -71,6 +75,26 @@ def _of_column(name: str, column: str, where: str, dataset: Dataset) -> list[Fin
 
 def _is_given(value: object) -> bool:
     return len(value) > 0 if isinstance(value, list | dict) else has_value(value)
+
+
+def inspect_initial(recipe: Recipe, sets: Mapping[str, Dataset], allow: Collection[str]) -> list[Finding]:
+    """Scored answers that a stream of single answers is to begin with, to other prompts, or by other rewards.
+
+    Args:
+        recipe: The recipe.
+        sets: Normalised rows, by the name of their set.
+        allow: The MODULE:FUNCTION that may be imported.
+    """
+    train: Any = recipe.train
+    stream = make_estimator(train.estimator, **train.estimator_options) if hasattr(train, "estimator") else None
+    if not isinstance(stream, SingleStream) or not stream.initial:
+        return []
+    where, found = "train.estimator_options", list[Finding]()
+    if not recipe.environments:  # whose rewards are named once they are made
+        functions = [make_reward(name, allow, **options) for name, options in recipe.rewards.items()]
+        names = [f.__name__ for f in functions if getattr(f, "aux", None) is None]
+        found += _said(where, INITIAL, lambda: stream.begin(names))
+    return found + list(_said(where, INITIAL, lambda: check_initial(sets[TRAIN], stream)))
 
 
 def inspect_tools(recipe: Recipe, sets: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase) -> list[Finding]:

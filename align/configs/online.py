@@ -31,6 +31,8 @@ _OF_GRADIENTS = {"gram": "gradients", "gradient_layers": 4, "gradient_every": 1,
 class OnlineConfig(SharesPrompts):
     """What the configurations of online trainers answer besides TRL's fields."""
 
+    one_answer: ClassVar[bool] = False  # to each prompt is allowed
+
     def turns_dropout_off(self) -> bool:
         """See `MethodConfig.turns_dropout_off`."""
         return self._of_trl.disable_dropout
@@ -53,14 +55,25 @@ class OnlineConfig(SharesPrompts):
             found.append(f"temperature: must be positive and finite, got {trl.temperature}")
         if not 0 < trl.top_p <= 1:
             found.append(f"top_p: must be in (0, 1], got {trl.top_p}")
+        batch = trl.per_device_train_batch_size * (trl.steps_per_generation or trl.gradient_accumulation_steps)
+        odd = batch % 2 and int(os.environ.get("WORLD_SIZE", "1")) % 2 and trl.generation_batch_size is None
+        if odd and self._single():
+            found.append(f"per_device_train_batch_size: an even number of completions must be generated, got {batch}")
         return found + shards_on_cpus(self) + rebalances_batches(self)
 
+    def _single(self) -> bool:
+        return self.one_answer and self._of_trl.num_generations == 1
+
     def _trl_checks(self) -> None:
-        """TRL's configuration refuses its own completed fields: both sizes of a generation batch."""
-        trl, steps = self._of_trl, self._of_trl.steps_per_generation
+        """TRL's configuration refuses its own completed fields, both sizes of a generation batch, and one completion of a prompt."""
+        trl, steps, single = self._of_trl, self._of_trl.steps_per_generation, self._single()
         if trl.generation_batch_size is not None and steps is not None:
             trl.steps_per_generation = None
+        if single:  # its trainer does not refuse it
+            trl.num_generations, trl.num_generations_eval = 2, trl.num_generations_eval or 1
         super()._trl_checks()
+        if single:
+            trl.num_generations = 1
         if steps not in (None, trl.steps_per_generation):
             raise ConfigError(
                 f"steps_per_generation: generation_batch_size={trl.generation_batch_size} asks for "
@@ -86,7 +99,6 @@ class DynamicConfig(OnlineConfig):
         ConfigError: If a setting contradicts another or would be ignored; all at once.
     """
 
-    one_answer: ClassVar[bool] = False  # to each prompt is allowed
     weighting: str = field(
         default="upgrad",
         metadata={
@@ -218,7 +230,11 @@ class DynamicConfig(OnlineConfig):
         except (ValueError, TypeError) as error:
             return [_line("estimator_options", error)]
         answers = self._of_trl.num_generations
-        return number_problems(self.estimator, estimator, answers, one_allowed=self.one_answer)
+        ordered = getattr(estimator, "draws", False) and not self._of_trl.shuffle_dataset
+        return ordered * [
+            "shuffle_dataset: false keeps the order of the data, and prompts: 'uncertain' draws them anew for each batch; leave one "
+            "of them out"
+        ] + number_problems(self.estimator, estimator, answers, one_allowed=self.one_answer)
 
 
 @dataclass
@@ -264,24 +280,6 @@ class ReinforceConfig(DynamicGRPOConfig):
     num_generations: int | None = field(default=1, metadata={"help": "Completions of each prompt."})
     estimator: str = field(default="batch", metadata={"help": "As of DynamicGRPOConfig."})
     loss_type: str = field(default="dr_grpo", metadata={"help": "As of DynamicGRPOConfig."})
-
-    def problems(self) -> list[str]:
-        """See `DynamicConfig.problems`."""
-        found = super().problems()
-        batch = self.per_device_train_batch_size * (self.steps_per_generation or self.gradient_accumulation_steps)
-        odd = batch % 2 and int(os.environ.get("WORLD_SIZE", "1")) % 2 and self.generation_batch_size is None
-        if odd and self.num_generations == 1:
-            found.append(f"per_device_train_batch_size: an even number of completions must be generated, got {batch}")
-        return found
-
-    def _trl_checks(self) -> None:
-        """TRL's configuration refuses one completion of a prompt; its trainer does not."""
-        single = self.num_generations == 1
-        if single:
-            self.num_generations, self.num_generations_eval = 2, self.num_generations_eval or 1
-        super()._trl_checks()
-        if single:
-            self.num_generations = 1
 
 
 def _named(rule: Any) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 PARTS = ("all", "half", "layers", "b")
+DRAWN_LAYERS = 2
 OWN_STEPS = ("lomo", "layerwise", "schedule_free", "galore", "apollo")
 """Optimizers that step within backward, keep weights beside the model's, or make groups of parameters of their own."""
 
@@ -27,7 +28,9 @@ class PartConfig:
             "once; a list of seeds gives each of several rounds its own."
         },
     )
-    drawn_layers: int = field(default=2, metadata={"help": "How many layers trained_part='layers' draws."})
+    drawn_layers: int | None = field(
+        default=None, metadata={"help": "How many layers trained_part='layers' draws; by default 2."}
+    )
     loraplus_lr_ratio: float | None = field(
         default=None, metadata={"help": "LoRA+: how many times `learning_rate`, which is A's, the rate of LoRA's B is."}
     )
@@ -50,7 +53,7 @@ def part_problems(config: Any) -> list[str]:
         found.append(
             "redraw_every: missing; without it trained_part 'layers' would train the same few layers to the end"
         )
-    if config.drawn_layers != PartConfig.drawn_layers and part != "layers":
+    if config.drawn_layers is not None and part != "layers":
         found.append(f"drawn_layers: trained_part {part!r} draws no layers; leave it out")
     ratio = config.loraplus_lr_ratio
     if ratio is not None and not 0 < ratio < math.inf:

@@ -1,4 +1,7 @@
-"""Computes losses on two sampled answers and a judge's preference; which of them is `chosen` is not decided by a label."""
+"""Computes losses on two sampled answers and a judge's preference, and PPO's on the tokens of one.
+
+Which of two answers is `chosen` is not decided by a label.
+"""
 
 from collections.abc import Mapping
 
@@ -11,6 +14,8 @@ from .preference import Batch, Pair, PreferenceLoss, implicit_rewards
 
 NASH_MD = "nash_md"
 OPTIMISM = "optimism"
+LOG_RATIO = 20.0
+"""Beyond it a token's log-ratio counts as this many nats, so that no loss or gradient overflows."""
 
 
 def nash_md_loss(policy: Batch, ref: Batch, preference: Batch, *, beta: float) -> Batch:
@@ -42,6 +47,32 @@ def optimism_loss(second: Batch, *, alpha: float) -> Batch:
         alpha: α, not negative.
     """
     return alpha * second
+
+
+def clipped_policy_loss(
+    token_logps: Float[Tensor, "rows time"],
+    sampled: Float[Tensor, "rows time"],
+    advantages: Float[Tensor, "rows time"],
+    *,
+    epsilon: float,
+    epsilon_high: float,
+) -> Float[Tensor, "rows time"]:
+    """PPO's loss of each token, -min(ρ A, clip(ρ, 1 - ε, 1 + ε_high) A) with ρ = π/q; only log π has a gradient.
+
+    log ρ is held within 20 nats of 0, beyond which it has no gradient. Source: Schulman et al. 2017 (arXiv:1707.06347), eq. 7.
+
+    Args:
+        token_logps: log π of each token, in nats.
+        sampled: log q of the law that sampled it, likewise.
+        advantages: A of each token.
+        epsilon: ε, below 1.
+        epsilon_high: ε_high, positive.
+    """
+    token_logps, sampled = (
+        x.float() if x.dtype in (torch.bfloat16, torch.float16) else x for x in (token_logps, sampled)
+    )
+    ratio = (token_logps - sampled.detach()).clamp(-LOG_RATIO, LOG_RATIO).exp()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon_high) * advantages)
 
 
 def online_pair_loss(

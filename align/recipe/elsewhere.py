@@ -13,7 +13,7 @@ ELSEWHERE: dict[str, str] = {
     "gdpo": "is `dynamic_grpo` with weighting: fixed and estimator_options: {standardise: gdpo}; estimator: group alone leaves out its "
     "last scaling by the batch",
     "rloo": "on one reward or several is `dynamic_rloo`, with weighting: fixed for constant weights",
-    "ppo": "needs a value model, which is not here; nearest: `dynamic_grpo`, `reinforce`",
+    "ppo": "is `tppo` with window_length: max_completion_length, whose critic is a linear head; without one: `reinforce`",
     "reward": "is `reward_model`",
     "rm": "is `reward_model`",
     "bradley_terry": "is `reward_model`",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from align.configs.parts import moves_a_part
+from align.configs.parts import DRAWN_LAYERS, moves_a_part
 
 from .kinds import refuse_kinds
 from .parts import TrainedPart, take_away
@@ -19,10 +19,10 @@ def part_of(model: Any, args: Any, where: str) -> TrainedPart | None:
         second_factors(model, where=where)
     if args.trained_part == "all":
         return None
+    drawn = DRAWN_LAYERS if args.drawn_layers is None else args.drawn_layers
     return TrainedPart(
-        model, args.trained_part, seed=args.seed, redraw_every=args.redraw_every, drawn_layers=args.drawn_layers,
-        where=where,
-    )  # fmt: skip
+        model, args.trained_part, seed=args.seed, redraw_every=args.redraw_every, drawn_layers=drawn, where=where
+    )
 
 
 class MovesPart:

@@ -14,6 +14,8 @@ run = noticed_by("tests/trainers/online/test_tools.py")
 turns = noticed_by("tests/sampling/test_turns.py")
 judged = noticed_by("tests/evaluation/answers/test_tools.py")
 filed = noticed_by("tests/tools/test_sampled.py")
+studied = noticed_by("tests/tools/test_tool_study.py")
+STUDY, FIGURES = "scripts/studies/tool_calls.py", "scripts/studies/tool_calls_report.py"
 LOOP, TURNS, CALLING = "align/sampling/trl_loop.py", "align/sampling/turns.py", "align/tools/calling.py"
 MUTANTS = [
     turns("tool turns: a failed call is one that returned", LOOP, "self._tried(said) - one.succeeded", "one.succeeded"),
@@ -68,4 +70,10 @@ MUTANTS = [
     run("tools: the number of calls is an objective", COLUMNS, '    aux = "tool_calls"', '    aux = None if True else "tool_calls"'),
     run("tools: a run without rewards of its own has one of none", OBJECTIVES, "given = [] if reward_funcs is None else reward_funcs", "given = reward_funcs"),
     noticed_by("tests/evaluation/measures/test_objectives.py")("tools: who calls nothing is measured as thrifty", "eval/measures/rewards.py", "CALLS in REWARDS[name].reads", "CALLS == REWARDS[name].reads"),
+    studied("tool study: what is stated is searched for", STUDY, "if number % 2:", "if number // 4 % 2:"),
+    studied("tool study: every question says its fact", STUDY, "number // len(_ASKED) % 2]", "0]"),
+    studied("tool study: answers to other questions", STUDY, "for one in asked])", "for one in sorted(asked)])"),
+    studied("tool study: answers of seeds are other questions", FIGURES, "groups = np.tile(np.arange(questions)[kept], seeds)", "groups = np.arange(seeds * kept.sum())"),
+    studied("tool study: the difference is turned around", FIGURES, "gaps(second[:n, k] - first[:n, k])", "gaps(first[:n, k] - second[:n, k])"),
+    studied("tool study: kinds are mixed", FIGURES, "STATED: kinds == STATED", "STATED: kinds == kinds"),
 ]  # fmt: skip

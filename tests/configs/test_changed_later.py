@@ -28,7 +28,11 @@ def construct(name, args):
 
 
 def online(name):
-    return "GRPO" in name or "RLOO" in name or name in ("ReinforceTrainer", "HPTTrainer", "TSPMOTrainer", "FDPGTrainer")
+    return (
+        "GRPO" in name
+        or "RLOO" in name
+        or name in ("ReinforceTrainer", "HPTTrainer", "TSPMOTrainer", "FDPGTrainer", "TPPOTrainer")
+    )
 
 
 @pytest.mark.parametrize("name", TRAINERS)

@@ -55,6 +55,7 @@ SET = {
     ),
     "HPTConfig": ({"gate": 2, "demonstration_weight": 0.3}, ["--gate", "2", "--demonstration_weight", "0.3"]),
     "FDPGConfig": ({"divergence": "reverse_kl", "beta": 0.2}, ["--divergence", "reverse_kl", "--beta", "0.2"]),
+    "TPPOConfig": ({"window_length": 64, "critic_warmup": 5}, ["--window_length", "64", "--critic_warmup", "5"]),
     "TSPMOConfig": ({"shared_prefix": "off"}, ["--shared_prefix", "off"]),
     "DynamicRLOOConfig": ({"gradient_layers": 2}, ["--gradient_layers", "2"]),
     "ReinforceConfig": (

@@ -7,7 +7,9 @@ from groups import known
 from peft import LoraConfig
 from transformers import TrainerCallback
 
+from align.configs.own_losses import TPPOConfig
 from align.models.tiny import tiny_model, tiny_tokenizer
+from align.trainers.windows.truncated import TPPOTrainer
 from align.weighting import Weighting, WeightingRule
 
 WORDS = ("say hi", "count to three please", "up", "name a colour", "what is two", "sing", "why not", "go on then")
@@ -109,6 +111,49 @@ def answered(kind, tmp_path, *, rewards=(solved,), columns=None, **kw):
 
     trainer._generate_single_turn = answers
     return trainer
+
+
+def continued(trainer, answer=None):
+    """Let a T-PPO trainer write answers that are known, a window at a time; by default those of `known`, and an end."""
+    end = trainer.eos_token_ids[0]
+
+    def window(asked, *_, **__):
+        begun = [len(tokens) for tokens in trainer.slots.tokens]
+        prompts = [row[: len(row) - length] for row, length in zip(asked, begun, strict=True)]
+        whole = [[*known(ids, 0), end] if answer is None else answer(ids) for ids in prompts]
+        return [own[n : n + trainer.args.window_length] for own, n in zip(whole, begun, strict=True)]
+
+    trainer.sampled_window = window
+    return trainer
+
+
+WINDOWS = {
+    "num_generations": 1, "per_device_train_batch_size": 4, "window_length": 3, "max_completion_length": 12, "optim": "sgd",
+    "learning_rate": 0.5, "value_learning_rate": 0.05, "max_steps": 4,
+}  # fmt: skip
+
+
+def by_tokens(completion_ids, **_):
+    """Nothing for some answers, by their tokens."""
+    return [None if sum(ids) % 5 == 0 else sum(ids) % 7 / 7 for ids in completion_ids]
+
+
+def windowed(tmp_path, *, answer=None, rewards=(by_tokens, low), **kw):
+    """T-PPO on answers that are known: three tokens of four answers a step."""
+    return continued(dynamic(TPPOTrainer, TPPOConfig, tmp_path, rewards=rewards, **WINDOWS | kw), answer)
+
+
+def taught(trainer, seed=5):
+    """The trainer, whose value head says something."""
+    head = trainer.values
+    head.weight.data.copy_(0.3 * torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed)))
+    head.bias.data.fill_(0.1)
+    return trainer
+
+
+def head_of(trainer):
+    """Its value head, a vector."""
+    return torch.cat([trainer.values.weight.detach(), trainer.values.bias.detach()[None]])
 
 
 class Gradients(TrainerCallback):

@@ -78,6 +78,11 @@ def test_one_completion_of_a_prompt_is_what_reinforce_has_by_default():
     config = ReinforceConfig(**QUIET, per_device_train_batch_size=6)
     assert (config.num_generations, config.num_generations_eval, config.generation_batch_size) == (1, 1, 6)
     assert ReinforceConfig(**QUIET, num_generations=4).num_generations == 4
+    drawn = {"estimator": "single_stream", "estimator_options": {"prompts": "uncertain"}, "weighting": "fixed"}
+    (line,) = problems(ReinforceConfig, shuffle_dataset=False, **drawn)
+    assert line.startswith(
+        "shuffle_dataset: false keeps the order of the data, and prompts: 'uncertain' draws them anew"
+    )
     (line,) = problems(ReinforceConfig, per_device_train_batch_size=3)
     assert line == "per_device_train_batch_size: an even number of completions must be generated, got 3"
     assert config.columns() == ()

@@ -36,7 +36,7 @@ def test_the_promised_recipes_are_there():
     }
     promised |= {f"papers/dynamic-reward-weighting-{rule}" for rule in ("hypervolume", "gradient")}
     promised |= {
-        f"online/tiny-{kind}" for kind in ("grpo", "rloo", "reinforce", "single-stream", "hpt", "tspmo", "fdpg")
+        f"online/tiny-{kind}" for kind in ("grpo", "rloo", "reinforce", "single-stream", "hpt", "tspmo", "fdpg", "tppo")
     }
     promised |= {f"online/tiny-{kind}" for kind in ("online-dpo", "online-ipo", "egpo", "nash-md", "xpo")}
     promised |= {"online/smollm2-online-dpo"}
@@ -120,7 +120,7 @@ def test_dry_runs(name, tmp_path):
         else ["train.gradient_accumulation_steps=1"]
     )
     if recipe.rows == "prompts":
-        alone = recipe.method == "reinforce"
+        alone = recipe.train.one_answer
         small += [
             f"train.num_generations={1 if alone else 2}",
             "train.max_completion_length=8",

@@ -16,7 +16,7 @@ from align.trainers.shared.safe_runs import SafeRuns
 TRAINERS = sorted(name for name in align.__all__ if name.endswith("Trainer"))
 ONLINE = (
     "GRPOTrainer", "RLOOTrainer", "DynamicGRPOTrainer", "DynamicRLOOTrainer", "ReinforceTrainer", "OnlinePreferenceTrainer",
-    "HPTTrainer", "TSPMOTrainer", "FDPGTrainer",
+    "HPTTrainer", "TSPMOTrainer", "FDPGTrainer", "TPPOTrainer",
 )  # fmt: skip
 OURS = ("rule", "scorer")
 NEEDED = {"model", "args", "train_dataset", "processing_class", "peft_config"}
@@ -25,6 +25,7 @@ LEFT_OUT = {
         "compute_loss_func", "optimizer_cls_and_kwargs", "preprocess_logits_for_metrics", "formatting_func",
     },
     "OnlinePreferenceTrainer": {"tools", "rollout_func", "environment_factory"},
+    "TPPOTrainer": {"tools", "rollout_func", "environment_factory"},
     "PreferenceModelTrainer": {"optimizer_cls_and_kwargs", "preprocess_logits_for_metrics"},
 }  # fmt: skip
 

@@ -25,10 +25,11 @@ def build(name, tmp_path, **kw):
     if (
         "GRPO" in name
         or "RLOO" in name
-        or name in ("ReinforceTrainer", "OnlinePreferenceTrainer", "HPTTrainer", "TSPMOTrainer", "FDPGTrainer")
+        or name
+        in ("ReinforceTrainer", "OnlinePreferenceTrainer", "HPTTrainer", "TSPMOTrainer", "FDPGTrainer", "TPPOTrainer")
     ):
         settings = {"max_completion_length": 2, "per_device_eval_batch_size": 2}
-        settings |= {} if name == "ReinforceTrainer" else {"num_generations": 2}
+        settings |= {} if name in ("ReinforceTrainer", "TPPOTrainer") else {"num_generations": 2}
         rewards, data = (
             {"reward_funcs": REWARDS},
             Dataset.from_dict({"prompt": PROMPTS[:4], "demonstration": ["so"] * 4}),

@@ -230,6 +230,7 @@ def test_a_part_of_nothing_is_refused():
     ({"trained_part": "half", "redraw_every": 0}, "redraw_every: must be at least 1, got 0"),
     ({"trained_part": "layers"}, "redraw_every: missing; without it trained_part 'layers' would train the same few layers"),
     ({"trained_part": "b", "drawn_layers": 3}, "drawn_layers: trained_part 'b' draws no layers; leave it out"),
+    ({"drawn_layers": 2}, "drawn_layers: trained_part 'all' draws no layers; leave it out"),
     ({"trained_part": "half", "optim": "schedule_free_adamw"}, "trained_part: optim=schedule_free_adamw moves weights in a"),
     ({"loraplus_lr_ratio": 16.0, "optim": "lomo"}, "loraplus_lr_ratio: optim=lomo moves weights in a way of its own"),
     ({"loraplus_lr_ratio": 0.0}, "loraplus_lr_ratio: must be positive and finite, got 0.0"),

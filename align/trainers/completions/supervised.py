@@ -173,7 +173,8 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         addends = {f"loss/{n}": (self.objective[n] * v, units[OBJECTIVES[n].per]) for n, v in losses.items()}
         beside: Tensor | float = 0.0
         if self.values is not None:
-            errors = self.values.learn(policy, columns["reward"], whole["token"], training=training)
+            returns = columns["reward"][policy.mask.nonzero()[:, 0]]
+            errors = self.values.learn(policy, returns, whole["token"], training=training)
             addends["loss/value"] = errors, tokens
             beside = errors.sum() / whole["token"].clamp(min=1)  # for the guard: it has no gradient
         self.sums.hold(completion_metrics(policy, inputs, addends | seen))

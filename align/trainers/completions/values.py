@@ -1,19 +1,39 @@
 """Holds a value head on the last hidden states, which is trained apart from the policy."""
 
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from align.losses.preference import Batch
 from align.losses.token_objectives import per_row
 
-from .scoring import Scored
-
 VALUES = "value_head.pt"
 """The file of a checkpoint that holds the head and its optimizer."""
+
+
+@runtime_checkable
+class HasHidden(Protocol):
+    """What a head reads."""
+
+    @property
+    def mask(self) -> Bool[Tensor, "rows time"]:
+        """The tokens that have a value."""
+        ...
+
+    @property
+    def hidden(self) -> Float[Tensor, "scored width"] | None:
+        """Last hidden states at the positions before these tokens, row by row."""
+        ...
+
+
+class Hidden(NamedTuple):
+    """Last hidden states alone; see `HasHidden`."""
+
+    mask: Bool[Tensor, "rows time"]
+    hidden: Float[Tensor, "scored width"]
 
 
 class ValueHead(TrainerCallback):
@@ -21,8 +41,8 @@ class ValueHead(TrainerCallback):
 
     h_t is the policy's last hidden state at the position before token t, adapter included, in which V has no gradient: the
     value loss moves the head alone. The head is in float32 and begins at 0, where a first step weighs by the reward. Its
-    loss is the mean over the tokens of an optimizer step of (V_t - R)², over all micro-batches and processes; Adam takes a
-    step after each of the policy's, so the values of a step are those that earlier steps have taught. What a skipped step
+    loss is the mean over the tokens of an optimizer step of (V_t - R_t)², over all micro-batches and processes; Adam takes a
+    step after each of the policy's, if there was anything to learn, so the values of a step are those that earlier steps have taught. What a skipped step
     would have taught is forgotten.
 
     Source: Korbak et al. 2023 (arXiv:2302.08582). Deviation: there the value loss trains the whole model, with a weight
@@ -40,23 +60,25 @@ class ValueHead(TrainerCallback):
         self.optimizer = torch.optim.Adam([self.weight, self.bias], lr=trainer.args.value_learning_rate)
         trainer.add_callback(self)
 
-    def __call__(self, scored: Scored) -> Float[Tensor, "rows time"]:
+    def __call__(self, scored: HasHidden) -> Float[Tensor, "rows time"]:
         """V_t of each token, 0 outside the mask, without a gradient."""
         values = torch.zeros(scored.mask.shape, device=scored.mask.device)
         values[scored.mask] = self._at(self._read(scored))
         return values
 
-    def learn(self, scored: Scored, reward: Batch, tokens: Num[Tensor, ""], *, training: bool) -> Batch:
+    def learn(
+        self, scored: HasHidden, returns: Float[Tensor, " scored"], tokens: Num[Tensor, ""], *, training: bool
+    ) -> Batch:
         """Squared errors summed over each row; in training their gradient is kept for the next step of the head.
 
         Args:
             scored: Completions with their hidden states.
-            reward: Score of each completion. Shape (rows,).
+            returns: R_t of each token of the mask, row by row.
             tokens: How many tokens the optimizer step has, over all processes.
             training: Whether to learn from them.
         """
         hidden = self._read(scored)
-        errors = self._at(hidden) - reward.float()[scored.mask.nonzero()[:, 0]]
+        errors = self._at(hidden) - returns.float()
         if training:
             slopes = 2 * errors / tokens
             for parameter, gradient in (
@@ -98,6 +120,6 @@ class ValueHead(TrainerCallback):
         return (hidden * self.weight).sum(dim=1) + self.bias  # under autocast, a product of matrices would be rounded
 
     @staticmethod
-    def _read(scored: Scored) -> Float[Tensor, "scored width"]:
+    def _read(scored: HasHidden) -> Float[Tensor, "scored width"]:
         assert scored.hidden is not None, "the hidden states are kept where there is a value head"
         return scored.hidden.detach().float()

@@ -1,5 +1,6 @@
 """Trains GRPO, RLOO and REINFORCE on several rewards whose weights move (arXiv:2509.11452 and others)."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from trl import RLOOConfig as TRLRLOOConfig
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
+from align.trainers.shared.columns import image_columns
 from align.trainers.shared.trl_contract import generations, logged
 from align.weighting.advantages import LeaveOneOut
 from align.weighting.rules import WeightingRule
@@ -31,6 +33,8 @@ from .rewards import weighted_sum
 from .shared_prompts import GRPOTrainer, RLOOTrainer
 from .streams.draws import UncertainPrompts, check_initial
 from .streams.drift import drift
+
+logger = logging.getLogger(__name__)
 
 
 class DynamicGRPOTrainer(MultiObjective, GRPOTrainer):
@@ -137,14 +141,14 @@ class ReinforceTrainer(DynamicGRPOTrainer):
         super()._begin()
         stream = self.estimator if isinstance(self.estimator, SingleStream) else None
         if stream is not None:
-            check_initial(self.train_dataset, stream)
+            told = check_initial(self.train_dataset, stream)
+            if told is not None:
+                logger.warning("%s", told)
         self._drawing = (
             UncertainPrompts(self.train_dataset, stream, self.args.seed) if stream and stream.draws else None
         )
         self._measuring = stream if stream and stream.reads_drift else None
-        if self._measuring and any(
-            name in (getattr(self.train_dataset, "column_names", None) or ()) for name in ("image", "images")
-        ):
+        if self._measuring and image_columns(self.train_dataset):
             raise ValueError("estimator_options: rho: 'kl' keeps texts alone, and the data have images; give a number")
         self._drift: Tensor | None = None
 

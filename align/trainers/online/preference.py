@@ -28,6 +28,7 @@ from align.losses import Pair, PairBatch, PreferenceLoss, sequence_logps
 from align.losses.online import labels, online_pair_loss
 from align.runs.parts import read_part
 from align.trainers.shared.base import own_args
+from align.trainers.shared.columns import image_columns
 from align.trainers.shared.metrics import accuracy
 from align.trainers.shared.scored import ROWS, whole
 from align.trainers.shared.trl_contract import completion_logps, logged, metrics_aside
@@ -40,7 +41,6 @@ from .shared_prompts import GRPOTrainer
 from .verdicts import Verdicts, Wins, of_judge, of_rewards
 
 OF_REWARDS = ("preferred_by", "reward_temperature", "reward_weights")
-IMAGES = ("image", "images")
 
 
 class OnlinePreferenceTrainer(GRPOTrainer):
@@ -292,8 +292,8 @@ def problems_of(rewards: Any, scorer: Any, args: OnlinePreferenceConfig, data: A
             for name in OF_REWARDS
             if getattr(args, name) != defaults_of(args)[name]
         ]
-    images = [name for name in IMAGES if name in (getattr(data, "column_names", None) or ())]
     found += [
-        f"train_dataset: the column {name!r} is not read: answers to pictures are not sampled here" for name in images
+        f"train_dataset: the column {name!r} is not read: answers to pictures are not sampled here"
+        for name in image_columns(data)
     ]
     return found

@@ -80,6 +80,9 @@ class Unmoved(TrainerCallback):
     Some weights of every tensor that is trained are watched. A shorter run is judged at its end.
     """
 
+    still = 0
+    """So many first steps are not meant to move them."""
+
     def __init__(self) -> None:
         self.told: str | None = None
         self._before: list[Tensor] | None = None
@@ -89,7 +92,7 @@ class Unmoved(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         """Note what the weights are."""
-        self._before, self._since = _some(model), state.global_step
+        self._before, self._since = _some(model), max(state.global_step, self.still)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any

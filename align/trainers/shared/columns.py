@@ -57,6 +57,11 @@ def check_texts(args: MethodConfig, train: Any, *, where: str) -> None:
                 raise ValueError(f"{where}: train_dataset: row {number}: {column!r} must be a text, got {value!r}")
 
 
+def image_columns(data: Any) -> list[str]:
+    """Names of the columns of pictures that a data set has."""
+    return [name for name in ("image", "images") if name in (getattr(data, "column_names", None) or ())]
+
+
 def wrong_values(data: Dataset, columns: Sequence[str]) -> Iterator[tuple[str, int, Any]]:
     """Column, row (counted from 1) and value wherever that is no number of the column's range."""
     for number, part in enumerate(slices(data, columns)):

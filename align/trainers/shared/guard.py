@@ -108,7 +108,7 @@ class NumericalGuard(TrainerCallback, ExportableState):
             if losses
             else torch.zeros((), device=device)
         )
-        norms = torch._foreach_norm([own_part(g) for g in gradients])
+        norms = torch._foreach_norm([own_part(g) for g in gradients]) if gradients else []
         scaled = self.trainer.accelerator.scaler is not None
         norm = (
             torch.stack([n.to(device).float() for n in norms]).sum() if norms and not scaled else torch.zeros_like(loss)

@@ -84,6 +84,10 @@ RUNS = {
     "tspmo on word problems": Run(
         "online/tiny-tspmo", "tspmo", "demonstrations:math_easy/train.jsonl.gz", 8, None, 3e-4, (*ONLINE, SHORT), "reward"
     ),
+    "tppo on word problems": Run(
+        "online/tiny-tppo", "tppo", "demonstrations:math_easy/train.jsonl.gz", 8, None, 3e-4,
+        ("train.window_length=16", "train.critic_warmup=4", *ONLINE[1:], SHORT), "reward",
+    ),
 }  # fmt: skip
 
 
@@ -141,7 +145,7 @@ def one(name: str, folder: Path, seed: int) -> dict:
             f"train.learning_rate={rate}", "train.warmup_steps=2", 'train.eval_strategy="no"', 'train.save_strategy="no"',
             "train.logging_steps=1", "train.gradient_checkpointing=false", "train.use_cpu=true", "train.bf16=false", *more,
         ])  # fmt: skip
-        log = [record for record in done.trainer.state.log_history if metric in record]
+        log = [record for record in done.trainer.state.log_history if record.get(metric) is not None]
     values = [record[metric] for record in log]
     return {
         "name": name, "recipe": recipe, "method": method, "data": source, "rows": len(done.trainer.train_dataset),

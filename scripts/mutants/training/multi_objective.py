@@ -127,6 +127,6 @@ MUTANTS = [
     config("online: a stream of several answers", STREAM, "only_one = True", "only_one = False"),
     config("online: one answer where the method has none", SHARED, "if answers == 1 and not one_allowed:", "if False:"),
     config("online: one answer is left to TRL", SHARED, "(answers != 1 or not one_allowed)", "answers != 1"),
-    config("online: one completion becomes two", CONFIG, "        if single:\n            self.num_generations = 1\n", ""),
+    config("online: one completion becomes two", CONFIG, "        if single:\n            trl.num_generations = 1\n", ""),
     noticed_by("tests/trainers/distributed/test_multi_objective_ddp.py")("online: gradients of each process alone", GRAD, 'trainer.accelerator.reduce(total, "mean")', "total"),
 ]  # fmt: skip

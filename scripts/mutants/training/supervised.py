@@ -104,7 +104,7 @@ MUTANTS = [
     awr("awr: values are read late", BATCH, "seen[0][:, :-1][:, last][mask]", "seen[0][:, 1:][:, last][mask]"),
     awr("awr: the head is rounded under autocast", VALUES, "(hidden * self.weight).sum(dim=1)", "hidden @ self.weight"),
     awr("awr: the head has no bias", VALUES, ".sum(dim=1) + self.bias", ".sum(dim=1) + 0 * self.bias"),
-    awr("awr: another row's reward is expected", VALUES, "reward.float()[scored.mask.nonzero()[:, 0]]", "reward.float().flip(0)[scored.mask.nonzero()[:, 0]]"),
+    awr("awr: another row's reward is expected", TRAINER, 'columns["reward"][policy.mask.nonzero()[:, 0]]', 'columns["reward"].flip(0)[policy.mask.nonzero()[:, 0]]'),
     awr("awr: a step's tokens are the micro-batch's", VALUES, "slopes = 2 * errors / tokens", "slopes = 2 * errors / len(errors)"),
     awr("awr: only the last micro-batch teaches", VALUES, "gradient if parameter.grad is None else parameter.grad + gradient", "gradient"),
     awr("awr: an evaluation teaches", VALUES, "        if training:\n", "        if True:\n"),

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
 import torch
-from objectives import PROMPTS, TEXTS, answered, first, low, vowels
+from objectives import PROMPTS, TEXTS, answered, first, head_of, low, taught, vowels, windowed
 
 from align.configs.hpt import HPTConfig
 from align.configs.online import ReinforceConfig
@@ -27,7 +27,8 @@ STREAM = (ReinforceTrainer, ReinforceConfig), {
     "rewards": [first, low], "estimator": "single_stream", "weighting": "fixed", "num_generations": 1, "prompts": MANY,
     "estimator_options": {"rho": "kl", "prompts": "uncertain"}, "learning_rate": 0.2, "max_steps": 4,
 }  # fmt: skip
-CASES = {"single stream": (*STREAM, {})} | {
+WINDOWS = {"rewards": [vowels, low], "learning_rate": 0.1, "beta": 0.05, "max_steps": 4, "prompts": MANY}
+CASES = {"tppo": (None, WINDOWS, {}), "single stream": (*STREAM, {})} | {
     name: (*kind, further)
     for method, kind in {"hpt": HPT, "tspmo": TSPMO, "fdpg": FDPG}.items()
     for name, further in {method: {}, f"{method}, a group on both": {"num_generations": 16}}.items()
@@ -37,10 +38,13 @@ CASES = {"single stream": (*STREAM, {})} | {
 def outcome(name, folder, processes):
     """Sixteen answers a step over all processes."""
     kind, settings, further = CASES[name]
-    trainer = answered(kind, folder / name, per_device_train_batch_size=16 // processes, **settings, **further)
+    made = {"per_device_train_batch_size": 16 // processes, **settings, **further}
+    trainer = taught(windowed(folder / name, **made)) if kind is None else answered(kind, folder / name, **made)
     trainer.train()
     own = {key: [r[key] for r in trainer.state.log_history if key in r] for key in ("loss", "loss/demonstrations")}
     table = getattr(trainer.estimator, "table", {}) if hasattr(trainer, "estimator") else {}
+    own |= {key: tiny.losses(trainer, key) for key in ("loss/value", "values/tokens", "windows/finished", "kl")}
+    own["head"] = head_of(trainer).tolist() if kind is None else []
     own["drift"] = [r["drift"] for r in trainer.state.log_history if "drift" in r]
     own["table"] = [float(v) for _, counts in sorted(table.items()) for v in counts.flatten()]
     return {**own, "weights": {n: w.flatten().tolist() for n, w in tiny.weights(trainer).items()}}

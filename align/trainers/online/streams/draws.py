@@ -1,6 +1,5 @@
 """Draws the prompts of a generation batch by how uncertain their values are (SPO, arXiv:2509.13232)."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,25 +10,22 @@ from jaxtyping import Float
 
 from align.weighting.single_stream import SingleStream, prompt_number
 
-logger = logging.getLogger(__name__)
 
-
-def check_initial(data: Any, estimator: SingleStream) -> None:
-    """Say which training prompts have no scored answers to begin with; of a stream of rows nothing is known.
+def check_initial(data: Any, estimator: SingleStream) -> str | None:
+    """How many training prompts have no scored answers to begin with, in words; of a stream of rows nothing is known.
 
     Raises:
         ValueError: If none has: the answers are to other prompts.
     """
     if not estimator.initial or not isinstance(data, Dataset):
-        return
+        return None
     numbers = {prompt_number(prompt) for prompt in data["prompt"]}
     without = len(numbers - estimator.initial.keys())
     if without == len(numbers):
         raise ValueError(
             "estimator_options: initial: none of its prompts is in the training set; sample answers to those"
         )
-    if without:
-        logger.warning("estimator_options: initial: %d of %d prompts have no answers there", without, len(numbers))
+    return f"estimator_options: initial: {without} of {len(numbers)} prompts have no answers there" if without else None
 
 
 def drawn(weights: Float[np.ndarray, " prompts"], count: int, key: Sequence[int]) -> list[int]:

@@ -27,5 +27,5 @@ MUTANTS: list[Mutant] = [
     evaluated("prefixes: groups of training", SHARED, "self.num_generations if self.model.training else self.num_generations_eval", "self.num_generations"),
     refused("prefixes: a reference without use", CONFIG, "if self.beta != 0:", "if False:"),
     refused("prefixes: what is cut is masked", CONFIG, "if self.mask_truncated_completions:", "if False:"),
-    refused("own losses: GRPO's settings pass", CONFIG, "return not_honoured(self, _REFUSED, also", "return [] and not_honoured(self, _REFUSED, also"),
+    refused("own losses: GRPO's settings pass", CONFIG, "return not_honoured(self, refused, also", "return [] and not_honoured(self, refused, also"),
 ]  # fmt: skip

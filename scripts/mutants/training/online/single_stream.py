@@ -6,6 +6,8 @@ STREAM, FOLDER = "align/weighting/single_stream.py", "align/trainers/online/stre
 DRAWS, DRIFT, KINDS = f"{FOLDER}/draws.py", f"{FOLDER}/drift.py", "align/trainers/online/multi_objective.py"
 values = noticed_by("tests/weighting/test_single_stream.py")
 trained = noticed_by("tests/trainers/online/test_single_stream.py")
+before = noticed_by("tests/check/test_initial.py")
+ordered = noticed_by("tests/recipe/test_online_configs.py")
 both = noticed_by("tests/trainers/distributed/test_answers_ddp.py")
 MUTANTS: list[Mutant] = [
     values("stream: values fade by e", STREAM, "2.0 ** (-drift", "math.e ** (-drift"),
@@ -72,6 +74,19 @@ MUTANTS: list[Mutant] = [
     trained(
         "stream: micro-batches read the first rows", DRIFT, "output[name][start : start + size]", "output[name][:size]"
     ),
+    before(
+        "stream: other rewards are told late",
+        "align/check/rewards.py",
+        "found += _said(where, INITIAL, lambda: stream.begin(names))",
+        "pass",
+    ),
+    before(
+        "stream: other prompts are told late",
+        "align/check/rewards.py",
+        "list(_said(where, INITIAL, lambda: check_initial(sets[TRAIN], stream)))",
+        "[]",
+    ),
+    ordered("stream: an order that is not kept", "align/configs/online.py", "return ordered * [", "return False * ["),
     both(
         "stream: both processes draw the same part",
         DRAWS,

@@ -1,0 +1,1 @@
+"""Trains on windows of answers that go on in the next step."""

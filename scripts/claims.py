@@ -28,19 +28,35 @@ def of_rounds() -> list[Claim]:
     ]  # fmt: skip
 
 
+FRONTS = {
+    "fronts": ("math", "easy word problems, 21 steps of 8 answers, three rewards"),
+    "fronts_dialogue": ("dialogue", "sentences of a booking assistant, 20 steps of 8 answers, two reward models of people's ratings"),
+}  # fmt: skip
+"""Result files of ways to a front, with task and setting."""
+
+
 def of_fronts() -> list[Claim]:
     """Several policies, or one that is conditioned, against fixed weights."""
-    figures = [
-        measured(f"{method}: {indicator}", one[indicator]["minus fixed weights, over seeds"], "seeds")
-        for method, one in read("fronts")["methods"].items()
-        for indicator in ("hypervolume", "expected utility")
-        if "minus fixed weights, over seeds" in one.get(indicator, {})
-    ]
-    return [Claim(
-        "C-MORL, Pareto manifolds, rewarded soups, conditioned policies, UPGrad", "Each reaches more than fixed weights with as many answers sampled in training.",
-        "SmolLM2-135M on easy word problems, 21 steps of 8 answers, three rewards; three seeds", figures,
-        "python scripts/studies/fronts.py DATA OUT --seeds 3", "fronts", "fronts.png",
-    )]  # fmt: skip
+    made = []
+    for result, (task, setting) in FRONTS.items():
+        if not (RESULTS / f"{result}.json").is_file():
+            continue
+        methods, figures = read(result)["methods"], []
+        for method, one in methods.items():
+            for indicator in ("hypervolume", "expected utility"):
+                less = {
+                    key: one.get(indicator, {}).get(f"minus fixed weights, over {key}") for key in ("seeds", "prompts")
+                }
+                unit = "seeds" if less["seeds"] else "prompts"
+                if less[unit]:
+                    figures.append(measured(f"{method}: {indicator}", less[unit], unit))
+        seeds = max(one["seeds"] for one in methods.values())
+        made.append(Claim(
+            "C-MORL, Pareto manifolds, rewarded soups, conditioned policies, UPGrad", "Each reaches more than fixed weights with as many answers sampled in training.",
+            f"SmolLM2-135M on {setting}; {seeds} seed{'s' * (seeds > 1)}", figures,
+            f"python scripts/studies/fronts.py DATA OUT --task {task} --seeds 3", result, f"{result}.png",
+        ))  # fmt: skip
+    return made
 
 
 def of_groups() -> list[Claim]:

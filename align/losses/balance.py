@@ -47,6 +47,8 @@ def order_preserving_loss(rewards: Group, target: Group) -> Float[Tensor, " prom
     does it draws R together. Orders of several samples can disagree: of (1, 0), (.6, .6), (0, 1) and (.5, .5) all pairs
     together put the second above the first and third, which no answer dominates.
 
+    The label is the paper's for any k. The method `order_preserving` trains on k = 2, since its trainer samples two answers a prompt.
+
     Deviation: the paper's R is log Z π alone; here it is held against the reference. Its replay of earlier fronts is not here.
 
     Source: Chen and Mauch 2023, "Order-preserving GFlowNets" (arXiv:2310.00386), the cross-entropy to the Pareto label.

@@ -8,7 +8,7 @@ sparse = noticed_by("tests/fronts/test_sparse.py")
 front = noticed_by("tests/fronts/test_front.py")
 GATED = "align/models/gated.py"
 manifold = noticed_by("tests/fronts/test_manifold.py")
-STUDY = "scripts/studies/fronts.py"
+STUDY, DIALOGUE = "scripts/studies/fronts.py", "scripts/studies/front_dialogue.py"
 study = noticed_by("tests/fronts/test_front_study.py")
 MUTANTS = [
     manifold("manifold: weights are not of sum 1", GATED, "self.weights = given / given.sum()", "self.weights = given"),
@@ -50,4 +50,11 @@ MUTANTS = [
     study("front study: a policy is compared with the first seed", STUDY, "indicator(points[places[key[0], less]])", "indicator(points[places[0, less]])"),
     study("front study: no difference is negative", STUDY, "least=0.0 if less is None else -np.inf", "least=0.0"),
     study("front study: points are of another method", STUDY, "drawn.means[places[seed, name]]", "drawn.means[places[seed, FIXED]]"),
+    study("front study: each of several policies takes all steps", STUDY, "task.steps // policies(len(task.objectives))", "task.steps"),
+    study("front study: pairs of any ratings", DIALOGUE, ">= CLEAR and", "> 0 and"),
+    study("front study: the worse sentence is chosen", DIALOGUE, "for worse, better in [", "for better, worse in ["),
+    study("front study: judges learn from the others, too", DIALOGUE, "return rows[OTHERS:], rows[:OTHERS]", "return rows, rows[:OTHERS]"),
+    study("front study: ties are right", DIALOGUE, "(np.sign(values) + 1) / 2", "1.0 * (values >= 0)"),
+    study("front study: a reward is not centred", DIALOGUE, '(found - scale["mean"])', "found"),
+    study("front study: the scale is of the end", DIALOGUE, "    if not kept.is_file():\n        both", "    if True:\n        both"),
 ]  # fmt: skip

@@ -149,3 +149,14 @@ def test_what_is_no_category_or_no_folder_is_refused(folders, tmp_path):
         train_experts(folders, [{"prompt": "a", "chosen": "b", "rejected": "c"}], tmp_path / "out")
     with pytest.raises(RunError, match=r"no experts.json there"):
         load_experts(tmp_path)
+
+
+def test_the_router_reads_states_as_they_are(monkeypatch):
+    """It learns from states that are centred and scaled, and its law is put back: a state far from 0 has its category."""
+    places = {"low": 99.0, "lower": 98.0, "high": 101.0, "higher": 102.0}
+    monkeypatch.setattr(module, "of_prompt", lambda members, prompt: torch.tensor([places[prompt], 7.0]))
+    rows = [{"prompt": name, module.CATEGORY: "ab"[place > 100]} for name, place in places.items()]
+    router = module._router([], rows, ["a", "b"], steps=200, learning_rate=0.05)
+    chosen = router(torch.tensor([[place, 7.0] for place in (97.0, 99.0, 101.0, 103.0)])).argmax(dim=1)
+    assert chosen.tolist() == [0, 0, 1, 1]
+    assert module._router([], rows[:1], ["a"], steps=1, learning_rate=0.1) is None

@@ -2,7 +2,7 @@
 
 Run: python scripts/studies/supervised_report.py OUT_FOLDER scripts/bench/results/supervised
 
-It reads the seeds that every condition has. Intervals over problems hold the seeds fixed, whose mean is taken; the differences
+Conditions have the seeds that were run, and are held against SFT of the same seeds. Intervals over problems hold the seeds fixed, whose mean is taken; the differences
 of one measure on one set are a family, whose intervals hold at once (`eval.statistics.comparisons`). Those over seeds are Student's.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import json
 import platform
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def table(runs: list[dict[str, Any]], name: str, measure: str) -> np.ndarray:
 
 def reached(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Every measure on every set: each seed's mean, and their mean over problems."""
-    told: dict[str, Any] = {}
+    told: dict[str, Any] = {"seeds": len(runs)}
     for measure in MEASURES:
         for name in SETS:
             found = table(runs, name, measure)
@@ -51,10 +52,16 @@ def reached(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def less(runs: Runs) -> dict[str, Any]:
     """Each method's measures less those of SFT on the same rows, over problems as one family, and over seeds."""
     told: dict[str, Any] = {}
-    others = [one for one in runs if one[1] != AGAINST]
+    others = [one for one in runs if one[1] != AGAINST and (one[0], AGAINST) in runs]
+    if not others:
+        return told
     for measure in MEASURES:
         for name in SETS:
-            gaps = [table(runs[one], name, measure) - table(runs[one[0], AGAINST], name, measure) for one in others]
+            gaps = []
+            for one in others:
+                mine, theirs = (table(runs[of], name, measure) for of in (one, (one[0], AGAINST)))
+                both = min(len(mine), len(theirs))
+                gaps.append(mine[:both] - theirs[:both])
             pairs = [(", ".join(one), AGAINST) for one in others]
             means = np.stack([gap.mean(axis=0) for gap in gaps], axis=1)
             family = Compared(pairs, means, np.arange(len(means)), False, 1.0)
@@ -101,12 +108,14 @@ def main(argv: list[str] | None = None) -> None:
     def read(*name: str) -> Any:
         return json.loads(options.runs.joinpath(*name).read_text(encoding="utf-8"))
 
-    seeds, records = 0, options.runs / "records"
-    while all((records / f"{'-'.join(one)}-{seeds}.json").is_file() for one in CONDITIONS):
-        seeds += 1
-    if not seeds:
-        parser.error(f"{records} has no seed of every condition; run supervised.py")
-    runs = {one: [read("records", f"{'-'.join(one)}-{seed}.json") for seed in range(seeds)] for one in CONDITIONS}
+    records, runs = options.runs / "records", {}
+    for one in CONDITIONS:
+        for seed in count():
+            if not (records / f"{'-'.join(one)}-{seed}.json").is_file():
+                break
+            runs.setdefault(one, []).append(read("records", f"{'-'.join(one)}-{seed}.json"))
+    if not runs:
+        parser.error(f"{records} has no run; run supervised.py")
     beside = [name for name in ("base", WARM) if (records / f"{name}.json").is_file()]
     every = {name: [read("records", f"{name}.json")] for name in beside} | {
         ", ".join(one): each for one, each in runs.items()
@@ -115,8 +124,8 @@ def main(argv: list[str] | None = None) -> None:
     told = {
         "machine": f"{platform.machine()}, one thread, beside other work; {spent} s of CPU",
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
-        "measures": MEASURES, "sets": SETS, "share of wrong rows": WRONG, "seeds": seeds,
-        "rates": {one: read(f"rate-{one}.json") for one in ("cold-sft", "cold-dft", "clean-sft", "clean-dft")},
+        "measures": MEASURES, "sets": SETS, "share of wrong rows": WRONG,
+        "rates": {path.stem.removeprefix("rate-"): read(path.name) for path in sorted(options.runs.glob("rate-*.json"))},
         "reached": {name: reached(each) for name, each in every.items()}, f"less {AGAINST}": less(runs),
     }  # fmt: skip
     options.out.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

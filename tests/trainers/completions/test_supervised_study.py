@@ -127,7 +127,7 @@ def test_what_is_there_is_not_done_again(tmp_path, sets, monkeypatch, capsys):
 
 @pytest.fixture
 def results(tmp_path):
-    """Three seeds whose accuracies are known, and a fourth that is not whole."""
+    """Three seeds whose accuracies are known, and a fourth that lacks `poft`."""
     (tmp_path / "records").mkdir()
     rng = np.random.default_rng(0)
     noise = rng.random((4, 2, 96)) < 0.5
@@ -145,14 +145,16 @@ def results(tmp_path):
     for one in ("cold-sft", "cold-dft", "clean-sft", "clean-dft"):
         (tmp_path / f"rate-{one}.json").write_text(json.dumps({"rate": 1e-3, "given": {"0.001": 0.5}}))
     report.main([str(tmp_path), str(tmp_path / "supervised")])
-    return json.loads((tmp_path / "supervised.json").read_text()), noise[:3].astype(float), tmp_path
+    return json.loads((tmp_path / "supervised.json").read_text()), noise.astype(float), tmp_path
 
 
 def test_figures_on_known_tables(results):
     told, noise, _ = results
-    assert told["seeds"] == 3
+    assert {name: one["seeds"] for name, one in told["reached"].items()} == {
+        "base": 1, **{", ".join(one): 3 if one[1] == "poft" else 4 for one in study.CONDITIONS},
+    }  # fmt: skip
     assert list(told["reached"]) == ["base", *(", ".join(one) for one in study.CONDITIONS)]
-    gains = [1 - noise[seed, 0][:60].mean() for seed in range(3)]
+    gains = [1 - noise[seed, 0][:60].mean() for seed in range(4)]
     by_seed = np.array(gains) * 60 / 96
     found = told["less sft"]["clean, dft"]["accuracy, same"]
     assert found["each"] == pytest.approx(by_seed, abs=1e-4)
@@ -170,7 +172,7 @@ def test_figures_on_known_tables(results):
     assert alone["each"] == pytest.approx(noise[:, 0].mean(axis=1), abs=1e-4)
     assert (alone["n"], alone["value"]) == (96, pytest.approx(noise[:, 0].mean(), abs=1e-4))
     worse = told["less sft"]["noisy, poft"]["accuracy, other"]
-    assert worse["each"] == pytest.approx(-30 / 96 * (1 - noise[:, 1, :30].mean(axis=1)), abs=1e-4)
+    assert worse["each"] == pytest.approx(-30 / 96 * (1 - noise[:3, 1, :30].mean(axis=1)), abs=1e-4)
     assert told["less sft"]["noisy, dft"]["given, other"]["over problems, as one family"]["value"] == 0
 
 
@@ -181,10 +183,17 @@ def test_it_draws_every_condition(results):
     assert labels == list(told["reached"])
 
 
-def test_without_a_whole_seed_nothing_is_written(results, capsys):
+def test_what_has_no_sft_beside_it_is_not_held_against_it(results, capsys):
     folder = results[2]
-    (folder / "records" / "clean-sft-0.json").unlink()
+    for seed in range(4):
+        (folder / "records" / f"noisy-sft-{seed}.json").unlink()
+    report.main([str(folder), str(folder / "again")])
+    told = json.loads((folder / "again.json").read_text())
+    assert sorted(told["less sft"]) == ["clean, asft", "clean, dft", "cold, dft"]
+    assert "noisy, poft" in told["reached"]
+    for path in (folder / "records").iterdir():
+        path.unlink()
     with pytest.raises(SystemExit):
-        report.main([str(folder), str(folder / "again")])
+        report.main([str(folder), str(folder / "never")])
     assert "run supervised.py" in capsys.readouterr().err
-    assert not (folder / "again.json").exists()
+    assert not (folder / "never.json").exists()

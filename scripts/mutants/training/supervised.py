@@ -17,6 +17,8 @@ train = noticed_by("tests/trainers/completions/test_supervised.py")
 run = noticed_by("tests/trainers/completions/test_supervised_runs.py")
 awr = noticed_by("tests/trainers/completions/test_awr.py")
 aligned = noticed_by("tests/scoring/test_supervised_aligned.py")
+STUDY, REPORT = "scripts/studies/supervised.py", "scripts/studies/supervised_report.py"
+study = noticed_by("tests/trainers/completions/test_supervised_study.py")
 MUTANTS = [
     loss("supervised: nll is a mean", LOSSES, "    return -sequence_logps(token_logps, completion_mask)\n", "    return -mean_logps(token_logps, completion_mask)\n"),
     loss("supervised: dft's probability is differentiated", LOSSES, "inside.detach().exp() * inside", "inside.exp() * inside"),
@@ -120,4 +122,18 @@ MUTANTS = [
     awr("awr: the value loss is not logged", TRAINER, '            addends["loss/value"] = errors, tokens\n', ""),
     noticed_by("tests/trainers/distributed/test_supervised_ddp.py")("awr: each process has a head of its own", VALUES, 'self.accelerator.reduce(parameter.grad, "sum")', "parameter.grad"),
     aligned("supervised: rows are not cut", SCORED, "list(whole[begin:]), max_length)", "list(whole[begin:]), None)"),
+    study("supervised study: wrong equations may be right", STUDY, 'if row["answer"] != rows[place]["answer"]', "if True"),
+    study("supervised study: one noise for all seeds", STUDY, "drawn, equations = random.Random(seed), ", "drawn, equations = random.Random(0), "),
+    study("supervised study: PoFT learns from clean rows", STUDY, 'spoilt(sets["train"], seed) if noisy else', 'spoilt(sets["train"], seed) if noisy and method != "poft" else'),
+    study("supervised study: parts overlap", STUDY, "mawps[begin:end] for begin", "mawps[max(begin - 1, 0) : end] for begin"),
+    study("supervised study: fractions are not left out", STUDY, ' and "." not in equations_of([row])[0]', ""),
+    study("supervised study: the rate is chosen on what is reported", STUDY, 'sets["validation"]', 'sets["same"]'),
+    study("supervised study: the worse rate", STUDY, "max(RATES, key=reached.__getitem__)", "min(RATES, key=reached.__getitem__)"),
+    study("supervised study: the others' rates are the cold ones'", STUDY, '"cold" if kind == "cold" else "clean", BUILDS_ON', '"cold", BUILDS_ON'),
+    study("supervised study: ASFT is anchored to the model as it comes", STUDY, 'if start is not None and method == "asft":', "if False:"),
+    study("supervised study: all begin cold", STUDY, '{"lora": LORA} if start is None else', '{"lora": LORA} if True else'),
+    study("supervised study: noisy less clean", REPORT, "for of in (one, (one[0], AGAINST))", 'for of in (one, ("clean", AGAINST))'),
+    study("supervised study: the last seeds of SFT", REPORT, "theirs[:both]", "theirs[-both:]"),
+    study("supervised study: one measure for both", REPORT, "np.array([one[name][measure] for one in runs], dtype=float)", 'np.array([one[name]["accuracy"] for one in runs], dtype=float)'),
+    study("supervised study: over problems of each seed", REPORT, "mean_estimate(found.mean(axis=0), bounds=(0, 1))", "mean_estimate(found.ravel(), bounds=(0, 1))"),
 ]  # fmt: skip

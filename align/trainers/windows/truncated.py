@@ -190,8 +190,9 @@ class TPPOTrainer(SingleAnswers):
         device = self.accelerator.device
         counts: Any = self.accelerator.reduce(torch.stack([each.float() for each in sums]).to(device))
         self._log_counts(*counts.tolist())
-        shown: Any = self.accelerator.gather((advantages.sum(dim=1) / inside.sum(dim=1)).float().to(device))
-        show_advantages(self, shown.tolist())
+        if self.model.training:
+            shown: Any = self.accelerator.gather((advantages.sum(dim=1) / inside.sum(dim=1)).float().to(device))
+            show_advantages(self, shown.tolist())
         columns = {"window": window, "taught": taught, "advantages": advantages.float(), "returns": returns.float()}
         return {name: column.to(device) for name, column in columns.items()} | {
             "window_tokens": counts[0], "value_tokens": counts[1],

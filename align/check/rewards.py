@@ -22,9 +22,8 @@ from align.rewards.load import REWARDS, columns_of, load_reward
 from align.rewards.texts import has_value
 from align.tools import make_environment, make_tool, read_calls
 from align.tools.load import ROUTE
-from align.trainers.online.streams.draws import check_initial
 from align.weighting.advantages import make_estimator
-from align.weighting.single_stream import SingleStream
+from align.weighting.single_stream import SingleStream, check_initial
 
 PROMPT_SETS = ("instructions", "refusals")
 ASKED = "--allow"

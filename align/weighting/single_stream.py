@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from jaxtyping import Float
 from torch import Tensor
 
@@ -160,3 +161,20 @@ def read_initial(path: str) -> dict[int, dict[str, list[float]]]:
                         share = float(reward) if isinstance(reward, int) else reward
                         kept.append(within(f"initial: {path}:{number}: {name}", share, "[0, 1]"))
     return found
+
+
+def check_initial(data: Any, estimator: SingleStream) -> str | None:
+    """How many training prompts have no scored answers to begin with, in words; of a stream of rows nothing is known.
+
+    Raises:
+        ValueError: If none has: the answers are to other prompts.
+    """
+    if not estimator.initial or not isinstance(data, Dataset):
+        return None
+    numbers = {prompt_number(prompt) for prompt in data["prompt"]}
+    without = len(numbers - estimator.initial.keys())
+    if without == len(numbers):
+        raise ValueError(
+            "estimator_options: initial: none of its prompts is in the training set; sample answers to those"
+        )
+    return f"estimator_options: initial: {without} of {len(numbers)} prompts have no answers there" if without else None

@@ -25,13 +25,13 @@ from align.trainers.shared.columns import image_columns
 from align.trainers.shared.trl_contract import generations, logged
 from align.weighting.advantages import LeaveOneOut
 from align.weighting.rules import WeightingRule
-from align.weighting.single_stream import SingleStream, prompt_number
+from align.weighting.single_stream import SingleStream, check_initial, prompt_number
 
 from .gradients import token_mask
 from .objectives import MultiObjective
 from .rewards import weighted_sum
 from .shared_prompts import GRPOTrainer, RLOOTrainer
-from .streams.draws import UncertainPrompts, check_initial
+from .streams.draws import UncertainPrompts
 from .streams.drift import drift
 
 logger = logging.getLogger(__name__)

@@ -11,23 +11,6 @@ from jaxtyping import Float
 from align.weighting.single_stream import SingleStream, prompt_number
 
 
-def check_initial(data: Any, estimator: SingleStream) -> str | None:
-    """How many training prompts have no scored answers to begin with, in words; of a stream of rows nothing is known.
-
-    Raises:
-        ValueError: If none has: the answers are to other prompts.
-    """
-    if not estimator.initial or not isinstance(data, Dataset):
-        return None
-    numbers = {prompt_number(prompt) for prompt in data["prompt"]}
-    without = len(numbers - estimator.initial.keys())
-    if without == len(numbers):
-        raise ValueError(
-            "estimator_options: initial: none of its prompts is in the training set; sample answers to those"
-        )
-    return f"estimator_options: initial: {without} of {len(numbers)} prompts have no answers there" if without else None
-
-
 def drawn(weights: Float[np.ndarray, " prompts"], count: int, key: Sequence[int]) -> list[int]:
     """Positions drawn one after another without replacement, each by its weight among those that are left.
 

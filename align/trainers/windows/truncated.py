@@ -47,13 +47,14 @@ class TPPOTrainer(SingleAnswers):
     a forward pass over all that came before.
 
     The value head is linear, in float32, on the policy's last hidden states, in which it has no gradient (`ValueHead`). So the
-    value loss cannot move the policy, and a second model or adapter, which the paper has, is neither kept in memory nor run.
+    value loss cannot move the policy, and no second model or adapter is kept in memory or run.
     It is a mean over all tokens of the answers that are finished in the generation batch, on their returns; where none is, it
     takes no step. It begins at 0, from which a window that goes on teaches nothing: `critic_warmup` trains it alone first.
 
     With `beta`, -β (log π - log π_ref) of each token is part of its reward, by the policy that writes the window; in the returns
     tokens of earlier windows count by that policy too. Rewards are weighted and added; a finished answer without one is not learnt
-    from. Deviations from the paper: the head, in the place of a critic; one reward at the end; no length-dependent λ.
+    from. Deviation from the paper: the head, in the place of a critic of its own. The paper's text was not read; what is here is
+    as two digests and its reviews give it.
 
     An epoch is only a number of generation batches: prompts are taken as places become free. An evaluation answers whole.
 
@@ -189,8 +190,9 @@ class TPPOTrainer(SingleAnswers):
         device = self.accelerator.device
         counts: Any = self.accelerator.reduce(torch.stack([each.float() for each in sums]).to(device))
         self._log_counts(*counts.tolist())
-        shown: Any = self.accelerator.gather((advantages.sum(dim=1) / inside.sum(dim=1)).float().to(device))
-        show_advantages(self, shown.tolist())
+        if self.model.training:
+            shown: Any = self.accelerator.gather((advantages.sum(dim=1) / inside.sum(dim=1)).float().to(device))
+            show_advantages(self, shown.tolist())
         columns = {"window": window, "taught": taught, "advantages": advantages.float(), "returns": returns.float()}
         return {name: column.to(device) for name, column in columns.items()} | {
             "window_tokens": counts[0], "value_tokens": counts[1],
@@ -243,9 +245,7 @@ class TPPOTrainer(SingleAnswers):
 
     def own_loss(self, logps: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """See `SingleAnswers.own_loss`."""
-        window, args = inputs["window"], self.args
-        logps = logps.masked_fill(~window, 0.0)
-        sampled = inputs["old_per_token_logps"].masked_fill(~window, 0.0) if "old_per_token_logps" in inputs else logps
+        window, args, sampled = inputs["window"], self.args, inputs.get("old_per_token_logps", logps)
         high = args.epsilon if args.epsilon_high is None else args.epsilon_high
         losses = clipped_policy_loss(logps, sampled, inputs["advantages"], epsilon=args.epsilon, epsilon_high=high)
         share = losses.masked_fill(~window, 0.0).sum() * self.accelerator.num_processes / inputs["window_tokens"]

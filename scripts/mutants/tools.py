@@ -15,7 +15,7 @@ turns = noticed_by("tests/sampling/test_turns.py")
 judged = noticed_by("tests/evaluation/answers/test_tools.py")
 filed = noticed_by("tests/tools/test_sampled.py")
 studied = noticed_by("tests/tools/test_tool_study.py")
-STUDY, FIGURES = "scripts/studies/tool_calls.py", "scripts/studies/tool_calls_report.py"
+STUDY, FIGURES = "scripts/studies/tool_calls.py", "scripts/studies/study_parts/tool_calls_report.py"
 LOOP, TURNS, CALLING = "align/sampling/trl_loop.py", "align/sampling/turns.py", "align/tools/calling.py"
 MUTANTS = [
     turns("tool turns: a failed call is one that returned", LOOP, "self._tried(said) - one.succeeded", "one.succeeded"),

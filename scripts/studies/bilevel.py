@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from as_json import shown
 from matplotlib.figure import Figure
+from study_parts.as_json import shown
 from torch import Tensor
 
 from align.losses import Pair

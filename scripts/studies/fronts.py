@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
-from as_json import shown
-from front_dialogue import DIALOGUE
-from front_tasks import MATH, Task
+from study_parts.as_json import shown
+from study_parts.front_dialogue import DIALOGUE
+from study_parts.front_tasks import MATH, Task
 
 import align
 from align.commands.front import main as front

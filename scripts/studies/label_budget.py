@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from as_json import shown
 from matplotlib.figure import Figure
+from study_parts.as_json import shown
 from torch import Tensor
 
 from align.judges.scorers import NoisyScorer, RewardScorer

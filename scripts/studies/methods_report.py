@@ -15,9 +15,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from as_json import shown
 from methods import METHODS, SOUP
 from sentiment_frontier_report import implicit_margins, sums
+from study_parts.as_json import shown
 
 from eval.measures.diversity import distinct, self_bleu
 from eval.pairs.calibration import debiased_error, margin_confidence

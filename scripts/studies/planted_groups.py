@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from as_json import shown
-from planted_groups_report import FOUND, GAP, LONG, MAX_MIN, POOLED, SHORT, drawn, summary
+from study_parts.as_json import shown
+from study_parts.planted_groups_report import FOUND, GAP, LONG, MAX_MIN, POOLED, SHORT, drawn, summary
 
 import align
 from align.annotators.command import main as find

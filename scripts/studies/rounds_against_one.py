@@ -26,10 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import as_json
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
+from study_parts import as_json
 
 import align
 from align.models.loading import load_tokenizer

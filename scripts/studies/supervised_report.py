@@ -16,8 +16,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from as_json import shown
 from matplotlib.figure import Figure
+from study_parts.as_json import shown
 from supervised import AGAINST, CONDITIONS, SETS, WARM, WRONG
 
 from eval.statistics.comparisons import Compared, corrected

@@ -15,9 +15,8 @@ from align.rewards.load import Known
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies"))
 
-import front_dialogue
-import front_tasks
 import fronts as study
+from study_parts import front_dialogue, front_tasks
 
 REWARDS = front_tasks.REWARDS
 

@@ -12,7 +12,7 @@ from align.rewards.load import REWARDS
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies"))
 
 import planted_groups as study
-import planted_groups_report as report
+from study_parts import planted_groups_report as report
 
 from eval.statistics.groups import WORST
 

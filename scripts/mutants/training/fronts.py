@@ -8,7 +8,7 @@ sparse = noticed_by("tests/fronts/test_sparse.py")
 front = noticed_by("tests/fronts/test_front.py")
 GATED = "align/models/gated.py"
 manifold = noticed_by("tests/fronts/test_manifold.py")
-STUDY, DIALOGUE = "scripts/studies/fronts.py", "scripts/studies/front_dialogue.py"
+STUDY, DIALOGUE = "scripts/studies/fronts.py", "scripts/studies/study_parts/front_dialogue.py"
 study = noticed_by("tests/fronts/test_front_study.py")
 MUTANTS = [
     manifold("manifold: weights are not of sum 1", GATED, "self.weights = given / given.sum()", "self.weights = given"),

@@ -4,16 +4,14 @@ SmolLM2-135M-Instruct after the warm-up of `scripts/bench/quality/math_objective
 correctness, brevity (one minus an answer's characters over 60, at least 0) and clarity.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from math_objectives import HELD_OUT, problems, warm_up, write
+
 from align.rewards.load import REWARDS, Known
 from align.rewards.texts import text_of
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench" / "quality"))
-from math_objectives import HELD_OUT, problems, warm_up, write
 
 CHARACTERS = 60
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 import numpy as np
-from as_json import shown
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from eval.statistics.groups import WORST
 from eval.statistics.intervals import over_seeds
+from study_parts.as_json import shown
 
 LONG, SHORT = "long", "short"
 """What people like, by which their groups are named."""

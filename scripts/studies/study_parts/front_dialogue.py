@@ -21,8 +21,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from as_json import shown
-from front_tasks import Task, write
 from math_objectives import SMOLLM2
 from trl import ModelConfig
 
@@ -33,6 +31,8 @@ from align.models.loading import load_model, load_tokenizer
 from align.rewards.load import REWARDS, Known
 from align.rewards.texts import stands_in, text_of
 from eval.statistics.intervals import mean_estimate
+from study_parts.as_json import shown
+from study_parts.front_tasks import Task, write
 
 OBJECTIVES = ("informativeness", "naturalness")
 OTHERS, HELD_OUT, SCALED, TOKENS, STEPS = 170, 40, 60, 24, 20

@@ -78,6 +78,20 @@ def of_groups() -> list[Claim]:
     ]  # fmt: skip
 
 
+def of_tools() -> list[Claim]:
+    """Policies that call tools."""
+    told = read("tool_calls")["stratified minus group"]
+    figures = [
+        measured(f"{who}: share answered rightly", told[policy]["right"], "questions")
+        for who, policy in (("weighing right answers alone", "first-1"), ("weighing few calls, too", "first-2"))
+    ]
+    return [Claim(
+        "Zhu et al. 2025 (stratified GRPO)", "Comparing the answers to a question with those that call tools as often makes a better searcher than comparing all.",
+        "SmolLM2-135M as planner and frozen answerer, invented facts, 12 steps of 8 answers; over questions, given these seeds", figures,
+        "python scripts/studies/tool_calls.py OUT --seeds 3", "tool_calls", "tool_calls.png",
+    )]  # fmt: skip
+
+
 def of_divergences() -> list[Claim]:
     """f-DPO at matched curvature."""
     told = read("sentiment_frontier")
@@ -277,6 +291,7 @@ def claims() -> list[Claim]:
         *of_weights(),
         *of_fronts(),
         *of_groups(),
+        *of_tools(),
         *of_suboptimal(),
         *of_rankings(),
         *of_supervised(),

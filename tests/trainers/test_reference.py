@@ -47,7 +47,7 @@ def made(name, tmp_path, model, peft_config=None, **kw):
         args = tiny.arguments(lambda beta, **other: SupervisedConfig(**other), tmp_path, **settings)
         return SupervisedTrainer(args=args, train_dataset=rows, **given)
     cls, config = {"grpo": (GRPOTrainer, GRPOConfig), "rloo": (RLOOTrainer, RLOOConfig)}[name]
-    online = {"per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 6}
+    online = {"per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 24}
     return cls(
         reward_funcs=vowels, args=tiny.arguments(config, tmp_path, **online | kw),
         train_dataset=Dataset.from_dict({"prompt": PROMPTS}), **given,

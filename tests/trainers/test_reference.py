@@ -47,7 +47,7 @@ def made(name, tmp_path, model, peft_config=None, **kw):
         args = tiny.arguments(lambda beta, **other: SupervisedConfig(**other), tmp_path, **settings)
         return SupervisedTrainer(args=args, train_dataset=rows, **given)
     cls, config = {"grpo": (GRPOTrainer, GRPOConfig), "rloo": (RLOOTrainer, RLOOConfig)}[name]
-    online = {"per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 24}
+    online = {"per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 6}
     return cls(
         reward_funcs=vowels, args=tiny.arguments(config, tmp_path, **online | kw),
         train_dataset=Dataset.from_dict({"prompt": PROMPTS}), **given,
@@ -133,6 +133,7 @@ def test_so_does_every_other_kind_of_adapter(tmp_path, model, config):
 
 @pytest.mark.parametrize("name", ["dpo", "aot", "supervised", "grpo"])
 def test_a_weight_trained_beside_the_adapter_moves_the_reference_and_stops_the_run(tmp_path, model, name):
+    model.model.norm.weight.data.mul_(10)  # logits that tell tokens apart: those of a random model hardly move
     adapted = get_peft_model(model, LoraConfig(**TARGETS))
     adapted.get_base_model().model.norm.weight.requires_grad_(True)
     with pytest.raises(RunError, match=r"the reference is seen to move .*model\.norm\.weight is trained, and stays"):

@@ -37,6 +37,7 @@ from align.sampling.generate import Decoding, generate
 from align.scoring.completions import completion_logps
 
 GROUP = 8
+VOCABULARY = 49_152  # of SmolLM2; texts are those of a small tokenizer, which skips what it does not know
 SAMPLES, PROMPTS = 4, 4  # of an evaluation; answers to all prompts in one batch
 SHAPES = {
     (128, 64): 3,
@@ -59,7 +60,7 @@ def model_of(tokenizer: Any, layers: int) -> LlamaForCausalLM:
     set_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=576, intermediate_size=1536, num_hidden_layers=layers,
+            vocab_size=VOCABULARY, hidden_size=576, intermediate_size=1536, num_hidden_layers=layers,
             num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=4096, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip

@@ -3,7 +3,7 @@
 And of an evaluation's answers, four to a prompt, sampled and scored: `align.sampling.generate`, and `generate` of transformers
 with `num_return_sequences`; both then run every answer behind its whole prompt, as either would.
 
-A model of SmolLM2's width with random weights, LoRA r=16 on all linear layers, one prompt in a group of eight, answers cut at
+A model of SmolLM2's width and vocabulary with random weights, LoRA r=16 on all linear layers, one prompt in a group of eight, answers cut at
 a fixed length. Contestants take turns, the order turned around every other round; results are ratios of the same round.
 CPU seconds of one thread. FLOPs are counted by torch over one whole step.
 
@@ -150,7 +150,7 @@ def evaluated(prompt: int, answer: int, layers: int, rounds: int) -> dict[str, A
         return [statistics.median(found), min(found), max(found)]
 
     return {
-        "prompt": prompt, "answer": answer, "prompts": PROMPTS, "samples": SAMPLES,
+        "vocabulary": VOCABULARY, "prompt": prompt, "answer": answer, "prompts": PROMPTS, "samples": SAMPLES,
         "sampling_cpu_seconds": sampled, "cpu_seconds": sums,
         "times_ours": {"sampling": ratio(sampled), "sampling and scoring": ratio(sums)},
     }  # fmt: skip
@@ -191,7 +191,7 @@ def main() -> None:
         ours = seconds["ours"]
         ratios = {n: [a / b for a, b in zip(s, ours, strict=True)] for n, s in seconds.items() if n != "ours"}
         row = {
-            "prompt": prompt, "answer": answer, "group": GROUP, "cpu_seconds": seconds, "flops": flops,
+            "vocabulary": VOCABULARY, "prompt": prompt, "answer": answer, "group": GROUP, "cpu_seconds": seconds, "flops": flops,
             "times_ours": {n: [statistics.median(r), min(r), max(r)] for n, r in ratios.items()},
             "flops_times_ours": {n: count / flops["ours"] for n, count in flops.items() if n != "ours"},
         }  # fmt: skip

@@ -61,6 +61,10 @@ class OnlineConfig(SharesPrompts):
             found.append(f"per_device_train_batch_size: an even number of completions must be generated, got {batch}")
         return found + shards_on_cpus(self) + rebalances_batches(self)
 
+    def _sharded(self) -> bool:
+        """Whether DeepSpeed or FSDP is asked for, here or by the launch."""
+        return any((self._of_trl.deepspeed, self._of_trl.fsdp, _set("ACCELERATE_USE_FSDP")))
+
     def _single(self) -> bool:
         return self.one_answer and self._of_trl.num_generations == 1
 

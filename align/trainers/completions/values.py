@@ -1,6 +1,6 @@
 """Holds a value head on the last hidden states, which is trained apart from the policy."""
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Num
@@ -10,30 +10,19 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from align.losses.preference import Batch
 from align.losses.token_objectives import per_row
 
+from .scoring import Scored
+
 VALUES = "value_head.pt"
 """The file of a checkpoint that holds the head and its optimizer."""
 
 
-@runtime_checkable
-class HasHidden(Protocol):
-    """What a head reads."""
-
-    @property
-    def mask(self) -> Bool[Tensor, "rows time"]:
-        """The tokens that have a value."""
-        ...
-
-    @property
-    def hidden(self) -> Float[Tensor, "scored width"] | None:
-        """Last hidden states at the positions before these tokens, row by row."""
-        ...
-
-
 class Hidden(NamedTuple):
-    """Last hidden states alone; see `HasHidden`."""
+    """The part of `Scored` that a value head reads."""
 
     mask: Bool[Tensor, "rows time"]
+    """The tokens that have a value."""
     hidden: Float[Tensor, "scored width"]
+    """Last hidden states at the positions before these tokens, row by row."""
 
 
 class ValueHead(TrainerCallback):
@@ -60,14 +49,14 @@ class ValueHead(TrainerCallback):
         self.optimizer = torch.optim.Adam([self.weight, self.bias], lr=trainer.args.value_learning_rate)
         trainer.add_callback(self)
 
-    def __call__(self, scored: HasHidden) -> Float[Tensor, "rows time"]:
+    def __call__(self, scored: Scored | Hidden) -> Float[Tensor, "rows time"]:
         """V_t of each token, 0 outside the mask, without a gradient."""
         values = torch.zeros(scored.mask.shape, device=scored.mask.device)
         values[scored.mask] = self._at(self._read(scored))
         return values
 
     def learn(
-        self, scored: HasHidden, returns: Float[Tensor, " scored"], tokens: Num[Tensor, ""], *, training: bool
+        self, scored: Scored | Hidden, returns: Float[Tensor, " scored"], tokens: Num[Tensor, ""], *, training: bool
     ) -> Batch:
         """Squared errors summed over each row; in training their gradient is kept for the next step of the head.
 
@@ -120,6 +109,6 @@ class ValueHead(TrainerCallback):
         return (hidden * self.weight).sum(dim=1) + self.bias  # under autocast, a product of matrices would be rounded
 
     @staticmethod
-    def _read(scored: HasHidden) -> Float[Tensor, "scored width"]:
+    def _read(scored: Scored | Hidden) -> Float[Tensor, "scored width"]:
         assert scored.hidden is not None, "the hidden states are kept where there is a value head"
         return scored.hidden.detach().float()

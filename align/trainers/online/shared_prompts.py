@@ -1,6 +1,5 @@
 """Shares prompts among the completions of GRPO and RLOO: TRL's trainers with one scoring call in another way."""
 
-import contextlib
 import warnings
 from collections.abc import Callable
 from functools import cached_property
@@ -99,16 +98,16 @@ class SharedPrompts(SafeRuns, OnlineBase):
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL's, with the prompt of a group run once, and tokens drawn by `align.sampling.drawing`."""
-        with contextlib.ExitStack() as ways:
-            if self.args.shared_prefix != "off" and sharded(self.accelerator):
-                say_once(
-                    "the model is sharded"
-                )  # all processes must run the same forwards, and groups may lie differently
-            elif self.args.shared_prefix != "off":
-                model = self.accelerator.unwrap_model(self.model_wrapped)
-                ways.enter_context(two_uniforms(model))
-                ways.enter_context(prompts_once(model))
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        sample, shared = super()._generate_single_turn, self.args.shared_prefix != "off"
+        # Of a sharded model all processes must run the same forwards, and groups may lie differently.
+        if shared and sharded(self.accelerator):
+            say_once("the model is sharded")
+            shared = False
+        if not shared:
+            return sample(prompt_ids, *args, **kwargs)
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        with two_uniforms(model), prompts_once(model):
+            return sample(prompt_ids, *args, **kwargs)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard."""

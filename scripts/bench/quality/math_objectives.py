@@ -62,27 +62,37 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 def warm_up(folder: Path, out: Path, held_out: int = HELD_OUT) -> None:
     """Train on worked solutions, and save the merged model."""
-    from align import run  # noqa: PLC0415
-
     rows = problems(folder)[held_out:]
     answers = [
         {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": laid_out(row, boxed=n % 2 == 0)}]}
         for n, row in enumerate(rows)
     ]
     data = write(out / "warm-up.jsonl", answers)
+    lora = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+    warmed(data, out, lora, max_steps=WARM_STEPS, learning_rate=WARM_RATE, per_device_train_batch_size=WARM_BATCH,
+           warmup_steps=4, max_length=256)  # fmt: skip
+
+
+def warmed(data: Path, out: Path, lora: dict, **train: float) -> None:
+    """Train SmolLM2 on the completions of a file, and save the merged model as `out`/warm; `train` is the rest of its settings."""
+    from align import run  # noqa: PLC0415
+
     done = run("supervised/asft-math", [
-        "method=sft", f"model={{model_name_or_path: '{SMOLLM2}', dtype: float32}}",
-        "lora={r: 16, lora_alpha: 32, target_modules: all-linear}", f"data={{train: {{path: {data}}}, unusable: drop}}",
-        f"train.output_dir={out}/warm-run", f"train.max_steps={WARM_STEPS}", f"train.learning_rate={WARM_RATE}",
-        f"train.per_device_train_batch_size={WARM_BATCH}", "train.gradient_accumulation_steps=1", "train.warmup_steps=4",
-        "train.max_length=256", 'train.eval_strategy="no"', 'train.save_strategy="no"', "train.logging_steps=1",
-        "train.gradient_checkpointing=false", "train.use_cpu=true", "train.bf16=false", "train.seed=0",
+        "method=sft", f"model={{model_name_or_path: '{SMOLLM2}', dtype: float32}}", f"lora={json.dumps(lora)}",
+        f"data={{train: {{path: {data}}}, unusable: drop}}", f"train.output_dir={out}/warm-run",
+        *(f"train.{name}={value}" for name, value in train.items()), "train.gradient_accumulation_steps=1",
+        'train.eval_strategy="no"', 'train.save_strategy="no"', "train.logging_steps=1", "train.gradient_checkpointing=false",
+        "train.use_cpu=true", "train.bf16=false", "train.seed=0",
     ], overwrite=True)  # fmt: skip
-    merged = done.trainer.model.merge_and_unload()
-    scratch = out / "warm.part"
-    merged.save_pretrained(scratch)
-    done.trainer.processing_class.save_pretrained(scratch)
-    os.replace(scratch, out / "warm")
+    save_whole(done.trainer.model.merge_and_unload(), done.trainer.processing_class, out / "warm")
+
+
+def save_whole(model, tokenizer, where: Path) -> None:
+    """Save both, under their name once they are whole."""
+    part = where.with_suffix(".part")
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    os.replace(part, where)
 
 
 def measured(model, tokenizer, rows: list[dict]) -> list[list[list[float]]]:

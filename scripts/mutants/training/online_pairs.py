@@ -104,7 +104,7 @@ MUTANTS: list[Mutant] = [
     second("optimism everywhere", TRAINER, 'args.optimism if args.second == "reference" else 0.0', "args.optimism"),
     config("online pairs: odd batches", CONFIG, "if getattr(self, name) % 2:", "if False:"),
     config("online pairs: several steps on one batch", CONFIG, "if self.steps_per_generation != self.gradient_accumulation_steps:", "if False:"),
-    config("online pairs: half steps on shards", CONFIG, "if self.deepspeed or self.fsdp or", "if self.deepspeed or self.fsdp and"),
+    config("online pairs: half steps on shards", CONFIG, "if self._sharded():", "if self.deepspeed or self.fsdp:"),
     config("online pairs: settings that nobody reads", CONFIG, "if self.second != who and", "if False and"),
     config("online pairs: GRPO's settings", CONFIG, "not_honoured(self, _REFUSED, also=", "not_honoured(self, {}, also="),
     config("judge: beside rewards", RECIPE, 'elif tree.values.get("rewards") is not None:', "elif False:"),

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from math_objectives import SMOLLM2
 from trl import ModelConfig
 
 import align
@@ -32,6 +31,7 @@ from align.rewards.load import REWARDS, Known
 from align.rewards.texts import stands_in, text_of
 from eval.statistics.intervals import mean_estimate
 from study_parts.as_json import shown
+from study_parts.base import SMOLLM2, adapters, save_whole
 from study_parts.front_tasks import Task, write
 
 OBJECTIVES = ("informativeness", "naturalness")
@@ -78,12 +78,6 @@ def said(response: Row) -> dict[str, str]:
     return {"role": "assistant", "content": response["content"]}
 
 
-def adapters(layers: range) -> Row:
-    """LoRA on all matrices of some layers."""
-    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    return {"r": 16, "lora_alpha": 32, "target_modules": names, "layers_to_transform": list(layers)}
-
-
 def trained(recipe: Row, where: Path) -> Any:
     """The run of a recipe, begun anew."""
     recipe["train"] = TRAIN | recipe["train"]
@@ -101,16 +95,7 @@ def warm_up(rows: Sequence[Row], out: Path) -> None:
         "train": {"max_steps": WARM_STEPS, "learning_rate": WARM_RATE, "per_device_train_batch_size": WARM_BATCH,
                   "gradient_accumulation_steps": 1},
     }, out / "warm-run")  # fmt: skip
-    merged, tokenizer = done.trainer.model.merge_and_unload(), done.trainer.processing_class
-    save(merged, tokenizer, out / "warm")
-
-
-def save(model: Any, tokenizer: Any, where: Path) -> None:
-    """Both, under their name once they are whole."""
-    part = where.with_suffix(".part")
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    part.rename(where)
+    save_whole(done.trainer.model.merge_and_unload(), done.trainer.processing_class, out / "warm")
 
 
 def beginning(out: Path) -> Path:
@@ -121,7 +106,7 @@ def beginning(out: Path) -> Path:
         model: Any = load_model(settings)
         model.model.layers = model.model.layers[:LAYERS]
         model.config.num_hidden_layers = LAYERS
-        save(model, load_tokenizer(settings), where)
+        save_whole(model, load_tokenizer(settings), where)
     return where
 
 

@@ -1,13 +1,12 @@
 """Figures and picture of `tool_calls.py`: what is answered rightly against how often was searched."""
 
-import io
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from align.fronts.run import REF
-from eval.report.plots import COLOURS, MARKERS
+from eval.report.plots import COLOURS, MARKERS, png
 from eval.statistics.intervals import mean_estimate, over_seeds
 from eval.statistics.shares import share_difference, share_estimate
 from study_parts.as_json import shown
@@ -76,7 +75,7 @@ def gaps(differences: np.ndarray) -> dict[str, Any]:
 
 def picture(told: dict[str, Any]) -> bytes:
     """Right answers against calls: means over seeds with intervals over questions, and each seed small."""
-    drawn = Figure(figsize=(6.4, 4.6), layout="constrained")
+    drawn = Figure(figsize=(6.4, 4.6), dpi=120, layout="constrained")
     axes = drawn.subplots()
     for (name, found), colour, marker in zip(told["methods"].items(), COLOURS, MARKERS, strict=False):
         points = sorted((one["all"] for who, one in found.items() if who != REF), key=lambda one: one["calls"]["value"])
@@ -97,24 +96,14 @@ def picture(told: dict[str, Any]) -> bytes:
         linestyle="none",
         label="before",
     )
-    never, always = (told["answerer"][what]["value"] for what in ("without a search", "with the fact"))
-    axes.plot(
-        [0, 0.5],
-        [never, always],
-        color="0.6",
-        linestyle=":",
-        label="searching where it helps alone, for a share of these",
-    )
-    axes.plot(
-        [0, 1],
-        [never, always],
-        color="0.6",
-        linestyle="--",
-        label="searching whatever the question, for a share of all",
-    )
+    ends = [told["answerer"][what]["value"] for what in ("without a search", "with the fact")]
+    could = {
+        ":": (0.5, "searching where it helps alone, for a share of these"),
+        "--": (1, "searching whatever the question, for a share of all"),
+    }
+    for style, (calls, label) in could.items():
+        axes.plot([0, calls], ends, color="0.6", linestyle=style, label=label)
     axes.set_xlabel("calls a question")
     axes.set_ylabel("answered rightly by the frozen answerer")
     axes.legend(fontsize=8)
-    file = io.BytesIO()
-    drawn.savefig(file, format="png", dpi=120)
-    return file.getvalue()
+    return png(drawn)

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from align.data.as_read import tokenized_as_read
+from align.data.loading import named_sets
 from align.judges.from_recipe import MakeScorer, prepare_judge
 from align.models import loading as models
 from align.models.dated import date_template
@@ -57,6 +59,13 @@ def build_trainer(
     weights = own = starting_weights(policy, ref, own_reference=further.get("ref_model") is None)
     if adapter is not None and start is None:
         _say_reference(Path(adapter), ref)
+    given = len(train)
+    if recipe.data.streaming and tokenizes_as_read(method.trainer, recipe.train):
+        limit: Any = recipe.train.max_length
+        train, *others = (
+            tokenized_as_read(data, tokenizer, limit, where=name) for name, data in named_sets(train, eval_sets).items()
+        )
+        eval_sets = dict(zip(eval_sets, others, strict=True))
     trainer = method.trainer(
         model=policy,
         args=recipe.train,
@@ -86,13 +95,19 @@ def build_trainer(
     weights = digest_of([weights, *beside.values()]) if beside else weights
     trainer.reference_identity, trainer.starting_weights = ref, weights
     trainer.template_day, trainer.begun_with = template_day, begun_with
-    left_out = len(train) - len(trainer.train_dataset)
+    left_out = given - len(trainer.train_dataset)
     if left_out and method.model == "language":
         logger.warning(
             "%d of %d training rows are left out: their prompt alone fills max_length=%s",
-            left_out, len(train), recipe.train.max_length,
+            left_out, given, recipe.train.max_length,
         )  # fmt: skip
     return trainer, ref
+
+
+def tokenizes_as_read(trainer: Any, args: Any) -> bool:
+    """Whether a trainer takes rows that are tokenized as they are read, and asks nothing that the tokens of all rows decide."""
+    all_at_once = getattr(args, "precompute_ref_log_probs", False) or args.train_sampling_strategy == "group_by_length"
+    return getattr(trainer, "tokenizes_as_read", False) and not all_at_once
 
 
 def judge_of(recipe: Recipe, allow: Collection[str], run: Path) -> MakeScorer:

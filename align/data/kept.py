@@ -29,6 +29,7 @@ from align.files import cache_dir, digest_of, not_written, sha256, write_text
 logger = logging.getLogger(__name__)
 
 RECORD = "kept.json"
+DIGESTED = 1000  # rows that are Python objects together
 READ_BY = logging.getLogger("align.data")
 Sets = tuple[dict[str, Dataset], list[dict[str, Any]]]
 
@@ -42,8 +43,11 @@ def data_digest(dataset: Dataset) -> dict[str, Any]:
             if one["fingerprint"] == dataset._fingerprint:  # of which any change has another
                 return one["digest"]
     digest = hashlib.sha256()
-    for row in dataset:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    parts: Any = dataset.iter(batch_size=DIGESTED)  # a row at a time takes three times as long
+    for part in parts:
+        for row in zip(*part.values(), strict=True):
+            line = dict(zip(part, row, strict=True))
+            digest.update(json.dumps(line, sort_keys=True, ensure_ascii=False).encode() + b"\n")
     return {"rows": len(dataset), "sha256": digest.hexdigest()}
 
 

@@ -71,6 +71,7 @@ PLAYED: dict[str, str | Path] = {
     "alignkit sample http://localhost:8000/v1 --model OUT --allow localhost:8000 --prompts FILE --out answers.jsonl": (
         ROOT / "tests/rounds/test_sample.py"
     ),
+    "alignkit check RECIPE --full": "alignkit check dpo/tiny --full",
     "alignkit check RECIPE --deep": "alignkit check rounds/tiny --deep train.output_dir=runs/not-yet",
     "accelerate launch -m align.train rpo/smollm2-ultrafeedback": f"accelerate launch -m align.train {TINY}runs/launched",
     "torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 --rdzv_id JOB -m align.train RECIPE": (

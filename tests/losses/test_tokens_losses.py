@@ -230,6 +230,16 @@ def test_unlikelihood_keeps_its_digits_in_single_precision(value):
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_unlikelihood_of_half_precision_is_computed_in_single(dtype):
+    """Of what the log-probabilities were rounded to; each of its own steps rounded too would lose a digit of 400 tokens' sum."""
+    values = torch.linspace(-0.3, -0.01, 400, dtype=torch.float32)[None].to(dtype)
+    mask, unwanted = torch.ones(1, 400, dtype=torch.bool), torch.tensor([True])
+    loss = unlikelihood(values, mask, unwanted, alpha=1.0)
+    assert loss.dtype == torch.float32
+    assert_close(loss, unlikelihood(values.float(), mask, unwanted, alpha=1.0), rtol=1e-6, atol=0)
+
+
 def test_unlikelihood_pushes_a_certain_token_down():
     logits = torch.tensor([12.0, 0.0, 0.0], requires_grad=True)
     logp = F.log_softmax(logits, -1)[0].reshape(1, 1)

@@ -150,6 +150,8 @@ def test_what_would_be_ignored_is_refused(tmp_path):
     made = small.trainer(tmp_path)
     with pytest.raises(ValueError, match="logits, which are never built; measure with"):
         made.predict(made.train_dataset)
+    with pytest.raises(ValueError, match="SupervisedTrainer: logits are never built; use `evaluate`"):
+        made.compute_loss(made.model, {}, return_outputs=True)
 
 
 def small_config():

@@ -1,5 +1,6 @@
 """Refuses, before training, pairs whose answers truncation leaves nothing to tell apart by."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,25 @@ from .lengths import PARTS
 SLICE = 1000  # rows read at a time
 
 
-def refuse_cut_to_same(dataset: Dataset, max_length: int | None, *, where: str) -> None:
+def refuse_cut_to_same(
+    dataset: Dataset,
+    max_length: int | None,
+    *,
+    where: str,
+    numbers: Sequence[int] | np.ndarray | None = None,
+    total: int | None = None,
+) -> None:
     """Raise if a trainer would see two answers as the same tokens: such pairs cost a step and give no gradient.
 
     Args:
         dataset: Tokenised pairs: `prompt_ids`, `chosen_ids`, `rejected_ids`.
         max_length: Tokens after which the collator cuts.
         where: What to call the caller.
+        numbers: What to call each pair; by default they count from 1.
+        total: Pairs in all, if these are some of them.
 
     Raises:
-        DataError: Naming the pairs, counted from 1 in this data set, and what would keep them apart.
+        DataError: Naming the pairs, and what would keep them apart.
     """
     columns = [f"{part}_ids" for part in PARTS]
     same: list[int] = []
@@ -37,7 +47,8 @@ def refuse_cut_to_same(dataset: Dataset, max_length: int | None, *, where: str) 
             prompt, chosen, rejected = (values[offsets[index] : offsets[index + 1]] for values, offsets in parts)
             one, other = (truncated(prompt, answer, max_length)[1] for answer in (chosen, rejected))
             if np.array_equal(one, other):
-                same.append(start + int(index) + 1)
+                row = start + int(index)
+                same.append(row + 1 if numbers is None else int(numbers[row]))
                 shorter = min(len(chosen), len(rejected))
                 apart = np.flatnonzero(chosen[:shorter] != rejected[:shorter])
                 whole = whole or (len(chosen) == len(rejected) == shorter and not len(apart))
@@ -46,7 +57,7 @@ def refuse_cut_to_same(dataset: Dataset, max_length: int | None, *, where: str) 
     if same:
         remedy = "remove them" if whole else f"remove them, or set max_length={needed}"
         raise DataError(
-            f"{where}: the two answers of {len(same)} of {len(dataset)} pairs are the same tokens within "
+            f"{where}: the two answers of {len(same)} of {total or len(dataset)} pairs are the same tokens within "
             f"max_length={max_length}{shown(same)}; they give no gradient: {remedy}"
         )
 

@@ -22,6 +22,7 @@ from trl import SFTTrainer as TRLSFTTrainer
 from align.configs.supervised import SupervisedConfig
 from align.data import Rows
 from align.data.rows.explicit import explicit
+from align.data.tables import counts, slices
 from align.losses.preference import Batch
 from align.losses.token_objectives import OBJECTIVES, CompletionBatch, token_losses
 from align.models.loading import keep_quantised_weights_plain
@@ -34,7 +35,6 @@ from align.trainers.shared.metrics import MetricSums, Ratio
 from align.trainers.shared.reference import LOOKED_AT, FirstStep, as_reference, refuse_without_reference
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.scored import backbone_of, frozen_head, without_columns
-from align.trainers.shared.tables import counts, slices
 from align.trainers.shared.trl_contract import has_images, keep_columns, on_device
 
 from .scoring import (

@@ -9,17 +9,12 @@ from datasets import Dataset, IterableDataset
 from jaxtyping import Int
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
-from transformers import (
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    ProcessorMixin,
-    TrainerCallback,
-)
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
 
 from align.configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
+from align.data.as_read import TEXTS, is_as_read
 from align.data.audit.truncation import refuse_cut_to_same
 from align.data.rows.explicit import explicit
 from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
@@ -32,13 +27,7 @@ from align.trainers.shared.columns import WithColumns, check_columns, columns_of
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import MetricSums, Work, preference_metrics
 from align.trainers.shared.prefix_sharing import PrefixSharing
-from align.trainers.shared.reference import (
-    ANOTHER,
-    LOOKED_AT,
-    FirstStep,
-    copy_reference,
-    refuse_without_reference,
-)
+from align.trainers.shared.reference import ANOTHER, LOOKED_AT, FirstStep, copy_reference, refuse_without_reference
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.scored import answer_logps, reference_logps, score, scoring_inputs, without_columns
 from align.trainers.shared.trl_contract import fast_head, has_images, keep_columns, on_device, sparing_construction
@@ -68,6 +57,8 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
     """
 
     config_class: ClassVar[type[PreferenceConfig]] = PreferenceConfig
+    tokenizes_as_read: ClassVar[bool] = True
+    """Whether rows may come with their tokens, made as they are read (`align.data.as_read`)."""
     ref_model: Any
 
     def __init__(
@@ -98,6 +89,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         self.sums, self.alarms = MetricSums(), Alarms()
         self.sharing = PrefixSharing(args.shared_prefix, args.max_length)
         self._pairs_in_step: int | None = None
+        self._tokenizes_rows = False
         with sparing_construction(model, reference=args.reads_reference()):
             super().__init__(
                 model=model, ref_model=ref_model, args=args, data_collator=data_collator, train_dataset=train_dataset,
@@ -116,7 +108,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         if self.aux_loss_enabled:
             mixture = "the load-balancing loss of a mixture of experts is not added"
             raise ValueError(f"{where}: {mixture}; set router_aux_loss_coef=0.0 to train without it")
-        if isinstance(self.train_dataset, Dataset):
+        if isinstance(self.train_dataset, Dataset) and not is_as_read(self.train_dataset):
             refuse_cut_to_same(self.train_dataset, args.max_length, where=where)
         if args.displacement_pairs:
             self.add_callback(Displacement(self, args.displacement_pairs))
@@ -149,14 +141,17 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         return columns_of(inputs, self.args.columns())
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        """TRL's, of rows read as a recipe reads them."""
+        """TRL's, of rows read as a recipe reads them; those that are tokenized as they are read stay as they are."""
+        if is_as_read(dataset):
+            self._tokenizes_rows = True
+            return dataset
         dataset = explicit(dataset, "pairs", where=f"{type(self).__name__}: {dataset_name} data")
         return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
 
     def _set_signature_columns_if_needed(self) -> None:
-        """TRL's, and the data columns: what is not listed is taken out of the data."""
+        """TRL's, the data columns, and the texts that rows are tokenized from: what is not listed is taken out of the data."""
         super()._set_signature_columns_if_needed()
-        keep_columns(self, self.args.columns())
+        keep_columns(self, (*self.args.columns(), *(TEXTS if self._tokenizes_rows else ())))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The Trainer's; `group_by_length` goes by the length of pairs, and repeats when a run resumes."""

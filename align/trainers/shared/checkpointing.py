@@ -9,7 +9,9 @@ import torch
 from datasets import Dataset
 from jaxtyping import Int
 
+from align.data.as_read import is_as_read, longest
 from align.data.rows.truncation import truncated_lengths
+from align.data.tables import counts, slices
 from align.losses.preference import sequence_logps
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
 from align.scoring.shared_prefix import SharedPrefixModel
@@ -17,11 +19,11 @@ from align.scoring.shared_prefix import SharedPrefixModel
 from .base import hold_settings
 from .prefix_sharing import sharded
 from .scored import score, scoring_inputs
-from .tables import counts, slices
 from .trl_contract import on_device
 
 logger = logging.getLogger(__name__)
 
+SAMPLE = 1000  # rows whose lengths are counted where rows are tokenized as they are read
 SHARE = 0.7  # of the free memory that activations may take; the rest is for gradients, logits and what else there is
 PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
@@ -35,8 +37,10 @@ def settle_checkpointing(trainer: Any) -> None:
     if apart or not isinstance(data, Dataset) or len(data) == 0:
         reason, needed = "the model is sharded" if apart else "the data are streamed", True
     else:
+        if is_as_read(data):  # the tokens of all are not known; the most bytes have about the most tokens
+            data = data.select(longest(data, SAMPLE))
         lengths = lengths_of(data, trainer.args.max_length)
-        activations, packed = measure(trainer, lengths)
+        activations, packed = measure(trainer, data, lengths)
         positions = largest_batch(lengths, trainer.args, packed=packed)
         need, free = activations.at(positions), free_bytes(trainer.accelerator.device)
         full = torch.tensor([need > SHARE * free], device=trainer.accelerator.device)
@@ -79,14 +83,14 @@ def largest_batch(lengths: Int[np.ndarray, "pairs 3"], args: Any, *, packed: boo
     return total if budget is None else max(int(costs[0]), min(total, budget))
 
 
-def measure(trainer: Any, lengths: Int[np.ndarray, "pairs 3"]) -> tuple[Activations, bool]:
-    """What a batch keeps for backward, from one pair and then two, and whether rows are packed."""
+def measure(trainer: Any, data: Dataset, lengths: Int[np.ndarray, "pairs 3"]) -> tuple[Activations, bool]:
+    """What a batch of the data keeps for backward, from one pair and then two, and whether rows are packed."""
     order = np.argsort(lengths.sum(axis=1), kind="stable")
     shorter, longer = order[len(order) // 4], order[(len(order) - 1) * 3 // 4]
     points = []
     packed = False
     for rows in ([shorter], [shorter, longer]):
-        batch = on_device(trainer, trainer.data_collator([trainer.train_dataset[int(row)] for row in rows]))
+        batch = on_device(trainer, trainer.data_collator([data[int(row)] for row in rows]))
         scorer = trainer.sharing.scorer(trainer.model, scoring_inputs(batch), trainer.accelerator)
         packed = isinstance(scorer, SharedPrefixModel)
 

@@ -9,10 +9,10 @@ from datasets import Dataset
 
 from align.configs import PreferenceConfig
 from align.configs.common import MethodConfig
+from align.data.tables import SLICE, slices
 from align.losses.objectives import COLUMNS
 
 from .scored import COLUMN
-from .tables import SLICE, slices
 
 ANY = (-math.inf, math.inf)
 

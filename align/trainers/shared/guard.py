@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
+from align.data.as_read import is_as_read
 from align.data.rows.truncation import truncated
+from align.data.tables import counts, slices
 from align.errors import RunError
 from align.files import write_text
 
 from .metrics import saved_state
 from .reference import own_part
-from .tables import counts, slices
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,8 @@ class NumericalGuard(TrainerCallback, ExportableState):
 
 def rows_of(batch: dict[str, Any], data: Any, args: Any) -> list[int | None]:
     """Rows of the trainer's training set, counted from 0, that the pairs of a batch are; None where it cannot be told."""
-    if not isinstance(data, Dataset) or "chosen_ids" not in data.column_names or "completion_mask" not in batch:
+    tokens = isinstance(data, Dataset) and ("chosen_ids" in data.column_names or is_as_read(data))
+    if not tokens or "completion_mask" not in batch:
         return []
     wanted: dict[tuple[int, ...], list[int]] = {}
     masks, ids = batch["attention_mask"].bool(), batch["input_ids"]

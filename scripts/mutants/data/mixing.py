@@ -27,5 +27,5 @@ MUTANTS = [
     kept("kept: a part has the digest of the whole", KEPT, 'if one["fingerprint"] == dataset._fingerprint:', "if True:"),
     kept("kept: rows are held in memory", "align/data/rows/normalise.py", "    if scratch is None:\n", "    if True:\n"),
     tokens("kept: pairs cut to the same length are not compared", "align/data/audit/truncation.py", "np.flatnonzero(left[0] == left[1])", "np.flatnonzero(lengths[1] == lengths[2])"),
-    tokens("kept: rows of later slices are misnumbered", "align/data/audit/truncation.py", "same.append(start + int(index) + 1)", "same.append(int(index) + 1)"),
+    tokens("kept: rows of later slices are misnumbered", "align/data/audit/truncation.py", "row = start + int(index)", "row = int(index)"),
 ]  # fmt: skip

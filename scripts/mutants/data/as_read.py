@@ -1,0 +1,44 @@
+"""Pairs that are tokenized as training reads them."""
+
+from mutants.mutant import noticed_by
+
+OWN, AUDIT, BUILDING = "align/data/as_read.py", "align/data/audit/truncation.py", "align/building.py"
+TRAINER, MEMORY = "align/trainers/pairs/preference.py", "align/trainers/shared/checkpointing.py"
+late = noticed_by("tests/data/test_as_read.py")
+
+MUTANTS = [
+    late("as read: filled prompts stay", OWN, "        if len(filled):\n", "        if False:\n"),
+    late("as read: a prompt may fill to the last", OWN, "prompts >= max_length", "prompts > max_length"),
+    late("as read: others are left out", OWN, "np.arange(len(dataset)), short[filled]", "np.arange(len(dataset)), filled"),
+    late("as read: pairs are counted from 0", OWN, "np.delete(short, filled) + 1", "np.delete(short, filled)"),
+    late("as read: rows of the selection are told", OWN, "numbers=np.delete(short, filled) + 1", "numbers=None"),
+    late("as read: filled prompts are refused", OWN, "np.setdiff1d(np.arange(len(made)), filled)", "np.arange(len(made))"),
+    late("as read: other columns are dropped", OWN, "_ids(pairs) | others", "_ids(pairs)"),
+    late("as read: texts stay", OWN, "if name not in TEXTS}", "}"),
+    late("as read: a filled prompt is let through", OWN, "if room(len(pair.prompt), self.max_length) == 0:", "if False:"),
+    late("as read: the same tokens are not told", OWN, "        if one == other:\n", "        if False:\n"),
+    late("as read: told of each", OWN, "self._told.add(message)", "pass"),
+    late("as read: a template's refusal is raw", OWN, "    except Exception as error:  # a template may raise anything\n", "    except KeyError as error:\n"),
+    late("as read: a refusing template is not waited for", OWN, "    except Exception:  # of a template that refuses", "    except KeyError:  # of a template that refuses"),
+    late("as read: the template adds nothing", OWN, "prompt - template", "prompt"),
+    late("as read: the template adds once", OWN, "once + each * _messages", "once + 0 * _messages"),
+    late("as read: characters are counted", OWN, 'call_function("binary_length", [column])', 'call_function("utf8_length", [column])'),
+    late("as read: tools are short", OWN, "if set(TEMPLATE) & set(dataset.column_names) or any", "if any"),
+    late("as read: names of messages are short", OWN, " or any(_renders_more(dataset.features[part]) for part in PARTS)", ""),
+    late("as read: long answers are tokenized", OWN, "left[row] <= 0 or _shared(", "True or _shared("),
+    late("as read: answers may differ at their end", OWN, "return int(apart[0]) if len(apart) else shorter", "return shorter"),
+    late("as read: slices begin at 0", OWN, "found.append(start + rows", "found.append(rows"),
+    late("as read: the shortest are measured", OWN, "np.argsort(-sizes", "np.argsort(sizes"),
+    late("as read: what a selection is called is ignored", AUDIT, "row + 1 if numbers is None else int(numbers[row])", "row + 1"),
+    late("as read: of how many is ignored", AUDIT, "{total or len(dataset)}", "{len(dataset)}"),
+    late("as read: a stored reference too", BUILDING, 'getattr(args, "precompute_ref_log_probs", False) or ', ""),
+    late("as read: sorted by length too", BUILDING, ' or args.train_sampling_strategy == "group_by_length"', ""),
+    late("as read: never", BUILDING, "if recipe.data.streaming and", "if False and"),
+    late("as read: held-out rows are not", BUILDING, "        eval_sets = dict(zip(eval_sets, others, strict=True))\n", ""),
+    late("as read: what is left out is not told", BUILDING, "left_out = given - len", "left_out = len(train) - len"),
+    late("as read: tokenized again", TRAINER, "            self._tokenizes_rows = True\n            return dataset\n", "            self._tokenizes_rows = True\n"),
+    late("as read: texts are removed", TRAINER, "            self._tokenizes_rows = True\n", ""),
+    late("as read: rows of a failed step are not found", "align/trainers/shared/guard.py", " or is_as_read(data))", ")"),
+    late("as read: rows of all are counted", MEMORY, "        if is_as_read(data):", "        if False:"),
+    late("as read: srpo too", "align/trainers/pairs/srpo.py", "    tokenizes_as_read = False\n", ""),
+]  # fmt: skip

@@ -81,7 +81,10 @@ def looped(
         pairs += labelled(task, policy, range(done, done + every), block, seed)
         judge = reward_model(common, pairs, block, seed)
         run, words = block / "rounds", [f"train.seed={seed + 10 * done}"]
-        recipe = common | ({} if before is None else {"start": {"adapter": str(before)}})
+        recipe = dict(common)
+        if before is not None:
+            recipe["start"] = {"adapter": str(before)}
+            del recipe["lora"]  # it is that of the adapter
         recipe["rounds"] = common["rounds"] | {
             "count": every,
             "score": {"kind": "preference_model", "path": str(judge)},

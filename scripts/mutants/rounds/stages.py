@@ -9,6 +9,7 @@ sample, score = noticed_by("tests/rounds/test_sample.py"), noticed_by("tests/rou
 rounds = noticed_by("tests/rounds/test_rounds.py")
 BUDGET, BILEVEL = "scripts/studies/label_budget.py", "scripts/studies/bilevel.py"
 label_study = noticed_by("tests/rounds/test_label_studies.py")
+RETRAINED, retrained = "scripts/studies/retrained_reward.py", noticed_by("tests/rounds/test_retrained_study.py")
 best, study = noticed_by("tests/rounds/test_best_round.py"), noticed_by("tests/rounds/test_study.py")
 BEST, end = "align/rounds/best.py", noticed_by("tests/rounds/test_rounds_end.py")
 loops = noticed_by("tests/rounds/test_loops.py")
@@ -159,6 +160,41 @@ MUTANTS = [
         BILEVEL,
         "tuple(torch.cat(both) for both in zip(known, labelled(policy, PAIRS), strict=True))",
         "labelled(policy, PAIRS)",
+    ),
+    retrained(
+        "retrained study: labels of the beginning alone",
+        RETRAINED,
+        "labelled(task, policy, range",
+        'labelled(task, policies["beginning"], range',
+    ),
+    retrained(
+        "retrained study: earlier labels are forgotten",
+        RETRAINED,
+        "        pairs += labelled",
+        "        pairs = labelled",
+    ),
+    retrained(
+        "retrained study: the same beginnings are labelled", RETRAINED, "range(done, done + every)", "range(every)"
+    ),
+    retrained(
+        "retrained study: never has fewer labels", RETRAINED, "range(done, done + every)", "range(done, done + 1)"
+    ),
+    retrained(
+        "retrained study: the worse is chosen",
+        RETRAINED,
+        '"chosen": ordered[i + 2], "rejected": ordered[i]',
+        '"chosen": ordered[i], "rejected": ordered[i + 2]',
+    ),
+    retrained("retrained study: every block begins anew", RETRAINED, '        before = run / "adapter"\n', ""),
+    retrained(
+        "retrained study: the same answers each round", RETRAINED, '{"seed": 100 * seed + done}', '{"seed": 100 * seed}'
+    ),
+    retrained("retrained study: the same prompts each round", RETRAINED, "seed + 10 * done", "seed"),
+    retrained(
+        "retrained study: trained again",
+        RETRAINED,
+        'if not (run / "adapter").is_dir():\n            align.run',
+        "if True:\n            align.run",
     ),
     rounds(
         "lists are read from the end",

@@ -1,20 +1,23 @@
 """How cost grows: with sequence length (to 8k), with the batch, and with the number of rows (to a million).
 
 On a tiny random Llama, so that lengths matter and width does not. Memory for backward is counted tensor by tensor and
-does not depend on the machine; rows are streamed through tokenization, collation and packing, without a model.
+does not depend on the machine. Rows are chats of 60 words in a file that a run with `data.streaming` reads to the end of its first step,
+from the start of the interpreter: once where nothing is kept of them, and once more.
 
-Run (about 15 minutes on two cores): python scripts/bench/speed/growth.py scripts/bench/results/growth.json
+Run (about 10 minutes on two cores): python scripts/bench/speed/growth.py scripts/bench/results/growth.json
 """
 
 import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,16 +27,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
 from contestants import Contestant, batch_of
-from datasets import IterableDataset
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from align.scoring.memory import saved_bytes
-from align.scoring.plan import make_plan
 
 NAMES = ("trl_best_bf16", "ours_padded", "ours", "ours_checkpointing")
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
+RUNS = ("first run", "second run")
+SIDES = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
 ANSWER = 64
 
 
@@ -61,40 +64,65 @@ def point(contestant: Contestant, pairs: list[tuple[int, int, int]]) -> dict[str
     return {"seconds": statistics.median(seconds[1:]), "kept_mib": kept / 2**20}
 
 
-def rows(count: int) -> Iterator[dict[str, str]]:
-    """Short pairs, made as they are read."""
-    for i in range(count):
-        yield {"prompt": f"What is {i} plus {i % 7}?", "chosen": f" It is {i + i % 7}.", "rejected": f" {i}, I think."}
+def written(count: int, path: Path) -> None:
+    """So many chats, of words of one or two syllables."""
+    words = [
+        first + second
+        for first in ("ba", "co", "di", "fu", "lo", "me", "ni", "to", "ve", "ze")
+        for second in ("", "ra", "sin", "tel")
+    ]
+    drawn = random.Random(0)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(count):
+            sides = {
+                name: [{"role": role, "content": " ".join(drawn.choices(words, k=20))}] for name, role in SIDES.items()
+            }
+            file.write(json.dumps(sides) + "\n")
 
 
-def streamed(count: int) -> dict[str, float]:
-    """Seconds and growth of resident MiB from tokenizing, collating and packing that many rows, eight at a time.
+def started(path: Path) -> None:
+    """Read the rows of a file, take one step, and print seconds of this process and the most memory of its own, in MiB."""
+    from align import run  # noqa: PLC0415 - the children's alone, and timed
 
-    In a process of its own: one that has trained before has memory to spare, which would hide the growth.
-    """
-    trainer: Any = Contestant("ours", tiny, lora_r=8).trainer
-    process = psutil.Process()
-    data = IterableDataset.from_generator(rows, gen_kwargs={"count": count})
-    data = trainer._prepare_dataset(data, trainer.processing_class, trainer.args, "train")
-    held: list[dict[str, Any]] = []
-    before = peak = process.memory_info().rss
-    began = time.perf_counter()
-    for number, row in enumerate(data):
-        held.append(row)
-        if len(held) == 8:
-            batch = trainer.data_collator(held)
-            make_plan(batch["input_ids"], batch["attention_mask"], batch["completion_mask"].bool())
-            held.clear()
-        if number % 1000 == 0:
-            peak = max(peak, process.memory_info().rss)
-    return {"seconds": time.perf_counter() - began, "grown_mib": (peak - before) / 2**20}
+    most = 0
+
+    def watch() -> None:
+        nonlocal most
+        while True:
+            own = next(
+                line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")
+            )
+            most = max(most, int(own.split()[1]))
+            time.sleep(0.02)
+
+    threading.Thread(target=watch, daemon=True).start()
+    began = psutil.Process().create_time()
+    run(
+        "dpo/tiny",
+        [f"data.train.path={path}", "data.eval={}", "data.streaming=true", f"train.output_dir={path.parent / 'run'}", "train.max_steps=1"],
+        overwrite=True,
+    )  # fmt: skip
+    print(json.dumps({"cpu_seconds": time.process_time(), "seconds": time.time() - began, "own_mib": most / 1024}))
+
+
+def first_steps(count: int) -> dict[str, dict[str, float]]:
+    """What a first and a second run take to the end of their first step, in processes of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        written(count, path)
+        command = [sys.executable, __file__, "--rows", str(path)]
+        environment = os.environ | {"ALIGNKIT_CACHE": folder, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        said = [
+            subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout for _ in RUNS
+        ]
+    return {name: json.loads(one.splitlines()[-1]) for name, one in zip(RUNS, said, strict=True)}
 
 
 def picture(results: dict, path: Path) -> None:
     """Time and kept memory against length and batch; memory against rows."""
     import matplotlib.pyplot as plt  # noqa: PLC0415
 
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6))
+    figure, axes = plt.subplots(1, 5, figsize=(18, 3.6))
     for column, (key, field) in enumerate([("length", "seconds"), ("length", "kept_mib"), ("batch", "seconds")]):
         for name in NAMES:
             found = results[key][name]
@@ -109,8 +137,19 @@ def picture(results: dict, path: Path) -> None:
         axes[column].minorticks_off()
     axes[0].legend(frameon=False, fontsize=7)
     found = results["rows"]
-    axes[3].plot([int(x) for x in found], [row["grown_mib"] for row in found.values()], marker="o", ms=3, color="black")
-    axes[3].set(xscale="log", xlabel="rows streamed", ylabel="MiB of resident memory gained", ylim=(0, 100))
+    for name, colour in zip(RUNS, ("black", "#1f6feb"), strict=True):
+        for panel, field in ((axes[3], "cpu_seconds"), (axes[4], "own_mib")):
+            panel.plot(
+                list(map(int, found)),
+                [row[name][field] for row in found.values()],
+                marker="o",
+                ms=3,
+                color=colour,
+                label=name,
+            )
+    axes[3].set(xscale="log", yscale="log", xlabel="rows", ylabel="CPU seconds to the end of the first step")
+    axes[4].set(xscale="log", xlabel="rows", ylabel="MiB of own memory, at most", ylim=(0, None))
+    axes[3].legend(frameon=False, fontsize=7)
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
@@ -121,10 +160,10 @@ def main() -> None:
     """Measure, write, draw."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--rows", type=int)
+    parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rows:
-        print(json.dumps(streamed(options.rows)))
+        started(options.rows)
         return
     contestants = [Contestant(name, tiny, lora_r=8) for name in NAMES]
     for contestant in contestants:
@@ -138,10 +177,7 @@ def main() -> None:
     }
     options.out.write_text(json.dumps(results, indent=1) + "\n")  # what follows is not timed, and takes longest
     for count in ROWS:
-        said = subprocess.run(
-            [sys.executable, __file__, "--rows", str(count)], capture_output=True, text=True, check=True
-        )
-        results.setdefault("rows", {})[count] = json.loads(said.stdout.splitlines()[-1])
+        results.setdefault("rows", {})[count] = first_steps(count)
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     picture(json.loads(options.out.read_text()), options.out.with_suffix(".png"))
 

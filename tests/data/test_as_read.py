@@ -59,6 +59,7 @@ def test_rows_are_those_that_a_trainer_makes_before(rows, tmp_path):
     lazily = tokenized_as_read(rows, tiny_tokenizer(), LIMIT, where="data.train")
     names = [*IDS, "weight"]
     assert len(lazily) == len(before)
+    assert set(lazily[0]) == set(names)
     assert [{name: row[name] for name in names} for row in lazily] == before.select_columns(names).to_list()
     assert len(before) in (2, 3)
     assert [len(row["prompt_ids"]) for row in lazily] == [len(ids) for ids in before["prompt_ids"]]

@@ -125,6 +125,11 @@ def test_long_answers_wait_if_they_soon_part():
     assert may_lose(Dataset.from_list(rows), tiny_tokenizer(), 128).tolist() == [1]
 
 
+def test_bytes_are_counted():
+    rows = [{"prompt": "ü" * 20, "chosen": "the same a", "rejected": "the same b"}]
+    assert may_lose(Dataset.from_list(rows), tiny_tokenizer(), 60).tolist() == [0]
+
+
 def test_answers_cut_to_the_same_are_refused_where_they_teach_alone():
     """An evaluation measures them as they are."""
     rows = Dataset.from_list([PLAIN[0], {"prompt": "p", "chosen": "z" * 40 + "a", "rejected": "z" * 40 + "b"}])

@@ -13,7 +13,6 @@ from align import train as training
 from align.check import refusals
 from align.check.machine import Machine, asked_processes
 from align.check.refusals import look, refuse
-from align.check.rewards import inspect_rewards
 from align.data import load_data
 from align.errors import RunError
 from align.models.loading import resolve_model_path
@@ -195,25 +194,6 @@ def test_rewards_that_read_nothing_or_are_not_allowed_are_refused(home):
         refuse(recipe, {"data.train": data.train}, CPU)
     assert "'answer', which the reward 'correctness' reads, is empty in 10 of 10 rows" in str(caught.value)
     assert "add --allow os:getcwd" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["train.reward_weights=[1, 2]"], ""),
-        (["train.reward_weights=[1]"], "1, and there are 2 rewards (clarity, repetition); give one for each reward"),
-        (["train.reward_weights=[1, 2]", "rewards=[clarity, 'os:getcwd']"], ""),  # which may be no objective
-        (["train.reward_weights=[1]", "rewards=[clarity, 'os:getcwd']"], ""),
-        (["train.reward_weights=null"], ""),
-    ],
-)
-def test_weights_are_one_for_each_reward(words, told):
-    recipe = load_recipe("online/tiny-tppo", ["rewards=[clarity, repetition]", *words])
-    found = inspect_rewards(recipe, {}, ["os:getcwd"])
-    said = [f"{one.message}; {one.remedy}" for one in found if one.rule == "reward-weights"]
-    assert "".join(said) == told
-    owned = load_recipe("tools/tiny-environment", ["train.reward_weights=[1, 2]"])
-    assert "reward-weights" not in {one.rule for one in inspect_rewards(owned, {}, [])}
 
 
 def test_check_takes_what_is_allowed(home, capsys):

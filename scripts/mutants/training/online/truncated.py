@@ -62,7 +62,7 @@ MUTANTS: list[Mutant] = [
     given_up("windows: answers to other prompts go on", SLOTS, ' and self.data[row]["prompt"] == prompt', ""),
     given_up("windows: what is given up is not told", SLOTS, "        if given_up:\n", "        if False:\n"),
     resumed("windows: the head is lost", TRAINER, "self.values.load_state_dict(read_part(", "str(read_part("),
-    resumed("windows: prompts begin again", SLOTS, 'self.taken, self.held = state["taken"], list', "self.taken, self.held = 0, list"),
+    resumed("windows: prompts begin again", SLOTS, 'given_up = state["taken"], list', "given_up = 0, list"),
     resumed("windows: other places", SLOTS, 'if len(state["held"]) != len(self.held):', "if False:"),
     going("windows: the answer so far is not read", TRAINER, "asked = [[*prompt, *tokens] for", "asked = [list(prompt) for"),
     going("windows: whole answers", TRAINER, "config.max_new_tokens, self.args.window_length", "config.max_new_tokens, config.max_new_tokens"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from align.data.as_read import tokenized_as_read
-from align.data.loading import named_sets
+from align.data.loading import TRAIN, named_sets
 from align.judges.from_recipe import MakeScorer, prepare_judge
 from align.models import loading as models
 from align.models.dated import date_template
@@ -63,7 +63,8 @@ def build_trainer(
     if recipe.data.streaming and tokenizes_as_read(method.trainer, recipe.train):
         limit: Any = recipe.train.max_length
         train, *others = (
-            tokenized_as_read(data, tokenizer, limit, where=name) for name, data in named_sets(train, eval_sets).items()
+            tokenized_as_read(data, tokenizer, limit, where=name, trained=name == TRAIN)
+            for name, data in named_sets(train, eval_sets).items()
         )
         eval_sets = dict(zip(eval_sets, others, strict=True))
     trainer = method.trainer(

@@ -38,7 +38,7 @@ def inspect_rewards(recipe: Recipe, sets: Mapping[str, Dataset], allow: Collecti
         sets: Normalised rows, by the name of their set.
         allow: The MODULE:FUNCTION that may be imported.
     """
-    found, judge = [], recipe.judge
+    found, judge = _of_weights(recipe), recipe.judge
     named = [(f"rewards.{name}", name, options) for name, options in recipe.rewards.items()]
     if judge is not None:
         make = functools.partial(prepare_judge, "judge", judge, recipe.model, list(allow), Path("judge.jsonl"))
@@ -53,6 +53,15 @@ def inspect_rewards(recipe: Recipe, sets: Mapping[str, Dataset], allow: Collecti
             for of, dataset in sets.items():
                 found += _of_column(name, column, of, dataset)
     return found
+
+
+def _of_weights(recipe: Recipe) -> list[Finding]:
+    """Weights that are not one for each reward. Own code may be no objective, and environments may own some: nothing is said."""
+    weights, names = getattr(recipe.train, "reward_weights", None), list(recipe.rewards)
+    if weights is None or len(weights) == len(names) or not set(names) <= set(REWARDS) or recipe.environments:
+        return []
+    message = f"{len(weights)}, and there are {len(names)} rewards ({', '.join(names)})"
+    return [Finding("error", "reward-weights", "train.reward_weights", message, "give one for each reward")]
 
 
 def _of_column(name: str, column: str, where: str, dataset: Dataset) -> list[Finding]:

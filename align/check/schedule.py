@@ -74,6 +74,10 @@ def inspect_schedule(
     if warmup > steps:
         message = f"{warmup} steps of warm-up, and the run has {steps}: the learning rate never reaches its value"
         found.append(Finding("error", "warmup", "train.warmup_steps", message, "lower it, or give a share below 1"))
+    alone = getattr(args, "critic_warmup", 0)
+    if alone >= steps:
+        message = f"{alone} steps train the value head alone, and the run has {steps}: the policy never learns"
+        found.append(Finding("error", "critic-warmup", "train.critic_warmup", message, "lower it"))
     return found
 
 

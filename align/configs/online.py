@@ -13,7 +13,7 @@ from align.weighting.estimator import number_problems, one_of, within
 from align.weighting.rules import RULES, WeightingRule, make_rule, rule_options
 
 from .common import ConfigError, SharesPrompts, are_layers, not_honoured, rebalances_batches, shards_on_cpus
-from .parts import not_weighed
+from .parts import generated_otherwise, not_weighed
 
 _REFUSED = {
     "multi_objective_aggregation": "the estimator takes each objective by itself; choose it and its `scale`",
@@ -47,8 +47,7 @@ class OnlineConfig(SharesPrompts):
 
     def problems(self) -> list[str]:
         """See `MethodConfig.problems`."""
-        trl = self._of_trl
-        found = not_honoured(self, _IGNORED) + super().problems()
+        trl, found = self._of_trl, not_honoured(self, _IGNORED) + super().problems()
         if not 0 <= trl.beta < math.inf:
             found.append(f"beta: must be finite and not negative, got {trl.beta}")
         if not 0 < trl.temperature < math.inf:
@@ -59,7 +58,7 @@ class OnlineConfig(SharesPrompts):
         odd = batch % 2 and int(os.environ.get("WORLD_SIZE", "1")) % 2 and trl.generation_batch_size is None
         if odd and self._single():
             found.append(f"per_device_train_batch_size: an even number of completions must be generated, got {batch}")
-        return found + shards_on_cpus(self) + rebalances_batches(self)
+        return found + generated_otherwise(trl, self) + shards_on_cpus(self) + rebalances_batches(self)
 
     def _sharded(self) -> bool:
         """Whether DeepSpeed or FSDP is asked for, here or by the launch."""

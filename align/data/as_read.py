@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Value
+from datasets import Dataset, List, Value
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
 from align.data.audit.lengths import PARTS
 from align.data.audit.tokens import Encoded, encode
-from align.data.audit.truncation import refuse_cut_to_same
+from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left
 from align.data.rows.columns import TEMPLATE
 from align.data.rows.truncation import room, truncated
 from align.data.tables import counts, slices
@@ -32,6 +32,7 @@ TEXTS = (*PARTS, *TEMPLATE)
 IDS = tuple(f"{part}_ids" for part in PARTS)
 LOOKED_AT = 100  # rows that show what a template adds to texts
 SPARE = 16  # tokens a pair may have more than its template adds to those rows, such as one for the beginning of a text
+SYSTEM = ("system", "developer")
 SHOWN = 80  # characters of a prompt that a message quotes
 
 
@@ -99,7 +100,7 @@ def tokens_of(rows: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, where
 
 
 def tokenized_as_read(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, *, where: str
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, *, where: str, trained: bool = True
 ) -> Dataset:
     """Normalised pairs as a trainer takes them tokenized, each row tokenized when it is read.
 
@@ -108,10 +109,11 @@ def tokenized_as_read(
         tokenizer: The model's.
         max_length: Tokens after which the trainer cuts; a prompt that fills it is left out.
         where: What to call the data set.
+        trained: Whether pairs are learnt from. Only then one whose answers truncation makes the same is refused.
 
     Raises:
-        DataError: If truncation makes the answers of a pair the same, naming the pairs, or the template refuses one that
-            had to be tokenized.
+        DataError: If truncation makes the answers of a pair the same, naming the pairs, or leaves none; or if the template
+            refuses one that had to be tokenized.
     """
     short = may_lose(dataset, tokenizer, max_length)
     if len(short):
@@ -122,10 +124,12 @@ def tokenized_as_read(
         )  # fmt: skip
         prompts = np.concatenate([counts(part[IDS[0]]) for part in slices(made, IDS[:1])])
         filled = np.flatnonzero(prompts >= max_length)
-        refuse_cut_to_same(
-            made.select(np.setdiff1d(np.arange(len(made)), filled)), max_length, where=where,
-            numbers=np.delete(short, filled) + 1, total=len(dataset) - len(filled),
-        )  # fmt: skip
+        if trained:
+            refuse_none_left(len(dataset) - len(filled), max_length, where=where)
+            refuse_cut_to_same(
+                made.select(np.setdiff1d(np.arange(len(made)), filled)), max_length, where=where,
+                numbers=np.delete(short, filled) + 1, total=len(dataset) - len(filled),
+            )  # fmt: skip
         if len(filled):
             dataset = dataset.select(np.setdiff1d(np.arange(len(dataset)), short[filled]))
     return dataset.with_transform(AsRead(tokenizer, max_length, where))
@@ -179,6 +183,8 @@ def _added(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[float,
     prompts = list(dataset["prompt"])
     if isinstance(prompts[0], str):
         return 0.0, 0.0
+    # without a system message, many templates add one of their own
+    prompts += [prompt[1:] for prompt in prompts if prompt[0]["role"] in SYSTEM and len(prompt) > 1]
     render: Any = tokenizer.apply_chat_template
     texts = render(prompts, tokenize=False, add_generation_prompt=True)
     own = [sum(len(message["content"].encode()) for message in prompt) for prompt in prompts]
@@ -189,7 +195,9 @@ def _added(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[float,
 
 def _renders_more(feature: Any) -> bool:
     """Whether messages have other parts than role and content, such as calls of tools."""
-    return not isinstance(feature, Value) and bool(set(feature.feature) - {"role", "content"})
+    if isinstance(feature, Value):
+        return False
+    return not isinstance(feature, List) or bool(set(feature.feature) - {"role", "content"})  # or kept as JSON
 
 
 def _messages(column: Any) -> Any:
@@ -197,7 +205,9 @@ def _messages(column: Any) -> Any:
 
 
 def _bytes(column: Any) -> Int[np.ndarray, " rows"]:
-    """Bytes of each text of a column, or of the contents of each list of messages."""
+    """Bytes of each text of a column, or of the contents of each list of messages; of those kept as JSON, of all of it."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
     if _is_text(column):
         return pc.call_function("binary_length", [column]).to_numpy().astype(np.int64)
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

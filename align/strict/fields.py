@@ -93,6 +93,11 @@ def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:
             return float(value)  # YAML 1.1 reads 5e-7 as a string and 1 as an integer
         except ValueError:
             pass
+    if list[float] in options and isinstance(value, list) and not any(isinstance(each, bool) for each in value):
+        try:
+            return [float(each) for each in value]
+        except (TypeError, ValueError):
+            pass
     literal = next((o for o in options if typing.get_origin(o) is Literal), None)
     choices = [str(choice) for choice in typing.get_args(literal)]
     if isinstance(value, bool) and {"on", "off"} <= set(choices):  # an unquoted `on` or `off`

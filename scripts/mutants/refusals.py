@@ -20,7 +20,8 @@ places = noticed_by("tests/commands/test_out_places.py")
 FILES, ERRORS = "align/files.py", "align/errors.py"
 launched = noticed_by("tests/commands/test_launching.py")
 large = noticed_by("tests/check/test_large_sets.py")
-LAUNCHING = "align/launching.py"
+LAUNCHING, WEIGHTS = "align/launching.py", "align/check/rewards.py"
+sized = noticed_by("tests/check/test_sizes.py")
 MUTANTS = [
     large("large sets: memory holds the rows", "align/commands/check.py", "texts=recipe.texts, rows=recipe.rows, told=told, scratch=folder", "texts=recipe.texts, rows=recipe.rows, told=told, scratch=None"),
     large("large sets: a cache that is no folder ends it", "align/commands/check.py", "    except OSError:\n        yield None", "    except ZeroDivisionError:\n        yield None"),
@@ -38,6 +39,10 @@ MUTANTS = [
     places("places: check takes any directory of a run", "align/check/directory.py", "    if reason is not None:", "    if False:"),
     places("places: standard output has no name", "align/cli.py", "lost_output(error) or in_words(error)", "in_words(error)"),
     places("places: every error is of standard output", ERRORS, "error.errno is None or error.filename is not None", "False"),
+    unread("weights of rewards: any number", WEIGHTS, "    if weights is None or len(weights) == len(names)", "    if True or len(weights) == len(names)"),
+    unread("weights of rewards: own code is counted", WEIGHTS, " or not set(names) <= set(REWARDS)", ""),
+    unread("weights of rewards: environments own none", WEIGHTS, " or recipe.environments:", ":"),
+    sized("schedule: the value head may learn alone to the end", SCHEDULE, "    if alone >= steps:", "    if alone > steps:"),
     complete("complete: blocks may be left over", COMPLETE, "    if cut:", "    if False:"),
     complete("complete: other parts are not named", COMPLETE, 'logger.warning("%s: %s", path, _some(left', 'logger.debug("%s: %s", path, _some(left'),
     complete("complete: any number is a weight", COMPLETE, "not torch.isfinite(tensor.detach()).all()", "False"),

@@ -155,6 +155,13 @@ def test_settings_that_do_not_fit_the_steps_or_sets_are_told(folder, overrides, 
     assert all(finding.remedy for finding in found)
 
 
+@pytest.mark.parametrize(("alone", "rules"), [(5, []), (6, ["critic-warmup"])])
+def test_a_value_head_that_is_trained_alone_to_the_end_is_told(alone, rules):
+    recipe = load_recipe("online/tiny-tppo", [f"train.critic_warmup={alone}"])
+    found = inspect_schedule(recipe, Plan(6, 2), [], rows=8, processes=1)
+    assert [finding.rule for finding in found] == rules
+
+
 def test_the_metric_that_is_suggested_is_the_one_that_works(tmp_path):
     """With named evaluation sets the Trainer's own default, `loss`, would end in a KeyError at the first evaluation."""
     words = [

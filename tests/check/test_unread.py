@@ -6,6 +6,7 @@ import pytest
 
 from align.check.machine import Machine
 from align.check.refusals import refuse
+from align.check.rewards import inspect_rewards
 from align.check.sizes import inspect_adapter
 from align.check.unread import CONDITIONS, inspect_unread
 from align.data import load_data
@@ -88,3 +89,22 @@ def test_patterns_of_an_adapter_that_match_nothing_are_refused(setting, told):
 def test_settings_of_a_file_are_none_of_a_recipe_s(setting):
     with pytest.raises(RecipeError, match="not used here"):
         load_recipe("dpo/tiny", [f"lora.{setting}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train.reward_weights=[1, 2]"], ""),
+        (["train.reward_weights=[1]"], "1, and there are 2 rewards (clarity, repetition); give one for each reward"),
+        (["train.reward_weights=[1, 2]", "rewards=[clarity, 'os:getcwd']"], ""),  # which may be no objective
+        (["train.reward_weights=[1]", "rewards=[clarity, 'os:getcwd']"], ""),
+        (["train.reward_weights=null"], ""),
+    ],
+)
+def test_weights_are_one_for_each_reward(words, told):
+    recipe = load_recipe("online/tiny-tppo", ["rewards=[clarity, repetition]", *words])
+    found = inspect_rewards(recipe, {}, ["os:getcwd"])
+    said = [f"{one.message}; {one.remedy}" for one in found if one.rule == "reward-weights"]
+    assert "".join(said) == told
+    owned = load_recipe("tools/tiny-environment", ["train.reward_weights=[1, 2]"])
+    assert "reward-weights" not in {one.rule for one in inspect_rewards(owned, {}, [])}

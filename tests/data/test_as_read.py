@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from datasets import Dataset
+from datasets import Dataset, Json
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig
@@ -59,6 +59,7 @@ def test_rows_are_those_that_a_trainer_makes_before(rows, tmp_path):
     lazily = tokenized_as_read(rows, tiny_tokenizer(), LIMIT, where="data.train")
     names = [*IDS, "weight"]
     assert len(lazily) == len(before)
+    assert set(lazily[0]) == set(names)
     assert [{name: row[name] for name in names} for row in lazily] == before.select_columns(names).to_list()
     assert len(before) in (2, 3)
     assert [len(row["prompt_ids"]) for row in lazily] == [len(ids) for ids in before["prompt_ids"]]
@@ -124,6 +125,41 @@ def test_long_answers_wait_if_they_soon_part():
     assert may_lose(Dataset.from_list(rows), tiny_tokenizer(), 128).tolist() == [1]
 
 
+def test_bytes_are_counted():
+    rows = [{"prompt": "ü" * 20, "chosen": "the same a", "rejected": "the same b"}]
+    assert may_lose(Dataset.from_list(rows), tiny_tokenizer(), 60).tolist() == [0]
+
+
+def test_answers_cut_to_the_same_are_refused_where_they_teach_alone():
+    """An evaluation measures them as they are."""
+    rows = Dataset.from_list([PLAIN[0], {"prompt": "p", "chosen": "z" * 40 + "a", "rejected": "z" * 40 + "b"}])
+    with pytest.raises(DataError, match=r"1 of 2 pairs are the same tokens within max_length=24 \(row 2\)"):
+        tokenized_as_read(rows, tiny_tokenizer(), LIMIT, where="data.train")
+    assert len(tokenized_as_read(rows, tiny_tokenizer(), LIMIT, where="data.eval.x", trained=False)) == 2
+
+
+def test_a_set_of_which_nothing_is_left_is_refused_by_the_same_words(tmp_path):
+    rows = Dataset.from_list(PLAIN[1:2] * 3)
+    told = "no pair is left: all that stands before its answers .tools and drafts too. fills max_length=24; raise it"
+    with pytest.raises(DataError, match=f"data.train: {told}"):
+        tokenized_as_read(rows, tiny_tokenizer(), LIMIT, where="data.train")
+    with pytest.raises(DataError, match=f"DPOTrainer: {told}"):
+        trainer(rows, tmp_path)
+    assert len(tokenized_as_read(rows, tiny_tokenizer(), LIMIT, where="data.eval.x", trained=False)) == 0
+
+
+def test_what_a_template_adds_without_a_system_message_is_counted(monkeypatch):
+    """Though the rows that are looked at have one."""
+    monkeypatch.setattr(as_read, "LOOKED_AT", 2)
+    tokenizer = tiny_tokenizer()
+    default = "{% if messages[0].role != 'system' %}" + "d" * 40 + "{% endif %}"
+    tokenizer.chat_template = default + "{% for m in messages %}{{ m.content }}{% endfor %}"
+    rows = chats([{"prompt": "p" * 10, "chosen": "a", "rejected": "b"}] * 3)
+    for row in rows[:2]:
+        row["prompt"] = [{"role": "system", "content": "s"}, *row["prompt"]]
+    assert may_lose(Dataset.from_list(rows), tokenizer, 50)[-1:].tolist() == [2]
+
+
 def test_rows_are_counted_over_slices(monkeypatch):
     monkeypatch.setattr("align.data.tables.SLICE", 2)
     rows = [{"prompt": "p" * n, "chosen": "a", "rejected": "b"} for n in (1, 2, 90, 4, 5, 95, 7)]
@@ -147,6 +183,9 @@ def test_rows_with_more_than_messages_are_tokenized_before(more):
     for row in called:
         row["prompt"][0]["name"] = "somebody"
     assert len(may_lose(Dataset.from_list(called), tiny_tokenizer(), 10_000)) == len(PLAIN)
+    as_json = Dataset.from_list(chats(PLAIN)).cast_column("chosen", Json())
+    assert len(may_lose(as_json, tiny_tokenizer(), 10_000)) == len(PLAIN)
+    assert longest(as_json, 2).tolist() == [1, 3]
 
 
 def test_a_prompt_whose_tokens_outnumber_its_bytes_is_told_when_it_comes(monkeypatch):
@@ -199,14 +238,16 @@ def test_what_needs_the_tokens_of_all_rows_has_them_before(method, settings, ask
 
 
 def test_a_recipe_leaves_out_the_same_prompts_and_learns_the_same(tmp_path, monkeypatch, caplog):
-    """With rows that are cut, left out, evaluated and weighed, and memory that asks for activation checkpointing."""
+    """With rows that are cut, left out, evaluated (some cut to the same) and weighed, and memory that asks for activation checkpointing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ALIGNKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("align.trainers.shared.checkpointing.free_bytes", lambda _: 1)
     rows = [{"prompt": f"say {i}" + "o" * (60 * (i % 5 == 0)), "chosen": f"red {i}", "rejected": "two" * 9, "weight": 0.25 + i} for i in range(20)]  # fmt: skip
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cut = [{"prompt": f"say {i}", "chosen": "z" * 50 + "a", "rejected": "z" * 50 + "b"} for i in range(2)]
+    (tmp_path / "cut.jsonl").write_text("".join(json.dumps(row | {"weight": 1.0}) + "\n" for row in cut))
     common = [
-        "data={train: {path: a.jsonl}, holdout: 4}", "train.max_steps=4", "train.eval_strategy=epoch", "train.max_length=40",
+        "data={train: {path: a.jsonl}, holdout: 4, eval: {cut: {path: cut.jsonl}}}", "train.max_steps=4", "train.eval_strategy=epoch", "train.max_length=40",
         "method=ipo", "train.gradient_checkpointing=null", "train.pair_weights=true", "train.save_strategy='no'",
     ]  # fmt: skip
 
@@ -216,7 +257,12 @@ def test_a_recipe_leaves_out_the_same_prompts_and_learns_the_same(tmp_path, monk
         said = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
         parameters = torch.cat([p.detach().flatten() for p in made.trainer.model.parameters() if p.requires_grad])
         numbers = read_metrics(tmp_path / name / METRICS_FILE)
-        return parameters, [(one.get("loss"), one.get("eval_holdout_loss")) for one in numbers], said, made
+        return (
+            parameters,
+            [[one.get(name) for name in ("loss", "eval_holdout_loss", "eval_cut_loss")] for one in numbers],
+            said,
+            made,
+        )
 
     before, lazily = trained("before"), trained("lazily", "data.streaming=true")
     assert torch.equal(before[0], lazily[0])

@@ -57,6 +57,21 @@ def problems(config=DynamicGRPOConfig, **settings):
         ({"token_share": 0.0}, "token_share: must be a number in (0, 1], got 0.0"),
         ({"token_prefix": 3}, "token_prefix: must be 0, or positive with a token_share below 1, got 3"),
         ({"learning_rate": -1.0}, "learning_rate: must be finite and not negative, got -1.0"),
+        (
+            {"generation_kwargs": {"temperature": 0.5}},
+            "generation_kwargs: temperature: the trainer goes by temperature",
+        ),
+        (
+            {"generation_kwargs": '{"max_new_tokens": 9}'},
+            "generation_kwargs: max_new_tokens: the trainer goes by max_com",
+        ),
+        ({"generation_kwargs": {"num_return_sequences": 2}}, "generation_kwargs: num_return_sequences: answers to a"),
+        (
+            {"generation_kwargs": {"stop_strings": ["."]}},
+            "generation_kwargs: stop_strings: the trainer gives no tokenizer",
+        ),
+        ({"generation_kwargs": "{"}, "generation_kwargs: must be settings by name, in JSON"),
+        ({"generation_kwargs": "[1]"}, "generation_kwargs: must be settings by name, got [1]"),
     ],
 )
 def test_each_setting_that_cannot_be_meant_is_refused(settings, message):

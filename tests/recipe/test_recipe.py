@@ -50,6 +50,14 @@ def test_numbers_that_yaml_misreads_become_floats(folder, value, expected):
         assert isinstance(recipe.train.beta, float)
 
 
+def test_lists_of_them_too():
+    recipe = load_recipe("online/tiny-grpo", ["rewards=[clarity,repetition]", "train.reward_weights=[1, 5e-1]"])
+    assert recipe.train.reward_weights == [1.0, 0.5]
+    assert [type(weight) for weight in recipe.train.reward_weights] == [float, float]
+    with pytest.raises(RecipeError, match=r"reward_weights: expected list\[float\] . None, got list \[True, 1\]"):
+        load_recipe("online/tiny-grpo", ["train.reward_weights=[true, 1]"])
+
+
 @pytest.mark.parametrize("section", ["model", "lora", "ref", "data", "train", "eval", "expect"])
 @pytest.mark.parametrize("value", ["false", "0", "[1]", "''"])
 def test_only_null_leaves_a_section_out(folder, section, value):

@@ -62,6 +62,24 @@ def refuse_cut_to_same(
         )
 
 
+def refuse_none_left(left: int, max_length: int | None, *, where: str) -> None:
+    """Raise if no pair is left to learn from.
+
+    Args:
+        left: Pairs whose prompt leaves room for an answer.
+        max_length: Tokens after which the collator cuts.
+        where: What to call the caller.
+
+    Raises:
+        DataError: Saying what would leave some.
+    """
+    if not left:
+        raise DataError(
+            f"{where}: no pair is left: all that stands before its answers (tools and drafts too) fills max_length={max_length}; "
+            "raise it or shorten the prompts"
+        )
+
+
 def _arrays(column: Any) -> tuple[np.ndarray, np.ndarray]:
     """The values of an Arrow column of lists one after another, and where each list begins and the last ends."""
     whole = column.combine_chunks() if hasattr(column, "chunks") else column

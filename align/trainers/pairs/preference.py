@@ -15,7 +15,7 @@ from trl import DPOTrainer as TRLDPOTrainer
 
 from align.configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
 from align.data.as_read import TEXTS, is_as_read
-from align.data.audit.truncation import refuse_cut_to_same
+from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left
 from align.data.rows.explicit import explicit
 from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
 from align.models.loading import keep_quantised_weights_plain
@@ -109,6 +109,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
             mixture = "the load-balancing loss of a mixture of experts is not added"
             raise ValueError(f"{where}: {mixture}; set router_aux_loss_coef=0.0 to train without it")
         if isinstance(self.train_dataset, Dataset) and not is_as_read(self.train_dataset):
+            refuse_none_left(len(self.train_dataset), args.max_length, where=where)
             refuse_cut_to_same(self.train_dataset, args.max_length, where=where)
         if args.displacement_pairs:
             self.add_callback(Displacement(self, args.displacement_pairs))

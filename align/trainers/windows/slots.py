@@ -1,5 +1,6 @@
 """Holds answers that go on in the next step, and gives prompts to the places of those that are finished (T-PPO)."""
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 
 from align.errors import RunError
+
+logger = logging.getLogger(__name__)
 
 
 class Slots:
@@ -64,11 +67,12 @@ class Slots:
         self.held = [None if over else held for over, held in zip(finished, self.held, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        """The answers under way, and how many prompts were taken."""
-        return {"taken": self.taken, "held": self.held}
+        """The answers under way with their prompts, and how many prompts were taken."""
+        prompts = [None if held is None else self.data[held[0]]["prompt"] for held in self.held]
+        return {"taken": self.taken, "held": self.held, "prompts": prompts}
 
-    def load_state_dict(self, state: dict[str, Any], where: str) -> None:
-        """Take up what `state_dict` gave.
+    def load_state_dict(self, state: dict[str, Any], where: str, *, longest: int) -> None:
+        """Take up what `state_dict` gave. An answer that cannot go on, as data or `longest` were changed, is given up.
 
         Raises:
             RunError: If it is of another number of places.
@@ -78,7 +82,18 @@ class Slots:
                 f"{where}: has {len(state['held'])} answers under way on a process, and this run {len(self.held)}; keep "
                 "per_device_train_batch_size and steps_per_generation as they were, or start anew"
             )
-        self.taken, self.held = state["taken"], list(state["held"])
+        self.taken, self.held, given_up = state["taken"], list(state["held"]), 0
+        for place, (held, prompt) in enumerate(zip(state["held"], state["prompts"], strict=True)):
+            if held is not None and (len(held[1]) >= longest or not self._has(held[0], prompt)):
+                self.held[place], given_up = None, given_up + 1
+        if given_up:
+            logger.warning(
+                "%s: %d answers under way are given up: their prompts are not in the data at their places any more, or they have "
+                "max_completion_length=%d tokens already", where, given_up, longest,
+            )  # fmt: skip
+
+    def _has(self, row: int, prompt: Any) -> bool:
+        return row < len(self.data) and self.data[row]["prompt"] == prompt
 
     def _row(self, number: int) -> int:
         """The row of the data that the prompt of this number is, counted over epochs."""

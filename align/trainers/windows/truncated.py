@@ -277,7 +277,8 @@ class TPPOTrainer(SingleAnswers):
         """
         super().load_state(folder)
         held = read_part(folder / f"slots_{self.args.process_index}.pt", "T-PPO did not write it")
-        self.slots.load_state_dict(held, str(folder))
+        longest: Any = self.args.max_completion_length
+        self.slots.load_state_dict(held, str(folder), longest=longest)
         self.values.load_state_dict(read_part(folder / VALUES, "no run with a value head wrote it"))
 
 

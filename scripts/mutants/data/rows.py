@@ -9,7 +9,7 @@ told, online = noticed_by("tests/check/test_refusals.py"), noticed_by("tests/tra
 form, explicit = noticed_by("tests/data/rows/test_normal_form.py"), noticed_by("tests/data/rows/test_explicit.py")
 rows = noticed_by("tests/data/rows/test_other_rows.py")
 recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
-strict = noticed_by("tests/recipe/test_strict_recipes.py")
+strict, values = noticed_by("tests/recipe/test_strict_recipes.py"), noticed_by("tests/recipe/test_recipe.py")
 talks = noticed_by("tests/commands/daily/test_conversations.py")
 MUTANTS = [
     noticed_by("tests/data/test_data.py")("rows: sets may be called anything", "align/data/sources.py", "if not SET_NAME.fullmatch(name):", "if False:"),
@@ -62,6 +62,8 @@ MUTANTS = [
     talks("conversations: a chat remembers nothing", "align/commands/chat.py", "                    self.messages += [asked,", "                    _ = [asked,"),
     strict("rows: an override leaves no list", "align/strict/yaml_tree.py", "isinstance(level.get(key), dict | list)", "isinstance(level.get(key), dict)"),
     strict("rows: an override of an entry that is not there", "align/strict/yaml_tree.py", "int(key) < len(entries)", "True"),
+    values("recipe: lists of whole numbers are refused", "align/strict/fields.py", "    if list[float] in options and", "    if False and"),
+    values("recipe: truth values are numbers", "align/strict/fields.py", "isinstance(value, list) and not any(isinstance(each, bool) for each in value)", "isinstance(value, list)"),
     strict("rows: a path is no source and nobody says how", "align/strict/fields.py", 'f"; write {{path: {as_scalar(values)}}}" if is_path else ""', '""'),
     strict("rows: why nothing is streamed is not said", "align/strict/fields.py", ' or getattr(cls, "INSTEAD", {}).get(key) or', " or"),
 ]  # fmt: skip

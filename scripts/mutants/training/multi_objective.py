@@ -9,7 +9,7 @@ ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/online/objective
 SHARED, STREAM = "align/weighting/estimator.py", "align/weighting/single_stream.py"
 KINDS = "align/trainers/online/multi_objective.py"
 GRAD, COLUMNS = "align/trainers/online/gradients.py", "align/trainers/online/rewards.py"
-CONFIG = "align/configs/online.py"
+CONFIG, GENERATION = "align/configs/online.py", "align/configs/parts.py"
 estimator = noticed_by("tests/weighting/test_advantages.py")
 config = noticed_by("tests/recipe/test_online_configs.py")
 
@@ -44,6 +44,13 @@ auxiliary = run("an_auxiliary_column_is_no_objective")
 prompts = run("prompts_are_remembered_from_epoch_to_epoch_by_what_they_say")
 published = gradient("gradients_as_published_are_clipped_over_the_model_after_their_sum_and_then_cut_to_layers")
 MUTANTS = [
+    config("generation: any settings", CONFIG, "found + generated_otherwise(trl, self) +", "found +"),
+    config("generation: fields have other names", GENERATION, "refused = {name: f", "refused = {field: f"),
+    config("generation: several answers", GENERATION, " | BROKEN", ""),
+    config("generation: words of vLLM", GENERATION, "{} if trl.use_vllm else OF_TRANSFORMERS", "{}"),
+    noticed_by("tests/trainers/windows/test_truncated.py")(
+        "generation: windows may have a least length", GENERATION, '    refused |= getattr(config, "not_generated", {})\n', ""
+    ),
     run("rewards_standardised_as_trl_does_are_trls_grpo_too")("online: gdpo does not scale the sum", TRAINER, "if self.estimator.scales_sum else learnt", "if False else learnt"),
     run("rewards_standardised_as_trl_does_are_trls_grpo_too")("online: gdpo scales what has no reward too", COLUMNS, "learnt.where(scored, torch.nan)[:, None]", "learnt[:, None] + 1.0 * ~scored[:, None]"),
     published("published: layers are taken before clipping", GRAD, '"all") if as_published else kept', '"all") if False else kept'),

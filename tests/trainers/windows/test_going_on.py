@@ -1,6 +1,7 @@
 """T-PPO's answers that go on: checkpoints with them, evaluations without, micro-batches, and a head that begins before the policy."""
 
 import copy
+import logging
 
 import pytest
 import tiny
@@ -13,6 +14,7 @@ from torch.testing import assert_close
 from align.configs.own_losses import TPPOConfig
 from align.errors import RunError
 from align.trainers.shared.trl_contract import end_answers_at
+from align.trainers.windows.slots import Slots
 from align.trainers.windows.truncated import TPPOTrainer
 
 TPPO = (TPPOTrainer, TPPOConfig)
@@ -67,6 +69,30 @@ def test_a_resumed_run_goes_on_with_the_answers_under_way_to_the_bit(tmp_path):
     other = made("other", per_device_train_batch_size=4)
     with pytest.raises(RunError, match="has 4 answers under way on a process, and this run 8; keep per_device"):
         other.train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_answers_that_cannot_go_on_are_given_up(caplog):
+    """Of a run that goes on with other data, or with shorter answers."""
+    rows = [{"prompt": f"say {row}"} for row in range(4)]
+    kept = Slots(Dataset.from_list(rows), 4, seed=0, shuffle=False)
+    kept.fill(0)
+    for held, tokens in zip(kept.held, ([5], [5, 6, 7], [], [8, 9]), strict=True):
+        held[1].extend(tokens)
+    kept.held[2] = None
+
+    def taken_up(rows, longest):
+        slots = Slots(Dataset.from_list(rows), 4, seed=0, shuffle=False)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            slots.load_state_dict(copy.deepcopy(kept.state_dict()), "a", longest=longest)
+        assert slots.taken == 4
+        return [held is not None for held in slots.held], [r.getMessage().split(" prompts")[0] for r in caplog.records]
+
+    told = "a: {} answers under way are given up: their"
+    assert taken_up(rows, 4) == ([True, True, False, True], [])
+    assert taken_up(rows, 3) == ([True, False, False, True], [told.format(1)])
+    assert taken_up(rows[:3], 4) == ([True, True, False, False], [told.format(1)])
+    assert taken_up(rows[::-1], 4) == ([False] * 4, [told.format(3)])
 
 
 def test_answers_go_on_from_what_was_written_and_an_evaluation_answers_whole(tmp_path):

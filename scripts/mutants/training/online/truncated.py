@@ -27,6 +27,7 @@ resumed = noticed_by(f"{GOING}::test_a_resumed_run_goes_on_with_the_answers_unde
 going = noticed_by(f"{GOING}::test_answers_go_on_from_what_was_written_and_an_evaluation_answers_whole")
 alone = noticed_by(f"{GOING}::test_the_head_is_trained_alone_first")
 unscored = noticed_by(f"{GOING}::test_an_answer_without_a_reward_teaches_nothing_and_one_that_goes_on_is_not_scored")
+given_up = noticed_by(f"{GOING}::test_answers_that_cannot_go_on_are_given_up")
 guarded = noticed_by(f"{GOING}::test_a_value_loss_that_is_not_finite_skips_the_step")
 both = noticed_by("tests/trainers/distributed/test_answers_ddp.py")
 MUTANTS: list[Mutant] = [
@@ -55,9 +56,13 @@ MUTANTS: list[Mutant] = [
     gradients("windows: the head learns window by window", TRAINER, 'inputs["value_tokens"] / share', 'inputs["window_tokens"] / share'),
     gradients("windows: a step without an end moves the head", TRAINER, 'if not int(inputs["value_tokens"]):', "if False:"),
     parts("windows: each micro-batch is the batch", TRAINER, 'inputs["value_tokens"] / share', 'taught.sum().clamp(min=1) / share'),
-    resumed("windows: answers under way are lost", TRAINER, "self.slots.load_state_dict(held, str(folder))", "held"),
+    resumed("windows: answers under way are lost", TRAINER, "self.slots.load_state_dict(held, str(folder), longest=longest)", "held"),
+    given_up("windows: answers as long as may be go on", SLOTS, "len(held[1]) >= longest or ", ""),
+    given_up("windows: answers to rows that are gone go on", SLOTS, "row < len(self.data) and ", ""),
+    given_up("windows: answers to other prompts go on", SLOTS, ' and self.data[row]["prompt"] == prompt', ""),
+    given_up("windows: what is given up is not told", SLOTS, "        if given_up:\n", "        if False:\n"),
     resumed("windows: the head is lost", TRAINER, "self.values.load_state_dict(read_part(", "str(read_part("),
-    resumed("windows: prompts begin again", SLOTS, 'self.taken, self.held = state["taken"], list', "self.taken, self.held = 0, list"),
+    resumed("windows: prompts begin again", SLOTS, 'given_up = state["taken"], list', "given_up = 0, list"),
     resumed("windows: other places", SLOTS, 'if len(state["held"]) != len(self.held):', "if False:"),
     going("windows: the answer so far is not read", TRAINER, "asked = [[*prompt, *tokens] for", "asked = [list(prompt) for"),
     going("windows: whole answers", TRAINER, "config.max_new_tokens, self.args.window_length", "config.max_new_tokens, config.max_new_tokens"),

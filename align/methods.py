@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 from align.configs.bco import BCOConfig
 from align.configs.hpt import HPTConfig
 from align.configs.kto import KTOConfig
-from align.configs.meet import MEETConfig
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.configs.online_preference import PRESETS as ONLINE_PAIRS
 from align.configs.online_preference import OnlinePreferenceConfig
@@ -16,7 +15,7 @@ from align.configs.pairwise import PairwiseConfig
 from align.configs.preference_model import PreferenceModelConfig
 from align.configs.srpo import SRPOConfig
 from align.configs.supervised import PRESETS as SUPERVISED
-from align.configs.supervised import SupervisedConfig
+from align.configs.supervised import MEETConfig, SupervisedConfig
 from align.configs.whole_step import AOTConfig, BetaDPOConfig
 
 from .configs import DPOConfig, FDPOConfig, RPOConfig

@@ -9,7 +9,7 @@ from peft import PeftConfig
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig
 
-from align.configs.meet import MEETConfig
+from align.configs.supervised import MEETConfig
 from align.errors import RunError
 from align.files import cache_dir
 from align.findings import Finding, printable

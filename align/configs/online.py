@@ -13,7 +13,8 @@ from align.weighting.estimator import number_problems, one_of, within
 from align.weighting.rules import RULES, WeightingRule, make_rule, rule_options
 
 from .common import ConfigError, SharesPrompts, are_layers, not_honoured, rebalances_batches, shards_on_cpus
-from .parts import generated_otherwise, not_weighed
+from .generation import generated_otherwise
+from .parts import not_weighed
 
 _REFUSED = {
     "multi_objective_aggregation": "the estimator takes each objective by itself; choose it and its `scale`",

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 
-from align.configs.meet import MEETConfig
+from align.configs.supervised import MEETConfig
 from align.data import Rows
 from align.errors import RunError
 from align.merging.controls import controls_of

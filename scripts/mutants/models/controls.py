@@ -5,7 +5,7 @@ from mutants.mutant import noticed_by
 TRAINER, CONTROLS, CONFIG, MERGE = (
     "align/trainers/completions/meet.py",
     "align/merging/controls.py",
-    "align/configs/meet.py",
+    "align/configs/supervised.py",
     "align/merging/command.py",
 )
 train = noticed_by("tests/trainers/completions/test_meet.py")

@@ -9,7 +9,7 @@ ADV, TRAINER = "align/weighting/advantages.py", "align/trainers/online/objective
 SHARED, STREAM = "align/weighting/estimator.py", "align/weighting/single_stream.py"
 KINDS = "align/trainers/online/multi_objective.py"
 GRAD, COLUMNS = "align/trainers/online/gradients.py", "align/trainers/online/rewards.py"
-CONFIG, GENERATION = "align/configs/online.py", "align/configs/parts.py"
+CONFIG, GENERATION = "align/configs/online.py", "align/configs/generation.py"
 estimator = noticed_by("tests/weighting/test_advantages.py")
 config = noticed_by("tests/recipe/test_online_configs.py")
 

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from align import cli
 from align.configs import ConfigError
-from align.configs.meet import MEETConfig
+from align.configs.supervised import MEETConfig
 from align.errors import RunError
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.recipe.loading import load_recipe

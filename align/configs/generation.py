@@ -1,0 +1,36 @@
+"""Refuses settings of generation that the trainers' own fields have, or under which there is not one answer to each prompt."""
+
+import json
+from typing import Any
+
+FIELDS = {"max_new_tokens": "max_completion_length", "max_length": "max_completion_length", "max_tokens": "max_completion_length"} | {
+    name: name for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+}  # fmt: skip
+"""What a key of `generation_kwargs` would say otherwise than the field by which log-probabilities and masks are made."""
+BROKEN = {
+    "num_return_sequences": "answers to a prompt are num_generations",
+    "n": "answers to a prompt are num_generations",
+    "return_dict_in_generate": "the trainer reads tokens alone",
+}
+OF_TRANSFORMERS = {"stop_strings": "the trainer gives no tokenizer; name tokens by eos_token_id"}
+
+
+def generated_otherwise(trl: Any, config: Any) -> list[str]:
+    """One line for each key of `generation_kwargs` that cannot be meant.
+
+    Args:
+        trl: A configuration with TRL's fields of sampling.
+        config: The configuration of the method, which may hold as `not_generated` why further keys cannot.
+    """
+    given = trl.generation_kwargs or {}
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            return ["generation_kwargs: must be settings by name, in JSON if from a command line"]
+    if not isinstance(given, dict):
+        return [f"generation_kwargs: must be settings by name, got {given!r}"]
+    refused = {name: f"the trainer goes by {field}; set that" for name, field in FIELDS.items()} | BROKEN
+    refused |= {} if trl.use_vllm else OF_TRANSFORMERS
+    refused |= getattr(config, "not_generated", {})
+    return [f"generation_kwargs: {name}: {refused[name]}, got {given[name]!r}" for name in given if name in refused]

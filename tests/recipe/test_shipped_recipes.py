@@ -94,7 +94,8 @@ def rows_for(recipe):
         return [row | dict.fromkeys(recipe.texts, "What one could say.") for row in rows]
     asked = [{"prompt": row["prompt"]} for row in tiny.pairs()]
     if recipe.rows == "prompts":
-        return [row | {"answer": str(n)} for n, row in enumerate(asked)]
+        texts = dict.fromkeys(recipe.texts, "What one could say.")
+        return [row | {"answer": str(n)} | texts for n, row in enumerate(asked)]
     if recipe.rows == "labels":
         pairs = tiny.pairs()
         return [
@@ -126,6 +127,8 @@ def test_dry_runs(name, tmp_path):
             "train.max_completion_length=8",
             "train.generation_batch_size=null",
         ]
+        if isinstance(getattr(recipe.train, "gradient_layers", None), str):  # FIRST-LAST, and the model has two
+            small += ["train.gradient_layers=0-1"]
     done = align.run(
         name,
         [

@@ -91,7 +91,7 @@ def test_the_prediction_is_what_a_large_batch_keeps(tmp_path):
     """Measured on two pairs, checked on all ten in one batch."""
     trainer = tiny.trainer(DPOTrainer, DPOConfig, tmp_path, per_device_train_batch_size=10)
     lengths = lengths_of(trainer.train_dataset, None)
-    activations, packed = checkpointing.measure(trainer, lengths)
+    activations, packed = checkpointing.measure(trainer, trainer.train_dataset, lengths)
     assert packed
     batch = trainer.data_collator(list(trainer.train_dataset))
     kept = saved_bytes(lambda: trainer.compute_loss(trainer.model.train(), batch), trainer.model)

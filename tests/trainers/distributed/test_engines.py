@@ -32,7 +32,7 @@ CASES = {
     "kto": ("kto/tiny", ["train.gradient_accumulation_steps=1"]),
     "full": ("dpo/tiny", ["lora=null", "train.learning_rate=1e-3"]),
     "stored": ("rpo/tiny", ["train.precompute_ref_log_probs=true"]),
-    "online": ("online/tiny-rloo", []),
+    "online": ("online/tiny-rloo", ["train.shared_prefix=off"]),  # engines sample by TRL's own draws
 }
 SETTINGS = [
     "train.use_cpu=false", "train.bf16=false", "train.max_steps=2", "train.save_steps=1", "train.logging_steps=1",

@@ -1,6 +1,7 @@
 """Refuses settings of generation that the trainers' own fields have, or under which there is not one answer to each prompt."""
 
 import json
+from dataclasses import fields
 from typing import Any
 
 FIELDS = {"max_new_tokens": "max_completion_length", "max_length": "max_completion_length", "max_tokens": "max_completion_length"} | {
@@ -13,6 +14,22 @@ BROKEN = {
     "return_dict_in_generate": "the trainer reads tokens alone",
 }
 OF_TRANSFORMERS = {"stop_strings": "the trainer gives no tokenizer; name tokens by eos_token_id"}
+
+OF_MODE = {
+    "server": (
+        "vllm_server_base_url",
+        "vllm_server_host",
+        "vllm_server_port",
+        "vllm_server_timeout",
+        "vllm_group_port",
+    ),
+    "colocate": (
+        "vllm_gpu_memory_utilization",
+        "vllm_tensor_parallel_size",
+        "vllm_enable_sleep_mode",
+    ),
+}
+"""What only one way of running vLLM reads."""
 
 
 def generated_otherwise(trl: Any, config: Any) -> list[str]:
@@ -34,3 +51,16 @@ def generated_otherwise(trl: Any, config: Any) -> list[str]:
     refused |= {} if trl.use_vllm else OF_TRANSFORMERS
     refused |= getattr(config, "not_generated", {})
     return [f"generation_kwargs: {name}: {refused[name]}, got {given[name]!r}" for name in given if name in refused]
+
+
+def unread_by_vllm(config: Any) -> list[str]:
+    """One line for each setting of vLLM that nothing reads: without `use_vllm`, or of the other mode."""
+    ours = {one.name: one.default for one in fields(config) if one.name.startswith("vllm_")}
+    given = {name: getattr(config, name) for name, default in ours.items() if getattr(config, name) != default}
+    if not config.use_vllm:
+        return [
+            f"{name}: not read without use_vllm, got {value!r}; set use_vllm=true or leave it out"
+            for name, value in given.items()
+        ]
+    other = [name for name in OF_MODE["colocate" if config.vllm_mode == "server" else "server"] if name in given]
+    return [f"{name}: not read with vllm_mode={config.vllm_mode}, got {given[name]!r}; leave it out" for name in other]

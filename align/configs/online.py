@@ -13,7 +13,7 @@ from align.weighting.estimator import number_problems, one_of, within
 from align.weighting.rules import RULES, WeightingRule, make_rule, rule_options
 
 from .common import ConfigError, SharesPrompts, are_layers, not_honoured, rebalances_batches, shards_on_cpus
-from .generation import generated_otherwise
+from .generation import generated_otherwise, unread_by_vllm
 from .parts import not_weighed
 
 _REFUSED = {
@@ -59,7 +59,8 @@ class OnlineConfig(SharesPrompts):
         odd = batch % 2 and int(os.environ.get("WORLD_SIZE", "1")) % 2 and trl.generation_batch_size is None
         if odd and self._single():
             found.append(f"per_device_train_batch_size: an even number of completions must be generated, got {batch}")
-        return found + generated_otherwise(trl, self) + shards_on_cpus(self) + rebalances_batches(self)
+        found += generated_otherwise(trl, self) + unread_by_vllm(self)
+        return found + shards_on_cpus(self) + rebalances_batches(self)
 
     def _sharded(self) -> bool:
         """Whether DeepSpeed or FSDP is asked for, here or by the launch."""

@@ -33,6 +33,13 @@ def test_a_plain_recipe_on_a_cpu_breaks_no_rule(folder):
     assert inspect_machine(load(folder, GOOD, "train.report_to=none"), CPU) == []
 
 
+def test_vllm_that_is_not_there_is_told_before_weights():
+    recipe = load_recipe("online/tiny-grpo", ["train.use_vllm=true"])
+    assert "vllm-missing" in rules(recipe, without("vllm"))
+    assert "vllm-missing" not in rules(recipe, without())
+    assert "vllm-missing" not in rules(load_recipe("online/tiny-grpo"), without("vllm"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "machine", "rule"),
     [

@@ -70,6 +70,19 @@ def problems(config=DynamicGRPOConfig, **settings):
             {"generation_kwargs": {"stop_strings": ["."]}},
             "generation_kwargs: stop_strings: the trainer gives no tokenizer",
         ),
+        (
+            {"vllm_mode": "server"},
+            "vllm_mode: not read without use_vllm, got 'server'; set use_vllm=true or leave it out",
+        ),
+        ({"vllm_server_port": 9000}, "vllm_server_port: not read without use_vllm, got 9000"),
+        (
+            {"use_vllm": True, "vllm_mode": "server", "vllm_tensor_parallel_size": 2},
+            "vllm_tensor_parallel_size: not read with vllm_mode=server, got 2; leave it out",
+        ),
+        (
+            {"use_vllm": True, "vllm_server_host": "there"},
+            "vllm_server_host: not read with vllm_mode=colocate, got 'there'; leave it out",
+        ),
         ({"generation_kwargs": "{"}, "generation_kwargs: must be settings by name, in JSON"),
         ({"generation_kwargs": "[1]"}, "generation_kwargs: must be settings by name, got [1]"),
     ],

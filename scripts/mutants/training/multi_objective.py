@@ -44,7 +44,10 @@ auxiliary = run("an_auxiliary_column_is_no_objective")
 prompts = run("prompts_are_remembered_from_epoch_to_epoch_by_what_they_say")
 published = gradient("gradients_as_published_are_clipped_over_the_model_after_their_sum_and_then_cut_to_layers")
 MUTANTS = [
-    config("generation: any settings", CONFIG, "found + generated_otherwise(trl, self) +", "found +"),
+    config("generation: any settings", CONFIG, "generated_otherwise(trl, self) + ", ""),
+    config("generation: any settings of vLLM", CONFIG, " + unread_by_vllm(self)", ""),
+    config("generation: vLLM's settings without it", GENERATION, "    if not config.use_vllm:\n", "    if False:\n"),
+    config("generation: modes of vLLM are swapped", GENERATION, 'if config.vllm_mode == "server"', 'if config.vllm_mode != "server"'),
     config("generation: fields have other names", GENERATION, "refused = {name: f", "refused = {field: f"),
     config("generation: several answers", GENERATION, " | BROKEN", ""),
     config("generation: words of vLLM", GENERATION, "{} if trl.use_vllm else OF_TRANSFORMERS", "{}"),

@@ -1,8 +1,9 @@
 """Refuses settings of generation that the trainers' own fields have, or under which there is not one answer to each prompt."""
 
 import json
-from dataclasses import fields
 from typing import Any
+
+from .common import defaults_of
 
 FIELDS = {"max_new_tokens": "max_completion_length", "max_length": "max_completion_length", "max_tokens": "max_completion_length"} | {
     name: name for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -55,8 +56,9 @@ def generated_otherwise(trl: Any, config: Any) -> list[str]:
 
 def unread_by_vllm(config: Any) -> list[str]:
     """One line for each setting of vLLM that nothing reads: without `use_vllm`, or of the other mode."""
-    ours = {one.name: one.default for one in fields(config) if one.name.startswith("vllm_")}
-    given = {name: getattr(config, name) for name, default in ours.items() if getattr(config, name) != default}
+    defaults = defaults_of(config)
+    settings = {name: getattr(config, name) for name in defaults if name.startswith("vllm_")}
+    given = {name: value for name, value in settings.items() if value != defaults[name]}
     if not config.use_vllm:
         return [
             f"{name}: not read without use_vllm, got {value!r}; set use_vllm=true or leave it out"

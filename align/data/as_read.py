@@ -16,10 +16,11 @@ from datasets import Dataset, List, Value
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
-from align.data.audit.lengths import PARTS
+from align.data.audit.lengths import IDS, PARTS
 from align.data.audit.tokens import Encoded, encode
 from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left
 from align.data.rows.columns import TEMPLATE
+from align.data.rows.messages import SYSTEM_ROLES
 from align.data.rows.truncation import room, truncated
 from align.data.tables import counts, slices
 from align.errors import DataError
@@ -29,10 +30,8 @@ logger = logging.getLogger(__name__)
 
 TEXTS = (*PARTS, *TEMPLATE)
 """Columns that rows are tokenized from."""
-IDS = tuple(f"{part}_ids" for part in PARTS)
 LOOKED_AT = 100  # rows that show what a template adds to texts
 SPARE = 16  # tokens a pair may have more than its template adds to those rows, such as one for the beginning of a text
-SYSTEM = ("system", "developer")
 SHOWN = 80  # characters of a prompt that a message quotes
 
 
@@ -123,15 +122,15 @@ def tokenized_as_read(
             desc=f"Tokenizing pairs of {where} that may be cut",
         )  # fmt: skip
         prompts = np.concatenate([counts(part[IDS[0]]) for part in slices(made, IDS[:1])])
-        filled = np.flatnonzero(prompts >= max_length)
+        roomy = prompts < max_length
+        left = np.setdiff1d(np.arange(len(dataset)), short[~roomy])
         if trained:
-            refuse_none_left(len(dataset) - len(filled), max_length, where=where)
+            refuse_none_left(len(left), max_length, where=where)
             refuse_cut_to_same(
-                made.select(np.setdiff1d(np.arange(len(made)), filled)), max_length, where=where,
-                numbers=np.delete(short, filled) + 1, total=len(dataset) - len(filled),
-            )  # fmt: skip
-        if len(filled):
-            dataset = dataset.select(np.setdiff1d(np.arange(len(dataset)), short[filled]))
+                made.select(np.flatnonzero(roomy)), max_length, where=where, numbers=short[roomy] + 1, total=len(left)
+            )
+        if len(left) < len(dataset):
+            dataset = dataset.select(left)
     return dataset.with_transform(AsRead(tokenizer, max_length, where))
 
 
@@ -184,7 +183,7 @@ def _added(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[float,
     if isinstance(prompts[0], str):
         return 0.0, 0.0
     # without a system message, many templates add one of their own
-    prompts += [prompt[1:] for prompt in prompts if prompt[0]["role"] in SYSTEM and len(prompt) > 1]
+    prompts += [prompt[1:] for prompt in prompts if prompt[0]["role"] in SYSTEM_ROLES and len(prompt) > 1]
     render: Any = tokenizer.apply_chat_template
     texts = render(prompts, tokenize=False, add_generation_prompt=True)
     own = [sum(len(message["content"].encode()) for message in prompt) for prompt in prompts]

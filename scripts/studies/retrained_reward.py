@@ -15,58 +15,23 @@ All policies then continue the same 192 other beginnings with the same noise.
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from rounds_against_one import HELD_OUT, Task, measured, recipe_of, sentiment, shown, written
-from study_parts.base import adapters
+from rounds_against_one import HELD_OUT, Task, judge, measured, preferred, recipe_of, sentiment, shown, written
 
 import align
-from align.models.loading import load_tokenizer
 from align.recipe.loading import load_recipe
-from align.sampling.ask import Asking, ask
-from align.sampling.generate import Decoding
 from align.sampling.policy import Policy, policy_of, reference_of
 from eval.statistics.intervals import mean_estimate, over_seeds
 
-ROUNDS, LABELLED, PASSES, ANSWERS, BATCH = 4, 24, 2, 4, 64
-"""Rounds; beginnings labelled at a time, two pairs of each; passes over the labels; answers to a beginning."""
+ROUNDS, LABELLED, PASSES = 4, 24, 2
+"""Rounds; beginnings labelled at a time, two pairs of each; passes over the labels."""
 ARMS = {"every round": 1, "never": ROUNDS}
 """Rounds between two trainings of the reward model."""
 FIRST_LABELLED = 1024
-
-
-def labelled(task: Task, policy: Policy, times: range, folder: Path, seed: int) -> list[dict[str, str]]:
-    """Pairs of answers of a policy, the one that the gold reward prefers first; `times` says which beginnings are used up."""
-    at = FIRST_LABELLED + LABELLED * times.start, FIRST_LABELLED + LABELLED * times.stop
-    rows, tokenizer = task.rows[slice(*at)], load_tokenizer(policy.settings)
-    asking = Asking(
-        [row["prompt"] for row in rows], Decoding(task.tokens, 1.0, seed=100 * seed + 50), ANSWERS, BATCH, folder
-    )
-    name, found = f"labelled-{times.start}-{times.stop}", []
-    for row, answers in zip(rows, ask(tokenizer, policy.load(), asking, name, name), strict=True):
-        ordered = sorted((one.text for one in answers), key=partial(task.gold, row))
-        found += [{"prompt": row["prompt"], "chosen": ordered[i + 2], "rejected": ordered[i]} for i in (0, 1)]
-    return found
-
-
-def reward_model(common: dict[str, Any], pairs: list[dict[str, str]], folder: Path, seed: int) -> Path:
-    """The adapter of a reward model trained on these pairs; kept once it is there."""
-    file, run = folder / "labels.jsonl", folder / "reward-model"
-    if not (run / "adapter").is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(json.dumps(row) + "\n" for row in pairs), encoding="utf-8")
-        settings = {name: value for name, value in common["train"].items() if name != "beta"}
-        settings |= {"learning_rate": 3.0e-4, "num_train_epochs": PASSES, "seed": seed}
-        recipe = {
-            "method": "reward_model", "model": common["model"], "lora": adapters(range(15, 30)),
-            "data": {"train": {"path": str(file)}, "unusable": "drop"}, "train": settings,
-        }  # fmt: skip
-        align.run(written(folder / "reward-model.yaml", recipe), [f"train.output_dir={run}"], resume="auto")
-    return run / "adapter"
 
 
 def looped(
@@ -78,23 +43,26 @@ def looped(
     for done in range(0, ROUNDS, every):
         block = out / f"after-{done}"
         block.mkdir(parents=True, exist_ok=True)
-        pairs += labelled(task, policy, range(done, done + every), block, seed)
-        judge = reward_model(common, pairs, block, seed)
-        run, words = block / "rounds", [f"train.seed={seed + 10 * done}"]
-        recipe = dict(common)
+        first, last = (FIRST_LABELLED + LABELLED * times for times in (done, done + every))
+        name, file = f"labelled-{done}-{done + every}", block / "labels.jsonl"
+        pairs += preferred(task, policy, task.rows[first:last], block, name, 100 * seed + 50)
+        made = {"num_train_epochs": PASSES, "seed": seed}
+        model = judge("reward_model", common, pairs, file, block / "reward-model", **made)
+        run, recipe = block / "rounds", dict(common)
         if before is not None:
             recipe["start"] = {"adapter": str(before)}
             del recipe["lora"]  # it is that of the adapter
         recipe["rounds"] = common["rounds"] | {
             "count": every,
-            "score": {"kind": "preference_model", "path": str(judge)},
+            "score": {"kind": "preference_model", "path": str(model)},
         }
         recipe["rounds"]["sample"] = common["rounds"]["sample"] | {"seed": 100 * seed + done}
         if not (run / "adapter").is_dir():
-            align.run(written(block / "rounds.yaml", recipe), [*words, f"train.output_dir={run}"], resume="auto")
+            words = [f"train.seed={seed + 10 * done}", f"train.output_dir={run}"]
+            align.run(written(block / "rounds.yaml", recipe), words, resume="auto")
         for number in range(1, every + 1):
             policy = policy_of(str(run / f"round-{number}" / "train"))
-            policies[f"after {done + number}"], judges[f"after {done + number}"] = policy, judge
+            policies[f"after {done + number}"], judges[f"after {done + number}"] = policy, model
         before = run / "adapter"
     return policies, judges
 

@@ -21,7 +21,7 @@ give no pair.
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 from study_parts import as_json
+from study_parts.base import adapters
 
 import align
 from align.models.loading import load_tokenizer
@@ -97,8 +98,7 @@ def recipe_of(method: str, task: Task, prompts: Path, judge: Path) -> dict[str, 
     return {
         "method": method,
         "model": {"model_name_or_path": task.model, "dtype": "float32"},
-        "lora": {"r": 16, "lora_alpha": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
-                 "up_proj", "down_proj"], "layers_to_transform": list(range(15, 30))},
+        "lora": adapters(range(15, 30)),
         "data": {"train": {"path": str(prompts)}},
         "rounds": {
             "count": 1,
@@ -116,26 +116,38 @@ def recipe_of(method: str, task: Task, prompts: Path, judge: Path) -> dict[str, 
 
 
 def judge_of(out: Path, task: Task) -> Path:
-    """The adapter of a general preference model, trained on what the gold classifier prefers; kept once it is there."""
-    run = out / "judge"
+    """The adapter of a general preference model, trained on what the gold classifier prefers."""
+    common, rows = recipe_of("dpo", task, out / "prompts.jsonl", out), task.rows[1024 : 1024 + JUDGED]
+    beginning = reference_of(load_recipe(written(out / "beginning.yaml", common)))
+    pairs = preferred(task, beginning, rows, None, "judged", 11)
+    return judge("gpm", common, pairs, out / "judged.jsonl", out / "judge", max_steps=JUDGE_STEPS)
+
+
+def preferred(
+    task: Task, policy: Policy, rows: list[dict[str, Any]], folder: Path | None, name: str, seed: int
+) -> Iterator[dict[str, str]]:
+    """Two pairs of a policy's four answers to each row, the one that the gold reward prefers first."""
+    asking = Asking([row["prompt"] for row in rows], Decoding(task.tokens, 1.0, seed=seed), 4, BATCH, folder)
+    tokenizer: Any = load_tokenizer(policy.settings)
+    for row, answers in zip(rows, ask(tokenizer, policy.load(), asking, name, name), strict=True):
+        ordered = sorted((one.text for one in answers), key=partial(task.gold, row))
+        for i in (0, 1):
+            yield {"prompt": row["prompt"], "chosen": ordered[i + 2], "rejected": ordered[i]}
+
+
+def judge(
+    method: str, common: dict[str, Any], pairs: Iterable[dict[str, str]], file: Path, run: Path, **more: Any
+) -> Path:
+    """The adapter of a model of preferences trained on pairs, which go to the file; kept once it is there."""
     if not (run / "adapter").is_dir():
-        common, rows_of = recipe_of("dpo", task, out / "prompts.jsonl", run), task.rows[1024 : 1024 + JUDGED]
-        beginning = reference_of(load_recipe(written(out / "beginning.yaml", common)))
-        tokenizer: Any = load_tokenizer(beginning.settings)
-        asking = Asking([row["prompt"] for row in rows_of], Decoding(task.tokens, 1.0, seed=11), 4, BATCH, None)
-        rows = []
-        for row, answers in zip(rows_of, ask(tokenizer, beginning.load(), asking, "judged", "judged"), strict=True):
-            ordered = sorted((one.text for one in answers), key=partial(task.gold, row))
-            rows += [{"prompt": row["prompt"], "chosen": ordered[i + 2], "rejected": ordered[i]} for i in (0, 1)]
-        pairs = out / "judged.jsonl"
-        pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        file.write_text("".join(json.dumps(row) + "\n" for row in pairs), encoding="utf-8")
+        settings = {key: value for key, value in common["train"].items() if key not in ("beta", "num_train_epochs")}
         recipe = {
-            "method": "gpm", "model": common["model"], "lora": common["lora"],
-            "data": {"train": {"path": str(pairs)}, "unusable": "drop"},
-            "train": common["train"] | {"learning_rate": 3.0e-4, "max_steps": JUDGE_STEPS},
+            "method": method, "model": common["model"], "lora": common["lora"],
+            "data": {"train": {"path": str(file)}, "unusable": "drop"},
+            "train": settings | {"learning_rate": 3.0e-4, **more},
         }  # fmt: skip
-        del recipe["train"]["beta"], recipe["train"]["num_train_epochs"]
-        align.run(written(out / "judge.yaml", recipe), [f"train.output_dir={run}"], resume="auto")
+        align.run(written(run.with_suffix(".yaml"), recipe), [f"train.output_dir={run}"], resume="auto")
     return run / "adapter"
 
 

@@ -13,6 +13,7 @@ from align.recipe.loading import load_recipe
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies"))
 
 import retrained_reward as study
+import rounds_against_one as against
 from rounds_against_one import Task, recipe_of
 
 ROWS = [{"prompt": f"p{k}"} for k in range(study.FIRST_LABELLED + study.LABELLED * study.ROUNDS)]
@@ -35,8 +36,8 @@ def world(tmp_path, monkeypatch):
         return [[SimpleNamespace(text=text) for text in ("0.3", "0.9", "0.1", "0.5")] for _ in asking.prompts]
 
     monkeypatch.setattr(study.align, "run", run)
-    monkeypatch.setattr(study, "ask", ask)
-    monkeypatch.setattr(study, "load_tokenizer", lambda settings: settings)
+    monkeypatch.setattr(against, "ask", ask)
+    monkeypatch.setattr(against, "load_tokenizer", lambda settings: settings)
     monkeypatch.setattr(study, "reference_of", lambda recipe: SimpleNamespace(settings="beginning", load=lambda: None))
     monkeypatch.setattr(
         study,

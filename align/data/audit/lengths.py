@@ -11,6 +11,8 @@ from jaxtyping import Int
 from align.findings import Finding
 
 PARTS = ("prompt", "chosen", "rejected")
+IDS = tuple(f"{part}_ids" for part in PARTS)
+"""Columns of tokenized pairs."""
 COLOURS = {"prompt": "#8a8f98", "chosen": "#1f6feb", "rejected": "#d9730d"}
 CUT = "#bf3989"
 STEP = 64  # suggested lengths are multiples of it

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from align.data.rows.messages import ROLES, SPECIAL
+from align.data.rows.messages import ROLES, SPECIAL, SYSTEM_ROLES
 from align.data.rows.normal_form import HIDDEN, folded, is_blank
 from align.data.rows.pairs import LONG_PROMPT, repeats
 from align.findings import Level, printable
@@ -115,6 +115,6 @@ def _begins_a_word(text: str) -> bool:
 
 def _alternates(roles: list[str]) -> bool:
     """Whether the system speaks first, then user and assistant in turn; tools may answer the assistant."""
-    turns = roles[1:] if roles[0] in ("system", "developer") else roles
+    turns = roles[1:] if roles[0] in SYSTEM_ROLES else roles
     after = {"": {"user"}, "user": {"assistant"}, "assistant": {"user", "tool"}, "tool": {"tool", "assistant"}}
     return all(role in after.get(last, ()) for last, role in zip(["", *turns], turns, strict=False))

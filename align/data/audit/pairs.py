@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from align.data.rows.messages import SYSTEM_ROLES
 from align.findings import Finding, shown
 from align.intervals import wilson
 
@@ -207,7 +208,7 @@ def prompt_text(prompt: Any) -> str:
     """A prompt as one text, without the system's messages, which whole sets have in common."""
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(message["content"] for message in prompt if message["role"] not in ("system", "developer"))
+    return "\n".join(message["content"] for message in prompt if message["role"] not in SYSTEM_ROLES)
 
 
 def _is_text(dataset: Dataset) -> bool:

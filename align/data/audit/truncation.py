@@ -10,7 +10,7 @@ from align.data.rows.truncation import truncated, truncated_lengths
 from align.errors import DataError
 from align.findings import shown
 
-from .lengths import PARTS
+from .lengths import IDS
 
 SLICE = 1000  # rows read at a time
 
@@ -35,7 +35,7 @@ def refuse_cut_to_same(
     Raises:
         DataError: Naming the pairs, and what would keep them apart.
     """
-    columns = [f"{part}_ids" for part in PARTS]
+    columns = list(IDS)
     same: list[int] = []
     needed, start, whole = 0, 0, False
     table: Any = dataset.select_columns(columns).with_format("arrow")

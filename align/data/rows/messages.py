@@ -15,7 +15,8 @@ from .normal_form import is_blank
 MESSAGES_AS_TEXT = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|content|from|value)[\"']\s*:")
 SIDES = ("chosen", "rejected", "completion")
 """Columns of a normalised row that answer its prompt."""
-ROLES = ("system", "developer", "user", "assistant", "tool")
+SYSTEM_ROLES = ("system", "developer")
+ROLES = (*SYSTEM_ROLES, "user", "assistant", "tool")
 RENDERED = ("tool_calls", "tool_call_id", "name", "reasoning_content", "reasoning", "thinking")
 SHAREGPT = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
@@ -206,7 +207,7 @@ def with_system(row: dict[str, Any], system: Any) -> dict[str, Any]:
     if not isinstance(system, str):
         raise RowError("wrong-type", f"system is no text but {kind_of(system)}")
     first = row["prompt"][0]
-    if first["role"] not in ("system", "developer"):
+    if first["role"] not in SYSTEM_ROLES:
         return row | {"prompt": [{"role": "system", "content": system}, *row["prompt"]]}
     if first["content"] != system:
         raise RowError("two-systems", "the column system and the prompt's own system message differ; keep one of them")

@@ -18,7 +18,7 @@ Messages are those of `align.data.rows.messages`; layouts with labels, ranks or 
 from collections.abc import Mapping
 from typing import Any
 
-from .messages import MESSAGES_AS_TEXT, RowError, answer_to, kind_of, messages_of, says_something
+from .messages import MESSAGES_AS_TEXT, SYSTEM_ROLES, RowError, answer_to, kind_of, messages_of, says_something
 from .normal_form import is_blank, visible
 
 LAST_TURN = "\n\nAssistant:"
@@ -140,4 +140,4 @@ def _conversation(prompt: Any, chosen: list[dict[str, Any]], rejected: list[dict
 
 
 def _after_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return messages[1:] if messages[0]["role"] in ("system", "developer") else messages
+    return messages[1:] if messages[0]["role"] in SYSTEM_ROLES else messages

@@ -8,6 +8,7 @@ from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 
 from align.configs.srpo import SRPOConfig
+from align.data.audit.lengths import IDS
 from align.data.prompts.revision import revision_prompt
 from align.data.rows.columns import TEMPLATE
 from align.data.rows.explicit import explicit
@@ -18,7 +19,6 @@ from align.trainers.shared.trl_contract import keep_columns
 from .preference import PreferenceTrainer
 
 ROLES = ("plain", "given_chosen", "given_rejected")
-IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 class SRPOTrainer(PreferenceTrainer):

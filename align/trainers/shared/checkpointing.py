@@ -10,6 +10,7 @@ from datasets import Dataset
 from jaxtyping import Int
 
 from align.data.as_read import is_as_read, longest
+from align.data.audit.lengths import IDS
 from align.data.rows.truncation import truncated_lengths
 from align.data.tables import counts, slices
 from align.losses.preference import sequence_logps
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 SAMPLE = 1000  # rows whose lengths are counted where rows are tokenized as they are read
 SHARE = 0.7  # of the free memory that activations may take; the rest is for gradients, logits and what else there is
-PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 def settle_checkpointing(trainer: Any) -> None:
@@ -64,8 +64,8 @@ def lengths_of(data: Dataset, max_length: int | None) -> Int[np.ndarray, "pairs 
 
 
 def _slices(data: Dataset) -> Iterator[Int[np.ndarray, "slice 3"]]:
-    for part in slices(data, PARTS):
-        yield np.stack([counts(part[name]) for name in PARTS], axis=1).astype(np.int64)
+    for part in slices(data, IDS):
+        yield np.stack([counts(part[name]) for name in IDS], axis=1).astype(np.int64)
 
 
 def positions_of(lengths: Int[np.ndarray, "pairs 3"], *, packed: bool) -> Int[np.ndarray, " pairs"]:

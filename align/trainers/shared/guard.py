@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from align.data.as_read import is_as_read
+from align.data.audit.lengths import IDS
 from align.data.rows.truncation import truncated
 from align.data.tables import counts, slices
 from align.errors import RunError
@@ -173,7 +174,7 @@ def rows_of(batch: dict[str, Any], data: Any, args: Any) -> list[int | None]:
     found: list[int | None] = [None] * pairs
     limit = args.max_length
     start = 0
-    for part in slices(data, ["prompt_ids", "chosen_ids", "rejected_ids"]):
+    for part in slices(data, IDS):
         prompt, chosen, rejected = (counts(part[n]) for n in part.column_names)
         for offset in range(len(prompt)):
             both = [int(prompt[offset] + side[offset]) for side in (chosen, rejected)]

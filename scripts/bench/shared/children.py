@@ -1,8 +1,9 @@
-"""A benchmark's jobs, each in a process of its own."""
+"""A benchmark's jobs, each in a process of its own, and the memory of one."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 
 def run_again(script: str, *words: str) -> None:
@@ -13,3 +14,9 @@ def run_again(script: str, *words: str) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
     )
+
+
+def mib(field: str) -> float:
+    """What Linux says of this process in `/proc/self/status`, such as `VmRSS`, in MiB."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(field)) / 1024

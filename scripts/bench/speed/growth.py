@@ -26,6 +26,7 @@ import psutil
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+from children import mib
 from contestants import Contestant, batch_of
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
@@ -84,15 +85,12 @@ def started(path: Path) -> None:
     """Read the rows of a file, take one step, and print seconds of this process and the most memory of its own, in MiB."""
     from align import run  # noqa: PLC0415 - the children's alone, and timed
 
-    most = 0
+    most = 0.0
 
     def watch() -> None:
         nonlocal most
         while True:
-            own = next(
-                line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")
-            )
-            most = max(most, int(own.split()[1]))
+            most = max(most, mib("RssAnon"))
             time.sleep(0.02)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -102,7 +100,7 @@ def started(path: Path) -> None:
         [f"data.train.path={path}", "data.eval={}", "data.streaming=true", f"train.output_dir={path.parent / 'run'}", "train.max_steps=1"],
         overwrite=True,
     )  # fmt: skip
-    print(json.dumps({"cpu_seconds": time.process_time(), "seconds": time.time() - began, "own_mib": most / 1024}))
+    print(json.dumps({"cpu_seconds": time.process_time(), "seconds": time.time() - began, "own_mib": most}))
 
 
 def first_steps(count: int) -> dict[str, dict[str, float]]:

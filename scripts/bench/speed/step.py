@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+from children import mib
 from contestants import Contestant, batch_of
 
 NAMES = ("trl_default", "trl_best", "trl_best_bf16", "ours", "ours_checkpointing", "ours_compiled")
@@ -33,11 +34,6 @@ def peak(name: str, prompt: int, response: int) -> dict[str, float]:
     """Resident MiB before the step and at its peak, in this process."""
     contestant = Contestant(name)
     contestant.step(batch_of([(16, 8, 8)] * PAIRS))
-    status = Path("/proc/self/status")
-
-    def mib(field: str) -> float:
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field)) / 1024
-
     before = mib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     batch = batch_of([(prompt, response, response)] * PAIRS)

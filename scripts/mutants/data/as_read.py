@@ -7,12 +7,12 @@ TRAINER, MEMORY = "align/trainers/pairs/preference.py", "align/trainers/shared/c
 late = noticed_by("tests/data/test_as_read.py")
 
 MUTANTS = [
-    late("as read: filled prompts stay", OWN, "        if len(filled):\n", "        if False:\n"),
-    late("as read: a prompt may fill to the last", OWN, "prompts >= max_length", "prompts > max_length"),
-    late("as read: others are left out", OWN, "np.arange(len(dataset)), short[filled]", "np.arange(len(dataset)), filled"),
-    late("as read: pairs are counted from 0", OWN, "np.delete(short, filled) + 1", "np.delete(short, filled)"),
-    late("as read: rows of the selection are told", OWN, "numbers=np.delete(short, filled) + 1", "numbers=None"),
-    late("as read: filled prompts are refused", OWN, "np.setdiff1d(np.arange(len(made)), filled)", "np.arange(len(made))"),
+    late("as read: filled prompts stay", OWN, "        if len(left) < len(dataset):\n", "        if False:\n"),
+    late("as read: a prompt may fill to the last", OWN, "prompts < max_length", "prompts <= max_length"),
+    late("as read: others are left out", OWN, "short[~roomy]", "np.flatnonzero(~roomy)"),
+    late("as read: pairs are counted from 0", OWN, "short[roomy] + 1", "short[roomy]"),
+    late("as read: rows of the selection are told", OWN, "numbers=short[roomy] + 1", "numbers=None"),
+    late("as read: filled prompts are refused", OWN, "np.flatnonzero(roomy)", "np.arange(len(made))"),
     late("as read: other columns are dropped", OWN, "_ids(pairs) | others", "_ids(pairs)"),
     late("as read: texts stay", OWN, "if name not in TEXTS}", "}"),
     late("as read: a filled prompt is let through", OWN, "if room(len(pair.prompt), self.max_length) == 0:", "if False:"),
@@ -30,7 +30,7 @@ MUTANTS = [
     late("as read: the template is looked at with a system alone", OWN, "    prompts += [prompt[1:]", "    [prompt[1:]"),
     late("as read: evaluated pairs are refused", OWN, "        if trained:\n", "        if True:\n"),
     late("as read: the recipe has all refused", BUILDING, "trained=name == TRAIN", "trained=True"),
-    late("as read: none may be left", OWN, "            refuse_none_left(len(dataset) - len(filled)", "            (lambda *_, **__: None)(len(dataset) - len(filled)"),
+    late("as read: none may be left", OWN, "            refuse_none_left(len(left)", "            (lambda *_, **__: None)(len(left)"),
     late("pairs: none may be left", TRAINER, "            refuse_none_left(len(self", "            (lambda *_, **__: None)(len(self"),
     late("as read: long answers are tokenized", OWN, "left[row] <= 0 or _shared(", "True or _shared("),
     late("as read: answers may differ at their end", OWN, "return int(apart[0]) if len(apart) else shorter", "return shorter"),

@@ -164,24 +164,20 @@ MUTANTS = [
     retrained(
         "retrained study: labels of the beginning alone",
         RETRAINED,
-        "labelled(task, policy, range",
-        'labelled(task, policies["beginning"], range',
+        "preferred(task, policy, task",
+        'preferred(task, policies["beginning"], task',
     ),
     retrained(
         "retrained study: earlier labels are forgotten",
         RETRAINED,
-        "        pairs += labelled",
-        "        pairs = labelled",
+        "        pairs += preferred",
+        "        pairs.clear()\n        pairs += preferred",
     ),
-    retrained(
-        "retrained study: the same beginnings are labelled", RETRAINED, "range(done, done + every)", "range(every)"
-    ),
-    retrained(
-        "retrained study: never has fewer labels", RETRAINED, "range(done, done + every)", "range(done, done + 1)"
-    ),
+    retrained("retrained study: the same beginnings are labelled", RETRAINED, "(done, done + every))", "(0, every))"),
+    retrained("retrained study: never has fewer labels", RETRAINED, "(done, done + every))", "(done, done + 1))"),
     retrained(
         "retrained study: the worse is chosen",
-        RETRAINED,
+        "scripts/studies/rounds_against_one.py",
         '"chosen": ordered[i + 2], "rejected": ordered[i]',
         '"chosen": ordered[i], "rejected": ordered[i + 2]',
     ),
@@ -193,8 +189,8 @@ MUTANTS = [
     retrained(
         "retrained study: trained again",
         RETRAINED,
-        'if not (run / "adapter").is_dir():\n            align.run',
-        "if True:\n            align.run",
+        'if not (run / "adapter").is_dir():\n            words',
+        "if True:\n            words",
     ),
     rounds(
         "lists are read from the end",

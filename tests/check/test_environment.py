@@ -40,6 +40,17 @@ def test_vllm_that_is_not_there_is_told_before_weights():
     assert "vllm-missing" not in rules(load_recipe("online/tiny-grpo"), without("vllm"))
 
 
+def test_vllm_is_refused_where_no_policy_can_be_handed_to_it():
+    recipe = load_recipe("online/tiny-grpo", ["train.use_vllm=true"])
+    gpu = Machine(gpus=("H100",), installed=CPU.installed)
+    assert "vllm-on-cpu" in rules(recipe, CPU)
+    assert "vllm-on-cpu" in rules(recipe, gpu)  # the recipe asks for the CPU
+    assert "vllm-on-cpu" not in rules(
+        load_recipe("online/tiny-grpo", ["train.use_vllm=true", "train.use_cpu=false"]), gpu
+    )
+    assert "vllm-on-cpu" not in rules(load_recipe("online/tiny-grpo"), CPU)
+
+
 @pytest.mark.parametrize(
     ("overrides", "machine", "rule"),
     [

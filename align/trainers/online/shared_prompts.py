@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ from align.configs import GRPOConfig, RLOOConfig
 from align.data.rows.explicit import explicit
 from align.models.stopping import stop_ids
 from align.sampling.drawing import two_uniforms
+from align.sampling.merged import adapters_merged, merged_one_by_one
 from align.sampling.prompt_cache import prompts_once, say_once
 from align.trainers.shared.base import own_args
 from align.trainers.shared.columns import check_texts
@@ -51,6 +52,7 @@ from align.trainers.shared.trl_contract import (
     fast_head,
     generation_state,
     micro_batch,
+    send_to_vllm,
     set_generation_state,
     set_logging_window,
     tokenizer_of,
@@ -86,6 +88,8 @@ class SharedPrompts(SafeRuns, OnlineBase):
         if self.first_step is not None:
             copy_reference(self.model)
         end_answers_at(self, stop_ids(tokenizer_of(self), self.model))
+        if self.args.use_vllm and isinstance(self.model, PeftModel) and not sharded(self.accelerator):
+            send_to_vllm(self, partial(merged_one_by_one, self.model))
 
     @cached_property
     def sharing(self) -> PrefixSharing:
@@ -97,8 +101,9 @@ class SharedPrompts(SafeRuns, OnlineBase):
         return OrderByEpoch.of(super()._get_train_sampler(*args, **kwargs))
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        """TRL's, with the prompt of a group run once, and tokens drawn by `align.sampling.drawing`."""
-        sample, shared = super()._generate_single_turn, self.args.shared_prefix != "off"
+        """TRL's, with adapters merged, the prompt of a group run once, and tokens drawn by `align.sampling.drawing`."""
+        sample = super()._generate_single_turn
+        shared = self.args.shared_prefix != "off" and not self.args.use_vllm
         # Of a sharded model all processes must run the same forwards, and groups may lie differently.
         if shared and sharded(self.accelerator):
             say_once("the model is sharded")
@@ -106,7 +111,7 @@ class SharedPrompts(SafeRuns, OnlineBase):
         if not shared:
             return sample(prompt_ids, *args, **kwargs)
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        with two_uniforms(model), prompts_once(model):
+        with adapters_merged(model), two_uniforms(model), prompts_once(model):
             return sample(prompt_ids, *args, **kwargs)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -24,7 +24,7 @@
   advantages of all processes.
 - `_compute_loss(model, inputs)` is differentiable in `inputs["advantages"]`, (B,) and for GRPO also (B, T), and is divided
   by the accumulation steps where `loss_is_scaled_for_ga`. RLOO has its KL penalty in the advantages, with leave-one-out.
-- The configurations refuse `num_generations=1`; the trainers do not.
+- vLLM is sent what `vllm_generation._iter_named_params()` yields, after `merge_adapter()` of a PEFT model.
 - `GRPOTrainer` generates in `_generate_single_turn(prompt_ids, ...)`, which returns the tokens of each prompt's answer and
   None in the place of their log-probabilities, by `model_wrapped.generate` where there is no vLLM. It calls tools in
   `_tool_call_loop(...)`, whose first result has 1 for each token that the policy wrote and 0 for tools' (see `align.sampling.trl_loop`).
@@ -35,18 +35,19 @@
   at construction and in `evaluate`, after `hash_module(model)` for its own cache; DeepSpeed's engine of the model, which is
   not prepared yet, is made there and kept in `_precompute_engine`, None at first.
 - `DPOTrainer` loads a whole model's reference by `create_model_from_path`, after a named policy, and takes None for none.
-- `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `log` merges `_metrics` into the logs.
+- The configurations refuse `num_generations=1`, the trainers do not. `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `log` merges `_metrics` into the logs.
 - Their prompts come from a `RepeatSampler` with attributes `data_source`, `mini_repeat_count`, `batch_size`,
   `repeat_count`, `shuffle`, `seed`, `num_samples` and `generator`, which draws one permutation an epoch.
 - The Trainer sums losses in `_tr_loss` since step `_globalstep_last_logged`; both start anew before `on_train_begin`.
-- The Trainer writes a checkpoint in `_save_checkpoint(model, trial)` to `output_dir/checkpoint-STEP`, has
-  `_push_from_checkpoint(folder)` upload it, and then deletes old ones.
+- `_save_checkpoint(model, trial)` writes `output_dir/checkpoint-STEP`, has it uploaded by `_push_from_checkpoint(folder)`,
+  and deletes old ones.
 - A card names `_name` and `_paper`, and "None" for a base or a hub that it does not know.
 """
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,27 +62,21 @@ from .trl_bases import OnlineBase as OnlineBase
 from .trl_bases import TrainerBase as TrainerBase
 
 _ONLINE = {
-    "_calculate_rewards": "inputs prompts completions completion_ids_list",
-    "_generate_and_score_completions": "inputs",
-    "_get_per_token_logps_and_entropies": "model input_ids attention_mask logits_to_keep ...",
-    "_get_train_sampler": "dataset",
+    "_calculate_rewards": "inputs prompts completions completion_ids_list", "_generate_and_score_completions": "inputs",
+    "_get_per_token_logps_and_entropies": "model input_ids attention_mask logits_to_keep ...", "_get_train_sampler": "dataset",
     "_prepare_inputs": "generation_batch",
-}
-_PAIRS = {"_prepare_dataset": "dataset processing_class args dataset_name"}
+}  # fmt: skip
+_PREPARED = "dataset processing_class args dataset_name"
 OVERRIDDEN: dict[str, dict[str, str]] = {
     "Trainer": {
-        "_get_train_sampler": "train_dataset",
-        "_push_from_checkpoint": "checkpoint_folder",
-        "_save": "output_dir state_dict",
-        "_save_checkpoint": "model trial",
-        "_set_signature_columns_if_needed": "",
+        "_get_train_sampler": "train_dataset", "_push_from_checkpoint": "checkpoint_folder", "_save": "output_dir state_dict",
+        "_save_checkpoint": "model trial", "_set_signature_columns_if_needed": "",
     },
-    "DPOTrainer": _PAIRS | {"_precompute_ref_logps": "dataset name batch_size"},
+    "DPOTrainer": {"_prepare_dataset": _PREPARED, "_precompute_ref_logps": "dataset name batch_size"},
     "GRPOTrainer": _ONLINE | {"_generate_single_turn": "prompt_ids images multimodal_fields num_generations ...",
         "_tool_call_loop": "prompts prompt_ids completion_ids completions logprobs images multimodal_fields"},
-    "KTOTrainer": _PAIRS,
+    "KTOTrainer": {"_prepare_dataset": _PREPARED}, "RewardTrainer": {"_prepare_dataset": _PREPARED},
     "RLOOTrainer": _ONLINE | {"_generate_single_turn": "prompt_ids images multimodal_fields"},
-    "RewardTrainer": _PAIRS,
     "SFTTrainer": {"_prepare_dataset": "dataset processing_class args packing formatting_func dataset_name"},
 }  # fmt: skip
 """Private methods that our trainers override, with the parameters they have; where `...` ends them, there are more."""
@@ -187,7 +182,7 @@ def micro_batch(trainer: Any, *, ago: int) -> dict[str, Any]:
 
 
 def generated(trainer: Any) -> list[dict[str, Any]] | None:
-    """The micro-batches of the generation batch; a list of its own for each."""
+    """The micro-batches of the generation batch."""
     return trainer._buffered_inputs
 
 
@@ -231,6 +226,11 @@ def end_answers_at(trainer: Any, stops: Sequence[int]) -> None:
     named = [*trainer.eos_token_ids, *(own if isinstance(own, list) else [own])]
     trainer.eos_token_ids = trainer.generation_config.eos_token_id = list(dict.fromkeys(named))
     trainer.generation_kwargs["eos_token_id"] = trainer.eos_token_ids
+
+
+def send_to_vllm(trainer: Any, each: Callable[..., Iterator[tuple[str, Tensor]]]) -> None:
+    """Send vLLM the names and weights that `each` yields of TRL's iterator, which is a function without arguments."""
+    trainer.vllm_generation._iter_named_params = partial(each, trainer.vllm_generation._iter_named_params)
 
 
 def completion_logps(trainer: Any, model: Any, ids: Tensor, mask: Tensor, kept: int) -> Tensor:

@@ -3,6 +3,7 @@
 from mutants.mutant import Mutant, noticed_by
 
 CACHE, ONLINE = "align/sampling/prompt_cache.py", "align/trainers/online/shared_prompts.py"
+MERGED = "align/sampling/merged.py"
 DRAW, TESTS = "align/sampling/drawing.py", "tests/sampling/test_prompt_cache.py"
 law = noticed_by("tests/sampling/test_drawing.py")
 family = noticed_by(f"{TESTS}::test_every_family_draws_the_same_tokens")
@@ -10,6 +11,8 @@ reason = noticed_by(f"{TESTS}::test_what_cannot_be_shared_is_said")
 state = noticed_by(f"{TESTS}::test_a_model_with_more_than_keys_and_values_falls_back_by_name")
 alone = noticed_by(f"{TESTS}::test_prompts_that_do_not_repeat_are_left_alone")
 back = noticed_by(f"{TESTS}::test_generate_is_put_back")
+told = noticed_by("tests/check/test_environment.py::test_vllm_is_refused_where_no_policy_can_be_handed_to_it")
+merged = noticed_by("tests/sampling/test_merged.py")
 trainer = noticed_by(f"{TESTS}::test_trainers_run_the_prompt_of_a_group_once")
 sharded = noticed_by(f"{TESTS}::test_a_sharded_model_is_left_alone")
 sampled = noticed_by(f"{TESTS}::test_answers_of_one_seed_are_those_of_a_batch_of_one")
@@ -26,10 +29,24 @@ MUTANTS: list[Mutant] = [
     reason("sampling once: pictures", CACHE, "and name not in PROMPT", "and name in PROMPT and name == ''"),
     state("sampling once: a recurrent state", CACHE, "- {DynamicLayer, DynamicSlidingWindowLayer}", "- {DynamicLayer, DynamicSlidingWindowLayer, *{type(x) for x in cache.layers}}"),
     back("sampling once: another's generate is lost", CACHE, "        if own:\n", "        if False:\n"),
-    trainer("sampling once: off is on", ONLINE, 'super()._generate_single_turn, self.args.shared_prefix != "off"', "super()._generate_single_turn, True"),
-    trainer("sampling once: not in training", ONLINE, "with two_uniforms(model), prompts_once(model):", "with two_uniforms(model):"),
+    trainer("sampling once: off is on", ONLINE, 'self.args.shared_prefix != "off" and not', "not"),
+    told("vllm: on a CPU", "align/check/environment.py", 'getattr(r.train, "use_vllm", False) and _on_cpu(r, m)', "False"),
+    told("vllm: on a GPU", "align/check/environment.py", 'getattr(r.train, "use_vllm", False) and _on_cpu(r, m)', 'getattr(r.train, "use_vllm", False)'),
+    trainer("sampling once: not in training", ONLINE, ", prompts_once(model):", ":"),
+    merged("merged: not in training", ONLINE, "with adapters_merged(model), ", "with "),
+    merged("merged: not in evaluation", "align/sampling/generate.py", "adapters_merged(model), ", ""),
+    merged("merged: not restored", MERGED, "            own.data.copy_(before)\n", "            pass\n"),
+    merged("merged: not after an error", MERGED, "    try:\n        yield\n    finally:\n        if layer.merged:", "    yield\n    if True:\n        if layer.merged:"),
+    merged("merged: never", MERGED, "return layers if suited else []", "return []"),
+    merged("merged: in 16 bits", MERGED, "own.dtype == torch.float32", "own.dtype.is_floating_point"),
+    merged("merged: tied weights", MERGED, " and holders[id(own)] == 1", ""),
+    merged("merged: adapters that are off", MERGED, "        and not layer.disable_adapters\n", ""),
+    merged("merged: under another's generate", MERGED, 'if "generate" in vars(model):', "if False:"),
+    merged("merged: vLLM is sent the base", MERGED, "            if layer is None:\n", "            if True:\n"),
+    merged("merged: vLLM is sent what changes again", MERGED, "merged = weight.clone()", "merged = weight"),
+    merged("merged: TRL merges too", MERGED, "setattr(model, name, lambda *args, **kwargs: None)", "setattr(model, name, getattr(model, name))"),
     sharded("sampling once: shards", ONLINE, "if shared and sharded(self.accelerator):", "if False:"),
-    sampled("sampling once: not in evaluation", "align/sampling/generate.py", "with _own_settings_off(model), prompts_once(model):", "with _own_settings_off(model):"),
+    sampled("sampling once: not in evaluation", "align/sampling/generate.py", ", prompts_once(model):", ":"),
     law("drawing: tokens that cannot be", DRAW, "right=True", "right=False"),
     law("drawing: beyond the last", DRAW, "torch.minimum(uniform * total, most)", "uniform * total"),
     law("drawing: the first block's tokens", DRAW, "blocks[torch.arange(len(p), device=p.device), block]", "blocks[:, 0]"),
@@ -39,5 +56,5 @@ MUTANTS: list[Mutant] = [
     law("drawing: temperature is lost", DRAW, "LogitsProcessorList([*logits_processor, _Draw()])", "LogitsProcessorList([_Draw()])"),
     law("drawing: greedy is drawn", DRAW, "config.get_generation_mode() == GenerationMode.SAMPLE", "True"),
     law("drawing: scores are lost", DRAW, "not config.output_scores and", "True and"),
-    law("drawing: not in training", ONLINE, "with two_uniforms(model), prompts_once(model):", "with prompts_once(model):"),
+    law("drawing: not in training", ONLINE, "two_uniforms(model), ", ""),
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, List, Value
+from datasets import Dataset
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
@@ -21,8 +21,8 @@ from align.data.audit.tokens import Encoded, encode
 from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left
 from align.data.rows.columns import TEMPLATE
 from align.data.rows.messages import SYSTEM_ROLES
+from align.data.rows.tables import counts, is_text, messages, only_texts, slices
 from align.data.rows.truncation import room, truncated
-from align.data.tables import counts, slices
 from align.errors import DataError
 from align.findings import printable
 
@@ -157,7 +157,7 @@ def may_lose(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: i
     """
     if max_length is None or len(dataset) == 0:
         return np.zeros(0, dtype=np.int64)
-    if set(TEMPLATE) & set(dataset.column_names) or any(_renders_more(dataset.features[part]) for part in PARTS):
+    if set(TEMPLATE) & set(dataset.column_names) or not all(only_texts(dataset.features[part]) for part in PARTS):
         return np.arange(len(dataset))  # tools may be of any length
     try:
         once, each = _added(dataset.select(range(min(LOOKED_AT, len(dataset)))), tokenizer)
@@ -192,34 +192,21 @@ def _added(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[float,
     return float(added[turns == turns.min()].max()), float((added / turns).max())
 
 
-def _renders_more(feature: Any) -> bool:
-    """Whether messages have other parts than role and content, such as calls of tools."""
-    if isinstance(feature, Value):
-        return False
-    return not isinstance(feature, List) or bool(set(feature.feature) - {"role", "content"})  # or kept as JSON
-
-
 def _messages(column: Any) -> Any:
-    return 0 if _is_text(column) else counts(column)
+    return 0 if is_text(column) else counts(column)
 
 
 def _bytes(column: Any) -> Int[np.ndarray, " rows"]:
     """Bytes of each text of a column, or of the contents of each list of messages; of those kept as JSON, of all of it."""
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.cast(column.type.storage_type)
-    if _is_text(column):
+    if is_text(column):
         return pc.call_function("binary_length", [column]).to_numpy().astype(np.int64)
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    contents = pc.call_function("struct_field", [whole.flatten()], pc.StructFieldOptions(["content"]))
+    bounds, _, contents = messages(column)
     sizes = np.concatenate(
         [[0], np.cumsum(pc.call_function("binary_length", [contents]).to_numpy(zero_copy_only=False))]
     )
-    offsets = whole.offsets.to_numpy() - whole.offsets[0].as_py()
-    return (sizes[offsets[1:]] - sizes[offsets[:-1]]).astype(np.int64)
-
-
-def _is_text(column: Any) -> bool:
-    return pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return (sizes[bounds[1:]] - sizes[bounds[:-1]]).astype(np.int64)
 
 
 def _shared(one: Any, other: Any) -> int:

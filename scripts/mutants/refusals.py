@@ -22,7 +22,19 @@ launched = noticed_by("tests/commands/test_launching.py")
 large = noticed_by("tests/check/test_large_sets.py")
 LAUNCHING, WEIGHTS = "align/launching.py", "align/check/rewards.py"
 sized = noticed_by("tests/check/test_sizes.py")
+digest = noticed_by("tests/data/test_audit.py")
+shape = noticed_by("tests/data/rows/test_templates.py::test_the_first_row_of_each_shape_is_rendered")
+WRITTEN, TEMPLATES = "align/data/audit/written.py", "align/check/templates.py"
 MUTANTS = [
+    digest("digests: columns of what does not show", WRITTEN, "pa.array([visible(text) for text in contents.to_pylist()], kind)", "contents"),
+    digest("digests: columns without roles", WRITTEN, "for part in (sizes, roles, contents)]", "for part in (sizes, contents)]"),
+    digest("digests: columns without lengths", WRITTEN, "for part in (sizes, roles, contents)]", "for part in (roles, contents)]"),
+    digest("digests: nulls are parts", WRITTEN, " if value is not None}", "}"),
+    digest("digests: calls do not count", WRITTEN, "return parts.keys() == PLAIN_KEYS and", "return parts.keys() >= PLAIN_KEYS and"),
+    digest("digests: answers without their prompt", "align/data/audit/duplicates.py", "sides = [context.copy(), context.copy()]", "sides = [blake2b(digest_size=8), blake2b(digest_size=8)]"),
+    shape("shapes: rows are numbered by slices", TEMPLATES, "        start += len(whole)\n", ""),
+    shape("shapes: tools are passed over", TEMPLATES, "if not further and all(", "if all("),
+    shape("shapes: roles of the prompt alone", TEMPLATES, "for name in dataset.column_names:\n            bounds", "for name in dataset.column_names[:1]:\n            bounds"),
     large("large sets: memory holds the rows", "align/commands/check.py", "texts=recipe.texts, rows=recipe.rows, told=told, scratch=folder", "texts=recipe.texts, rows=recipe.rows, told=told, scratch=None"),
     large("large sets: a cache that is no folder ends it", "align/commands/check.py", "    except OSError:\n        yield None", "    except ZeroDivisionError:\n        yield None"),
     large("large sets: a value above all known ones", "align/data/audit/duplicates.py", "np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)", "np.searchsorted(ordered, values) % len(ordered) - 1"),

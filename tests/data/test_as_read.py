@@ -161,7 +161,7 @@ def test_what_a_template_adds_without_a_system_message_is_counted(monkeypatch):
 
 
 def test_rows_are_counted_over_slices(monkeypatch):
-    monkeypatch.setattr("align.data.tables.SLICE", 2)
+    monkeypatch.setattr("align.data.rows.tables.SLICE", 2)
     rows = [{"prompt": "p" * n, "chosen": "a", "rejected": "b"} for n in (1, 2, 90, 4, 5, 95, 7)]
     assert may_lose(Dataset.from_list(rows), tiny_tokenizer(), 80).tolist() == [2, 5]
     assert longest(Dataset.from_list(rows), 3).tolist() == [2, 5, 6]

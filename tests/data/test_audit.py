@@ -1,9 +1,11 @@
 """What pairs say about themselves; the table of tests/helpers/malformed.py covers each rule's message."""
 
+import json
+
 import numpy as np
 import pytest
-from datasets import Dataset
-from hypothesis import given
+from datasets import Dataset, Features, Value
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from align.data.audit import duplicates as across
@@ -11,6 +13,7 @@ from align.data.audit.duplicates import circular, collect, contradictory, digest
 from align.data.audit.pair_rules import broken
 from align.data.audit.pairs import audit_pairs, audit_sets, prompt_text, wilson
 from align.data.loading import DataSource, read
+from align.data.rows.normal_form import all_visible
 from align.data.rows.normalise import ROW, normalise
 
 
@@ -18,10 +21,8 @@ def pair(prompt="q ", chosen="a", rejected="b"):
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
-def audited(*rows, **settings):
-    return {
-        finding.rule: finding for finding in audit_pairs(Dataset.from_list(list(rows)), where="data.train", **settings)
-    }
+def audited(*rows, **how):
+    return {finding.rule: finding for finding in audit_pairs(Dataset.from_list(list(rows)), where="data.train", **how)}
 
 
 def message(role, content="words"):
@@ -155,6 +156,35 @@ def test_digests_tell_apart_what_is_not_the_same():
     assert found.chosen[0] != found.chosen[4]  # an answer to another prompt is another answer
     chats = [[message("user", "a"), message("user", "b")], [message("user", "ab")], [message("assistant", "ab")]]
     assert len({row_digest(chat, "a", "b") for chat in chats}) == 3
+
+
+TEXTS = st.text(alphabet="ab:1\0\u200be\u0301\u00e9", max_size=4)
+CHATS = st.lists(st.builds(message, st.sampled_from(["user", "assistant", "1"]), TEXTS), max_size=3)
+
+
+@given(st.lists(st.tuples(CHATS, CHATS, CHATS), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_digests_of_columns_are_those_of_rows(rows):
+    """What looks the same is the same, and what does not is not; in columns as row by row."""
+    data = Dataset.from_list(
+        [dict(zip(across.PARTS, row, strict=True)) for row in rows],
+        features=Features({part: [{"role": Value("string"), "content": Value("string")}] for part in across.PARTS}),
+    )
+    one_by_one = collect(row_digest(*row) for row in rows)
+    for found, expected in zip(digests(data), one_by_one, strict=True):
+        assert found.tolist() == expected.tolist()
+    seen = [json.dumps(all_visible(list(row))) for row in rows]
+    numbers = list(zip(*(part.tolist() for part in digests(data)), strict=True))
+    for one in range(len(rows)):
+        assert [n == numbers[one] for n in numbers] == [s == seen[one] for s in seen]
+
+
+def test_digests_of_rows_beside_calls_are_those_of_rows_without():
+    plain = [message("user", "a"), message("assistant", "b")]
+    nulls = [{**each, "tool_calls": None} for each in plain]
+    called = [plain[0], {**plain[1], "tool_calls": [{"name": "f"}]}]
+    assert row_digest(plain, plain, plain) == row_digest(nulls, nulls, nulls)
+    assert row_digest(plain, plain, plain) != row_digest(called, plain, plain)
 
 
 def test_rankings_are_a_note_and_circles_a_warning():

@@ -4,7 +4,6 @@ Rows are compared by 64-bit digests, 24 bytes a pair, so that a million rows nee
 pairs of a million share a digest by chance once in about ten million data sets.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
@@ -14,12 +13,15 @@ import numpy as np
 from datasets import Dataset
 from jaxtyping import Bool, Int64, UInt64
 
-from align.data.prompts import Chat, prompt_of
+from align.data.prompts import prompt_of
 from align.data.rows.columns import TEMPLATE
-from align.data.rows.normal_form import all_visible, visible
 from align.data.rows.normalise import ROW, SLICE
+from align.data.rows.tables import only_texts
+from align.data.rows.tables import slices as arrow_slices
 from align.errors import DataError
 from align.findings import Finding, shown
+
+from .written import all_written, written
 
 logger = logging.getLogger(__name__)
 
@@ -52,23 +54,29 @@ def _ordered(first: UInt64[np.ndarray, " pairs"], second: UInt64[np.ndarray, " p
 
 def row_digest(prompt: Any, chosen: Any, rejected: Any) -> tuple[int, int, int]:
     """Digests of one normalised pair, of what shows of its texts."""
-    context = _bytes(prompt)
-    sides = (blake2b(context + b"\0" + _bytes(answer), digest_size=8).digest() for answer in (chosen, rejected))
-    numbers = [int.from_bytes(d, "little") for d in (blake2b(context, digest_size=8).digest(), *sides)]
-    return numbers[0], numbers[1], numbers[2]
+    return _numbers(written(prompt), written(chosen), written(rejected))
 
 
-def _bytes(value: Any) -> bytes:
-    if isinstance(value, Chat):
-        value = [all_visible(value), value.template]
-    return (
-        visible(value).encode() if isinstance(value, str) else json.dumps(all_visible(value), sort_keys=True).encode()
-    )
+def _numbers(prompt: bytes, chosen: bytes, rejected: bytes) -> tuple[int, int, int]:
+    context = blake2b(prompt, digest_size=8)
+    sides = [context.copy(), context.copy()]
+    for side, answer in zip(sides, (chosen, rejected), strict=True):
+        side.update(b"\0" + answer)
+    first, second, third = (int.from_bytes(each.digest(), "little") for each in (context, *sides))
+    return first, second, third
 
 
 def digests(dataset: Dataset) -> Digests:
     """Digests of normalised pairs, a slice of rows at a time."""
-    return collect(row_digest(*row) for rows in slices(dataset) for row in zip(*(rows[p] for p in PARTS), strict=True))
+    given = set(TEMPLATE) & set(dataset.column_names)
+    if given or not all(only_texts(dataset.features[part]) for part in PARTS):
+        return collect(
+            row_digest(*row) for rows in slices(dataset) for row in zip(*(rows[p] for p in PARTS), strict=True)
+        )
+    tables = arrow_slices(dataset, PARTS)
+    return collect(
+        _numbers(*row) for part in tables for row in zip(*(all_written(part[p]) for p in PARTS), strict=True)
+    )
 
 
 def collect(numbers: Iterator[tuple[int, int, int]]) -> Digests:

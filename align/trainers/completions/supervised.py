@@ -22,7 +22,7 @@ from trl import SFTTrainer as TRLSFTTrainer
 from align.configs.supervised import SupervisedConfig
 from align.data import Rows
 from align.data.rows.explicit import explicit
-from align.data.tables import counts, slices
+from align.data.rows.tables import counts, slices
 from align.losses.preference import Batch
 from align.losses.token_objectives import OBJECTIVES, CompletionBatch, token_losses
 from align.models.loading import keep_quantised_weights_plain

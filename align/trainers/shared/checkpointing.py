@@ -11,8 +11,8 @@ from jaxtyping import Int
 
 from align.data.as_read import is_as_read, longest
 from align.data.audit.lengths import IDS
+from align.data.rows.tables import counts, slices
 from align.data.rows.truncation import truncated_lengths
-from align.data.tables import counts, slices
 from align.losses.preference import sequence_logps
 from align.scoring.memory import Activations, free_bytes, line_through, saved_bytes
 from align.scoring.shared_prefix import SharedPrefixModel

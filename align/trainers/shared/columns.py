@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from align.configs import PreferenceConfig
 from align.configs.common import MethodConfig
-from align.data.tables import SLICE, slices
+from align.data.rows.tables import SLICE, slices
 from align.losses.objectives import COLUMNS
 
 from .scored import COLUMN

@@ -17,8 +17,8 @@ from transformers.trainer_callback import ExportableState
 
 from align.data.as_read import is_as_read
 from align.data.audit.lengths import IDS
+from align.data.rows.tables import counts, slices
 from align.data.rows.truncation import truncated
-from align.data.tables import counts, slices
 from align.errors import RunError
 from align.files import write_text
 

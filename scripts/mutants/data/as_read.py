@@ -2,6 +2,7 @@
 
 from mutants.mutant import noticed_by
 
+TABLES = "align/data/rows/tables.py"
 OWN, AUDIT, BUILDING = "align/data/as_read.py", "align/data/audit/truncation.py", "align/building.py"
 TRAINER, MEMORY = "align/trainers/pairs/preference.py", "align/trainers/shared/checkpointing.py"
 late = noticed_by("tests/data/test_as_read.py")
@@ -23,9 +24,9 @@ MUTANTS = [
     late("as read: the template adds nothing", OWN, "prompt - template", "prompt"),
     late("as read: the template adds once", OWN, "once + each * _messages", "once + 0 * _messages"),
     late("as read: characters are counted", OWN, 'call_function("binary_length", [column])', 'call_function("utf8_length", [column])'),
-    late("as read: tools are short", OWN, "if set(TEMPLATE) & set(dataset.column_names) or any", "if any"),
-    late("as read: names of messages are short", OWN, " or any(_renders_more(dataset.features[part]) for part in PARTS)", ""),
-    late("as read: JSON is short", OWN, "not isinstance(feature, List) or ", ""),
+    late("as read: tools are short", OWN, "if set(TEMPLATE) & set(dataset.column_names) or not all", "if not all"),
+    late("as read: names of messages are short", OWN, " or not all(only_texts(dataset.features[part]) for part in PARTS)", ""),
+    late("as read: JSON is short", TABLES, "isinstance(feature, List) and not set(feature.feature)", "not isinstance(feature, List) or not set(feature.feature)"),
     late("as read: JSON has no size", OWN, "    if isinstance(column.type, pa.BaseExtensionType):", "    if False:"),
     late("as read: the template is looked at with a system alone", OWN, "    prompts += [prompt[1:]", "    [prompt[1:]"),
     late("as read: evaluated pairs are refused", OWN, "        if trained:\n", "        if True:\n"),

@@ -9,12 +9,14 @@ from peft import LoraConfig
 from tiny import QWEN
 
 from align import DPOConfig, DPOTrainer, SRPOConfig, SRPOTrainer, SupervisedConfig, SupervisedTrainer
+from align.check import templates
 from align.check.templates import inspect_templates
 from align.data import DataConfig, DataSource, load_data
 from align.data.audit.duplicates import digests
 from align.data.audit.templates import inspect_template
 from align.data.audit.tokens import encode_all
 from align.data.prompts import prompt_of
+from align.data.rows import tables
 from align.models.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 from align.sampling.store import prompt_digest
 from align.scoring.completions import completion_ids, prompt_ids
@@ -131,6 +133,24 @@ def test_what_the_template_does_not_render_is_refused_by_name(tmp_path, change, 
     assert f"`ignore: [{ignore}]`" in finding.remedy
     assert inspect_templates({"data.train": loaded(tmp_path, rows, ignore=[ignore])}, plain) == []
     assert inspect_templates({"data.train": data}, tokenizer()) == []
+
+
+@pytest.mark.parametrize("beside", [{}, {"tools": [tool("f")]}], ids=["roles alone", "tools"])
+def test_the_first_row_of_each_shape_is_rendered(tmp_path, monkeypatch, beside):
+    """By roles, in all slices; a shape that the template refuses is told with its row's number."""
+    monkeypatch.setattr(templates, "SLICE", 2)
+    monkeypatch.setattr(tables, "SLICE", 2)
+    system = {"prompt": [{"role": "system", "content": "s"}, *row(0)["prompt"]]}
+    rows = [row(n, **(system if n in (3, 5) else {}), **beside) for n in range(6)]
+    shapes = dict(templates._shapes(loaded(tmp_path, rows)))
+    assert [(shape[0], number) for shape, (number, _, asks) in shapes.items() if asks] == [
+        (("user",), 1),
+        (("system", "user"), 4),
+    ]
+    assert {len(shape[0]) for shape in shapes} == {1, 2, 3}
+    other = row(0, rejected=[{"role": "tool", "content": "r"}], **beside)
+    shapes = dict(templates._shapes(Dataset.from_list([row(0, **beside), row(1, **beside), other])))
+    assert [number for shape, (number, *_) in shapes.items() if shape[0] == ("user", "tool")] == [3]
 
 
 def test_plain_text_on_a_chat_model_is_said_plainly():

@@ -46,6 +46,11 @@ def test_soups_are_a_policy_for_each_reward_and_sums_of_their_adapters(world):
     for module, (a, b) in adapters[2].factors.items():
         assert (b @ a - expected[module][1] @ expected[module][0]).norm() < 1e-5
     assert members(run)["fronts"] == [SOUPS[:2], SOUPS]
+    targets = json.loads((run / members(run)["members"][2]["adapter"] / "adapter_config.json").read_text())[
+        "target_modules"
+    ]
+    assert len(targets) > 4
+    assert targets == sorted(targets)  # the same file in every process
 
 
 def test_c_morl_extends_a_point_from_its_adapter_with_the_barrier(world):

@@ -9,6 +9,7 @@ from typing import Any
 
 from align.errors import RunError
 from align.files import check_writable, read_json
+from align.merging.adapters import WEIGHTS_FILE
 from align.merging.command import merge
 from align.sampling.preferred import preferences
 
@@ -25,9 +26,9 @@ def worth(front: Mapping[str, Any], prefer: Mapping[str, float]) -> dict[str, fl
     other = [name for name in prefer if name not in names]
     if other:
         raise RunError(f"--prefer: no reward {other[0]!r} in this front; there are {', '.join(names)}")
-    if not all(0 <= number < math.inf for number in prefer.values()) or not any(prefer.values()):
-        raise RunError(f"--prefer: must be finite, not negative and not all 0, got {dict(prefer)}")
     total = sum(prefer.values())
+    if not all(0 <= number < math.inf for number in prefer.values()) or not 0 < total < math.inf:
+        raise RunError(f"--prefer: must be finite, not negative and not all 0, got {dict(prefer)}")
     return {name: prefer.get(name, 0.0) / total for name in names}
 
 
@@ -86,7 +87,12 @@ def main(argv: Sequence[str]) -> int:
         print(mixture(options.front, front, prefer, options.out))  # noqa: T201 - the command line's own
         return 0
     member, utility = picked(front, prefer)
+    adapter = options.front / member["adapter"]
+    if not (adapter / WEIGHTS_FILE).is_file():
+        raise RunError(
+            f"{adapter}: {member['name']} is the best for this, and is not there; `alignkit front RECIPE --resume auto` makes it again"
+        )
     values = ", ".join(f"{name} {value:.4g}" for name, value in member["values"].items())
-    print(options.front / member["adapter"])  # noqa: T201
+    print(adapter)  # noqa: T201
     print(f"{member['name']}: {values}; utility {utility:.4g}", file=sys.stderr)  # noqa: T201
     return 0

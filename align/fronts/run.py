@@ -11,6 +11,8 @@ import numpy as np
 from accelerate import PartialState
 from jaxtyping import Float
 
+from align.data import load_data
+from align.data.kept import data_digest
 from align.data.loading import DataSource, read
 from align.errors import RunError
 from align.files import write_rows, write_text
@@ -25,7 +27,7 @@ from align.recipe.scores import ScoreConfig
 from align.rounds.begin import begin
 from align.rounds.ledger import Ledger
 from align.rounds.plan import load_training, write_recipe
-from align.rounds.validation import PROMPTS, validation_rows
+from align.rounds.validation import PROMPTS, compared_by, validation_rows
 from align.runs.contents import FRONTS_FILE, RECIPE_FILE
 from align.sampling.answer_file import HowToSample, check_calling, read_prompts, sample_to_file
 from align.sampling.ask import decoding_of
@@ -84,7 +86,9 @@ def run_front(
         RunError: If the front that is there is another's, or a reward applies to fewer than two prompts.
     """
     rows = check_front(recipe, allow)
-    ledger = begin(recipe, "fronts", FRONTS_FILE, resume=resume, overwrite=overwrite)
+    trained = data_digest(load_data(recipe.data, rows="prompts").train)  # all policies on the same
+    by = {"data.train": f"{trained['rows']} rows, {trained['sha256'][:12]}", **compared_by(recipe, rows)}
+    ledger = begin(recipe, "fronts", FRONTS_FILE, resume=resume, overwrite=overwrite, compared=by)
     making = _Making(recipe, ledger, train, allow)
     making.prompts(rows)
     making.estimate(0, REF, reference_of(recipe), [])
@@ -118,7 +122,7 @@ def _manifold(making: "_Making") -> None:
                 save_merged(folder, adapter, factors)
         return {"ends": len(names)}
 
-    making.ledger.stage(0, ENDS, [whole], [out], part)
+    making.ledger.stage(0, ENDS, [whole], adapters, part)
     for k, (name, adapter) in enumerate(zip(names, adapters, strict=True)):
         weights = [float(i == k) for i in range(len(names))]
         making.add(0, name, policy_of(str(adapter)), adapter, {"weights": weights})
@@ -139,9 +143,9 @@ def _mixed(making: "_Making", names: Sequence[str], adapters: Sequence[Path]) ->
             merge(adapters, out, weights=mixed)
         return {"soups": len(mixed)}
 
-    making.ledger.stage(1, SOUPS, adapters, [out], mix)
-    for number, vector in enumerate(mixed):
-        adapter = out / f"soup-{number:02}" / "adapter"
+    soups = [out / f"soup-{number:02}" / "adapter" for number in range(len(mixed))]
+    making.ledger.stage(1, SOUPS, adapters, soups, mix)
+    for number, (vector, adapter) in enumerate(zip(mixed, soups, strict=True)):
         parts = {name: weight for name, weight in zip(names, vector, strict=True) if weight}
         making.add(1, f"soup-{number:02}", policy_of(str(adapter)), adapter, {"soup": parts})
     making.fronts = [list(names), list(making.made)]

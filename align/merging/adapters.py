@@ -181,6 +181,8 @@ def save_merged(folder: Path, like: Adapter, factors: Factors) -> str:
     config.r = config.lora_alpha = most
     config.rank_pattern = config.alpha_pattern = {module: rank for module, rank in ranks.items() if rank != most}
     config.use_rslora, config.inference_mode, config.init_lora_weights = False, True, True
+    if isinstance(config.target_modules, set):
+        config.target_modules = sorted(config.target_modules)  # a set has another order in each process
     config.save_pretrained(str(folder))
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     copy_along(like.path, folder)

@@ -142,8 +142,14 @@ def check_fronts(recipe: Mapping[str, Any], method: Any, tree: Tree) -> None:
         tree.problem(("ref", "kind"), f"a front is held against its base, got {recipe['ref'].kind!r}; leave it out")
     if not tree.values.get("data", {}).get("eval") or recipe["eval"] is None or recipe["eval"].generate is None:
         tree.problem(("fronts",), "is estimated on answers to data.eval as eval.generate says; name both")
-    elif recipe["eval"].generate.prompts < 2:
-        tree.problem(("eval", "generate", "prompts"), "an interval needs at least 2 prompts")
+    else:
+        evaluated = tree.values["eval"]
+        idle = [("eval", key) for key, value in evaluated.items() if key != "generate" and value is not None]
+        idle += [("eval", "generate", key) for key in ("revisions", "prefer") if evaluated["generate"].get(key)]
+        for path in idle:
+            tree.problem(path, "does nothing in a front, whose policies are estimated by its rewards; leave it out")
+        if recipe["eval"].generate.prompts < 2:
+            tree.problem(("eval", "generate", "prompts"), "an interval needs at least 2 prompts")
     if str(getattr(recipe["train"].eval_strategy, "value", recipe["train"].eval_strategy)) != "no":
         tree.problem(
             ("train", "eval_strategy"), "every policy of a front is estimated when it is trained; leave it out"

@@ -40,7 +40,7 @@ class ScoreConfig:
         problems += [
             f"judges: a name is up to 80 letters, digits, _, -, . and :, got {name!r}"
             for name in names
-            if not NAME.fullmatch(name)
+            if not NAME.fullmatch(name) and name not in REWARDS
         ]
         for name, options in self.rewards.items():
             try:

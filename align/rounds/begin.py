@@ -1,20 +1,25 @@
 """Begins a run of several trainings, of rounds or of a front, or goes on with it: the same recipe, and no leftovers of a kill."""
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
 from align.errors import RunError
-from align.files import SCRATCH, write_text
+from align.files import SCRATCH, plain_json, write_text
 from align.own_code import keep_copies
 from align.recipe.loading import Recipe
 from align.run_identity import WRITTEN, recipe_as_written, recipe_differences
 from align.runs.contents import RECIPE_FILE, delete_run
-from align.runs.identity import Difference, told
+from align.runs.identity import NOT_SAID, Difference, rewritten, told
 
 from .ledger import Ledger
+
+COMPARED = "compared"
+"""Where the first line of the ledger keeps what policies are compared by."""
 
 
 def directory_of(recipe: Recipe) -> Path:
@@ -31,6 +36,7 @@ def begin(
     resume: bool,
     overwrite: bool,
     refused: Callable[[list[Difference]], list[Difference]] = list,
+    compared: Mapping[str, Any] | None = None,
 ) -> Ledger:
     """The ledger of the run, whose directory is claimed already, with the recipe in it.
 
@@ -41,13 +47,17 @@ def begin(
         resume: Whether to go on in a run that is there.
         overwrite: Delete the run that is there.
         refused: Of what is said otherwise than before, what keeps the run from going on; the number of rounds does not, say.
+        compared: What its policies are compared by, of which the recipe's training says nothing: data and answers.
 
     Raises:
         RunError: If the run that is there is of another recipe, naming what differs.
     """
     run, state = directory_of(recipe), PartialState()
+    by = json.loads(json.dumps(dict(compared or {}), default=plain_json))
     if resume and (run / RECIPE_FILE).is_file():
+        known = Ledger(run, ledger, mend=False).done.get((0, "recipe"), {"counts": {}})["counts"].get(COMPARED, {})
         other = refused(recipe_differences(run, recipe_as_written(recipe)))
+        other += [one for one in rewritten(known, by) if NOT_SAID not in (one.old, one.new)]  # of what both say
         if other:
             raise RunError(
                 f"{run}: its {section} were made by another recipe:\n{told(other)}\nrestore it, or begin in another directory"
@@ -62,5 +72,5 @@ def begin(
         write_text(run / RECIPE_FILE, recipe.resolved_yaml())
     state.wait_for_everyone()
     made = Ledger(run, ledger)
-    made.stage(0, "recipe", [], [run / RECIPE_FILE], lambda: {WRITTEN: recipe_as_written(recipe)})
+    made.stage(0, "recipe", [], [run / RECIPE_FILE], lambda: {WRITTEN: recipe_as_written(recipe), COMPARED: by})
     return made

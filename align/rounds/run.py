@@ -28,7 +28,7 @@ from .ledger import Ledger
 from .plan import FIRST, Place, load_training, mixes, needs_first_adapter, round_prompts, round_recipe, write_recipe
 from .report import round_report, write_page
 from .stages import answer_files, answerer, mix_stage, mixed_from, pairs_stage, prompts_stage, sample_stage, score_stage
-from .validation import best_round, validation_rows
+from .validation import best_round, compared_by, validation_rows
 
 logger = logging.getLogger(__name__)
 Train = Callable[..., Any]
@@ -124,7 +124,8 @@ def run_rounds(
     if vllm is not None:
         check_model(recipe)
     rows = check_rounds(recipe, allow)
-    ledger = begin(recipe, "rounds", ROUNDS_FILE, resume=resume, overwrite=overwrite, refused=other_rounds)
+    by = compared_by(recipe, validation_rows(recipe, rounds.score)) if rounds.take == "best" else None
+    ledger = begin(recipe, "rounds", ROUNDS_FILE, resume=resume, overwrite=overwrite, refused=other_rounds, compared=by)
     state = PartialState()
     if state.is_main_process and needs_first_adapter(recipe) and not (run / FIRST).is_dir():
         _write_first_adapter(recipe, run / FIRST)

@@ -1,7 +1,7 @@
 """Takes, where the recipe says so, the best round and not the last: all of them answer the prompts of `data.eval`."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from align.data import load_data
 from align.data.loading import DataSource, read
 from align.data.rows.scored import read_scored
 from align.errors import RunError
-from align.files import write_rows, write_text
+from align.files import digest_of, write_rows, write_text
 from align.judges.answered import JUDGES, together
 from align.judges.from_scores import refuse_missing, scorers_of
 from align.judges.scoring import score_rows
@@ -44,6 +44,20 @@ def validation_rows(recipe: Recipe, score: ScoreConfig) -> list[dict[str, Any]]:
     made = list(rows.values())[::-1][: settings.prompts]
     refuse_missing(score, made[0], "data.eval")
     return made
+
+
+def compared_by(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the estimates of policies follow from beside their training: the prompts, and how they are answered.
+
+    How many are answered at a time does not count.
+
+    Args:
+        recipe: With `eval.generate`.
+        rows: From `validation_rows`.
+    """
+    settings = {key: value for key, value in vars(recipe.eval.generate).items() if key != "batch_size"}
+    asked = {f"eval.generate.{key}": value for key, value in settings.items()}
+    return {"data.eval": f"{len(rows)} prompts, {digest_of(list(rows))[:12]}", **asked}
 
 
 def best_round(

@@ -23,11 +23,14 @@ def preferences(text: str) -> dict[str, float]:
     for part in text.split(","):
         name, equals, number = part.partition("=")
         try:
-            found[name.strip()] = float(number)
+            value = float(number)
         except ValueError:
-            equals = ""
+            equals, value = "", 0.0
         if not equals or not name.strip():
             raise RunError(f"--prefer: expected NAME=NUMBER, and more after commas, got {part!r}")
+        if name.strip() in found:
+            raise RunError(f"--prefer: {name.strip()!r} is named twice, got {text!r}")
+        found[name.strip()] = value
     return found
 
 
@@ -58,7 +61,7 @@ def context_for(folder: Path, prefer: Mapping[str, float] | None) -> str:
     if other:
         raise RunError(f"prefer.{other[0]}: no such reward; there are {', '.join(names)}")
     worth = [float(prefer.get(name, 0.0)) for name in names]
-    if not all(0 <= one < math.inf for one in worth) or not any(worth):
+    if not all(0 <= one < math.inf for one in worth) or not 0 < sum(worth) < math.inf:
         raise RunError(f"prefer: must be finite, not negative and not all 0, got {dict(prefer)}")
     if weighed:
         return preference_context(dict(zip(names, tenths(worth), strict=True)))

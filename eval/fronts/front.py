@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from align.fronts.sparse import DIGITS
 from align.weighting.archive import hypervolume, nondominated
 from eval.statistics.intervals import Estimate, claimed, mean_estimate, rng_of_report
 from eval.statistics.names import REF
@@ -60,6 +61,7 @@ def front_of(
     scores: Mapping[str, Float[np.ndarray, "prompts objectives"]],
     scales: Mapping[str, tuple[float, float]],
     *,
+    ranges: Mapping[str, tuple[float, float]],
     recipes: Mapping[str, Mapping[str, Any]],
     reference_point: Mapping[str, float] | None = None,
 ) -> Front | None:
@@ -73,6 +75,7 @@ def front_of(
     Args:
         scores: By run, and "ref": the value of each prompt in each objective, NaN where it does not apply.
         scales: By objective, in their order: the value that is worth 0 and that which is worth 1.
+        ranges: By objective the least and the greatest that it can be, infinite where none is stated. What was seen is no bound.
         recipes: By run the recipe as it was read, for those that have one.
         reference_point: A value of each objective; the reference policy's by default.
     """
@@ -113,9 +116,13 @@ def front_of(
             each = [above(means)[[runs.index(who)]] for who in members]
             estimates[f"{OVER_SEEDS}{name}"] = volume_over_seeds(each, zero)
     points = means[:-1]
-    best, shares = nondominated(points), np.mean([nondominated(points + error[:-1]) for error in drawn.errors], axis=0)
+    best = _nondominated(points)
+    shares = np.mean([_nondominated(points + error[:-1]) for error in drawn.errors], axis=0)
     intervals = {
-        who: [(e.low, e.high) for e in (_coordinate(column, low[k], high[k]) for k, column in enumerate(rows.T))]
+        who: [
+            (e.low, e.high)
+            for e in (_coordinate(rows[:, k], low[k], high[k], ranges[name]) for k, name in enumerate(names))
+        ]
         for who, rows in zip((*runs, REF), table, strict=True)
     }
     return Front(
@@ -131,10 +138,15 @@ def front_of(
     )
 
 
-def _coordinate(scaled: np.ndarray, low: float, high: float) -> Estimate:
+def _nondominated(points: np.ndarray) -> np.ndarray:
+    """Of points that agree but for rounding, as those of policies that answer alike, none dominates another."""
+    return nondominated(np.round(points, DIGITS))
+
+
+def _coordinate(scaled: np.ndarray, low: float, high: float, bounds: tuple[float, float]) -> Estimate:
     """One objective of one run, on its own scale."""
     known = scaled[~np.isnan(scaled)] * (high - low) + low
-    return claimed(mean_estimate(known, bounds=(float(low), float(high))))
+    return claimed(mean_estimate(known, bounds=bounds))
 
 
 def seeds_of(runs: Sequence[str], recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -135,7 +135,8 @@ def objective_report(
     front = None
     if len(sampled.policies) > 1 and len(values) > 1:
         means = {who: np.stack([_by_prompt(values[name][who]) for name in values], axis=1) for who in sampled.answers}
-        front = front_of(means, scales, recipes=recipes or {}, reference_point=reference_point)
+        ranges = {name: range_of(name) for name in scales}
+        front = front_of(means, scales, ranges=ranges, recipes=recipes or {}, reference_point=reference_point)
     if front is not None:
         estimates |= front.estimates
         details["front"] = front.details()

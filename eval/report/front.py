@@ -17,7 +17,7 @@ from align.runs.contents import METRICS_FILE, RECIPE_FILE
 from align.runs.directory import read_metrics
 from align.weighting.archive import hypervolume
 from eval.fronts.front import Front, front_of
-from eval.measures.rewards import scale_of
+from eval.measures.rewards import range_of, scale_of
 from eval.statistics.intervals import Estimate
 from eval.statistics.names import REF
 
@@ -55,7 +55,8 @@ def write_front(run: Path) -> dict[str, Any]:
     scales = {name: scale_of(name, {who: t[:, k] for who, t in tables.items()}) for k, name in enumerate(names)}
     recipes = {one["name"]: {"name": one["name"]} for one in members}
     corner = told["reference_point"] and {name: float(value) for name, value in told["reference_point"].items()}
-    front = front_of(tables, scales, recipes=recipes, reference_point=corner)
+    ranges = {name: range_of(name) for name in names}
+    front = front_of(tables, scales, ranges=ranges, recipes=recipes, reference_point=corner)
     if front is None:
         raise RunError(
             f"{run}: fewer than two prompts have two rewards for every policy; ask more in eval.generate.prompts"

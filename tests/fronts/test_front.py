@@ -1,6 +1,7 @@
 """A front by its recipe: which policies with which recipes, gone on with after any kill, reported and picked from."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from align.fronts.run import MEMBERS, check_front, run_front, scores_by_prompt
 from align.intervals import mean_estimate
 from align.merging.adapters import load_adapter_factors, soup
 from align.recipe.loading import load_recipe
-from align.rounds.ledger import Ledger
+from align.rounds.ledger import Ledger, digest
 from align.weighting.archive import hypervolume
 from eval.report.front import summary, write_front
 
@@ -45,6 +46,11 @@ def test_soups_are_a_policy_for_each_reward_and_sums_of_their_adapters(world):
     for module, (a, b) in adapters[2].factors.items():
         assert (b @ a - expected[module][1] @ expected[module][0]).norm() < 1e-5
     assert members(run)["fronts"] == [SOUPS[:2], SOUPS]
+    targets = json.loads((run / members(run)["members"][2]["adapter"] / "adapter_config.json").read_text())[
+        "target_modules"
+    ]
+    assert len(targets) > 4
+    assert targets == sorted(targets)  # the same file in every process
 
 
 def test_c_morl_extends_a_point_from_its_adapter_with_the_barrier(world):
@@ -179,7 +185,9 @@ def test_a_preference_names_the_member_of_most_utility_on_the_scales():
     assert picked(FRONT, {"b": 1.0})[0]["name"] == "two"
 
 
-@pytest.mark.parametrize("prefer", [{"c": 1.0}, {"a": -1.0, "b": 2.0}, {"a": 0.0}, {"a": float("nan")}])
+@pytest.mark.parametrize(
+    "prefer", [{"c": 1.0}, {"a": -1.0, "b": 2.0}, {"a": 0.0}, {"a": float("nan")}, {"a": 1e308, "b": 1e308}]
+)
 def test_what_is_no_preference_is_refused(prefer):
     with pytest.raises(RunError, match="--prefer: "):
         picked(FRONT, prefer)
@@ -195,10 +203,61 @@ def test_pick_names_an_adapter_or_mixes_one(reported, tmp_path, capsys):
     assert pick(words) == 0
     record = json.loads((tmp_path / "mixed" / "merge.json").read_text())
     assert record["merged"][0]["weights"] == pytest.approx([0.25, 0.75])
+    with pytest.raises(RunError, match="'repetition' is named twice"):
+        pick([str(run), "--prefer", "repetition=0.7,repetition=0.1"])
     with pytest.raises(RunError, match="belong together"):
         pick(words[:4])
     with pytest.raises(RunError, match="no front.json there"):
         pick([str(tmp_path), "--prefer", "a=1"])
+
+
+def test_a_member_that_is_gone_is_not_named_and_made_again(world, tmp_path, capsys):
+    recipe = world.load(folder="gone")
+    run = run_front(recipe, world.train, resume=False)
+    write_front(run)
+    words = [str(run), "--prefer", "positive_sentiment=1"]
+    assert pick(words) == 0
+    adapter = Path(capsys.readouterr().out.strip())
+    assert "soup" in str(adapter)
+    before = digest(adapter)
+    shutil.rmtree(adapter.parent)
+    with pytest.raises(RunError, match="is not there; .*--resume auto"):
+        pick(words)
+    run_front(recipe, world.train, resume=True)
+    assert digest(adapter) == before
+    assert pick(words) == 0
+
+
+@pytest.mark.parametrize("word", ["eval.generate.seed=4", "eval.generate.max_new_tokens=9", "eval.generate.prompts=7"])
+def test_what_policies_are_compared_by_stays(world, word):
+    run = run_front(world.load(), world.train, resume=False)
+    written = (run / "recipe.resolved.yaml").read_bytes()
+    with pytest.raises(RunError, match=f"made by another recipe:\n(.*\n)*  {word.partition('=')[0]}: "):
+        run_front(world.load(word), world.train, resume=True)
+    assert (run / "recipe.resolved.yaml").read_bytes() == written
+    run_front(world.load("eval.generate.batch_size=1"), world.train, resume=True)  # how many at a time may change
+
+
+@pytest.mark.parametrize("which", ["train", "eval"])
+def test_rows_that_became_others_are_not_mixed_with_the_first(world, tmp_path, which):
+    rows = (Path(__file__).parents[2] / "recipes/data/tiny-prompts.jsonl").read_text()
+    path = tmp_path / "rows.jsonl"
+    path.write_text(rows)
+    recipe = world.load({"train": f"data.train.path={path}", "eval": f"data.eval.tiny.path={path}"}[which])
+    run_front(recipe, world.train, resume=False)
+    path.write_text(rows.replace("What is", "Say what is", 1))
+    with pytest.raises(RunError, match=rf"data\.{which}: 8 "):
+        run_front(recipe, world.train, resume=True)
+
+
+def test_a_reward_may_be_there_twice(world):
+    names = [
+        one["name"]
+        for one in members(run_front(world.load("rewards=[clarity, clarity@two]"), world.train, resume=False))[
+            "members"
+        ]
+    ]
+    assert names == SOUPS
 
 
 @pytest.mark.parametrize(
@@ -215,6 +274,11 @@ def test_pick_names_an_adapter_or_mixes_one(reported, tmp_path, capsys):
         ("lora=null", "lora: missing section"),
         ("eval=null", "is estimated on answers to data.eval"),
         ("eval.generate.prompts=1", "an interval needs at least 2 prompts"),
+        ("eval.generate.revisions=2", "eval.generate.revisions: does nothing in a front"),
+        (
+            "eval.reference_point={repetition: 0, positive_sentiment: 0}",
+            "eval.reference_point: does nothing in a front",
+        ),
         ("rewards=[clarity]", "a front needs at least two rewards"),
     ],
 )

@@ -96,6 +96,7 @@ def test_preferences_become_targets_in_the_prompts_of_the_policy_alone(learnt, t
     [
         ({"harm": 1.0}, r"prefer\.harm: no such reward; there are repetition, clarity"),
         ({"clarity": 0.0}, "prefer: must be finite, not negative and not all 0"),
+        ({"clarity": 1e308, "repetition": 1e308}, "prefer: must be finite, not negative and not all 0"),
         ({"clarity": -1.0, "repetition": 1.0}, "prefer: must be finite, not negative and not all 0"),
     ],
 )

@@ -62,6 +62,7 @@ MUTANTS = [
     talks("conversations: a chat remembers nothing", "align/commands/chat.py", "                    self.messages += [asked,", "                    _ = [asked,"),
     strict("rows: an override leaves no list", "align/strict/yaml_tree.py", "isinstance(level.get(key), dict | list)", "isinstance(level.get(key), dict)"),
     strict("rows: an override of an entry that is not there", "align/strict/yaml_tree.py", "int(key) < len(entries)", "True"),
+    noticed_by("tests/fronts/test_front.py")("recipe: whole numbers by name are refused", "align/strict/fields.py", "if dict[str, float] in options and", "if False and"),
     values("recipe: lists of whole numbers are refused", "align/strict/fields.py", "    if list[float] in options and", "    if False and"),
     values("recipe: truth values are numbers", "align/strict/fields.py", "isinstance(value, list) and not any(isinstance(each, bool) for each in value)", "isinstance(value, list)"),
     strict("rows: a path is no source and nobody says how", "align/strict/fields.py", 'f"; write {{path: {as_scalar(values)}}}" if is_path else ""', '""'),

@@ -189,6 +189,8 @@ MUTANTS = [
         "e if OVER_SEEDS in key else claimed(e) for",
         "e for",
     ),
+    front_of("fronts: what was seen bounds", "eval/fronts/front.py", "ranges[name])", "(low[k], high[k]))"),
+    front_of("fronts: rounding parts the alike", "eval/fronts/front.py", "np.round(points, DIGITS)", "points"),
     noticed_by("tests/rounds/test_rounds_report.py")(
         "few items: rounds keep theirs",
         "align/rounds/report.py",

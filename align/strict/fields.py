@@ -98,10 +98,10 @@ def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:
             return [float(each) for each in value]
         except (TypeError, ValueError):
             pass
-    named = isinstance(value, Mapping) and not any(isinstance(one, bool) for one in value.values())
-    if dict[str, float] in options and named and all(isinstance(key, str) for key in value):
+    if dict[str, float] in options and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         try:
-            return {key: float(each) for key, each in value.items()}
+            if not any(isinstance(each, bool) for each in value.values()):
+                return {key: float(each) for key, each in value.items()}
         except (TypeError, ValueError):
             pass
     literal = next((o for o in options if typing.get_origin(o) is Literal), None)

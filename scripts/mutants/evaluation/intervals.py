@@ -19,6 +19,7 @@ front = noticed_by("tests/evaluation/fronts/test_pareto.py")
 front_of = noticed_by("tests/evaluation/fronts/test_fronts.py")
 said = noticed_by("tests/evaluation/report/test_verdict.py")
 planned = noticed_by("tests/evaluation/report/test_power.py")
+alike = noticed_by("tests/evaluation/fronts/test_alike.py")
 MUTANTS = [
     interval("statistics: few successes are normal", MEANS, "if 0 < successes <= few:", "if False:"),
     interval("statistics: degrees of freedom off by one", MEANS, "degrees = independent - 1", "degrees = independent"),
@@ -189,8 +190,8 @@ MUTANTS = [
         "e if OVER_SEEDS in key else claimed(e) for",
         "e for",
     ),
-    front_of("fronts: what was seen bounds", "eval/fronts/front.py", "ranges[name])", "(low[k], high[k]))"),
-    front_of("fronts: rounding parts the alike", "eval/fronts/front.py", "np.round(points, DIGITS)", "points"),
+    alike("fronts: what was seen bounds", "eval/fronts/front.py", "ranges[name])", "(low[k], high[k]))"),
+    alike("fronts: rounding parts the alike", "eval/fronts/front.py", "np.round(points, DIGITS)", "points"),
     noticed_by("tests/rounds/test_rounds_report.py")(
         "few items: rounds keep theirs",
         "align/rounds/report.py",

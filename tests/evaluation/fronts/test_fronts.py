@@ -13,7 +13,7 @@ from eval.fronts.front import front_of, seeds_of
 from eval.fronts.indicators import drawn_means, expected_utility, r2, sparsity, volume_over_seeds
 from eval.measures.rewards import objective_report
 from eval.report.plots_fronts import objective_pictures
-from eval.statistics.intervals import UNBOUNDED, mean_estimate
+from eval.statistics.intervals import mean_estimate
 
 NAN = math.nan
 SCALES = {"right": (0.0, 1.0), "warm": (-1.0, 3.0)}
@@ -99,25 +99,6 @@ def test_a_run_has_the_interval_of_a_mean_in_each_objective():
     for who, rows in TWICE.items():
         right, warm = (mean_estimate(rows[:, k], bounds=bounds) for k, bounds in enumerate(SCALES.values()))
         assert got.intervals[who] == [pytest.approx(right[1:3]), pytest.approx(warm[1:3])]
-
-
-def test_what_was_seen_of_a_reward_bounds_no_interval():
-    """The scale of a reward without a range is made of what was seen; a reward that is the same for all has no interval."""
-    scores = {who: np.column_stack([rows[:, 0], np.full(len(rows), 3.0)]) for who, rows in TWICE.items()}
-    got = front(scores, {"right": (0.0, 1.0), "warm": (3.0, 4.0)}, ranges={"right": (0.0, 1.0), "warm": UNBOUNDED})
-    assert got.intervals["a"][1] == (-math.inf, math.inf)
-    got = front(TWICE, SCALES, ranges={"right": (0.0, 1.0), "warm": UNBOUNDED})
-    assert got.intervals["b"][1] == pytest.approx(mean_estimate(TWICE["b"][:, 1])[1:3])
-
-
-def test_policies_that_answer_alike_are_on_the_front_in_the_same_draws():
-    """Three alike and two of the others, whose errors differ by rounding alone: none of the alike dominates another."""
-    one, other, *_ = (rng().random((2, 8, 2)) * [1.0, 0.3]) / 7
-    scores = {"a": one, "b": one, "c": one, "d": other, "e": other, "ref": one / 3}
-    got = front(scores, {"x": (0.0, 1.0), "y": (0.05, 0.35)})
-    assert got.share_of_draws["a"] == got.share_of_draws["b"] == got.share_of_draws["c"] > 0
-    assert got.share_of_draws["d"] == got.share_of_draws["e"]
-    assert got.on_front["a"] == got.on_front["b"] == got.on_front["c"]
 
 
 @pytest.mark.parametrize("n", [4, 5])

@@ -68,6 +68,12 @@ def test_the_committed_page_is_of_the_committed_results(scripts, tmp_path):
     assert (tmp_path / "page.html").read_text() == (ROOT / "recipes" / "results.html").read_text()
 
 
+def test_what_training_began_with_is_no_way_to_a_front(scripts):
+    figures = [figure.what for claim in scripts[0].of_fronts() for figure in claim.figures]
+    assert [what for what in figures if what.startswith("before")] == []
+    assert "C-MORL: hypervolume" in figures
+
+
 def test_every_claim_has_its_command_and_its_file(scripts):
     made = scripts[0].claims()
     assert len(made) >= 10

@@ -16,7 +16,7 @@ def adapters_merged(model: Any) -> Iterator[None]:
     """Within it, the active adapters of a model are part of its base's weights: a token takes no matrix products of theirs.
 
     Afterwards the base's weights are what they were, bit for bit. (PEFT's `unmerge_adapter` subtracts what it added, which
-    leaves rounding behind.) Meanwhile the adapted weights are held twice.
+    leaves rounding behind.) Meanwhile the adapted weights are held twice, and an adapter's dropout does not apply.
 
     Only weights of 32 bits are merged. Of 16 bits they would lose most of what training has just learnt: of an update that
     changed log-probabilities by 0.014 on average, 28% arrived in merged bfloat16, and 86% with the adapter beside it

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from align.data.prompts import Chat
+from align.data.rows.messages import PLAIN_KEYS
 from align.data.rows.normal_form import all_visible, visible
-from align.data.rows.normalise import PLAIN_KEYS
 from align.data.rows.tables import is_text, joined, messages
 
 

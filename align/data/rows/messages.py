@@ -17,6 +17,7 @@ SIDES = ("chosen", "rejected", "completion")
 """Columns of a normalised row that answer its prompt."""
 SYSTEM_ROLES = ("system", "developer")
 ROLES = (*SYSTEM_ROLES, "user", "assistant", "tool")
+PLAIN_KEYS = frozenset(("role", "content"))
 RENDERED = ("tool_calls", "tool_call_id", "name", "reasoning_content", "reasoning", "thinking")
 SHAREGPT = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",

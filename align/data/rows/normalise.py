@@ -21,7 +21,7 @@ from align.findings import Finding
 from .labels import planned_labels
 from .layouts import LeftOut, Reading
 from .mapping import REF_COLUMNS, ROW, Plan, Rows, planned
-from .messages import RENDERED, SIDES, RowError, as_messages, template_arguments, with_system, without_keys
+from .messages import PLAIN_KEYS, RENDERED, SIDES, RowError, as_messages, template_arguments, with_system, without_keys
 from .normal_form import is_blank
 
 __all__ = ["REF_COLUMNS", "ROW", "SLICE", "Rows", "normalise"]
@@ -29,7 +29,6 @@ __all__ = ["REF_COLUMNS", "ROW", "SLICE", "Rows", "normalise"]
 SHOWN = 10
 LONGEST = 4_000_000  # characters of a row, about a million tokens
 SLICE = 10_000  # rows that are Python objects at a time
-PLAIN_KEYS = frozenset(("role", "content"))
 
 
 OR_DROP = ", or set data.unusable=drop to train without them"

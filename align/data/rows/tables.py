@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, List, Value
 from jaxtyping import Int
 
+from .messages import PLAIN_KEYS
+
 SLICE = 10_000
 """Rows of a slice."""
 TOKENIZED = 1000  # rows of one whose tokens are made for it
@@ -38,7 +40,7 @@ def only_texts(feature: Any) -> bool:
     """Whether a column's values are texts, or lists of messages that have a role and a content and no other part."""
     if isinstance(feature, Value):
         return bool(feature.dtype in ("string", "large_string"))
-    return isinstance(feature, List) and not set(feature.feature) - {"role", "content"}  # others are kept as JSON
+    return isinstance(feature, List) and not set(feature.feature) - PLAIN_KEYS  # others are kept as JSON
 
 
 def messages(column: Any) -> tuple[Int[np.ndarray, " bounds"], Any, Any]:

@@ -35,12 +35,12 @@
   at construction and in `evaluate`, after `hash_module(model)` for its own cache; DeepSpeed's engine of the model, which is
   not prepared yet, is made there and kept in `_precompute_engine`, None at first.
 - `DPOTrainer` loads a whole model's reference by `create_model_from_path`, after a named policy, and takes None for none.
-- The configurations refuse `num_generations=1`, the trainers do not. `aux_loss_enabled` and `_is_vision_dataset` say what their names say; `log` merges `_metrics` into the logs.
+- The configurations refuse `num_generations=1`, the trainers do not. `aux_loss_enabled` and `_is_vision_dataset` say what
+  their names say; `log` merges `_metrics` into the logs.
 - Their prompts come from a `RepeatSampler` with attributes `data_source`, `mini_repeat_count`, `batch_size`,
   `repeat_count`, `shuffle`, `seed`, `num_samples` and `generator`, which draws one permutation an epoch.
 - The Trainer sums losses in `_tr_loss` since step `_globalstep_last_logged`; both start anew before `on_train_begin`.
-- `_save_checkpoint(model, trial)` writes `output_dir/checkpoint-STEP`, has it uploaded by `_push_from_checkpoint(folder)`,
-  and deletes old ones.
+- `_save_checkpoint(model, trial)` writes `output_dir/checkpoint-STEP`, calls `_push_from_checkpoint(it)`, deletes old ones.
 - A card names `_name` and `_paper`, and "None" for a base or a hub that it does not know.
 """
 

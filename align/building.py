@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from align.data.as_read import tokenized_as_read
+from align.data.as_read import AsRead
 from align.data.loading import TRAIN, named_sets
 from align.judges.from_recipe import MakeScorer, prepare_judge
 from align.models import loading as models
@@ -60,10 +60,11 @@ def build_trainer(
     if adapter is not None and start is None:
         _say_reference(Path(adapter), ref)
     given = len(train)
-    if recipe.data.streaming and tokenizes_as_read(method.trainer, recipe.train):
+    as_read = as_read_by(method.trainer, recipe.train) if recipe.data.streaming else None
+    if as_read is not None:
         limit: Any = recipe.train.max_length
         train, *others = (
-            tokenized_as_read(data, tokenizer, limit, where=name, trained=name == TRAIN)
+            as_read(tokenizer, limit, name).of(data, trained=name == TRAIN)
             for name, data in named_sets(train, eval_sets).items()
         )
         eval_sets = dict(zip(eval_sets, others, strict=True))
@@ -105,10 +106,12 @@ def build_trainer(
     return trainer, ref
 
 
-def tokenizes_as_read(trainer: Any, args: Any) -> bool:
-    """Whether a trainer takes rows that are tokenized as they are read, and asks nothing that the tokens of all rows decide."""
-    all_at_once = getattr(args, "precompute_ref_log_probs", False) or args.train_sampling_strategy == "group_by_length"
-    return getattr(trainer, "tokenizes_as_read", False) and not all_at_once
+def as_read_by(trainer: Any, args: Any) -> type[AsRead] | None:
+    """What makes tokens as rows are read, if the trainer takes such rows and asks nothing that the tokens of all rows decide."""
+    asked = ("precompute_ref_log_probs", "packing", "eval_packing", "shuffle_dataset")
+    all_at_once = any(getattr(args, name, None) for name in asked) or args.train_sampling_strategy == "group_by_length"
+    learns_prompts = getattr(args, "completion_only_loss", None) is False
+    return None if all_at_once or learns_prompts else getattr(trainer, "as_read", None)
 
 
 def judge_of(recipe: Recipe, allow: Collection[str], run: Path) -> MakeScorer:

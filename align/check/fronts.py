@@ -17,7 +17,7 @@ def inspect_front(recipe: Recipe, steps: int, allow: Collection[str]) -> Finding
         RunError: If a reward cannot be made; one whose code may not run here is not looked at.
     """
     foreign = [name for name in recipe.rewards if ":" in name and name not in allow]
-    prompts = len(check_front(recipe, allow, scorers=not foreign))
+    prompts = len(check_front(recipe, allow, scorers=not foreign)[0])
     settings: Any = recipe.eval.generate
     message = (
         f"{recipe.fronts and recipe.fronts.kind}: at most {policies_at_most(recipe)} policies of {steps:,} steps, each "

@@ -79,7 +79,7 @@ def predict_rounds(recipe: Recipe, steps: int) -> RoundsCost:
     if METHODS[recipe.method].rows != "pairs":
         raise RunError("--deep predicts rounds that learn from preference pairs; leave it out")
     rounds: Any = recipe.rounds
-    rows = check_rounds(recipe, scorers=False)
+    rows, _ = check_rounds(recipe, scorers=False)
     number, sampling = prompts_of_round(recipe, len(rows)), rounds.sample
     policy = beginning_of(recipe)
     tokenizer, use = load_tokenizer(policy.settings), policy.load()

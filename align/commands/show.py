@@ -230,7 +230,7 @@ def _tokens(row: Mapping[str, Any], shown: Shown) -> Iterator[Part]:
 
 def _encoded(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], list[int], dict[str, list[int]]]:
     """The prompt's tokens, what of the prompt alone training leaves out, and each answer's, before truncation."""
-    from align.data.audit.tokens import encode  # noqa: PLC0415 - imports TRL
+    from align.data.audit.encoding import encode  # noqa: PLC0415 - imports TRL
     from align.data.prompts import prompt_of  # noqa: PLC0415 - as above
     from align.data.rows.columns import TEMPLATE  # noqa: PLC0415 - as above
     from align.scoring.completions import completion_ids, prompt_ids  # noqa: PLC0415 - as above

@@ -1,13 +1,13 @@
-"""Tokenizes preference pairs as training reads them, so that the first step need not wait for the tokens of a large set.
+"""Tokenizes pairs and completions as training reads them, so that the first step need not wait for the tokens of a large set.
 
 Two things that training decides by tokens it must know before: which prompts leave no room for an answer, and which answers
-truncation makes the same. Where the bytes of a pair show that neither can be, as a token stands for at least one, its tokens
-can wait; the others are tokenized at once.
+of a pair truncation makes the same. Where the bytes of a row show that neither can be, as a token stands for at least one, its
+tokens can wait; the others are tokenized at once.
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +16,9 @@ from datasets import Dataset
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
+from align.data.audit.encoding import Parted, encode_sides
 from align.data.audit.lengths import IDS, PARTS
-from align.data.audit.tokens import Encoded, encode
-from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left
+from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left, say_left_out
 from align.data.rows.columns import TEMPLATE
 from align.data.rows.messages import SYSTEM_ROLES
 from align.data.rows.tables import counts, is_text, messages, only_texts, slices
@@ -28,15 +28,14 @@ from align.findings import printable
 
 logger = logging.getLogger(__name__)
 
-TEXTS = (*PARTS, *TEMPLATE)
-"""Columns that rows are tokenized from."""
+NOT_LEARNT = -100  # the label of a token that is only read
 LOOKED_AT = 100  # rows that show what a template adds to texts
-SPARE = 16  # tokens a pair may have more than its template adds to those rows, such as one for the beginning of a text
+SPARE = 16  # tokens a row may have more than its template adds to those rows, such as one for the beginning of a text
 SHOWN = 80  # characters of a prompt that a message quotes
 
 
 class AsRead:
-    """A transform of `datasets.Dataset`: gives a slice of pairs their token ids in place of their texts; other columns stay.
+    """A transform of `datasets.Dataset`: gives a slice of rows their token ids in place of their texts; other columns stay.
 
     Args:
         tokenizer: The model's.
@@ -44,98 +43,151 @@ class AsRead:
         where: What to call the data set.
 
     Raises:
-        DataError: When called, of a pair that the chat template refuses, or whose prompt leaves no room for an answer.
+        DataError: When called, of a row that the chat template refuses, or whose prompt leaves no room for an answer.
     """
+
+    sides: ClassVar[tuple[str, ...]]
+    """The columns of answers."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None, where: str) -> None:
         self.tokenizer, self.max_length, self.where = tokenizer, max_length, where
         self._told: set[str] = set()
 
-    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Columns `prompt_ids`, `chosen_ids` and `rejected_ids`, as TRL's DPOTrainer makes them, and what else a row has."""
-        pairs = tokens_of(rows, self.tokenizer, self.where)
-        for index, pair in enumerate(pairs):
-            self._look(pair, rows["prompt"][index])
-        others = {name: column for name, column in rows.items() if name not in TEXTS}
-        return _ids(pairs) | others
+    @classmethod
+    def texts(cls) -> tuple[str, ...]:
+        """Columns that rows are tokenized from."""
+        return ("prompt", *cls.sides, *TEMPLATE)
 
-    def _look(self, pair: Encoded, prompt: Any) -> None:
-        if room(len(pair.prompt), self.max_length) == 0:
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """The columns of tokens, and what else a row has."""
+        parted = self.tokens_of(rows)
+        for index, row in enumerate(parted):
+            self.look(row, rows["prompt"][index])
+        others = {name: column for name, column in rows.items() if name not in self.texts()}
+        return self.columns(parted) | others
+
+    def tokens_of(self, rows: Mapping[str, Any]) -> list[Parted]:
+        """`encode_sides`, of columns as `datasets` gives them.
+
+        Raises:
+            DataError: If the chat template refuses a row.
+        """
+        texts = {name: list(column) for name, column in rows.items() if name in self.texts()}
+        try:
+            return encode_sides(texts, self.tokenizer, self.sides)
+        except Exception as error:  # a template may raise anything
             raise DataError(
-                f"{self.where}: the {len(pair.prompt)} tokens of a prompt fill max_length={self.max_length}, though it has fewer "
+                f"{self.where}: the chat template refuses a row among {len(texts['prompt'])} ({printable(str(error))}); "
+                "`alignkit check --full` names the rows"
+            ) from error
+
+    def columns(self, rows: Sequence[Parted]) -> dict[str, list[Any]]:
+        """The columns of tokens that the trainer reads."""
+        raise NotImplementedError
+
+    def look(self, row: Parted, prompt: Any) -> None:
+        """Refuse a row without room for an answer, and say what cannot be known before it is read."""
+        if room(len(row.prompt), self.max_length) == 0:
+            raise DataError(
+                f"{self.where}: the {len(row.prompt)} tokens of a prompt fill max_length={self.max_length}, though it has fewer "
                 f"bytes ({printable(str(prompt), SHOWN)}); remove it, or set data.streaming=false"
             )
-        if pair.left_out:
-            self._tell(
+        if row.left_out:
+            self.tell(
                 "the end of a prompt is other tokens before an answer than alone, and is left out: training sees another "
                 "context than sampling; end prompts on a token boundary",
                 prompt,
             )
-        one, other = (truncated(pair.prompt, answer, self.max_length)[1] for answer in (pair.chosen, pair.rejected))
-        if one == other:
-            self._tell("the two answers of a pair are the same tokens: it gives no gradient", prompt)
 
-    def _tell(self, message: str, prompt: Any) -> None:
+    def tell(self, message: str, prompt: Any) -> None:
         """Once each, of the first row that shows it."""
         if message not in self._told:
             self._told.add(message)
             logger.warning("%s: %s (%s)", self.where, message, printable(str(prompt), SHOWN))
 
+    def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int) -> None:
+        """Refuse, before training, what the trainer refuses once all rows are tokenized.
 
-def tokens_of(rows: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, where: str) -> list[Encoded]:
-    """`encode`, of columns as `datasets` gives them.
+        Args:
+            made: Columns `prompt_ids` and those of answers, of rows that may have lost something and keep some of it.
+            numbers: Of these rows in the set, from 1.
+            left: Rows that are learnt from.
+            total: Rows in all.
+        """
+        raise NotImplementedError
 
-    Raises:
-        DataError: If the chat template refuses a pair.
-    """
-    texts = {name: list(column) for name, column in rows.items() if name in TEXTS}
-    try:
-        return encode(texts, tokenizer)
-    except Exception as error:  # a template may raise anything
-        raise DataError(
-            f"{where}: the chat template refuses a pair among {len(texts['prompt'])} ({printable(str(error))}); "
-            "`alignkit check --full` names the rows"
-        ) from error
+    def of(self, dataset: Dataset, *, trained: bool = True) -> Dataset:
+        """Normalised rows as the trainer takes them tokenized, each row tokenized when it is read.
 
+        Args:
+            dataset: `prompt` and answers, all texts or all messages. Other columns stay.
+            trained: Whether rows are learnt from. Only then are some refused.
 
-def tokenized_as_read(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, *, where: str, trained: bool = True
-) -> Dataset:
-    """Normalised pairs as a trainer takes them tokenized, each row tokenized when it is read.
-
-    Args:
-        dataset: Pairs: `prompt`, `chosen`, `rejected`, all texts or all messages. Other columns stay.
-        tokenizer: The model's.
-        max_length: Tokens after which the trainer cuts; a prompt that fills it is left out.
-        where: What to call the data set.
-        trained: Whether pairs are learnt from. Only then one whose answers truncation makes the same is refused.
-
-    Raises:
-        DataError: If truncation makes the answers of a pair the same, naming the pairs, or leaves none; or if the template
-            refuses one that had to be tokenized.
-    """
-    short = may_lose(dataset, tokenizer, max_length)
-    if len(short):
-        made = dataset.select(short).select_columns([name for name in dataset.column_names if name in TEXTS])
+        Raises:
+            DataError: If truncation leaves nothing to learn, naming rows; or if the template refuses one that had to be
+                tokenized.
+        """
+        short = may_lose(dataset, self.tokenizer, self.max_length, self.sides)
+        if not len(short):
+            return dataset.with_transform(self)
+        made = dataset.select(short).select_columns([name for name in dataset.column_names if name in self.texts()])
         made = made.map(
-            lambda rows: _ids(tokens_of(rows, tokenizer, where)), batched=True, remove_columns=made.column_names,
-            desc=f"Tokenizing pairs of {where} that may be cut",
+            lambda rows: _ids(self.tokens_of(rows), self.sides), batched=True, remove_columns=made.column_names,
+            desc=f"Tokenizing rows of {self.where} that may be cut",
         )  # fmt: skip
         prompts = np.concatenate([counts(part[IDS[0]]) for part in slices(made, IDS[:1])])
-        roomy = prompts < max_length
+        roomy = prompts < self.max_length
         left = np.setdiff1d(np.arange(len(dataset)), short[~roomy])
         if trained:
-            refuse_none_left(len(left), max_length, where=where)
-            refuse_cut_to_same(
-                made.select(np.flatnonzero(roomy)), max_length, where=where, numbers=short[roomy] + 1, total=len(left)
-            )
+            self.refuse(made.select(np.flatnonzero(roomy)), short[roomy] + 1, len(left), len(dataset))
         if len(left) < len(dataset):
             dataset = dataset.select(left)
-    return dataset.with_transform(AsRead(tokenizer, max_length, where))
+        return dataset.with_transform(self)
 
 
-def _ids(pairs: list[Encoded]) -> dict[str, list[list[int]]]:
-    return {name: [pair[part] for pair in pairs] for part, name in enumerate(IDS)}
+class PairsAsRead(AsRead):
+    """Pairs: columns `prompt_ids`, `chosen_ids` and `rejected_ids`, as TRL's DPOTrainer makes them."""
+
+    sides = PARTS[1:]
+
+    def columns(self, rows: Sequence[Parted]) -> dict[str, list[Any]]:
+        """Whole: the trainer cuts."""
+        return _ids(rows, self.sides)
+
+    def look(self, row: Parted, prompt: Any) -> None:
+        """And say whether the two answers are the same."""
+        super().look(row, prompt)
+        one, other = (truncated(row.prompt, answer, self.max_length)[1] for answer in row.answers)
+        if one == other:
+            self.tell("the two answers of a pair are the same tokens: it gives no gradient", prompt)
+
+    def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int) -> None:
+        """If none is left, or two answers are the same."""
+        refuse_none_left(left, self.max_length, where=self.where)
+        refuse_cut_to_same(made, self.max_length, where=self.where, numbers=numbers, total=left)
+
+
+class CompletionsAsRead(AsRead):
+    """Completions: columns `input_ids` and `labels`, as TRL's SFTTrainer makes them, which learns no token of a prompt."""
+
+    sides = ("completion",)
+
+    def columns(self, rows: Sequence[Parted]) -> dict[str, list[Any]]:
+        """Cut as the trainer would have cut them."""
+        whole = [(one.prompt, one.answers[0]) for one in rows]
+        return {
+            "input_ids": [(prompt + answer)[: self.max_length] for prompt, answer in whole],
+            "labels": [([NOT_LEARNT] * len(prompt) + answer)[: self.max_length] for prompt, answer in whole],
+        }
+
+    def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int) -> None:
+        """If none is left; says how many are."""
+        say_left_out(left, total, self.max_length, where=self.where)
+
+
+def _ids(rows: Sequence[Parted], sides: Sequence[str]) -> dict[str, list[list[int]]]:
+    answers = {f"{side}_ids": [row.answers[n] for row in rows] for n, side in enumerate(sides)}
+    return {IDS[0]: [row.prompt for row in rows]} | answers
 
 
 def is_as_read(dataset: Any) -> bool:
@@ -149,28 +201,32 @@ def longest(dataset: Dataset, count: int) -> Int[np.ndarray, " rows"]:
     return np.sort(np.argsort(-sizes, kind="stable")[:count])
 
 
-def may_lose(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Int[np.ndarray, " rows"]:
-    """Rows whose prompt may fill `max_length` or whose answers may be the same once cut, as far as bytes tell.
+def may_lose(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, sides: Sequence[str] = PARTS[1:]
+) -> Int[np.ndarray, " rows"]:
+    """Rows whose prompt may fill `max_length` or whose two answers may be the same once cut, as far as bytes tell.
 
     A prompt of so many bytes has no more tokens, and what its template adds. Answers that are the same in their first k
     tokens are so in their first k bytes.
     """
+    parts = ("prompt", *sides)
     if max_length is None or len(dataset) == 0:
         return np.zeros(0, dtype=np.int64)
-    if set(TEMPLATE) & set(dataset.column_names) or not all(only_texts(dataset.features[part]) for part in PARTS):
+    if set(TEMPLATE) & set(dataset.column_names) or not all(only_texts(dataset.features[part]) for part in parts):
         return np.arange(len(dataset))  # tools may be of any length
     try:
         once, each = _added(dataset.select(range(min(LOOKED_AT, len(dataset)))), tokenizer)
     except Exception:  # of a template that refuses a pair, which is told when it is tokenized
         return np.arange(len(dataset))
     found, start = [], 0
-    for part in slices(dataset, PARTS):
-        prompt, chosen, rejected = (_bytes(part[name]) for name in PARTS)
+    for part in slices(dataset, parts):
+        prompt, *answers = (_bytes(part[name]) for name in parts)
         template = once + each * _messages(part["prompt"])
-        left = max_length - SPARE - prompt - template  # bytes that both answers must share to be cut alike
-        rows = np.flatnonzero(np.minimum(chosen, rejected) >= left)
+        left = max_length - SPARE - prompt - template  # bytes that two answers must share to be cut alike
+        rows = np.flatnonzero(np.minimum.reduce(answers) >= left)
         alike = [
-            left[row] <= 0 or _shared(part["chosen"][row], part["rejected"][row]) >= left[row] for row in map(int, rows)
+            left[row] <= 0 or (len(sides) > 1 and _shared(*(part[name][row] for name in sides)) >= left[row])
+            for row in map(int, rows)
         ]
         found.append(start + rows[np.array(alike, dtype=bool)])
         start += len(prompt)

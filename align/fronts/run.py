@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from datasets import Dataset
 from jaxtyping import Float
 
 from align.data import load_data
@@ -38,11 +39,12 @@ from .sparse import Member, two_stages
 
 logger = logging.getLogger(__name__)
 Train = Callable[..., Any]
+Rows = list[dict[str, Any]]
 MEMBERS, REF = "members.json", "ref"
 
 
-def check_front(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = True) -> list[dict[str, Any]]:
-    """The prompts that policies are estimated on, once all that can be known of the front is in order.
+def check_front(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = True) -> tuple[Rows, Dataset]:
+    """The prompts that policies are estimated on, and those that they learn from, once all that can be known is in order.
 
     Args:
         recipe: With `fronts`.
@@ -54,8 +56,8 @@ def check_front(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = 
         RunError: If a reward cannot be made, reads what an answer's text does not say, or may not be run; or if there are
             fewer than two prompts.
     """
-    score = _score(recipe)
-    rows = validation_rows(recipe, score)
+    score, sets = _score(recipe), load_data(recipe.data, rows="prompts")
+    rows = validation_rows(recipe, score, sets.eval)
     if len(rows) < 2:
         raise RunError(f"data.eval: an interval needs at least 2 different prompts, got {len(rows)}; add some")
     caller = Policy(recipe.model, caller=caller_of(recipe))
@@ -64,7 +66,7 @@ def check_front(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = 
         check_calling(caller, rows, HowToSample(decoding_of(settings)), load_tokenizer(recipe.model))
     if scorers:
         scorers_of(score, recipe.model, where="rewards", allow=list(allow))
-    return rows
+    return rows, sets.train
 
 
 def run_front(
@@ -85,8 +87,8 @@ def run_front(
     Raises:
         RunError: If the front that is there is another's, or a reward applies to fewer than two prompts.
     """
-    rows = check_front(recipe, allow)
-    trained = data_digest(load_data(recipe.data, rows="prompts").train)  # all policies on the same
+    rows, same_for_all = check_front(recipe, allow)
+    trained = data_digest(same_for_all)
     by = {"data.train": f"{trained['rows']} rows, {trained['sha256'][:12]}", **compared_by(recipe, rows)}
     ledger = begin(recipe, "fronts", FRONTS_FILE, resume=resume, overwrite=overwrite, compared=by)
     making = _Making(recipe, ledger, train, allow)
@@ -173,12 +175,11 @@ class _Making:
     """A front on its way: trains and estimates policies, each once."""
 
     def __init__(self, recipe: Recipe, ledger: Ledger, train: Train, allow: Collection[str]) -> None:
-        self.recipe, self.run, self.train, self.allow = recipe, ledger.run, train, allow
-        self.ledger = ledger
+        self.recipe, self.run, self.train, self.allow, self.ledger = recipe, ledger.run, train, allow, ledger
         self.made: dict[str, dict[str, Any]] = {}
         self.fronts: list[list[str]] = []
 
-    def prompts(self, rows: list[dict[str, Any]]) -> None:
+    def prompts(self, rows: Rows) -> None:
         """Write the prompts that all policies are estimated on."""
 
         def told() -> dict[str, int]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from align.errors import RunError
 from align.files import read_json, sha256
 from align.findings import printable
-from align.models.folders import adapter_settings
+from align.models.folders import adapter_settings, write_in_order
 from align.models.patterns import refuse_endless
 from align.runs.checkpoints import MANIFEST, check
 from align.runs.contents import REFERENCE_FILE
@@ -181,9 +181,8 @@ def save_merged(folder: Path, like: Adapter, factors: Factors) -> str:
     config.r = config.lora_alpha = most
     config.rank_pattern = config.alpha_pattern = {module: rank for module, rank in ranks.items() if rank != most}
     config.use_rslora, config.inference_mode, config.init_lora_weights = False, True, True
-    if isinstance(config.target_modules, set):
-        config.target_modules = sorted(config.target_modules)  # a set has another order in each process
     config.save_pretrained(str(folder))
+    write_in_order(folder)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     copy_along(like.path, folder)
     return sha256(folder / WEIGHTS_FILE)

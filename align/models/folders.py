@@ -1,9 +1,10 @@
-"""Looks at what folders of models, tokenizers and adapters hold before anything is loaded from them.
+"""Looks at what folders of models, tokenizers and adapters hold before anything is loaded from them, and has PEFT's settings in order.
 
 Weights are safetensors only: a pickle can run code when it is opened. No file of a folder may name code to import,
 download or run, and no list of files may lead out of its folder.
 """
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from align.errors import RunError
-from align.files import read_json
+from align.files import read_json, write_text
 from align.findings import printable
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -22,6 +23,9 @@ NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.
 GENERATION = "generation_config.json"
 COUNTED, MOST = ("num_hidden_layers", "num_layers", "n_layer", "_layers", "experts"), 10_000
 RANKS, RANK_TABLES, LARGEST_RANK = ("r", "lora_alpha"), ("rank_pattern", "alpha_pattern"), 10**6
+ADAPTER_CONFIG = "adapter_config.json"
+SETS = ("target_modules", "exclude_modules")
+"""What PEFT holds as sets, which have another order in each process."""
 KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 
 
@@ -67,13 +71,22 @@ def check_adapter_folder(folder: Path) -> None:
         RunError: Naming the file, what is wrong with it, and what to do.
     """
     _check_kinds(folder)
-    path = folder / "adapter_config.json"
+    path = folder / ADAPTER_CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no adapter_config.json there; name a folder written by PEFT")
     settings = read_json(path)
     if settings.get("megatron_config") is not None:
         raise RunError(f"{path}: it makes PEFT import {_shown(settings.get('megatron_core'))}; remove megatron_config")
     _check_weights(folder, "adapter_model")
+
+
+def write_in_order(folder: Path) -> None:
+    """Sort the names of modules in what PEFT wrote of an adapter, so that equal adapters are equal files. Other folders stay as they are."""
+    path = folder / ADAPTER_CONFIG
+    if path.is_file():
+        settings = read_json(path)
+        ordered = {key: sorted(settings[key]) for key in SETS if isinstance(settings.get(key), list)}
+        write_text(path, json.dumps(settings | ordered, indent=2, sort_keys=True))
 
 
 def adapter_settings(path: str | Path) -> PeftConfig:

@@ -15,6 +15,7 @@ from transformers import set_seed
 from align.data import load_data
 from align.errors import RunError
 from align.judges.from_scores import refuse_missing, scorers_of
+from align.models.folders import write_in_order
 from align.models.loading import load_model
 from align.recipe.loading import Recipe
 from align.runs.contents import CONTEXT_FILE, RECIPE_FILE, REPORT_FILE, ROUNDS_FILE, WRITING, exchange
@@ -32,6 +33,7 @@ from .validation import best_round, compared_by, validation_rows
 
 logger = logging.getLogger(__name__)
 Train = Callable[..., Any]
+Rows = list[dict[str, Any]]
 MAY_CHANGE = ("rounds.count", "rounds.take")
 BY_ROUND = re.compile(r"train\.\w+|rounds\.sample\.temperature")
 
@@ -55,8 +57,8 @@ def _alike(said: Difference, both: int | None) -> bool:
     return one == other
 
 
-def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = True) -> list[dict[str, Any]]:
-    """The prompts of a recipe with rounds, once all that can be known of its rounds is in order.
+def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = True) -> tuple[Rows, Rows]:
+    """The prompts of a recipe with rounds, once all that can be known of its rounds is in order, and those that rounds are compared by.
 
     Args:
         recipe: With `rounds`.
@@ -68,14 +70,14 @@ def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool =
         RunError: If a scorer cannot be made, or may not be asked.
     """
     rounds: Any = recipe.rounds
-    rows = load_data(recipe.data, rows="prompts").train.to_list()
+    sets = load_data(recipe.data, rows="prompts")
+    rows = sets.train.to_list()
     round_prompts(recipe, rows, rounds.count)
     if scorers:
         where: dict[str, Any] = {"where": "rounds.score", "allow": list(allow), "ledgers": Path(".")}
         scorers_of(rounds.score, recipe.model, **where, policy=answerer_later)
     refuse_missing(rounds.score, rows[0], "data.train")
-    if rounds.take == "best":
-        validation_rows(recipe, rounds.score)
+    compared = validation_rows(recipe, rounds.score, sets.eval) if rounds.take == "best" else []
     if rounds.in_context is not None:
         original_rows(recipe)
     gold = rounds.sample.gold
@@ -86,7 +88,7 @@ def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool =
         raise RunError(
             f"rounds.sample.gold: no text in the column {gold!r} of {len(without)} rows (first: {without[0]})"
         )
-    return rows
+    return rows, compared
 
 
 def answerer_later() -> Any:
@@ -123,8 +125,8 @@ def run_rounds(
     run = directory_of(recipe)
     if vllm is not None:
         check_model(recipe)
-    rows = check_rounds(recipe, allow)
-    by = compared_by(recipe, validation_rows(recipe, rounds.score)) if rounds.take == "best" else None
+    rows, compared = check_rounds(recipe, allow)
+    by = compared_by(recipe, compared) if compared else None
     ledger = begin(recipe, "rounds", ROUNDS_FILE, resume=resume, overwrite=overwrite, refused=other_rounds, compared=by)
     state = PartialState()
     if state.is_main_process and needs_first_adapter(recipe) and not (run / FIRST).is_dir():
@@ -201,6 +203,7 @@ def _write_first_adapter(recipe: Recipe, folder: Path) -> None:
     scratch = folder.with_name(f".{folder.name}")
     with torch.no_grad():
         model.save_pretrained(str(scratch))
+    write_in_order(scratch)
     scratch.rename(folder)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from datasets import Dataset
 
 from align.data import load_data
 from align.data.loading import DataSource, read
@@ -32,13 +33,17 @@ BEST = "best.json"
 PROMPTS = "validation-prompts.jsonl"
 
 
-def validation_rows(recipe: Recipe, score: ScoreConfig) -> list[dict[str, Any]]:
+def validation_rows(recipe: Recipe, score: ScoreConfig, sets: Mapping[str, Dataset]) -> list[dict[str, Any]]:
     """The prompts of `data.eval` that policies are chosen by, each once, as many as `eval.generate` says.
 
+    Args:
+        recipe: With `eval.generate`.
+        score: The rewards.
+        sets: `data.eval`, read.
+
     Raises:
-        DataError: If they cannot be used, or lack a column that a reward reads.
+        DataError: If they lack a column that a reward reads.
     """
-    sets = load_data(recipe.data, rows="prompts").eval
     rows = {prompt_key(row): row for dataset in sets.values() for row in reversed(dataset.to_list())}
     settings: Any = recipe.eval.generate
     made = list(rows.values())[::-1][: settings.prompts]
@@ -76,7 +81,7 @@ def best_round(
     main = PartialState().is_main_process
 
     def told() -> dict[str, int]:
-        rows = validation_rows(recipe, rounds.score)
+        rows = validation_rows(recipe, rounds.score, load_data(recipe.data, rows="prompts").eval)
         if main:
             write_rows(rows, prompts, replace=True)
         return {"prompts": len(rows)}

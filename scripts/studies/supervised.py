@@ -3,9 +3,10 @@
 Run: python scripts/studies/supervised.py DATA_FOLDER OUT_FOLDER [--seeds N]. What is there is not done again.
 Then: python scripts/studies/supervised_report.py OUT_FOLDER scripts/bench/results/supervised
 
-SmolLM2-135M-Instruct learns to write the equation of a one-step problem of MAWPS with whole numbers up to 100, the first line of its worked
-solution, in 40 steps of 8 rows, LoRA on the last ten layers. Answers are greedy, to other problems of MAWPS, and to one-step problems of
-SVAMP, which varies elementary problems so that wording alone does not solve them. `given` is the mean probability of the given equation.
+SmolLM2-135M-Instruct, in float32, learns to write the equation of a one-step problem of MAWPS with whole numbers up to 100, the first
+line of its worked solution, in 40 steps of 8 rows, LoRA on the last ten layers. Answers are greedy, to other problems of MAWPS, and to
+one-step problems of SVAMP, which varies elementary problems so that wording alone does not solve them. `given` is the mean probability
+of the given equation.
 
 All but `cold` go on from SFT on 64 other rows, 24 steps, so that they know what an answer looks like; `cold` begins as the model comes.
 
@@ -29,7 +30,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from methods import LORA, MODEL
+from methods import LORA
+from methods import MODEL as IN_16_BITS
 
 import align
 from align.files import write_rows, write_text
@@ -45,6 +47,7 @@ from align.scoring.poft_column import COLUMN, mean_logps
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench" / "quality"))
 from sentiment_frontier import read
 
+MODEL = IN_16_BITS | {"dtype": "float32"}
 HELD_OUT, VALIDATION, TRUSTED, LARGEST = 96, 36, 64, 100
 STEPS, WARM_STEPS, EACH, TOKENS, BATCH, WRONG = 40, 24, 8, 16, 192, 0.4
 RATES, BUILDS_ON = (3e-4, 1e-3), {"asft": "dft", "poft": "sft"}

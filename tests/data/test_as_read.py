@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 
 from align import DPOConfig, DPOTrainer
-from align.building import tokenizes_as_read
+from align.building import as_read_by
 from align.data import as_read
-from align.data.as_read import IDS, AsRead, is_as_read, longest, may_lose, tokenized_as_read
-from align.data.audit.tokens import encode
+from align.data.as_read import IDS, PairsAsRead, is_as_read, longest, may_lose
+from align.data.audit.encoding import encode
 from align.data.audit.truncation import refuse_cut_to_same
 from align.data.rows.truncation import truncated
 from align.errors import DataError
@@ -36,6 +36,10 @@ PLAIN = [
     {"prompt": "y" * 24, "chosen": "filled", "rejected": "to the last", "weight": 2.0},
     {"prompt": "z" * 20, "chosen": "abcd", "rejected": "efgh", "weight": 2.5},
 ]
+
+
+def tokenized_as_read(rows, tokenizer, limit, *, where, trained=True):
+    return PairsAsRead(tokenizer, limit, where).of(rows, trained=trained)
 
 
 def chats(rows):
@@ -201,7 +205,7 @@ def test_what_cannot_be_known_before_is_said_once_when_it_comes(caplog):
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Lowercase()
     rows = [{"prompt": f"p{i}", "chosen": "Same", "rejected": "sAME"} for i in range(3)]
-    data = AsRead(tokenizer, 64, "data.train")
+    data = PairsAsRead(tokenizer, 64, "data.train")
     with caplog.at_level(logging.WARNING):
         for row in rows:
             data({name: [value] for name, value in row.items()})
@@ -213,9 +217,9 @@ def test_what_cannot_be_known_before_is_said_once_when_it_comes(caplog):
 def test_a_pair_that_the_template_refuses_is_told():
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
-    told = r"data.train: the chat template refuses a pair .*roles must alternate"
+    told = r"data.train: the chat template refuses a row .*roles must alternate"
     with pytest.raises(DataError, match=told):
-        AsRead(tokenizer, 64, "data.train")(Dataset.from_list(chats(PLAIN)).to_dict())
+        PairsAsRead(tokenizer, 64, "data.train")(Dataset.from_list(chats(PLAIN)).to_dict())
     with pytest.raises(DataError, match=told):
         tokenized_as_read(Dataset.from_list(chats(PLAIN)), tokenizer, 64, where="data.train")
 
@@ -229,12 +233,18 @@ def test_a_pair_that_the_template_refuses_is_told():
         ("dpo", {"train_sampling_strategy": "group_by_length"}, False),
         ("srpo", {}, False),
         ("kto", {}, False),
+        ("sft", {}, True),
+        ("meet", {}, False),
+        ("sft", {"packing": True}, False),
+        ("sft", {"shuffle_dataset": True}, False),
+        ("sft", {"completion_only_loss": False}, False),
     ],
 )
 def test_what_needs_the_tokens_of_all_rows_has_them_before(method, settings, asked, tmp_path):
-    found = METHODS[method].trainer
-    args = tiny.arguments(found.config_class, tmp_path, **settings)
-    assert tokenizes_as_read(found, args) == asked
+    found = METHODS[method]
+    own = {"good_control": "a", "bad_control": "b"} if method == "meet" else {}
+    args = tiny.arguments(lambda beta, **other: found.config(**other), tmp_path, **settings, **own)
+    assert (as_read_by(found.trainer, args) is not None) == asked
 
 
 def test_a_recipe_leaves_out_the_same_prompts_and_learns_the_same(tmp_path, monkeypatch, caplog):

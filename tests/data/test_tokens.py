@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from align import DPOConfig, DPOTrainer
 from align.data import DataError
+from align.data.audit.encoding import encode_all
 from align.data.audit.lengths import draw_lengths, lengths_note, roomy, summary
-from align.data.audit.tokens import encode_all, inspect_tokens
+from align.data.audit.tokens import inspect_tokens
 from align.data.audit.truncation import refuse_cut_to_same
 from align.models.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 

@@ -1,10 +1,13 @@
 """What a run's card says of licence and places, and a run's directory in the place of its adapter as the reference."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
+import tiny
 from recipes_under_test import GOOD, load
 
+from align import DPOConfig, DPOTrainer
 from align.recipe.sections import RefConfig
 from align.results import _card_sections
 from align.trainers.shared.cards import PLACEHOLDER, licence_of, without_paths
@@ -70,3 +73,11 @@ def test_a_run_is_a_reference_by_what_it_trained(tmp_path):
     assert RefConfig("model", str(run)).path == str(run)
     (run / "adapter_config.json").write_text("{}")  # an adapter itself
     assert RefConfig("adapter", str(run)).path == str(run)
+
+
+def test_equal_adapters_have_equal_settings(tmp_path):
+    modules = ["q_proj", "v_proj", "up_proj", "k_proj", "o_proj", "down_proj"]
+    trained = tiny.trainer(DPOTrainer, DPOConfig, tmp_path, lora={"target_modules": modules})
+    trained.save_model(str(tmp_path / "adapter"))  # PEFT has a set, in another order in each process
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert settings["target_modules"] == sorted(modules)

@@ -7,31 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from trl.data_utils import common_prefix_length
 
-from align.data.prompts import prompt_of, template_of
-from align.data.rows.columns import TEMPLATE
 from align.data.rows.truncation import room, truncated
 from align.findings import Finding, Level, printable
 
+from .encoding import Encoded, encode_all
 from .lengths import PARTS, Lengths, roomy
 
-SLICE = 1000  # rows whose ids are Python objects at a time
 TAIL = 3  # ChatML writes a line break after the token that ends a turn
 AROUND = 3  # tokens shown on either side of where two contexts part
 ALL = 0.999999  # share of pairs beyond which a prompt that leaves no room for an answer is an error
 FEW_CUT = 0.05  # share of pairs up to which truncation is no more than a note
-
-
-class Encoded(NamedTuple):
-    """A pair as the trainer will hold it, before truncation."""
-
-    prompt: list[int]
-    """Tokens that the prompt alone and both contexts begin with."""
-    chosen: list[int]
-    rejected: list[int]
-    left_out: list[int]
-    """End of the prompt alone that is in no context: what a model is asked with, but not trained on."""
 
 
 class Limits(NamedTuple):
@@ -47,62 +33,6 @@ class Limits(NamedTuple):
     """Tokens that say nothing themselves; the one for unknown text is not among them."""
     begin: int | None
     """The beginning-of-sequence token."""
-
-
-def encode(rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-    """Token ids of pairs as TRL's DPOTrainer makes them (`_prepare_dataset` in trl 1.16), many at a time.
-
-    Args:
-        rows: Columns `prompt`, `chosen`, `rejected`, all texts or all lists of messages; `tools` and `chat_template_kwargs`,
-            if there are some.
-        tokenizer: With a chat template if the rows are messages.
-    """
-    prompts, sides = rows["prompt"], (rows["chosen"], rows["rejected"])
-    quiet: Any = {"verbose": False}
-    if isinstance(prompts[0], str):
-        end = str(tokenizer.eos_token)
-        alone = tokenizer(text=prompts, **quiet)["input_ids"]
-        texts = ([p + a + end * (not a.endswith(end)) for p, a in zip(prompts, s, strict=True)] for s in sides)
-        both = [tokenizer(text=side, **quiet)["input_ids"] for side in texts]
-    elif set(TEMPLATE) & set(rows):
-        each: Any = [prompt_of(dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)]
-        parts = ((prompt, template_of(prompt)) for prompt in each)
-        one: Any = tokenizer.apply_chat_template
-        quietly = {"return_dict": True, "tokenizer_kwargs": quiet}
-        return [
-            _parted(
-                one(list(prompt), add_generation_prompt=True, **quietly, **given)["input_ids"],
-                *(one([*prompt, *side[index]], **quietly, **given)["input_ids"] for side in sides),
-            )
-            for index, (prompt, given) in enumerate(parts)
-        ]
-    else:
-        template: Any = tokenizer.apply_chat_template
-        alone = template(prompts, add_generation_prompt=True, tokenizer_kwargs=quiet)["input_ids"]
-        chats = ([p + a for p, a in zip(prompts, side, strict=True)] for side in sides)
-        both = [template(side, tokenizer_kwargs=quiet)["input_ids"] for side in chats]
-    return [_parted(*ids) for ids in zip(alone, *both, strict=True)]
-
-
-def _parted(alone: list[int], chosen: list[int], rejected: list[int]) -> Encoded:
-    kept = min(common_prefix_length(alone, chosen), common_prefix_length(alone, rejected))
-    return Encoded(alone[:kept], chosen[kept:], rejected[kept:], alone[kept:])
-
-
-def encode_all(dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded | Exception]:
-    """`encode`, a slice at a time; a row that the chat template refuses gives the exception in its place."""
-    for start in range(0, len(dataset), SLICE):
-        rows = {
-            part: list(column) for part, column in dataset[start : start + SLICE].items() if part in (*PARTS, *TEMPLATE)
-        }
-        try:
-            yield from encode(rows, tokenizer)
-        except Exception:  # a template may raise anything
-            for index in range(len(rows["prompt"])):
-                try:
-                    yield from encode({part: [column[index]] for part, column in rows.items()}, tokenizer)
-                except Exception as error:
-                    yield error
 
 
 def no_end(tokenizer: PreTrainedTokenizerBase, where: str) -> list[Finding]:

@@ -1,5 +1,6 @@
-"""Refuses, before training, pairs whose answers truncation leaves nothing to tell apart by."""
+"""Refuses, before training, rows of which truncation leaves nothing to learn from."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from align.errors import DataError
 from align.findings import shown
 
 from .lengths import IDS
+
+logger = logging.getLogger(__name__)
 
 SLICE = 1000  # rows read at a time
 
@@ -60,6 +63,25 @@ def refuse_cut_to_same(
             f"{where}: the two answers of {len(same)} of {total or len(dataset)} pairs are the same tokens within "
             f"max_length={max_length}{shown(same)}; they give no gradient: {remedy}"
         )
+
+
+def say_left_out(left: int, total: int, max_length: int | None, *, where: str) -> None:
+    """Warn of completions of which truncation leaves nothing to learn.
+
+    Args:
+        left: Rows that keep some of their completion.
+        total: Rows in all.
+        max_length: Tokens after which rows are cut.
+        where: What to call the rows.
+
+    Raises:
+        DataError: If no row is left.
+    """
+    told = f"{where}: max_length={max_length} leaves no token to learn in {total - left} of {total} rows"
+    if not left:
+        raise DataError(f"{told}; raise it")
+    if left < total:
+        logger.warning("%s: they are left out", told)
 
 
 def refuse_none_left(left: int, max_length: int | None, *, where: str) -> None:

@@ -47,6 +47,7 @@ class MEETTrainer(SupervisedTrainer):
         "id": "2310.00819",
     }
     own_rows: ClassVar[Rows] = "labels"
+    as_read = None
     further_columns: ClassVar[tuple[str, ...]] = (LABEL,)
 
     def constructed(self) -> None:

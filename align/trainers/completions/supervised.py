@@ -1,6 +1,5 @@
 """Trains on completions: TRL's SFTTrainer with a weighted sum of objectives in place of its loss."""
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +20,8 @@ from trl import SFTTrainer as TRLSFTTrainer
 
 from align.configs.supervised import SupervisedConfig
 from align.data import Rows
+from align.data.as_read import AsRead, CompletionsAsRead, is_as_read
+from align.data.audit.truncation import say_left_out
 from align.data.rows.explicit import explicit
 from align.data.rows.tables import counts, slices
 from align.losses.preference import Batch
@@ -46,8 +47,6 @@ from .scoring import (
     summed,
 )
 from .values import VALUES, ValueHead
-
-logger = logging.getLogger(__name__)
 
 
 class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
@@ -75,6 +74,8 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
     _name = "Supervised"
     loss_is_scaled_for_ga = True
     own_rows: ClassVar[Rows] = "completions"
+    as_read: ClassVar[type[AsRead] | None] = CompletionsAsRead
+    """What may make the tokens of rows as they are read (`align.data.as_read`)."""
     further_columns: ClassVar[tuple[str, ...]] = ()
     """Columns of numbers that a method reads besides its objectives."""
 
@@ -103,6 +104,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
             freeze_reference(model, peft_config, where)
         self.objective, self.columns, self.sums = args.active(), (*args.columns(), *self.further_columns), MetricSums()
         self._in_step: Tensor | None = None
+        self._tokenizes_rows = False
         if not args.assistant_only_loss:  # which learns every answer, where a completion is the last
             train_dataset = explicit(train_dataset, self.own_rows, where=f"{where}: train data")
             eval_dataset = explicit(eval_dataset, self.own_rows, where=f"{where}: eval data")
@@ -118,6 +120,8 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
             quantization_config=quantization_config,
             peft_config=peft_config,
         )
+        if self._tokenizes_rows:  # of which TRL has seen no prompt
+            self.completion_only_loss = True
         keep_quantised_weights_plain(self.model)
         if has_images(self):
             raise ValueError(f"{where}: images are not supported; use trl.SFTTrainer")
@@ -245,22 +249,23 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
     ) -> Any:
-        """TRL's, with the columns checked, and a word on the rows that truncation leaves without a completion."""
+        """TRL's, with the columns checked, and a word on the rows that truncation leaves without a completion.
+
+        Rows that are tokenized as they are read stay as they are.
+        """
         where = f"{type(self).__name__}: {dataset_name} data"
         check_columns(dataset, self.columns, where)
+        if is_as_read(dataset):
+            self._tokenizes_rows = True
+            return dataset
         made: Any = super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
         if isinstance(dataset, Dataset) and not packing:
-            lost = len(dataset) - len(made)
-            told = f"{where}: max_length={args.max_length} leaves no token to learn in {lost} of {len(dataset)} rows"
-            if not len(made):
-                raise ValueError(f"{told}; raise it")
-            if lost:
-                logger.warning("%s: they are left out", told)
+            say_left_out(len(made), len(dataset), args.max_length, where=where)
         return made
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        keep_columns(self, self.columns)
+        keep_columns(self, (*self.columns, *(CompletionsAsRead.texts() if self._tokenizes_rows else ())))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The Trainer's; `group_by_length` repeats when a run resumes."""

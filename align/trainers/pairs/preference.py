@@ -14,7 +14,7 @@ from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer as TRLDPOTrainer
 
 from align.configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
-from align.data.as_read import TEXTS, is_as_read
+from align.data.as_read import AsRead, PairsAsRead, is_as_read
 from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left
 from align.data.rows.explicit import explicit
 from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
@@ -57,8 +57,8 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
     """
 
     config_class: ClassVar[type[PreferenceConfig]] = PreferenceConfig
-    tokenizes_as_read: ClassVar[bool] = True
-    """Whether rows may come with their tokens, made as they are read (`align.data.as_read`)."""
+    as_read: ClassVar[type[AsRead] | None] = PairsAsRead
+    """What may make the tokens of rows as they are read (`align.data.as_read`)."""
     ref_model: Any
 
     def __init__(
@@ -152,7 +152,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         """TRL's, the data columns, and the texts that rows are tokenized from: what is not listed is taken out of the data."""
         super()._set_signature_columns_if_needed()
-        keep_columns(self, (*self.args.columns(), *(TEXTS if self._tokenizes_rows else ())))
+        keep_columns(self, (*self.args.columns(), *(PairsAsRead.texts() if self._tokenizes_rows else ())))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The Trainer's; `group_by_length` goes by the length of pairs, and repeats when a run resumes."""

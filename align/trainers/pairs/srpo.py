@@ -30,7 +30,7 @@ class SRPOTrainer(PreferenceTrainer):
     """
 
     config_class = SRPOConfig
-    tokenizes_as_read = False
+    as_read = None
     _tag_names: ClassVar[list[str]] = ["trl", "alignkit", "srpo"]
     _name = "SRPO"
     _paper: ClassVar[dict[str, str]] = {

@@ -11,6 +11,7 @@ from transformers import trainer as trainer_module
 
 from align.files import is_local, write_text
 from align.methods import METHODS
+from align.models.folders import write_in_order
 from align.runs.contents import CARD, TENSORBOARD
 
 from .guard import SKIPPED
@@ -118,11 +119,12 @@ class Published(TrainerBase):
         return getattr(self.accelerator.unwrap_model(self.model).config, "_name_or_path", "")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """TRL's, without the pickle of the arguments, which nothing reads, and with no path in PEFT's card."""
+        """TRL's, without the pickle of the arguments, which nothing reads, with no path in PEFT's card, and its settings in order."""
         super()._save(output_dir, state_dict)
         where = Path(output_dir or self.args.output_dir)
         (where / ARGUMENTS).unlink(missing_ok=True)
         without_paths(where / CARD, self._base(), where.name)
+        write_in_order(where)
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, without the pickle of its arguments and what else stays here."""

@@ -14,6 +14,7 @@ MUTANTS = [
     cards("cards: any text is a licence", CARDS, 're.fullmatch(r"[\\w.-]{1,60}", said)', "True"),
     cards("cards: the recipe shows folders", RESULTS, "and Path(value).is_absolute() else value", "and False else value"),
     cards("cards: only the first of several settings is mended", RESULTS, "return [_without_folders(item) for item in value]", "return value"),
+    cards("cards: settings are in the order of a process", CARDS, "        write_in_order(where)\n", ""),
     cards("cards: a run is no reference", SECTIONS, "if found == Path(self.path) else str(found)", ""),
     cards("cards: a run inside an adapter", "align/runs/contents.py", "for folder in (own, own / kind)", "for folder in (own / kind, own)"),
 ]  # fmt: skip

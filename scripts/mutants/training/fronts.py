@@ -37,7 +37,7 @@ MUTANTS = [
     front("pick: a member that is gone is named", PICK, "if not (adapter / WEIGHTS_FILE).is_file():", "if False:"),
     front("pick: of a name given twice the last counts", "align/sampling/preferred.py", "if name.strip() in found:", "if False:"),
     front("pick: what is too large to add up is a preference", PICK, "or not 0 < total < math.inf:", "or not 0 < total:"),
-    front("front: soups mixed again are other files", "align/merging/adapters.py", "= sorted(config.target_modules)", "= list(config.target_modules)"),
+    front("front: soups mixed again are other files", "align/merging/adapters.py", "    write_in_order(folder)\n", ""),
     front("front: thresholds move up", PLAN, "fronts.retain).tolist()", "1.0).tolist()"),
     front("front: the target is kept, too", PLAN, "    floors[objective] = None\n", ""),
     front("front: an extension begins anew", PLAN, '    raw["start"] = {"adapter": str(start)}\n', ""),

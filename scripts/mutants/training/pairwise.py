@@ -142,7 +142,7 @@ MUTANTS = [
     config("pairwise: packed WPO is taken", CONFIG, 'if self.use_weighting and self.shared_prefix == "on":', "if False:"),
     config("pairwise: the weight is always needed", CONFIG, 'return "pair_weights" if self.pair_weights else ""', 'return "pair_weights"'),
     config("pairwise: columns forgotten", CONFIG, "and column in OBJECTIVES[name].columns]", "and False]"),
-    column("pairwise: TRL drops the columns", TRAINER, "keep_columns(self, (*self.args.columns(), *(TEXTS if self._tokenizes_rows else ())))", "pass"),
+    column("pairwise: TRL drops the columns", TRAINER, "keep_columns(self, (*self.args.columns(), *(PairsAsRead.texts() if self._tokenizes_rows else ())))", "pass"),
     column("pairwise: the collator drops the columns", TRAINER, "self.data_collator = WithColumns(self.data_collator, args.columns())", "pass"),
     column("pairwise: the model gets the columns", SCORED, "if not name.startswith(COLUMN)}", "}"),
     column("pairwise: the reference gets the columns", TRAINER, "super().compute_ref_log_probs(scorer, without_columns(inputs))", "super().compute_ref_log_probs(scorer, inputs)"),

@@ -77,7 +77,6 @@ MUTANTS = [
     train("supervised: rows of the KL are mixed", TABLE, "mask.nonzero()[:, 0], values)", "mask.nonzero()[:, 0] * 0, values)"),
     train("supervised: completions are not masked", BATCH, 'mask = inputs["labels"][:, 1:] != -100', 'mask = inputs["labels"][:, 1:] != -1'),
     train("supervised: the accuracy counts prompts", BATCH, "scored.is_top1 & scored.mask", "scored.is_top1 | ~scored.mask"),
-    train("supervised: rows left out are not spoken of", TRAINER, "            if lost:\n", "            if False:\n"),
     run("supervised: the guard sees no loss", TRAINER, "        self.guard.watch(inputs, loss)\n", ""),
     run("supervised: a skipped step is logged", COMMON, "        self.sums.forget_step()\n", "        pass\n"),
     run("supervised: the copy is not of the adapter", REFERENCE, "            copy.data.copy_(parameter.data)\n", ""),

@@ -13,8 +13,8 @@ from align.check import templates
 from align.check.templates import inspect_templates
 from align.data import DataConfig, DataSource, load_data
 from align.data.audit.duplicates import digests
+from align.data.audit.encoding import encode_all
 from align.data.audit.templates import inspect_template
-from align.data.audit.tokens import encode_all
 from align.data.prompts import prompt_of
 from align.data.rows import tables
 from align.models.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer

@@ -1,6 +1,7 @@
 """What papers claim and what alignkit claims, each with its figures; `verdicts.py` says when one held, `claims_page.py` shows them."""
 
 import numpy as np
+from claims_of_losses import of_revisions, of_supervised
 from verdicts import RESULTS, Claim, Figure, measured, of_seeds, read
 
 NAMES = {"dpo": "DPO", "irpo": "Iterative RPO", "dno": "DNO"}
@@ -200,39 +201,6 @@ def of_rankings() -> list[Claim]:
     )]  # fmt: skip
 
 
-def of_supervised() -> list[Claim]:
-    """Losses on worked solutions, clean and noisy."""
-    told = read("supervised")
-    setting = (
-        "SmolLM2-135M, 40 steps of 8 easy word problems with equations; 96 held-out problems of the same collection and 96 of another; "
-        "SFT on the same rows; over seeds where n counts them, else of the seeds that were run"
-    )
-    trials = {  # those that were not run yet are left out
-        "clean, dft": ("Wu et al. 2025 (DFT)", "DFT generalises better than SFT."),
-        "cold, dft": ("the same", "So it does where the model has not seen such answers before."),
-        "clean, asft": ("Zhu et al. 2025 (ASFT)", "ASFT, which is DFT with a pull to the reference, generalises better than SFT."),
-        "noisy, poft": (
-            "Fan et al. 2024 (PoFT)",
-            f"Where rows are noisy ({told['share of wrong rows']:.0%} of the equations are wrong here), weighing them by what aligned models find likely reaches more than SFT.",
-        ),
-    }  # fmt: skip
-
-    def of(condition: str) -> list[Figure]:
-        figures = []
-        for name, of_set in told["sets"].items():
-            for measure, said in told["measures"].items():
-                one = told["less sft"][condition][f"{measure}, {name}"]
-                seeds = len(one["each"]) > 2
-                found = one["over seeds" if seeds else "over problems, as one family"]
-                figures.append(measured(f"{said}, {of_set}", found, "seeds" if seeds else "problems"))
-        return figures
-
-    return [
-        Claim(source, says, setting, of(condition), "python scripts/studies/supervised.py DATA OUT", "supervised", "supervised.png" if condition == "clean, dft" else None)
-        for condition, (source, says) in trials.items() if condition in told["less sft"]
-    ]  # fmt: skip
-
-
 def of_ours() -> list[Claim]:
     """What alignkit says of itself."""
     steps = read("step")["steps"]
@@ -277,8 +245,6 @@ def of_ours() -> list[Claim]:
 UNTRIED = {
     "RPO mitigates over-optimisation: in the bench the gold reward rose with the proxy to the end": "rpo/smollm2-ultrafeedback",
     "Rejecting two deviations below the mean beats rejecting the worst: of eight samples both are the same": "rounds with samples: 32, select: {rule: best_sigma}",
-    "SRPO's revisions raise the win rate": "srpo/tiny",
-    "PoFT learns more than SFT where rows are noisy: the study has it, and no run of it yet": "python scripts/studies/supervised.py DATA OUT",
 }
 """Claims without a study, and the recipes that would be one."""
 
@@ -295,5 +261,6 @@ def claims() -> list[Claim]:
         *of_suboptimal(),
         *of_rankings(),
         *of_supervised(),
+        *of_revisions(),
         *of_ours(),
     ]

@@ -105,14 +105,15 @@ class AsRead:
             self._told.add(message)
             logger.warning("%s: %s (%s)", self.where, message, printable(str(prompt), SHOWN))
 
-    def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int) -> None:
+    def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int, *, trained: bool) -> None:
         """Refuse, before training, what the trainer refuses once all rows are tokenized.
 
         Args:
             made: Columns `prompt_ids` and those of answers, of rows that may have lost something and keep some of it.
             numbers: Of these rows in the set, from 1.
-            left: Rows that are learnt from.
+            left: Rows that keep some of their answers.
             total: Rows in all.
+            trained: Whether they are learnt from.
         """
         raise NotImplementedError
 
@@ -121,7 +122,7 @@ class AsRead:
 
         Args:
             dataset: `prompt` and answers, all texts or all messages. Other columns stay.
-            trained: Whether rows are learnt from. Only then are some refused.
+            trained: Whether rows are learnt from.
 
         Raises:
             DataError: If truncation leaves nothing to learn, naming rows; or if the template refuses one that had to be
@@ -138,8 +139,7 @@ class AsRead:
         prompts = np.concatenate([counts(part[IDS[0]]) for part in slices(made, IDS[:1])])
         roomy = prompts < self.max_length
         left = np.setdiff1d(np.arange(len(dataset)), short[~roomy])
-        if trained:
-            self.refuse(made.select(np.flatnonzero(roomy)), short[roomy] + 1, len(left), len(dataset))
+        self.refuse(made.select(np.flatnonzero(roomy)), short[roomy] + 1, len(left), len(dataset), trained=trained)
         if len(left) < len(dataset):
             dataset = dataset.select(left)
         return dataset.with_transform(self)
@@ -161,10 +161,11 @@ class PairsAsRead(AsRead):
         if one == other:
             self.tell("the two answers of a pair are the same tokens: it gives no gradient", prompt)
 
-    def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int) -> None:
-        """If none is left, or two answers are the same."""
-        refuse_none_left(left, self.max_length, where=self.where)
-        refuse_cut_to_same(made, self.max_length, where=self.where, numbers=numbers, total=left)
+    def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int, *, trained: bool) -> None:
+        """If none is left, or two answers are the same; pairs that are not learnt from are measured as they are."""
+        if trained:
+            refuse_none_left(left, self.max_length, where=self.where)
+            refuse_cut_to_same(made, self.max_length, where=self.where, numbers=numbers, total=left)
 
 
 class CompletionsAsRead(AsRead):
@@ -180,7 +181,7 @@ class CompletionsAsRead(AsRead):
             "labels": [([NOT_LEARNT] * len(prompt) + answer)[: self.max_length] for prompt, answer in whole],
         }
 
-    def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int) -> None:
+    def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int, *, trained: bool) -> None:
         """If none is left; says how many are."""
         say_left_out(left, total, self.max_length, where=self.where)
 

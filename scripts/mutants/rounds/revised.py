@@ -6,7 +6,31 @@ ASK, ASKING = "align/sampling/ask.py", "eval/answers/asking.py"
 revised = noticed_by("tests/sampling/test_revisions.py")
 vllm = noticed_by("tests/rounds/test_rounds_end.py")
 rounds = noticed_by("tests/rounds/test_rounds.py")
+study = noticed_by("tests/sampling/test_revisions_study.py")
+STUDY = "scripts/studies/revisions.py"
 MUTANTS = [
+    study(
+        "revisions study: gains of the first revision",
+        STUDY,
+        "rewards[:, -1] - rewards[:, 0]",
+        "rewards[:, 1] - rewards[:, 0]",
+    ),
+    study(
+        "revisions study: equal answers are lost",
+        STUDY,
+        "(1 + np.sign(rewards[-1] - rewards[0])) / 2",
+        "(rewards[-1] > rewards[0]) * 1.0",
+    ),
+    study(
+        "revisions study: gains are not held against others",
+        STUDY,
+        'gains["srpo"][:both] - gains[other][:both]',
+        'gains["srpo"][:both]',
+    ),
+    study("revisions study: drafts are cut away", STUDY, '"max_length": LONGEST, ', ""),
+    study(
+        "revisions study: all is done again", STUDY, "            if not path.is_file():\n", "            if True:\n"
+    ),
     revised(
         "revisions: the first draft is shown again",
         ASK,

@@ -75,7 +75,7 @@ def chat(prompt, chosen, rejected):
     ids=["messages", "a template that changes the prompt", "text"],
 )
 def test_ids_are_those_of_a_real_trainer(rows, made, tmp_path, monkeypatch):
-    monkeypatch.setattr("align.data.audit.tokens.SLICE", 2)
+    monkeypatch.setattr("align.data.audit.encoding.SLICE", 2)
     ours = list(encode_all(rows, made()))
     theirs = trained_on(rows, made(), tmp_path, max_length=None)
     assert [pair[:3] for pair in ours] == [

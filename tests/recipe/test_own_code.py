@@ -263,7 +263,7 @@ def test_a_judge_that_cannot_be_made_is_told(mine, name, options, message):
 
 
 def test_a_front_weighs_it(mine, tmp_path, monkeypatch):
-    monkeypatch.setattr("align.commands.front.run_front", lambda recipe, *_, allow, **__: check_front(recipe, allow))
+    monkeypatch.setattr("align.commands.front.run_front", lambda recipe, *_, allow, **__: check_front(recipe, allow)[0])
     words = ["fronts/tiny", f"train.output_dir={tmp_path / 'run'}", "rewards={short: null, clarity: null}"]
     with pytest.raises(RecipeError, match="short"):
         front(words)

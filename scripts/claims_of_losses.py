@@ -7,6 +7,12 @@ from verdicts import Claim, Figure, measured, read
 NAMES = {"dpo": "DPO", "reference": "the model as it comes"}
 
 
+def over(what: str, one: dict[str, Any], unit: str, within: str, bar: float = 0.0) -> Figure:
+    """By seeds, where there are three; else by what each seed was measured on, whose interval is at the key `within`."""
+    seeds = len(one["each"]) > 2
+    return measured(what, one["over seeds" if seeds else within], "seeds" if seeds else unit, bar=bar)
+
+
 def of_supervised() -> list[Claim]:
     """Losses on worked solutions, clean and noisy."""
     told = read("supervised")
@@ -25,14 +31,10 @@ def of_supervised() -> list[Claim]:
     }  # fmt: skip
 
     def of(condition: str) -> list[Figure]:
-        figures = []
-        for name, of_set in told["sets"].items():
-            for measure, said in told["measures"].items():
-                one = told["less sft"][condition][f"{measure}, {name}"]
-                seeds = len(one["each"]) > 2
-                found = one["over seeds" if seeds else "over problems, as one family"]
-                figures.append(measured(f"{said}, {of_set}", found, "seeds" if seeds else "problems"))
-        return figures
+        return [
+            over(f"{said}, {of_set}", told["less sft"][condition][f"{measure}, {name}"], "problems", "over problems, as one family")
+            for name, of_set in told["sets"].items() for measure, said in told["measures"].items()
+        ]  # fmt: skip
 
     return [
         Claim(source, says, setting, of(condition), "python scripts/studies/supervised.py DATA OUT", "supervised", "supervised.png" if condition == "clean, dft" else None)
@@ -48,17 +50,18 @@ def of_revisions() -> list[Claim]:
         "gold reward in [-1, 1]; over seeds where n counts them, else of the seeds that were run"
     )
 
-    def of(what: str, one: dict[str, Any], bar: float = 0.0) -> Figure:
-        seeds = len(one["each"]) > 2
-        return measured(what, one["over seeds" if seeds else "over prompts"], "seeds" if seeds else "prompts", bar=bar)
-
-    command, own = "python scripts/studies/revisions.py OUT", told["srpo"]
+    command, own, unit = "python scripts/studies/revisions.py OUT", told["srpo"], ("prompts", "over prompts")
     gained = [
-        of("gold reward, last revision less first answer", own["last less first"]),
-        of("win rate of the last revision against the first answer", own["last against first, win rate"], bar=0.5),
+        over("gold reward, last revision less first answer", own["last less first"], *unit),
+        over(
+            "win rate of the last revision against the first answer",
+            own["last against first, win rate"],
+            *unit,
+            bar=0.5,
+        ),
     ]
     beyond = [
-        of(f"gold reward, last revision less first answer, less that of {NAMES[name]}", own[key])
+        over(f"gold reward, last revision less first answer, less that of {NAMES[name]}", own[key], *unit)
         for name in NAMES if (key := f"last less first, less that of {name}") in own
     ]  # fmt: skip
     return [

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftType
+from peft.utils import CONFIG_NAME
 from safetensors import SafetensorError, safe_open
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
@@ -23,7 +24,6 @@ NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.
 GENERATION = "generation_config.json"
 COUNTED, MOST = ("num_hidden_layers", "num_layers", "n_layer", "_layers", "experts"), 10_000
 RANKS, RANK_TABLES, LARGEST_RANK = ("r", "lora_alpha"), ("rank_pattern", "alpha_pattern"), 10**6
-ADAPTER_CONFIG = "adapter_config.json"
 SETS = ("target_modules", "exclude_modules")
 """What PEFT holds as sets, which have another order in each process."""
 KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
@@ -71,7 +71,7 @@ def check_adapter_folder(folder: Path) -> None:
         RunError: Naming the file, what is wrong with it, and what to do.
     """
     _check_kinds(folder)
-    path = folder / ADAPTER_CONFIG
+    path = folder / CONFIG_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no adapter_config.json there; name a folder written by PEFT")
     settings = read_json(path)
@@ -82,7 +82,7 @@ def check_adapter_folder(folder: Path) -> None:
 
 def write_in_order(folder: Path) -> None:
     """Sort the names of modules in what PEFT wrote of an adapter, so that equal adapters are equal files. Other folders stay as they are."""
-    path = folder / ADAPTER_CONFIG
+    path = folder / CONFIG_NAME
     if path.is_file():
         settings = read_json(path)
         ordered = {key: sorted(settings[key]) for key in SETS if isinstance(settings.get(key), list)}

@@ -7,7 +7,7 @@ tokens can wait; the others are tokenized at once.
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +16,10 @@ from datasets import Dataset
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
-from align.data.audit.encoding import Parted, encode_sides
+from align.data.audit.encoding import Parted
 from align.data.audit.lengths import IDS, PARTS
 from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left, say_left_out
+from align.data.row_tokens import SHOWN, CompletionTokens, PairTokens, RowTokens, ids_of
 from align.data.rows.columns import TEMPLATE
 from align.data.rows.messages import SYSTEM_ROLES
 from align.data.rows.tables import counts, is_text, messages, only_texts, slices
@@ -28,35 +29,16 @@ from align.findings import printable
 
 logger = logging.getLogger(__name__)
 
-NOT_LEARNT = -100  # the label of a token that is only read
 LOOKED_AT = 100  # rows that show what a template adds to texts
 SPARE = 16  # tokens a row may have more than its template adds to those rows, such as one for the beginning of a text
-SHOWN = 80  # characters of a prompt that a message quotes
 
 
-class AsRead:
+class AsRead(RowTokens):
     """A transform of `datasets.Dataset`: gives a slice of rows their token ids in place of their texts; other columns stay.
-
-    Args:
-        tokenizer: The model's.
-        max_length: Tokens after which the trainer cuts.
-        where: What to call the data set.
 
     Raises:
         DataError: When called, of a row that the chat template refuses, or whose prompt leaves no room for an answer.
     """
-
-    sides: ClassVar[tuple[str, ...]]
-    """The columns of answers."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None, where: str) -> None:
-        self.tokenizer, self.max_length, self.where = tokenizer, max_length, where
-        self._told: set[str] = set()
-
-    @classmethod
-    def texts(cls) -> tuple[str, ...]:
-        """Columns that rows are tokenized from."""
-        return ("prompt", *cls.sides, *TEMPLATE)
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
         """The columns of tokens, and what else a row has."""
@@ -66,25 +48,6 @@ class AsRead:
         others = {name: column for name, column in rows.items() if name not in self.texts()}
         return self.columns(parted) | others
 
-    def tokens_of(self, rows: Mapping[str, Any]) -> list[Parted]:
-        """`encode_sides`, of columns as `datasets` gives them.
-
-        Raises:
-            DataError: If the chat template refuses a row.
-        """
-        texts = {name: list(column) for name, column in rows.items() if name in self.texts()}
-        try:
-            return encode_sides(texts, self.tokenizer, self.sides)
-        except Exception as error:  # a template may raise anything
-            raise DataError(
-                f"{self.where}: the chat template refuses a row among {len(texts['prompt'])} ({printable(str(error))}); "
-                "`alignkit check --full` names the rows"
-            ) from error
-
-    def columns(self, rows: Sequence[Parted]) -> dict[str, list[Any]]:
-        """The columns of tokens that the trainer reads."""
-        raise NotImplementedError
-
     def look(self, row: Parted, prompt: Any) -> None:
         """Refuse a row without room for an answer, and say what cannot be known before it is read."""
         if room(len(row.prompt), self.max_length) == 0:
@@ -92,18 +55,7 @@ class AsRead:
                 f"{self.where}: the {len(row.prompt)} tokens of a prompt fill max_length={self.max_length}, though it has fewer "
                 f"bytes ({printable(str(prompt), SHOWN)}); remove it, or set data.streaming=false"
             )
-        if row.left_out:
-            self.tell(
-                "the end of a prompt is other tokens before an answer than alone, and is left out: training sees another "
-                "context than sampling; end prompts on a token boundary",
-                prompt,
-            )
-
-    def tell(self, message: str, prompt: Any) -> None:
-        """Once each, of the first row that shows it."""
-        if message not in self._told:
-            self._told.add(message)
-            logger.warning("%s: %s (%s)", self.where, message, printable(str(prompt), SHOWN))
+        super().look(row, prompt)
 
     def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int, *, trained: bool) -> None:
         """Refuse, before training, what the trainer refuses once all rows are tokenized.
@@ -133,7 +85,7 @@ class AsRead:
             return dataset.with_transform(self)
         made = dataset.select(short).select_columns([name for name in dataset.column_names if name in self.texts()])
         made = made.map(
-            lambda rows: _ids(self.tokens_of(rows), self.sides), batched=True, remove_columns=made.column_names,
+            lambda rows: ids_of(self.tokens_of(rows), self.sides), batched=True, remove_columns=made.column_names,
             desc=f"Tokenizing rows of {self.where} that may be cut",
         )  # fmt: skip
         prompts = np.concatenate([counts(part[IDS[0]]) for part in slices(made, IDS[:1])])
@@ -145,14 +97,8 @@ class AsRead:
         return dataset.with_transform(self)
 
 
-class PairsAsRead(AsRead):
-    """Pairs: columns `prompt_ids`, `chosen_ids` and `rejected_ids`, as TRL's DPOTrainer makes them."""
-
-    sides = PARTS[1:]
-
-    def columns(self, rows: Sequence[Parted]) -> dict[str, list[Any]]:
-        """Whole: the trainer cuts."""
-        return _ids(rows, self.sides)
+class PairsAsRead(AsRead, PairTokens):
+    """Pairs, as they are read."""
 
     def look(self, row: Parted, prompt: Any) -> None:
         """And say whether the two answers are the same."""
@@ -168,27 +114,12 @@ class PairsAsRead(AsRead):
             refuse_cut_to_same(made, self.max_length, where=self.where, numbers=numbers, total=left)
 
 
-class CompletionsAsRead(AsRead):
-    """Completions: columns `input_ids` and `labels`, as TRL's SFTTrainer makes them, which learns no token of a prompt."""
-
-    sides = ("completion",)
-
-    def columns(self, rows: Sequence[Parted]) -> dict[str, list[Any]]:
-        """Cut as the trainer would have cut them."""
-        whole = [(one.prompt, one.answers[0]) for one in rows]
-        return {
-            "input_ids": [(prompt + answer)[: self.max_length] for prompt, answer in whole],
-            "labels": [([NOT_LEARNT] * len(prompt) + answer)[: self.max_length] for prompt, answer in whole],
-        }
+class CompletionsAsRead(AsRead, CompletionTokens):
+    """Completions, as they are read."""
 
     def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int, *, trained: bool) -> None:
         """If none is left; says how many are."""
         say_left_out(left, total, self.max_length, where=self.where)
-
-
-def _ids(rows: Sequence[Parted], sides: Sequence[str]) -> dict[str, list[list[int]]]:
-    answers = {f"{side}_ids": [row.answers[n] for row in rows] for n, side in enumerate(sides)}
-    return {IDS[0]: [row.prompt for row in rows]} | answers
 
 
 def is_as_read(dataset: Any) -> bool:

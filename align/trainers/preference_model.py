@@ -22,6 +22,7 @@ from trl import RewardTrainer as TRLRewardTrainer
 
 from align.configs.preference_model import PreferenceModelConfig
 from align.data.prompts.polar import polar_row
+from align.data.row_tokens import RewardTokens
 from align.data.rows.explicit import explicit
 from align.losses import Pair
 from align.losses.general_preference import general_preference_loss, general_preference_scores, preference_probability
@@ -124,10 +125,16 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
             )
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        """TRL's, after the template of a reference and the name of the margin; says how many pairs are too long."""
-        dataset = explicit(dataset, "pairs", where=f"{type(self).__name__}: {dataset_name} data")
+        """TRL's rows, of many at a time, after the template of a reference and the name of the margin; says how many are too long."""
+        where = f"{type(self).__name__}: {dataset_name} data"
+        dataset = explicit(dataset, "pairs", where=where)
         dataset = with_columns(dataset, args, f"{type(self).__name__}: {dataset_name}")
-        prepared: Any = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        if RewardTokens.takes(dataset, processing_class):
+            prepared: Any = RewardTokens(processing_class, args.max_length, where).at_once(
+                dataset, args.dataset_num_proc
+            )
+        else:
+            prepared = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         if isinstance(dataset, Dataset) and len(prepared) < len(dataset):
             longer = (
                 f"{len(dataset) - len(prepared)} of {len(dataset)} pairs are longer than max_length={args.max_length}"

@@ -191,12 +191,20 @@ def trained(name: str, seed: int, out: Path, seeds: int) -> dict[str, Policy]:
     return {"half": policy_of(str(run / f"checkpoint-{STEPS // 2}")), "end": policy_of(str(run))}
 
 
-def record(policies: dict[str, Policy], ref: Policy, data: Path, out: Path) -> dict[str, Any]:
-    """What all measures are computed from: answers with rewards and log-probabilities, and those of held-out pairs."""
+def record(policies: dict[str, Policy], ref: Policy, data: Path, out: Path, first: int = HELD_OUT) -> dict[str, Any]:
+    """What all measures are computed from: answers with rewards and log-probabilities, and the last policy's of held-out pairs.
+
+    Args:
+        policies: By when.
+        ref: The reference.
+        data: Folder of data.
+        out: Folder of the study.
+        first: Of the held-out beginnings, how many are continued.
+    """
     tokenizer: Any = load_tokenizer(ref.settings)
     gold, proxy = REWARDS["gold_sentiment"].reward, REWARDS[PROXY].reward
     pairs = [json.loads(line) for line in (out / "held-out-pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    asked = [row["prompt"] for row in beginnings(data)[:HELD_OUT]]
+    asked = [row["prompt"] for row in beginnings(data)[:first]]
 
     def logps(of: Policy, sequences: list[Any]) -> list[list[float]]:
         with of.load()() as model:
@@ -211,7 +219,7 @@ def record(policies: dict[str, Policy], ref: Policy, data: Path, out: Path) -> d
         told[when] = {
             "texts": texts, "gold": gold(texts), "proxy": proxy(texts), "policy_logps": logps(policy, own), "reference_logps": logps(ref, own),
         }  # fmt: skip
-    last = policies["end"]
+    *_, last = policies.values()
     sides = {side: [] for side in PAIRWISE}
     for row in pairs:
         ids = pair_ids(tokenizer, row["prompt"], row["chosen"], row["rejected"])
@@ -219,6 +227,19 @@ def record(policies: dict[str, Policy], ref: Policy, data: Path, out: Path) -> d
             sides[side].append(one)
     told["held_out"] = {side: logps(last, some) for side, some in sides.items()}
     return told
+
+
+def begun(data: Path, out: Path) -> Policy:
+    """Rewards by name, rows, and the reference with its record."""
+    (out / "records").mkdir(parents=True, exist_ok=True)
+    for name, file in (("gold_sentiment", "model"), (PROXY, "proxy")):
+        score = classifier(data / "gold_sentiment" / f"{file}.json.gz")
+        REWARDS[name] = Known(lambda completions, score=score, **_: [score(one) for one in completions], 0, 1)
+    prepared(data, out)
+    ref = base(out)
+    if not (out / "records" / "reference.json").is_file():
+        write_text(out / "records" / "reference.json", json.dumps(record({"end": ref}, ref, data, out)))
+    return ref
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -230,14 +251,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options = parser.parse_args(argv)
     out = options.out.absolute()
-    (out / "records").mkdir(parents=True, exist_ok=True)
-    for name, file in (("gold_sentiment", "model"), (PROXY, "proxy")):
-        score = classifier(options.data / "gold_sentiment" / f"{file}.json.gz")
-        REWARDS[name] = Known(lambda completions, score=score, **_: [score(one) for one in completions], 0, 1)
-    prepared(options.data, out)
-    ref = base(out)
-    if not (out / "records" / "reference.json").is_file():
-        write_text(out / "records" / "reference.json", json.dumps(record({"end": ref}, ref, options.data, out)))
+    ref = begun(options.data, out)
     jobs = [(name, seed) for seed in range(options.seeds) for name in options.methods if name != SOUP]
     for name, seed in [*jobs, (SOUP, 0)] if SOUP in options.methods else jobs:
         file = out / "records" / f"{name}-{seed}.json"

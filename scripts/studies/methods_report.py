@@ -8,8 +8,6 @@ family of them, each method's gold reward less that of DPO, holds at once (`eval
 
 import argparse
 import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 from methods import METHODS, SOUP
 from sentiment_frontier_report import implicit_margins, sums
 from study_parts.as_json import shown
+from study_parts.results import made_on
 
 from eval.measures.diversity import distinct, self_bleu
 from eval.pairs.calibration import debiased_error, margin_confidence
@@ -167,8 +166,7 @@ def main() -> None:
     start = {one: shown(mean_estimate(np.array(reference["end"][one]), bounds=(0, 1))) for one in ("gold", "proxy")}
     told = summary(runs)
     result = {
-        "machine": f"{platform.machine()}, one thread, beside other work; {spent} s of CPU for training",
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
+        **made_on(spent),
         "measures": TOLD, "held-out pairs": len(pairs), "reference": start | {"distinct": distinct(reference["end"]["texts"], n=2)},
         "methods": told,
     }  # fmt: skip

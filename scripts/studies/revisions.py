@@ -14,8 +14,6 @@ summaries, and a judge that compares.
 
 import argparse
 import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,8 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from study_parts.as_json import shown
+from study_parts.as_json import over
+from study_parts.results import RESULTS, made_on, write_results
 
 import align
 from align.data.loading import DataSource, read
@@ -34,7 +33,6 @@ from align.rewards import positive_sentiment
 from align.sampling.ask import Asking, ask_by_revision
 from align.sampling.generate import Decoding
 from align.sampling.policy import Policy, policy_of, reference_of
-from eval.statistics.intervals import mean_estimate, over_seeds
 
 REVISIONS, TOKENS, TEMPERATURE, BATCH, LONGEST = 2, 48, 0.7, 50, 320
 METHODS, REF, RESULT = ("srpo", "dpo"), "reference", "revisions"
@@ -74,16 +72,6 @@ def answered(policy: Policy, seed: int) -> dict[str, Any]:
 def won(rewards: Rewards) -> Float[np.ndarray, " prompts"]:
     """1 where the last revision has more reward than the first answer, one half where it has as much."""
     return (1 + np.sign(rewards[-1] - rewards[0])) / 2
-
-
-def over(rows: Float[np.ndarray, "seeds prompts"], bounds: tuple[float, float]) -> dict[str, Any]:
-    """Each seed's mean, and their mean over prompts, with seeds fixed, and over seeds."""
-    each = rows.mean(axis=1)
-    return {
-        "each": [round(float(value), 4) for value in each],
-        "over prompts": shown(mean_estimate(rows.mean(axis=0), bounds=bounds)),
-        "over seeds": shown(over_seeds(each)) if len(each) > 1 else None,
-    }
 
 
 def summary(found: dict[str, Float[np.ndarray, "seeds revisions prompts"]]) -> dict[str, Any]:
@@ -133,13 +121,7 @@ def written(out: Path, results: Path) -> None:
         for path in sorted(out.glob(f"record-{name}-*.json")):
             found.setdefault(name, []).append(json.loads(path.read_text(encoding="utf-8"))["rewards"])
     told = summary({name: np.array(rewards, dtype=float) for name, rewards in found.items()})
-    machine = {
-        "machine": platform.machine(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
-    }
-    results.mkdir(parents=True, exist_ok=True)
-    write_text(results / f"{RESULT}.json", json.dumps(machine | {"policies": told}, indent=1) + "\n")
-    drawn(told).savefig(results / f"{RESULT}.png")
+    write_results(RESULT, {**made_on(), "policies": told}, drawn(told), results)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -147,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("-o", "--results", type=Path, default=Path(__file__).parents[1] / "bench" / "results")
+    parser.add_argument("-o", "--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)

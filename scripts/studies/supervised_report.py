@@ -8,8 +8,6 @@ of one measure on one set are a family, whose intervals hold at once (`eval.stat
 
 import argparse
 import json
-import platform
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from study_parts.as_json import shown
+from study_parts.results import made_on
 from supervised import AGAINST, CONDITIONS, SETS, WARM, WRONG
 
 from eval.statistics.comparisons import Compared, corrected
@@ -122,8 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     spent = sum(one["cpu_seconds"] for each in every.values() for one in each)
     told = {
-        "machine": f"{platform.machine()}, one thread, beside other work; {spent} s of CPU",
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
+        **made_on(spent, of=""),
         "measures": MEASURES, "sets": SETS, "share of wrong rows": WRONG,
         "rates": {path.stem.removeprefix("rate-"): read(path.name) for path in sorted(options.runs.glob("rate-*.json"))},
         "reached": {name: reached(each) for name, each in every.items()}, f"less {AGAINST}": less(runs),

@@ -13,6 +13,7 @@ from align.data.rows.columns import TEMPLATE
 from .lengths import PARTS
 
 SLICE = 1000  # rows whose ids are Python objects at a time
+QUIET: Any = {"verbose": False}
 
 
 class Encoded(NamedTuple):
@@ -54,31 +55,47 @@ def encode_sides(
         tokenizer: With a chat template if the rows are messages.
         names: The columns of the answers.
     """
-    prompts, sides = rows["prompt"], [rows[name] for name in names]
-    quiet: Any = {"verbose": False}
+    prompts = rows["prompt"]
     if isinstance(prompts[0], str):
-        end = str(tokenizer.eos_token)
-        alone = tokenizer(text=prompts, **quiet)["input_ids"]
-        texts = ([p + a + end * (not a.endswith(end)) for p, a in zip(prompts, s, strict=True)] for s in sides)
-        both = [tokenizer(text=side, **quiet)["input_ids"] for side in texts]
+        alone = tokenizer(text=prompts, **QUIET)["input_ids"]
     elif set(TEMPLATE) & set(rows):
-        each: Any = [prompt_of(dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)]
-        parts = ((prompt, template_of(prompt)) for prompt in each)
-        one: Any = tokenizer.apply_chat_template
-        quietly = {"return_dict": True, "tokenizer_kwargs": quiet}
-        return [
-            _parted(
-                one(list(prompt), add_generation_prompt=True, **quietly, **given)["input_ids"],
-                *(one([*prompt, *side[index]], **quietly, **given)["input_ids"] for side in sides),
-            )
-            for index, (prompt, given) in enumerate(parts)
-        ]
+        alone = [_rendered(list(row), given, tokenizer, add_generation_prompt=True) for row, given in _each(rows)]
     else:
         template: Any = tokenizer.apply_chat_template
-        alone = template(prompts, add_generation_prompt=True, tokenizer_kwargs=quiet)["input_ids"]
-        chats = ([p + a for p, a in zip(prompts, side, strict=True)] for side in sides)
-        both = [template(side, tokenizer_kwargs=quiet)["input_ids"] for side in chats]
-    return [_parted(*ids) for ids in zip(alone, *both, strict=True)]
+        alone = template(prompts, add_generation_prompt=True, tokenizer_kwargs=QUIET)["input_ids"]
+    return [_parted(*ids) for ids in zip(alone, *encode_wholes(rows, tokenizer, names), strict=True)]
+
+
+def encode_wholes(
+    rows: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase, names: Sequence[str]
+) -> list[list[list[int]]]:
+    """Token ids of each prompt with an answer, a list for each column of answers, as TRL's RewardTrainer makes them too.
+
+    Arguments are those of `encode_sides`.
+    """
+    prompts, sides = rows["prompt"], [rows[name] for name in names]
+    if isinstance(prompts[0], str):
+        end = str(tokenizer.eos_token)
+        texts = ([p + a + end * (not a.endswith(end)) for p, a in zip(prompts, s, strict=True)] for s in sides)
+        return [tokenizer(text=side, **QUIET)["input_ids"] for side in texts]
+    if set(TEMPLATE) & set(rows):
+        return [
+            [_rendered([*row, *answer], given, tokenizer) for (row, given), answer in zip(_each(rows), side, strict=True)]
+            for side in sides
+        ]  # fmt: skip
+    template: Any = tokenizer.apply_chat_template
+    chats = ([p + a for p, a in zip(prompts, side, strict=True)] for side in sides)
+    return [template(side, tokenizer_kwargs=QUIET)["input_ids"] for side in chats]
+
+
+def _each(rows: Mapping[str, list[Any]]) -> list[tuple[Any, dict[str, Any]]]:
+    """Each prompt, and what its row gives the chat template."""
+    prompts: Any = [prompt_of(dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)]
+    return [(prompt, template_of(prompt)) for prompt in prompts]
+
+
+def _rendered(chat: list[Any], given: dict[str, Any], tokenizer: Any, **more: Any) -> list[int]:
+    return tokenizer.apply_chat_template(chat, return_dict=True, tokenizer_kwargs=QUIET, **more, **given)["input_ids"]
 
 
 def _parted(alone: list[int], *both: list[int]) -> Parted:

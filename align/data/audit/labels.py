@@ -32,7 +32,7 @@ def inspect_labels(
         weighs: Whether the loss has weights at all.
     """
     train, *evals = sets
-    found = [*_balance(sets[train]["label"], train, weights, weighs)]
+    found = [*label_balance(sets[train]["label"], train, weights, weighs)]
     keys = {name: _keys(dataset) for name, dataset in sets.items()}
     for name, dataset in sets.items():
         both = _with_both(keys[name], np.array(dataset["label"], dtype=bool))
@@ -51,9 +51,10 @@ def inspect_labels(
     return found
 
 
-def _balance(
+def label_balance(
     labels: Sequence[bool], where: str, weights: tuple[float, float] | None, weighs: bool
 ) -> Iterator[Finding]:
+    """How many there are of each label, and what they weigh in all; arguments are those of `inspect_labels`."""
     good = sum(labels)
     bad = len(labels) - good
     told = f"{good} rows are labelled true and {bad} false"

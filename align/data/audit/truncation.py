@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from align.data.rows.tables import listed
 from align.data.rows.truncation import truncated, truncated_lengths
 from align.errors import DataError
 from align.findings import shown
@@ -43,7 +44,7 @@ def refuse_cut_to_same(
     needed, start, whole = 0, 0, False
     table: Any = dataset.select_columns(columns).with_format("arrow")
     for rows in table.iter(batch_size=SLICE):
-        parts = [_arrays(rows[column]) for column in columns]
+        parts = [listed(rows[column]) for column in columns]
         lengths = [np.diff(offsets) for _, offsets in parts]
         left = [truncated_lengths(lengths[0], each, max_length)[1] for each in lengths[1:]]
         for index in np.flatnonzero(left[0] == left[1]):
@@ -100,10 +101,3 @@ def refuse_none_left(left: int, max_length: int | None, *, where: str) -> None:
             f"{where}: no pair is left: all that stands before its answers (tools and drafts too) fills max_length={max_length}; "
             "raise it or shorten the prompts"
         )
-
-
-def _arrays(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The values of an Arrow column of lists one after another, and where each list begins and the last ends."""
-    whole = column.combine_chunks() if hasattr(column, "chunks") else column
-    offsets = whole.offsets.to_numpy()
-    return whole.flatten().to_numpy(zero_copy_only=False), offsets - offsets[0]

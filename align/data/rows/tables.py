@@ -31,6 +31,13 @@ def counts(column: Any) -> Int[np.ndarray, " rows"]:
     return pc.call_function("list_value_length", [column]).to_numpy()
 
 
+def listed(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The values of an Arrow column of lists one after another, and where each list begins and the last ends."""
+    whole = column.combine_chunks() if hasattr(column, "chunks") else column
+    offsets = whole.offsets.to_numpy()
+    return whole.flatten().to_numpy(zero_copy_only=False), offsets - offsets[0]
+
+
 def is_text(column: Any) -> bool:
     """Whether the values of a column are texts."""
     return pa.types.is_string(column.type) or pa.types.is_large_string(column.type)

@@ -1,7 +1,8 @@
 """Trains on single answers that are labelled desirable or not: TRL's KTOTrainer with a step's exact baseline."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +13,13 @@ from torch import Tensor, nn
 from trl import KTOTrainer as TRLKTOTrainer
 
 from align.configs.kto import KTOConfig
+from align.data.audit.labels import label_balance
+from align.data.row_tokens import LabelledTokens
 from align.data.rows.explicit import explicit
 from align.losses.preference import sequence_logps
 from align.losses.unpaired import class_weights, kto_baseline, kto_loss
 from align.models.loading import keep_quantised_weights_plain
+from align.trainers.completions.labelled import LABELS, both_labels, check_labels, with_mismatched
 from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import TOKENS, MetricSums, Ratio
@@ -24,8 +28,8 @@ from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.scored import COLUMN
 from align.trainers.shared.trl_contract import fast_head, has_images, on_device
 
-LABELS = {"chosen": True, "rejected": False}
-"""How TRL names the two labels in metrics."""
+logger = logging.getLogger(__name__)
+
 WEIGHT = COLUMN + "weight"
 """What the loss of each row of a batch is multiplied with, where a method weighs rows."""
 
@@ -134,34 +138,27 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         )  # fmt: skip
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        """TRL's, of rows in an order drawn once, each with a mismatched answer of its own step."""
+        """TRL's rows, of many at a time, in an order drawn once, each with a mismatched answer of its own step."""
         where = f"{type(self).__name__}: {dataset_name} data"
         first = next(iter(dataset))
         dataset = explicit(dataset, "pairs" if "chosen" in first else "labels", where=where)
         first = next(iter(dataset))
         if "label" in first and isinstance(dataset, Dataset):
-            wrong = [n for n, label in enumerate(dataset["label"], start=1) if label not in (True, False)]
-            if wrong:
-                raise ValueError(
-                    f"{where}: row {wrong[0]}: label must be true or false, got {dataset['label'][wrong[0] - 1]!r}"
-                )
-        if "chosen" in first:  # both labels of a pair, one after the other
-            dataset = dataset.map(
-                _both, batched=True, remove_columns=[name for name in first if name in ("prompt", "chosen", "rejected")]
-            )
+            check_labels(dataset, where)
+        if "chosen" in first:
+            dataset = both_labels(dataset)
         if dataset_name == "train" and args.shuffle_rows and isinstance(dataset, Dataset) and "prompt_ids" not in first:
             dataset = dataset.shuffle(seed=args.seed if args.data_seed is None else args.data_seed)
-        steps = copy.copy(args)
-        steps.per_device_train_batch_size = args.rows_per_step()
-        made: Any = super()._prepare_dataset(dataset, processing_class, steps, dataset_name)
-        if self.calculate_KL and isinstance(made, Dataset) and len(made) > 1 and len(made) % args.rows_per_step() == 1:
-            last = len(made) - 1  # a step of one row has no other's answer
-            other = made[last - 1]["completion_ids"]
-            made = made.map(
-                lambda row, n: {"KL_completion_ids": other if n == last else row["KL_completion_ids"]},
-                with_indices=True,
-            )
-        return made
+        if not LabelledTokens.takes(dataset, processing_class):
+            steps = copy.copy(args)
+            steps.per_device_train_batch_size = args.rows_per_step()
+            return super()._prepare_dataset(dataset, processing_class, steps, dataset_name)
+        made = LabelledTokens(processing_class, args.max_length, where).at_once(dataset, args.dataset_num_proc)
+        if dataset_name == "train":
+            balance = label_balance(made["label"], where, args.label_weights(), args.weighs_labels())
+            for line in (found.line() for found in balance if found.level == "warning"):
+                logger.warning("%s", line)
+        return with_mismatched(made, args.rows_per_step()) if self.calculate_KL else made
 
     def _scores(self, model: Any, inputs: dict[str, Tensor], prefix: str = "") -> Float[Tensor, " rows"]:
         """Log-probabilities of whole answers, in nats."""
@@ -261,15 +258,6 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         if len(sides) == 2:
             metrics["rewards/margins"] = sides[0] - sides[1]
         return metrics
-
-
-def _both(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Each pair as its two answers, labelled."""
-    both = zip(batch["chosen"], batch["rejected"], strict=True)
-    made = {"completion": [answer for pair in both for answer in pair]}
-    made["label"] = [label for _ in batch["chosen"] for label in LABELS.values()]
-    rest = {name: values for name, values in batch.items() if name not in LABELS}
-    return {name: [value for value in values for _ in LABELS] for name, values in rest.items()} | made
 
 
 def _metrics(losses: Tensor, rewards: Tensor, logps: Tensor, inputs: dict[str, Any]) -> dict[str, Ratio]:

@@ -22,6 +22,7 @@ from align.configs.supervised import SupervisedConfig
 from align.data import Rows
 from align.data.as_read import AsRead, CompletionsAsRead, is_as_read
 from align.data.audit.truncation import say_left_out
+from align.data.row_tokens import CompletionTokens
 from align.data.rows.explicit import explicit
 from align.data.rows.tables import counts, slices
 from align.losses.preference import Batch
@@ -249,7 +250,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
     ) -> Any:
-        """TRL's, with the columns checked, and a word on the rows that truncation leaves without a completion.
+        """TRL's rows, of many at a time, with the columns checked, and a word on those that truncation leaves without a completion.
 
         Rows that are tokenized as they are read stay as they are.
         """
@@ -258,10 +259,23 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         if is_as_read(dataset):
             self._tokenizes_rows = True
             return dataset
-        made: Any = super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
-        if isinstance(dataset, Dataset) and not packing:
-            say_left_out(len(made), len(dataset), args.max_length, where=where)
+        made, total = dataset, len(dataset) if isinstance(dataset, Dataset) else None
+        if self._learns_answers_alone(dataset, processing_class, args, formatting_func):
+            tokens = CompletionTokens(processing_class, None if packing else args.max_length, where)
+            made = tokens.at_once(dataset, args.dataset_num_proc)
+        if made is dataset or packing or args.shuffle_dataset:
+            made = super()._prepare_dataset(made, processing_class, args, packing, formatting_func, dataset_name)
+        if total is not None and not packing:
+            say_left_out(len(made), total, args.max_length, where=where)
         return made
+
+    def _learns_answers_alone(self, dataset: Any, processing_class: Any, args: Any, formatting_func: Any) -> bool:
+        """Whether these are rows that learn all tokens of a completion and none of its prompt, by the tokenizer's own template."""
+        asked = args.assistant_only_loss or formatting_func is not None or not self.completion_only_loss
+        own = (
+            not asked and CompletionTokens.takes(dataset, processing_class) and "input_ids" not in dataset.column_names
+        )
+        return own and self.chat_template in (None, processing_class.chat_template)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()

@@ -16,6 +16,7 @@ from trl import DPOTrainer as TRLDPOTrainer
 from align.configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
 from align.data.as_read import AsRead, PairsAsRead, is_as_read
 from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left
+from align.data.row_tokens import PairTokens
 from align.data.rows.explicit import explicit
 from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
 from align.models.loading import keep_quantised_weights_plain
@@ -142,11 +143,14 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         return columns_of(inputs, self.args.columns())
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        """TRL's, of rows read as a recipe reads them; those that are tokenized as they are read stay as they are."""
+        """TRL's rows, of many at a time, read as a recipe reads them; those that are tokenized as they are read stay as they are."""
         if is_as_read(dataset):
             self._tokenizes_rows = True
             return dataset
-        dataset = explicit(dataset, "pairs", where=f"{type(self).__name__}: {dataset_name} data")
+        where = f"{type(self).__name__}: {dataset_name} data"
+        dataset = explicit(dataset, "pairs", where=where)
+        if PairTokens.takes(dataset, processing_class):
+            return PairTokens(processing_class, args.max_length, where).at_once(dataset, args.dataset_num_proc)
         return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
 
     def _set_signature_columns_if_needed(self) -> None:

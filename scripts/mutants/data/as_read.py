@@ -3,13 +3,37 @@
 from mutants.mutant import noticed_by
 
 TABLES = "align/data/rows/tables.py"
+TOKENS, ENCODING = "align/data/row_tokens.py", "align/data/audit/encoding.py"
 OWN, AUDIT, BUILDING = "align/data/as_read.py", "align/data/audit/truncation.py", "align/building.py"
 SUPERVISED = "align/trainers/completions/supervised.py"
 TRAINER, MEMORY = "align/trainers/pairs/preference.py", "align/trainers/shared/checkpointing.py"
 late = noticed_by("tests/data/test_as_read.py")
 whole = noticed_by("tests/data/rows/test_completions_as_read.py", "tests/data/test_as_read.py")
 
+once = noticed_by("tests/data/rows/test_row_tokens.py")
+LABELLED, KTO = "align/trainers/completions/labelled.py", "align/trainers/completions/kto.py"
+
 MUTANTS = [
+    once("row tokens: prompts that fill stay", TOKENS, "counts(table[IDS[0]]) < self.max_length", "counts(table[IDS[0]]) <= self.max_length"),
+    once("row tokens: pairs longer than the limit stay", TOKENS, '_ids"]) <= self.max_length', '_ids"]) <= self.max_length + 1'),
+    once("row tokens: one side may be longer", TOKENS, "np.logical_and.reduce", "np.logical_or.reduce"),
+    once("row tokens: the first label decides", TOKENS, "labels[bounds[1:][some] - 1]", "labels[bounds[:-1][some]]"),
+    once("row tokens: rows without a token have a last one", TOKENS, "some = np.diff(bounds) > 0", "some = np.diff(bounds) >= 0"),
+    once("row tokens: none is left out", TOKENS, "return made if kept.all() else", "return made if True else"),
+    once("row tokens: what is odd is not told", TOKENS, "            self.look(row, prompt)\n", "            pass\n"),
+    once("row tokens: rewards read a prompt apart", TOKENS, "Parted([], list(wholes), [])", "Parted([], [one[1:] for one in wholes], [])"),
+    once("row tokens: streams are taken", TOKENS, "has = isinstance(dataset, Dataset) and", "has = hasattr(dataset, 'column_names') and"),
+    once("row tokens: processors are taken", TOKENS, "has and isinstance(tokenizer, PreTrainedTokenizerBase)", "has"),
+    once("row tokens: kept for another length too", TOKENS, "self.tokenizer, self.max_length, self.where = tokenizer, max_length, where", "self.tokenizer, self.max_length, self.where = tokenizer, max_length, object()"),
+    once("row tokens: two ends", ENCODING, "end * (not a.endswith(end))", "end"),
+    once("row tokens: tools are not rendered", ENCODING, "**more, **given)", "**more)"),
+    once("row tokens: answers of tools' rows begin late", ENCODING, "[*row, *answer], given", "[*row, *answer[:0]], given"),
+    once("row tokens: pairs row after row", TRAINER, "if PairTokens.takes(dataset, processing_class):", "if False:"),
+    once("row tokens: labels row after row", KTO, "if not LabelledTokens.takes(dataset, processing_class):", "if True:"),
+    once("row tokens: completions row after row", SUPERVISED, "if made is dataset or packing", "if True or packing"),
+    once("row tokens: rewards row after row", "align/trainers/preference_model.py", "if RewardTokens.takes(dataset, processing_class):", "if False:"),
+    once("kto: a lone row is its own mismatch", LABELLED, "if len(at) > 1 and len(at) % step == 1:", "if False:"),
+    once("kto: mismatched with the next step", LABELLED, "np.minimum(at + step, len(at)) - 1", "np.minimum(at + step, len(at) - 1)"),
     late("as read: filled prompts stay", OWN, "        if len(left) < len(dataset):\n", "        if False:\n"),
     late("as read: a prompt may fill to the last", OWN, "prompts < self.max_length", "prompts <= self.max_length"),
     late("as read: others are left out", OWN, "short[~roomy]", "np.flatnonzero(~roomy)"),
@@ -20,8 +44,8 @@ MUTANTS = [
     late("as read: texts stay", OWN, "if name not in self.texts()}", "}"),
     late("as read: a filled prompt is let through", OWN, "if room(len(row.prompt), self.max_length) == 0:", "if False:"),
     late("as read: the same tokens are not told", OWN, "        if one == other:\n", "        if False:\n"),
-    late("as read: told of each", OWN, "self._told.add(message)", "pass"),
-    late("as read: a template's refusal is raw", OWN, "    except Exception as error:  # a template may raise anything\n", "    except KeyError as error:\n"),
+    late("as read: told of each", TOKENS, "self._told.add(message)", "pass"),
+    late("as read: a template's refusal is raw", TOKENS, "        except Exception as error:  # a template may raise anything\n", "        except KeyError as error:\n"),
     late("as read: a refusing template is not waited for", OWN, "    except Exception:  # of a template that refuses", "    except KeyError:  # of a template that refuses"),
     late("as read: the template adds nothing", OWN, "prompt - template", "prompt"),
     late("as read: the template adds once", OWN, "once + each * _messages", "once + 0 * _messages"),
@@ -51,8 +75,8 @@ MUTANTS = [
     late("as read: rows of a failed step are not found", "align/trainers/shared/guard.py", " or is_as_read(data))", ")"),
     late("as read: rows of all are counted", MEMORY, "        if is_as_read(data):", "        if False:"),
     late("as read: srpo too", "align/trainers/pairs/srpo.py", "    as_read = None\n", ""),
-    whole("completions as read: prompts are learnt", OWN, "[NOT_LEARNT] * len(prompt)", "prompt"),
-    whole("completions as read: ids are not cut", OWN, "(prompt + answer)[: self.max_length]", "(prompt + answer)"),
+    whole("completions as read: prompts are learnt", TOKENS, "[NOT_LEARNT] * len(prompt)", "prompt"),
+    whole("completions as read: ids are not cut", TOKENS, "(prompt + answer)[: self.max_length]", "(prompt + answer)"),
     whole("completions as read: long ones are tokenized", OWN, "(len(sides) > 1 and _shared", "(len(sides) == 1 or _shared"),
     whole("completions as read: none may be left", AUDIT, "    if not left:\n        raise DataError(f\"{told}", "    if False:\n        raise DataError(f\"{told}"),
     whole("completions as read: those left out are not told", AUDIT, "    if left < total:\n", "    if False:\n"),

@@ -1,8 +1,11 @@
 """Estimates of studies as their results hold them."""
 
-import numpy as np
+from typing import Any
 
-from eval.statistics.intervals import Estimate
+import numpy as np
+from jaxtyping import Float
+
+from eval.statistics.intervals import Estimate, mean_estimate, over_seeds
 
 
 def shown(estimate: Estimate, digits: int | None = 4) -> dict[str, float | int | None]:
@@ -13,3 +16,13 @@ def shown(estimate: Estimate, digits: int | None = 4) -> dict[str, float | int |
 
     ends = [told(end) if np.isfinite(end) else None for end in (estimate.low, estimate.high)]
     return {"value": told(estimate.value), "low": ends[0], "high": ends[1], "n": estimate.n}
+
+
+def over(rows: Float[np.ndarray, "seeds prompts"], bounds: tuple[float, float]) -> dict[str, Any]:
+    """Each seed's mean, and their mean over prompts, with seeds fixed, and over seeds."""
+    each = rows.mean(axis=1)
+    return {
+        "each": [round(float(value), 4) for value in each],
+        "over prompts": shown(mean_estimate(rows.mean(axis=0), bounds=bounds)),
+        "over seeds": shown(over_seeds(each)) if len(each) > 1 else None,
+    }

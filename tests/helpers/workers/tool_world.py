@@ -94,6 +94,10 @@ ANSWERS_LEARNT = {"lamp": "red", "frogs": "ponds", "bad": None, "both": "green"}
 RESULTS = {"nope": "{'error': 'Tool nope not found.'}"}
 
 
+SURE = 0.6
+"""Probability of the least likely token of what the caller has learnt: greedy answers are then the same on every CPU."""
+
+
 def caller(folder):
     """A tiny model that has learnt by heart to call a search, with its tokenizer, saved in `folder`/caller."""
     tokenizer = tiny_tokenizer()
@@ -118,14 +122,18 @@ def caller(folder):
     rows = [row + [(0, False)] * (width - len(row)) for row in rows]
     ids = torch.tensor([[token for token, _ in row] for row in rows])
     labels = torch.tensor([[token if own else -100 for token, own in row] for row in rows])
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(300):
-        loss = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if float(loss.detach()) < 0.01:
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.015)
+    own = labels[:, 1:] != -100
+    for _ in range(1000):
+        out = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels)
+        logps = out.logits.detach()[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        if float(logps[own].min().exp()) > SURE:
             break
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+    else:
+        raise AssertionError("the caller has not learnt its turns")
     model.save_pretrained(str(folder / "caller"))
     tiny_tokenizer().save_pretrained(str(folder / "caller"))
     return folder / "caller"

@@ -1,0 +1,62 @@
+"""What studies read of their records and write of their results."""
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from sentiment_frontier_report import sums
+
+from align.files import write_text
+
+RESULTS = Path(__file__).parents[2] / "bench" / "results"
+
+
+def made_on(spent: int | None = None, of: str = " for training") -> dict[str, Any]:
+    """Machine and versions.
+
+    Args:
+        spent: Seconds of CPU, where they were counted.
+        of: What they were spent on.
+    """
+    seconds = "" if spent is None else f", one thread, beside other work; {spent} s of CPU{of}"
+    versions = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
+    return {"machine": platform.machine() + seconds, "versions": versions}
+
+
+def records_of(out: Path, names: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Records of `methods.record` by condition, in order of seeds; conditions without one are left out."""
+    found = {
+        name: [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"records/{name}-[0-9].json"))]
+        for name in names
+    }
+    return {name: some for name, some in found.items() if some}
+
+
+def measures_of(points: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Of policies' answers: both rewards, and how much likelier each is by its policy than by the reference, in nats."""
+    kl = [sums(one["policy_logps"]) - sums(one["reference_logps"]) for one in points]
+    rewards = {key: np.array([one[key] for one in points], dtype=float) for key in ("gold", "proxy")}
+    return rewards | {"kl": np.array(kl)}
+
+
+def reference_record(out: Path) -> dict[str, Any]:
+    """What was recorded of what training begins with."""
+    return json.loads((out / "records" / "reference.json").read_text(encoding="utf-8"))["end"]
+
+
+def before_training(out: Path) -> dict[str, float]:
+    """Mean rewards of what training begins with, which is the reference."""
+    record = reference_record(out)
+    return {measure: round(float(np.mean(record[measure])), 4) for measure in ("gold", "proxy")} | {"kl": 0.0}
+
+
+def write_results(name: str, told: Mapping[str, Any], figure: Figure, folder: Path) -> None:
+    """NAME.json and NAME.png of a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / f"{name}.json", json.dumps(told, indent=1) + "\n")
+    figure.savefig(folder / f"{name}.png")

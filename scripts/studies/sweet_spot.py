@@ -1,0 +1,171 @@
+"""Asks which of many answers to reject: the worst, or the one two deviations below the mean (the sweet spot).
+
+Run: python scripts/studies/sweet_spot.py DATA_FOLDER OUT_FOLDER [--seeds N] [-o RESULTS]. What is there is not done again; what was
+killed goes on. After every policy sweet_spot.json and sweet_spot.png are written anew.
+
+Model, beginnings of reviews and classifiers are those of `methods.py`. There, of eight answers the sweet spot is the worst; here each
+of 200 beginnings is continued 128 times. The weak classifier (the proxy) ranks the answers: the best is chosen in all conditions, and the
+rejected one is the worst, the one nearest to two deviations below the mean, or the worst of five drawn. DPO learns from the 200
+pairs in 150 steps of 4, and 256 other beginnings are continued. The gold reward is the better classifier's.
+
+After Xiao et al. 2025, "Finding the sweet spot" (arXiv:2502.16825), which has 8B models, up to 400 answers, and a learnt reward model.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import methods
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from study_parts.as_json import over
+from study_parts.results import RESULTS, before_training, made_on, measures_of, records_of, write_results
+
+import align
+from align.data.making.selectors import Choice, best_sigma, best_worst, best_worst_of
+from align.files import write_rows, write_text
+from align.models.loading import load_tokenizer
+from align.rewards.load import REWARDS
+from align.sampling.ask import Asking, ask
+from align.sampling.generate import Decoding
+from align.sampling.policy import Policy, policy_of
+
+BEGINNINGS, SAMPLES, STEPS, AGAINST, RESULT = 200, 128, 150, "worst", "sweet_spot"
+RULES = {
+    "worst": lambda rewards, rng: best_worst(rewards),
+    "two deviations below": lambda rewards, rng: best_sigma(rewards),
+    "worst of five": lambda rewards, rng: best_worst_of(rewards, rng),
+}
+COLOURS = {"worst": "#9a6700", "two deviations below": "#1f6feb", "worst of five": "#8250df"}
+MEASURES = {"gold": "gold reward", "proxy": "proxy reward", "kl": "KL to the reference, nats an answer"}
+Rows = Float[np.ndarray, "seeds prompts"]
+
+
+def sampled(ref: Policy, data: Path, out: Path) -> list[dict[str, Any]]:
+    """Answers of the reference with their proxy rewards, a row a beginning; what is there stays."""
+    path = out / "answers.jsonl"
+    if not path.is_file():
+        apart = methods.HELD_OUT + methods.PAIRS
+        asked = [row["prompt"] for row in methods.beginnings(data)[apart : apart + BEGINNINGS]]
+        asking = Asking(asked, Decoding(methods.TOKENS, 1.0, seed=2), SAMPLES, 4 * methods.BATCH, out)
+        answers = ask(load_tokenizer(ref.settings), ref.load(), asking, "answers", "the model")
+        texts = [[one.text for one in some] for some in answers]
+        proxy: Any = REWARDS[methods.PROXY].reward
+        rows = [
+            {"prompt": prompt, "completions": some, "rewards": proxy(some)}
+            for prompt, some in zip(asked, texts, strict=True)
+        ]
+        write_rows(rows, path)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def chosen_by(rule: str, rows: list[dict[str, Any]]) -> list[Choice]:
+    """A pair of each beginning."""
+    rng = np.random.default_rng(0)
+    return [choice for row in rows for choice in RULES[rule](row["rewards"], rng)]
+
+
+def recipe_of(rule: str, rows: list[dict[str, Any]], out: Path) -> Path:
+    """The recipe of a policy, on disk, without seed and folder, and its pairs beside it."""
+    pairs = out / f"{methods.as_file(rule)}.jsonl"
+    texts = [
+        {"prompt": row["prompt"], "chosen": row["completions"][one.chosen], "rejected": row["completions"][one.rejected]}
+        for row, one in zip(rows, chosen_by(rule, rows), strict=True)
+    ]  # fmt: skip
+    write_rows(texts, pairs, replace=True)
+    train = methods.recipe_of("dpo", out)["train"] | {"max_steps": STEPS, "save_steps": STEPS}
+    return methods.recipe_file("dpo", out, rule, train=train, data={"train": {"path": str(pairs)}})
+
+
+def trained(rule: str, seed: int, rows: list[dict[str, Any]], out: Path) -> Policy:
+    """A policy; what is there is not trained again, what was killed goes on."""
+    run, recipe = out / methods.as_file(rule) / f"seed-{seed}", recipe_of(rule, rows, out)
+    if not (run / "adapter").is_dir():
+        align.run(recipe, [f"train.seed={seed}", f"train.output_dir={run}"], resume="auto")
+    return policy_of(str(run))
+
+
+def of_pairs(rule: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Where the two answers of pairs lie among all, in deviations from the mean, and how often the rejected one is the worst."""
+    chosen = chosen_by(rule, rows)
+    scores = np.array([row["rewards"] for row in rows])
+    z = (scores - scores.mean(axis=1, keepdims=True)) / scores.std(axis=1, keepdims=True)
+    at = np.arange(len(rows))
+    rejected = [one.rejected for one in chosen]
+    return {
+        "chosen, deviations from the mean": round(float(z[at, [one.chosen for one in chosen]].mean()), 3),
+        "rejected, deviations from the mean": round(float(z[at, rejected].mean()), 3),
+        "rejected is the worst": round(float((scores[at, rejected] == scores.min(axis=1)).mean()), 3),
+    }
+
+
+def summary(found: dict[str, dict[str, Rows]]) -> dict[str, Any]:
+    """By rule: measures of the policies, and each less that of rejecting the worst."""
+    told: dict[str, Any] = {}
+    for rule, measures in found.items():
+        told[rule] = {}
+        for measure, rows in measures.items():
+            bounds = (-np.inf, np.inf) if measure == "kl" else (0.0, 1.0)
+            told[rule][measure] = over(rows, bounds)
+            if rule != AGAINST and AGAINST in found:
+                both = min(len(rows), len(found[AGAINST][measure]))
+                width = bounds[1] - bounds[0]
+                gap = rows[:both] - found[AGAINST][measure][:both]
+                told[rule][f"{measure}, less that of {AGAINST}"] = over(gap, (-width, width))
+    return told
+
+
+def drawn(told: dict[str, Any], start: dict[str, float]) -> Figure:
+    """Gold reward against the KL, a small dot a seed, a large one their mean with its interval over prompts."""
+    figure = Figure(figsize=(5, 3.4), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(start["gold"], color="#6e7781", linestyle=":", linewidth=1, label="before")
+    for rule, one in told.items():
+        axes.plot(one["kl"]["each"], one["gold"]["each"], "o", color=COLOURS[rule], alpha=0.4, markersize=4)
+        gold, at = one["gold"]["over prompts"], one["kl"]["over prompts"]["value"]
+        axes.plot([at, at], [gold["low"], gold["high"]], color=COLOURS[rule], linewidth=1.5)
+        axes.plot(at, gold["value"], "o", color=COLOURS[rule], markersize=7, label=f"reject {rule}")
+    axes.set(xlabel=MEASURES["kl"], ylabel=MEASURES["gold"])
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def written(rows: list[dict[str, Any]], out: Path, results: Path) -> None:
+    """Figures and picture of what is there."""
+    records, start = records_of(out, RULES), before_training(out)
+    told = summary({rule: measures_of([one["end"] for one in some]) for rule, some in records.items()})
+    spent = sum(record["cpu_seconds"] for some in records.values() for record in some)
+    pairs = {rule: of_pairs(rule, rows) for rule in RULES}
+    result = {**made_on(spent), "measures": MEASURES, "reference": start, "pairs": pairs, "rules": told}
+    write_results(RESULT, result, drawn(told, start), results)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run what is missing, seed by seed."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("-o", "--results", type=Path, default=RESULTS)
+    options = parser.parse_args(argv)
+    out = options.out.absolute()
+    ref = methods.begun(options.data, out)
+    rows = sampled(ref, options.data, out)
+    for seed in range(options.seeds):
+        for rule in RULES:
+            path = out / "records" / f"{rule}-{seed}.json"
+            if not path.is_file():
+                began = time.process_time()
+                policy = trained(rule, seed, rows, out)
+                spent = round(time.process_time() - began)
+                found = methods.record({"end": policy}, ref, options.data, out)
+                write_text(path, json.dumps(found | {"seed": seed, "cpu_seconds": spent}))
+            written(rows, out, options.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -64,7 +64,7 @@ def kept(identity: Any, make: Callable[[Path], Sets]) -> Sets:
     Raises:
         RunError: If the disk does not take them.
     """
-    key = digest_of([_code(), metadata.version("datasets"), identity])[:32]
+    key = digest_of([reading_code(), metadata.version("datasets"), identity])[:32]
     folder = cache_dir() / "rows" / key
     found = _found(folder)
     if found is not None:
@@ -136,7 +136,7 @@ def _heard() -> Iterator[list[str]]:
 
 
 @functools.cache
-def _code() -> str:
+def reading_code() -> str:
     """A digest of the modules that read rows."""
     own = Path(__file__).parent
     return digest_of([(str(path.relative_to(own)), sha256(path)) for path in sorted(own.rglob("*.py"))])

@@ -6,7 +6,6 @@ the same, in the same columns (`_prepare_dataset` of each trainer in trl 1.16); 
 
 import logging
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from align.data.audit.encoding import SLICE, Parted, encode_sides, encode_wholes
 from align.data.audit.lengths import IDS, PARTS
+from align.data.kept import reading_code
 from align.data.rows.columns import TEMPLATE
 from align.data.rows.tables import counts, listed, slices
 from align.errors import DataError
@@ -59,11 +59,13 @@ class RowTokens:
         """`encode`, of columns as `datasets` gives them.
 
         Raises:
-            DataError: If the chat template refuses a row.
+            DataError: If the chat template refuses a row, or the tokenizer has no token that ends an answer.
         """
         texts = {name: list(column) for name, column in rows.items() if name in self.texts()}
         try:
             return self.encode(texts)
+        except DataError as error:
+            raise DataError(f"{self.where}: {error}") from None
         except Exception as error:  # a template may raise anything
             raise DataError(
                 f"{self.where}: the chat template refuses a row among {len(texts['prompt'])} ({printable(str(error))}); "
@@ -111,7 +113,7 @@ class RowTokens:
         with state.main_process_first(), state.local_main_process_first():  # the others read what `datasets` kept
             made = dataset.map(
                 self._slice, batched=True, batch_size=SLICE, num_proc=processes, desc=f"Tokenizing {self.where}",
-                fn_kwargs={"made_by": version("alignkit")},
+                fn_kwargs={"made_by": reading_code()},
             )  # fmt: skip
             if self.max_length is None or not len(made):
                 return made

@@ -4,9 +4,9 @@ Run: python scripts/studies/sweet_spot.py DATA_FOLDER OUT_FOLDER [--seeds N] [-o
 killed goes on. After every policy sweet_spot.json and sweet_spot.png are written anew.
 
 Model, beginnings of reviews and classifiers are those of `methods.py`. There, of eight answers the sweet spot is the worst; here each
-of 200 beginnings is continued 128 times. The weak classifier (the proxy) ranks the answers: the best is chosen in all conditions, and the
-rejected one is the worst, the one nearest to two deviations below the mean, or the worst of five drawn. DPO learns from the 200
-pairs in 150 steps of 4, and 256 other beginnings are continued. The gold reward is the better classifier's.
+of 120 beginnings is continued 64 times. The weak classifier (the proxy) ranks the answers: the best is chosen in both conditions, and the
+rejected one is the worst, or the one nearest to two deviations below the mean. DPO learns from the 120 pairs in 120 steps of 4, and
+128 other beginnings are continued. The gold reward is the better classifier's.
 
 After Xiao et al. 2025, "Finding the sweet spot" (arXiv:2502.16825), which has 8B models, up to 400 answers, and a learnt reward model.
 """
@@ -25,7 +25,7 @@ from study_parts.as_json import over
 from study_parts.results import RESULTS, before_training, made_on, measures_of, records_of, write_results
 
 import align
-from align.data.making.selectors import Choice, best_sigma, best_worst, best_worst_of
+from align.data.making.selectors import Choice, best_sigma, best_worst
 from align.files import write_rows, write_text
 from align.models.loading import load_tokenizer
 from align.rewards.load import REWARDS
@@ -33,13 +33,12 @@ from align.sampling.ask import Asking, ask
 from align.sampling.generate import Decoding
 from align.sampling.policy import Policy, policy_of
 
-BEGINNINGS, SAMPLES, STEPS, AGAINST, RESULT = 200, 128, 150, "worst", "sweet_spot"
+BEGINNINGS, SAMPLES, STEPS, ASKED, AGAINST, RESULT = 120, 64, 120, 128, "worst", "sweet_spot"
 RULES = {
-    "worst": lambda rewards, rng: best_worst(rewards),
-    "two deviations below": lambda rewards, rng: best_sigma(rewards),
-    "worst of five": lambda rewards, rng: best_worst_of(rewards, rng),
+    "worst": best_worst,
+    "two deviations below": best_sigma,
 }
-COLOURS = {"worst": "#9a6700", "two deviations below": "#1f6feb", "worst of five": "#8250df"}
+COLOURS = {"worst": "#9a6700", "two deviations below": "#1f6feb"}
 MEASURES = {"gold": "gold reward", "proxy": "proxy reward", "kl": "KL to the reference, nats an answer"}
 Rows = Float[np.ndarray, "seeds prompts"]
 
@@ -64,8 +63,7 @@ def sampled(ref: Policy, data: Path, out: Path) -> list[dict[str, Any]]:
 
 def chosen_by(rule: str, rows: list[dict[str, Any]]) -> list[Choice]:
     """A pair of each beginning."""
-    rng = np.random.default_rng(0)
-    return [choice for row in rows for choice in RULES[rule](row["rewards"], rng)]
+    return [choice for row in rows for choice in RULES[rule](row["rewards"])]
 
 
 def recipe_of(rule: str, rows: list[dict[str, Any]], out: Path) -> Path:
@@ -162,7 +160,7 @@ def main(argv: list[str] | None = None) -> None:
                 began = time.process_time()
                 policy = trained(rule, seed, rows, out)
                 spent = round(time.process_time() - began)
-                found = methods.record({"end": policy}, ref, options.data, out)
+                found = methods.record({"end": policy}, ref, options.data, out, ASKED)
                 write_text(path, json.dumps(found | {"seed": seed, "cpu_seconds": spent}))
             written(rows, out, options.results)
 

@@ -9,6 +9,7 @@ from trl.data_utils import common_prefix_length
 
 from align.data.prompts import prompt_of, template_of
 from align.data.rows.columns import TEMPLATE
+from align.errors import DataError
 
 from .lengths import PARTS
 
@@ -72,10 +73,15 @@ def encode_wholes(
     """Token ids of each prompt with an answer, a list for each column of answers, as TRL's RewardTrainer makes them too.
 
     Arguments are those of `encode_sides`.
+
+    Raises:
+        DataError: If rows are texts, and the tokenizer has no token that ends them.
     """
     prompts, sides = rows["prompt"], [rows[name] for name in names]
     if isinstance(prompts[0], str):
-        end = str(tokenizer.eos_token)
+        end = tokenizer.eos_token
+        if not isinstance(end, str):
+            raise DataError("the tokenizer has no eos_token, which ends every answer; give it one")
         texts = ([p + a + end * (not a.endswith(end)) for p, a in zip(prompts, s, strict=True)] for s in sides)
         return [tokenizer(text=side, **QUIET)["input_ids"] for side in texts]
     if set(TEMPLATE) & set(rows):

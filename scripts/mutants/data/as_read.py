@@ -26,6 +26,7 @@ MUTANTS = [
     once("row tokens: processors are taken", TOKENS, "has and isinstance(tokenizer, PreTrainedTokenizerBase)", "has"),
     once("row tokens: kept for another length too", TOKENS, "self.tokenizer, self.max_length, self.where = tokenizer, max_length, where", "self.tokenizer, self.max_length, self.where = tokenizer, max_length, object()"),
     once("row tokens: two ends", ENCODING, "end * (not a.endswith(end))", "end"),
+    once("row tokens: no end is an end", ENCODING, "if not isinstance(end, str):", "if False:"),
     once("row tokens: tools are not rendered", ENCODING, "**more, **given)", "**more)"),
     once("row tokens: answers of tools' rows begin late", ENCODING, "[*row, *answer], given", "[*row, *answer[:0]], given"),
     once("row tokens: pairs row after row", TRAINER, "if PairTokens.takes(dataset, processing_class):", "if False:"),

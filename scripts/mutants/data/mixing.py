@@ -20,7 +20,7 @@ MUTANTS = [
     kept("kept: rows are read each time", KEPT, "    found = _found(folder)\n    if found is not None:", "    found = _found(folder)\n    if False:"),
     kept("kept: the bytes do not matter", LOADING, "whole_pairs, contents], load)", "whole_pairs], load)"),
     kept("kept: the settings do not matter", LOADING, "kept([asdict(config), rows,", "kept([rows,"),
-    kept("kept: the code does not matter", KEPT, "digest_of([_code(), ", "digest_of(["),
+    kept("kept: the code does not matter", KEPT, "digest_of([reading_code(), ", "digest_of(["),
     kept("kept: nothing is said again", KEPT, '            READ_BY.warning("%s", line)\n', "            pass\n"),
     kept("kept: damage is trained on", KEPT, "if sha256(folder / name) != digest:", "if False:"),
     kept("kept: what fails is left lying", KEPT, "        shutil.rmtree(scratch, ignore_errors=True)\n    logger", "        pass\n    logger"),

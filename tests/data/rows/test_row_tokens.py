@@ -3,6 +3,7 @@
 import copy
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 import tiny
 from datasets import Dataset, Features, Value, load_dataset
@@ -15,14 +16,14 @@ from align.errors import DataError
 from align.models.tiny import tiny_tokenizer
 from align.trainers.completions.labelled import with_mismatched
 
-LIMIT = 24
+LIMIT, END = 24, str(tiny_tokenizer().eos_token)
 TEXTS = [
     {"prompt": "what is up ", "chosen": "blue sky", "rejected": "no", "weight": 0.5},
     {"prompt": "x" * 30, "chosen": "never read", "rejected": "nor this", "weight": 1.5},
     {"prompt": "ünïcödë? ", "chosen": "ja", "rejected": "nein, nein, nein und nein", "weight": 2.5},
     {"prompt": "z" * 23, "chosen": "", "rejected": "y", "weight": 3.5},
     {"prompt": "y" * 24, "chosen": "filled to the last", "rejected": "or nearly", "weight": 4.5},
-    {"prompt": "ended ", "chosen": "<|im_end|>", "rejected": "<|im_end|> not", "weight": 5.5},
+    {"prompt": "ended ", "chosen": f"at once{END}", "rejected": f"{END} not", "weight": 5.5},
 ]
 TOOL = {"type": "function", "function": {"name": "search", "description": "Finds.", "parameters": {"type": "object"}}}
 OF_TRL = {PairTokens: DPOTrainer, RewardTokens: RewardTrainer, LabelledTokens: KTOTrainer, CompletionTokens: SFTTrainer}
@@ -68,6 +69,7 @@ def of_trl(kind, rows, limit, tokenizer):
 @pytest.mark.parametrize("kind", OF_TRL)
 def test_tokens_are_those_of_trl(kind, shape, limit):
     rows, tokenizer = rows_of(kind, shape), tiny_tokenizer()
+    tokenizer.chat_template = "{% if tools %}[{{ tools[0].function.name }}]{% endif %}" + tokenizer.chat_template
     made = kind(tokenizer, limit, "train").at_once(rows)
     names = [*IDS[kind], "weight"]
     theirs = of_trl(kind, rows, limit, tokenizer)
@@ -135,6 +137,20 @@ def test_a_template_that_refuses_a_row_is_told():
     for kind in OF_TRL:
         with pytest.raises(DataError, match=r"train: the chat template refuses a row among 6 \(no such turn\)"):
             kind(tokenizer, None, "train").at_once(rows_of(kind, "chats"))
+
+
+def test_a_tokenizer_without_an_end_is_refused():
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    for kind in OF_TRL:
+        with pytest.raises(DataError, match=r"the tokenizer has no eos_token, which ends every answer; give it one"):
+            kind(tokenizer, None, "train").at_once(rows_of(kind, "texts"))
+        assert len(kind(tokenizer, None, "train").at_once(rows_of(kind, "chats"))) == len(TEXTS)
+
+
+def test_completions_are_left_out_that_have_no_token_to_learn():
+    labels = pa.table({"labels": [[], [5], [-100, 7], [], [-100], [6, -100], []]})
+    assert CompletionTokens(tiny_tokenizer(), LIMIT, "train").kept(labels).tolist() == [0, 1, 1, 0, 0, 0, 0]
 
 
 def test_only_rows_with_their_texts_are_taken():

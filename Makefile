@@ -28,9 +28,10 @@ quickstart: setup
 	$(BIN)/alignkit eval runs/quickstart runs/quickstart-dpo
 
 # Whether the quickstart gives what its recipe expects; trained and evaluated first where it was not.
+VERIFIED := dpo/tiny rpo/tiny fdpo/tiny kto/tiny pairwise/tiny supervised/tiny supervised/extend-tiny quickstart
 verify: export HF_HUB_OFFLINE := 1
 verify: setup
-	$(BIN)/alignkit verify quickstart
+	for name in $(VERIFIED); do $(BIN)/alignkit verify $$name || exit 1; done
 
 # bitsandbytes only for the tests: where it is installed, every import of peft prints a line about its kernels.
 $(VENV)/.quant: $(VENV)/.done

@@ -13,7 +13,7 @@ MAX_BASES = 16
 
 
 def with_bases(path: Path, seen: tuple[Path, ...] = ()) -> Tree:
-    """What a recipe file says, and where it does not, the file that it extends.
+    """What a recipe file says, and where it does not, the file that it extends; what that one is expected to give is its own.
 
     Args:
         path: The file.
@@ -33,4 +33,6 @@ def with_bases(path: Path, seen: tuple[Path, ...] = ()) -> Tree:
     if not isinstance(base, str):
         raise RecipeError(f"{path}: extends: expected a file name, got {describe(base)}")
     beside = path.parent / base
-    return merge(with_bases(beside if os.path.isfile(beside) else find_recipe(base), (*seen, path.resolve())), tree)
+    below = with_bases(beside if os.path.isfile(beside) else find_recipe(base), (*seen, path.resolve()))
+    below.values.pop("expect", None)
+    return merge(below, tree)

@@ -164,6 +164,17 @@ def test_extends_takes_one_file_name(folder, value):
     assert "extends: expected a file name, got" in problems(folder, f"extends: {value}\n")[0]
 
 
+def test_what_a_base_is_expected_to_give_is_its_own(folder):
+    (folder / "base.yaml").write_text(GOOD + "expect: {kl: {value: 1.0, tol: 0.5}}\n")
+    for text, names in (
+        ("extends: base.yaml\n", []),
+        ("extends: base.yaml\nexpect: {entropy/policy: {value: 2.0, tol: 1.0}}\n", ["entropy/policy"]),
+    ):
+        (folder / "more.yaml").write_text(text)
+        assert list(load_recipe(folder / "more.yaml").expect) == names
+    assert list(load_recipe(folder / "base.yaml").expect) == ["kl"]
+
+
 def test_a_problem_in_a_base_names_the_base(folder):
     (folder / "base.yaml").write_text(GOOD.replace("beta:", "bta:"))
     found = problems(folder, "extends: base.yaml\nlora: {rr: 1}\n")

@@ -1,6 +1,7 @@
 """Every shipped recipe parses as it stands and takes one real step on a tiny model and tiny data."""
 
 import json
+from pathlib import Path
 
 import pytest
 import scored
@@ -10,8 +11,10 @@ from accelerate.commands.config.config_args import load_config_from_file
 from tiny import sparing
 
 import align
+from align.data.loading import load_data
 from align.recipe.loading import load_recipe
 from align.recipe.shipped import recipes_dir
+from eval.verify import verify
 
 ALL = sorted(str(p.relative_to(recipes_dir()).with_suffix("")) for p in recipes_dir().rglob("*.yaml"))
 RECIPES = [name for name in ALL if not name.startswith("accelerate/")]
@@ -138,6 +141,35 @@ def test_dry_runs(name, tmp_path):
     )  # fmt: skip
     assert done.trainer.state.global_step == 1
     assert (done.path / ("adapter" if recipe.lora else "model")).is_dir()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_rows_that_are_shipped_can_be_read(name):
+    recipe = load_recipe(name, ON_CPU)
+    sources = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    if not all(Path(source.path).is_file() for source in sources):
+        pytest.skip("its rows are not shipped")
+    data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
+    assert len(data.train) > 0
+
+
+EXPECTING = [name for name in RECIPES if name.endswith("tiny") and load_recipe(name, ON_CPU).expect]
+
+
+def test_make_verify_holds_all_that_expect_something():
+    makefile = (recipes_dir().parent / "Makefile").read_text()
+    (line,) = (line for line in makefile.splitlines() if line.startswith("VERIFIED := "))
+    assert sorted(line.split()[2:]) == sorted([*EXPECTING, "quickstart"])
+
+
+@pytest.mark.parametrize("name", sparing(EXPECTING, "kto/tiny", "supervised/tiny"))
+@pytest.mark.parametrize("learns", [True, False])
+def test_what_a_recipe_expects_holds_and_not_without_training(name, learns, tmp_path):
+    still = [] if learns else ["train.learning_rate=0"]
+    done = align.run(name, [f"train.output_dir={tmp_path / 'run'}", *still])
+    checked = verify(done.path)
+    assert checked
+    assert [one.holds for one in checked] == [learns] * len(checked)
 
 
 @pytest.mark.parametrize("path", sorted((recipes_dir() / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)

@@ -1,7 +1,7 @@
 """What papers claim and what alignkit claims, each with its figures; `verdicts.py` says when one held, `claims_page.py` shows them."""
 
 import numpy as np
-from claims_of_losses import of_revisions, of_supervised
+from claims_of_losses import of_overoptimisation, of_revisions, of_supervised, of_sweet_spot
 from verdicts import RESULTS, Claim, Figure, measured, of_seeds, read
 
 NAMES = {"dpo": "DPO", "irpo": "Iterative RPO", "dno": "DNO"}
@@ -242,13 +242,6 @@ def of_ours() -> list[Claim]:
     ]  # fmt: skip
 
 
-UNTRIED = {
-    "RPO mitigates over-optimisation: in the bench the gold reward rose with the proxy to the end": "rpo/smollm2-ultrafeedback",
-    "Rejecting two deviations below the mean beats rejecting the worst: of eight samples both are the same": "rounds with samples: 32, select: {rule: best_sigma}",
-}
-"""Claims without a study, and the recipes that would be one."""
-
-
 def claims() -> list[Claim]:
     return [
         *of_methods(),
@@ -262,5 +255,7 @@ def claims() -> list[Claim]:
         *of_rankings(),
         *of_supervised(),
         *of_revisions(),
+        *of_overoptimisation(),
+        *of_sweet_spot(),
         *of_ours(),
     ]

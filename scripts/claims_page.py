@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from beyond import PEAK, SAMPLING, TRAINING, rows
-from claims import UNTRIED, claims
+from claims import claims
 from verdicts import HELD, NOT, OPEN, RESULTS, ROOT, Claim
 
 from eval.report.html import escaped, page
@@ -23,10 +23,6 @@ def body(made: list[Claim]) -> str:
         f'<td data-title="source">{escaped(claim.source)}</td><td data-title="verdict">{escaped(of_all(claim))}</td></tr>'
         for number, claim in enumerate(made)
     )
-    untried = "".join(
-        f'<tr><td data-title="claim">{escaped(claim)}</td><td data-title="recipe">{escaped(recipe)}</td></tr>'
-        for claim, recipe in UNTRIED.items()
-    )
     return (
         "<h1>Claims on trial</h1>"
         f'<p class="headline">{escaped(headline(made))}</p>'
@@ -35,8 +31,7 @@ def body(made: list[Claim]) -> str:
         "the seeds that were run. Figures of one claim are not corrected for their number.</p>"
         f'<table><tr class="head"><th>claim</th><th>source</th><th>verdict</th></tr>{rows}</table>'
         + "".join(section(number, claim) for number, claim in enumerate(made))
-        + '<h2>Not tried yet</h2><table><tr class="head"><th>claim</th><th>recipe that would begin it</th></tr>'
-        f"{untried}</table>" + beyond()
+        + beyond()
     )
 
 

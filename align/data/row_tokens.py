@@ -53,7 +53,7 @@ class RowTokens:
     def takes(cls, dataset: Any, tokenizer: Any) -> bool:
         """Whether these are rows in memory or on disk, with their texts, for a tokenizer of texts."""
         has = isinstance(dataset, Dataset) and {"prompt", *cls.sides} <= set(dataset.column_names)
-        return has and isinstance(tokenizer, PreTrainedTokenizerBase)
+        return has and dataset.format["type"] in (None, "python") and isinstance(tokenizer, PreTrainedTokenizerBase)
 
     def tokens_of(self, rows: Mapping[str, Any]) -> list[Parted]:
         """`encode`, of columns as `datasets` gives them.

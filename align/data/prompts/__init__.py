@@ -1,5 +1,6 @@
 """Writes conditions, revisions and references into prompts."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,10 +28,11 @@ class Chat(list[Mapping[str, Any]]):
 
 
 def prompt_of(row: Mapping[str, Any]) -> Prompt:
-    """The prompt of a normalised row; with the row's `tools` and `chat_template_kwargs`, if it has some."""
-    template = dict(row.get("chat_template_kwargs") or {})
-    if row.get("tools"):
-        template = {"tools": row["tools"], **template}
+    """The prompt of a normalised row; with the row's `tools`, which may be JSON, and `chat_template_kwargs`, if it has some."""
+    template, tools = dict(row.get("chat_template_kwargs") or {}), row.get("tools")
+    tools = json.loads(tools) if isinstance(tools, str) else tools
+    if tools:
+        template = {"tools": tools, **template}
     return Chat(row["prompt"], template) if template else row["prompt"]
 
 

@@ -1,6 +1,7 @@
 """Tokens of many rows at a time: TRL's own, row for row, for every kind of row; what is left out; what is read again."""
 
 import copy
+import json
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ TEXTS = [
     {"prompt": "ended ", "chosen": f"at once{END}", "rejected": f"{END} not", "weight": 5.5},
 ]
 TOOL = {"type": "function", "function": {"name": "search", "description": "Finds.", "parameters": {"type": "object"}}}
+TOOLS = {"tools": [TOOL], "tools as JSON": json.dumps([TOOL])}
 OF_TRL = {PairTokens: DPOTrainer, RewardTokens: RewardTrainer, LabelledTokens: KTOTrainer, CompletionTokens: SFTTrainer}
 IDS = {
     PairTokens: ["prompt_ids", "chosen_ids", "rejected_ids"],
@@ -45,8 +47,8 @@ def rows_of(kind, shape):
         if shape != "texts":
             turns = {"prompt": "user"} | dict.fromkeys(kind.sides, "assistant")
             one |= {name: [{"role": role, "content": one[name]}] for name, role in turns.items()}
-        made.append(one | ({"tools": [TOOL] if number % 2 else None} if shape == "tools" else {}))
-    return Dataset.from_list(made)
+        made.append(one | {name: TOOLS[name] if number % 2 else None for name in [shape] if name in TOOLS})
+    return Dataset.from_list([{name.removesuffix(" as JSON"): value for name, value in row.items()} for row in made])
 
 
 def of_trl(kind, rows, limit, tokenizer):
@@ -65,7 +67,7 @@ def of_trl(kind, rows, limit, tokenizer):
 
 
 @pytest.mark.parametrize("limit", [LIMIT, 200, None])
-@pytest.mark.parametrize("shape", ["texts", "chats", "tools"])
+@pytest.mark.parametrize("shape", ["texts", "chats", *TOOLS])
 @pytest.mark.parametrize("kind", OF_TRL)
 def test_tokens_are_those_of_trl(kind, shape, limit):
     rows, tokenizer = rows_of(kind, shape), tiny_tokenizer()
@@ -158,6 +160,8 @@ def test_only_rows_with_their_texts_are_taken():
     assert PairTokens.takes(rows, tokenizer)
     assert not PairTokens.takes(rows.to_iterable_dataset(), tokenizer)
     assert not PairTokens.takes(rows.remove_columns("prompt"), tokenizer)
+    assert not PairTokens.takes(rows.with_transform(lambda rows: rows), tokenizer)
+    assert not PairTokens.takes(rows.with_format("numpy"), tokenizer)
     assert not LabelledTokens.takes(rows, tokenizer)
     assert not PairTokens.takes(rows, SimpleNamespace(tokenizer=tokenizer))
 

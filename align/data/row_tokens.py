@@ -25,7 +25,7 @@ from align.findings import printable
 logger = logging.getLogger(__name__)
 
 NOT_LEARNT = -100  # the label of a token that is only read
-SHOWN = 80  # characters of a prompt that a message quotes
+SHOWN, SHOWN_ERROR = 80, 300  # characters of a prompt, or of an error, that a message quotes
 
 
 class RowTokens:
@@ -39,6 +39,8 @@ class RowTokens:
 
     sides: ClassVar[tuple[str, ...]]
     """The columns of answers."""
+    made_before: ClassVar[tuple[str, ...]] = ()
+    """Columns of which TRL makes something else than of texts alone."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None, where: str) -> None:
         self.tokenizer, self.max_length, self.where = tokenizer, max_length, where
@@ -52,7 +54,8 @@ class RowTokens:
     @classmethod
     def takes(cls, dataset: Any, tokenizer: Any) -> bool:
         """Whether these are rows in memory or on disk, with their texts, for a tokenizer of texts."""
-        has = isinstance(dataset, Dataset) and {"prompt", *cls.sides} <= set(dataset.column_names)
+        names = set(dataset.column_names) if isinstance(dataset, Dataset) else set()
+        has = {"prompt", *cls.sides} <= names and not names & set(cls.made_before)
         return has and dataset.format["type"] in (None, "python") and isinstance(tokenizer, PreTrainedTokenizerBase)
 
     def tokens_of(self, rows: Mapping[str, Any]) -> list[Parted]:
@@ -67,8 +70,9 @@ class RowTokens:
         except DataError as error:
             raise DataError(f"{self.where}: {error}") from None
         except Exception as error:  # a template may raise anything
+            what = "tokenizer" if isinstance(texts["prompt"][0], str) else "chat template"
             raise DataError(
-                f"{self.where}: the chat template refuses a row among {len(texts['prompt'])} ({printable(str(error))}); "
+                f"{self.where}: the {what} refuses a row among {len(texts['prompt'])} ({printable(str(error), SHOWN_ERROR)}); "
                 "`alignkit check --full` names the rows"
             ) from error
 
@@ -107,15 +111,17 @@ class RowTokens:
             processes: That share the work; the one that asks, by default.
 
         Raises:
-            DataError: If the chat template refuses a row.
+            DataError: If there is no row, or the chat template refuses one.
         """
+        if not len(dataset):
+            raise DataError(f"{self.where}: there is no row")
         state = PartialState()
         with state.main_process_first(), state.local_main_process_first():  # the others read what `datasets` kept
             made = dataset.map(
                 self._slice, batched=True, batch_size=SLICE, num_proc=processes, desc=f"Tokenizing {self.where}",
                 fn_kwargs={"made_by": reading_code()},
             )  # fmt: skip
-            if self.max_length is None or not len(made):
+            if self.max_length is None:
                 return made
             kept = np.concatenate([self.kept(part) for part in slices(made, list(self.columns([])))])
             return made if kept.all() else made.select(np.flatnonzero(kept))
@@ -141,6 +147,7 @@ class RewardTokens(RowTokens):
     """Pairs as TRL's RewardTrainer makes them: `chosen_ids` and `rejected_ids` are each the prompt and an answer."""
 
     sides = PARTS[1:]
+    made_before = ("chosen_ids", "rejected_ids", "chosen_input_ids", "rejected_input_ids")
 
     def encode(self, texts: Mapping[str, list[Any]]) -> list[Parted]:
         """The prompt is part of each answer: where one ends and the other begins makes no difference."""
@@ -162,6 +169,7 @@ class CompletionTokens(RowTokens):
     """Completions as TRL's SFTTrainer makes them, which learns no token of a prompt: `input_ids` and `labels`, cut."""
 
     sides = ("completion",)
+    made_before = ("input_ids", "labels", "assistant_masks", "completion_mask")
 
     def columns(self, rows: Sequence[Parted]) -> dict[str, list[Any]]:
         """Cut as the trainer would have cut them."""

@@ -58,12 +58,11 @@ def encode_sides(
     """
     prompts = rows["prompt"]
     if isinstance(prompts[0], str):
-        alone = tokenizer(text=prompts, **QUIET)["input_ids"]
+        alone = _of_texts(prompts, tokenizer)
     elif set(TEMPLATE) & set(rows):
         alone = [_rendered(list(row), given, tokenizer, add_generation_prompt=True) for row, given in _each(rows)]
     else:
-        template: Any = tokenizer.apply_chat_template
-        alone = template(prompts, add_generation_prompt=True, tokenizer_kwargs=QUIET)["input_ids"]
+        alone = _of_chats(prompts, tokenizer, add_generation_prompt=True)
     return [_parted(*ids) for ids in zip(alone, *encode_wholes(rows, tokenizer, names), strict=True)]
 
 
@@ -83,15 +82,14 @@ def encode_wholes(
         if not isinstance(end, str):
             raise DataError("the tokenizer has no eos_token, which ends every answer; give it one")
         texts = ([p + a + end * (not a.endswith(end)) for p, a in zip(prompts, s, strict=True)] for s in sides)
-        return [tokenizer(text=side, **QUIET)["input_ids"] for side in texts]
+        return [_of_texts(side, tokenizer) for side in texts]
     if set(TEMPLATE) & set(rows):
         return [
             [_rendered([*row, *answer], given, tokenizer) for (row, given), answer in zip(_each(rows), side, strict=True)]
             for side in sides
         ]  # fmt: skip
-    template: Any = tokenizer.apply_chat_template
     chats = ([p + a for p, a in zip(prompts, side, strict=True)] for side in sides)
-    return [template(side, tokenizer_kwargs=QUIET)["input_ids"] for side in chats]
+    return [_of_chats(side, tokenizer) for side in chats]
 
 
 def _each(rows: Mapping[str, list[Any]]) -> list[tuple[Any, dict[str, Any]]]:
@@ -100,8 +98,26 @@ def _each(rows: Mapping[str, list[Any]]) -> list[tuple[Any, dict[str, Any]]]:
     return [(prompt, template_of(prompt)) for prompt in prompts]
 
 
-def _rendered(chat: list[Any], given: dict[str, Any], tokenizer: Any, **more: Any) -> list[int]:
-    return tokenizer.apply_chat_template(chat, return_dict=True, tokenizer_kwargs=QUIET, **more, **given)["input_ids"]
+def _of_texts(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    """Of a tokenizer that reads texts in its own way, one after the other."""
+    if _is_stock(tokenizer, "__call__"):
+        return tokenizer(text=texts, **QUIET)["input_ids"]
+    return [tokenizer(text=text)["input_ids"] for text in texts]
+
+
+def _of_chats(chats: list[Any], tokenizer: Any, **more: Any) -> list[list[int]]:
+    """Of a tokenizer that renders chats in its own way, one after the other."""
+    if _is_stock(tokenizer, "apply_chat_template"):
+        return _rendered(chats, {}, tokenizer, tokenizer_kwargs=QUIET, **more)
+    return [_rendered(chat, {}, tokenizer, **more) for chat in chats]
+
+
+def _rendered(chat: list[Any], given: dict[str, Any], tokenizer: Any, **more: Any) -> list[Any]:
+    return tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True, **more, **given)["input_ids"]
+
+
+def _is_stock(tokenizer: Any, method: str) -> bool:
+    return getattr(type(tokenizer), method) is getattr(PreTrainedTokenizerBase, method)
 
 
 def _parted(alone: list[int], *both: list[int]) -> Parted:

@@ -31,7 +31,7 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
     """The prompt of a normalised row; with the row's `tools`, which may be JSON, and `chat_template_kwargs`, if it has some."""
     template, tools = dict(row.get("chat_template_kwargs") or {}), row.get("tools")
     tools = json.loads(tools) if isinstance(tools, str) else tools
-    if tools:
+    if tools is not None:  # no tools and an empty list are two things to some templates
         template = {"tools": tools, **template}
     return Chat(row["prompt"], template) if template else row["prompt"]
 

@@ -19,7 +19,7 @@ from align.data.rows.explicit import explicit
 from align.losses.preference import sequence_logps
 from align.losses.unpaired import class_weights, kto_baseline, kto_loss
 from align.models.loading import keep_quantised_weights_plain
-from align.trainers.completions.labelled import LABELS, both_labels, check_labels, with_mismatched
+from align.trainers.completions.labelled import LABELS, MISMATCHED, both_labels, check_labels, with_mismatched
 from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import TOKENS, MetricSums, Ratio
@@ -152,7 +152,9 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         if not LabelledTokens.takes(dataset, processing_class):
             steps = copy.copy(args)
             steps.per_device_train_batch_size = args.rows_per_step()
-            return super()._prepare_dataset(dataset, processing_class, steps, dataset_name)
+            made: Any = super()._prepare_dataset(dataset, processing_class, steps, dataset_name)
+            again = isinstance(made, Dataset) and MISMATCHED in made.column_names
+            return with_mismatched(made, args.rows_per_step()) if again else made
         made = LabelledTokens(processing_class, args.max_length, where).at_once(dataset, args.dataset_num_proc)
         if dataset_name == "train":
             balance = label_balance(made["label"], where, args.label_weights(), args.weighs_labels())

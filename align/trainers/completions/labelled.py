@@ -8,6 +8,8 @@ from datasets import Dataset, concatenate_datasets
 
 LABELS = {"chosen": True, "rejected": False}
 """How TRL names the two labels in metrics."""
+MISMATCHED = "KL_completion_ids"
+"""TRL's column of an answer to another prompt."""
 
 
 def both_labels(dataset: Any) -> Any:
@@ -37,7 +39,7 @@ def check_labels(dataset: Dataset, where: str) -> None:
 
 
 def with_mismatched(rows: Dataset, step: int) -> Dataset:
-    """Tokenized rows, each with the completion of the row before it in its step as `KL_completion_ids`, the first with the last's.
+    """Tokenized rows, each with the completion of the row before it in its step as MISMATCHED, the first with the last's.
 
     A step of one row, which only the last can be, has the completion of the row before it.
 
@@ -49,7 +51,8 @@ def with_mismatched(rows: Dataset, step: int) -> Dataset:
     before = np.where(at % step == 0, np.minimum(at + step, len(at)) - 1, at - 1)
     if len(at) > 1 and len(at) % step == 1:
         before[-1] = len(at) - 2
-    other: Any = (
-        rows.select_columns("completion_ids").select(before).rename_column("completion_ids", "KL_completion_ids")
-    )
-    return concatenate_datasets([rows, other], axis=1)
+    other: Any = rows.select_columns("completion_ids").select(before).rename_column("completion_ids", MISMATCHED)
+    once: Any = rows.remove_columns(
+        [name for name in rows.column_names if name == MISMATCHED]
+    )  # of a set prepared before
+    return concatenate_datasets([once, other], axis=1)

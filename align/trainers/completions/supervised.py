@@ -272,9 +272,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
     def _learns_answers_alone(self, dataset: Any, processing_class: Any, args: Any, formatting_func: Any) -> bool:
         """Whether these are rows that learn all tokens of a completion and none of its prompt, by the tokenizer's own template."""
         asked = args.assistant_only_loss or formatting_func is not None or not self.completion_only_loss
-        own = (
-            not asked and CompletionTokens.takes(dataset, processing_class) and "input_ids" not in dataset.column_names
-        )
+        own = not asked and CompletionTokens.takes(dataset, processing_class)
         return own and self.chat_template in (None, processing_class.chat_template)
 
     def _set_signature_columns_if_needed(self) -> None:

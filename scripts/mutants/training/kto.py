@@ -22,7 +22,7 @@ MUTANTS = [
     formula("kto: classes weighed by their size", LOSSES, "larger / desirable, larger / undesirable", "larger / undesirable, larger / desirable"),
     trained("kto: mean over the micro-batch", TRAINER, "return shares * losses.sum() / rows", "return shares * losses.mean()"),
     trained("kto: baseline without beta", TRAINER, "return self.beta * (self._scores(self.model, inputs, self.looks_at)", "return (self._scores(self.model, inputs, self.looks_at)"),
-    trained("kto: mismatched within a micro-batch", TRAINER, "with_mismatched(made, args.rows_per_step())", "with_mismatched(made, args.per_device_train_batch_size)"),
+    trained("kto: mismatched within a micro-batch", TRAINER, "args.rows_per_step()) if self.calculate_KL", "args.per_device_train_batch_size) if self.calculate_KL"),
     trained("kto: pairs in runs of one label", TRAINER, 'if dataset_name == "train" and args.shuffle_rows', 'if dataset_name == "train" and not args.shuffle_rows'),
     trained("kto: weights of the data ignored", TRAINER, 'if args.class_weights == "data":', "if False:"),
     labels("kto: the label is lost", "align/data/rows/completions.py", "return said in DESIRABLE", "return True"),

@@ -9,6 +9,7 @@ import pytest
 import tiny
 from datasets import Dataset, Features, Value, load_dataset
 from reward_models import build
+from transformers import PreTrainedTokenizerFast
 from trl import DPOTrainer, KTOTrainer, RewardTrainer, SFTTrainer
 
 import align as ours
@@ -27,7 +28,7 @@ TEXTS = [
     {"prompt": "ended ", "chosen": f"at once{END}", "rejected": f"{END} not", "weight": 5.5},
 ]
 TOOL = {"type": "function", "function": {"name": "search", "description": "Finds.", "parameters": {"type": "object"}}}
-TOOLS = {"tools": [TOOL], "tools as JSON": json.dumps([TOOL])}
+TOOLS = {"tools": [TOOL], "tools as JSON": json.dumps([TOOL]), "tools that are none": []}
 OF_TRL = {PairTokens: DPOTrainer, RewardTokens: RewardTrainer, LabelledTokens: KTOTrainer, CompletionTokens: SFTTrainer}
 IDS = {
     PairTokens: ["prompt_ids", "chosen_ids", "rejected_ids"],
@@ -48,7 +49,7 @@ def rows_of(kind, shape):
             turns = {"prompt": "user"} | dict.fromkeys(kind.sides, "assistant")
             one |= {name: [{"role": role, "content": one[name]}] for name, role in turns.items()}
         made.append(one | {name: TOOLS[name] if number % 2 else None for name in [shape] if name in TOOLS})
-    return Dataset.from_list([{name.removesuffix(" as JSON"): value for name, value in row.items()} for row in made])
+    return Dataset.from_list([{name.split()[0]: value for name, value in row.items()} for row in made])
 
 
 def of_trl(kind, rows, limit, tokenizer):
@@ -71,7 +72,7 @@ def of_trl(kind, rows, limit, tokenizer):
 @pytest.mark.parametrize("kind", OF_TRL)
 def test_tokens_are_those_of_trl(kind, shape, limit):
     rows, tokenizer = rows_of(kind, shape), tiny_tokenizer()
-    tokenizer.chat_template = "{% if tools %}[{{ tools[0].function.name }}]{% endif %}" + tokenizer.chat_template
+    tokenizer.chat_template = "{% if tools is not none %}[{{ tools | length }}]{% endif %}" + tokenizer.chat_template
     made = kind(tokenizer, limit, "train").at_once(rows)
     names = [*IDS[kind], "weight"]
     theirs = of_trl(kind, rows, limit, tokenizer)
@@ -139,6 +140,72 @@ def test_a_template_that_refuses_a_row_is_told():
     for kind in OF_TRL:
         with pytest.raises(DataError, match=r"train: the chat template refuses a row among 6 \(no such turn\)"):
             kind(tokenizer, None, "train").at_once(rows_of(kind, "chats"))
+
+
+class OneByOne(PreTrainedTokenizerFast):
+    """Takes one text or chat at a time, with defaults of its own."""
+
+    def __call__(self, text, **more):
+        assert isinstance(text, str)
+        return super().__call__(text, **more)
+
+    def apply_chat_template(self, conversation, tools=None, tokenize=False, add_generation_prompt=True, **more):
+        bare = [{**message, "content": message["content"].strip()} for message in conversation]
+        return super().apply_chat_template(
+            bare, tools=tools, tokenize=tokenize, add_generation_prompt=add_generation_prompt, **more
+        )
+
+
+@pytest.mark.parametrize("shape", ["texts", "chats", "tools"])
+@pytest.mark.parametrize("kind", OF_TRL)
+def test_a_tokenizer_of_its_own_kind_is_asked_one_by_one(kind, shape):
+    tiny_one = tiny_tokenizer()
+    own = OneByOne(tokenizer_object=tiny_one.backend_tokenizer, eos_token=END, chat_template=tiny_one.chat_template)
+    rows = rows_of(kind, shape)
+    theirs = of_trl(kind, rows, 200, own).select_columns(IDS[kind]).to_list()
+    assert kind(own, 200, "train").at_once(rows).select_columns(IDS[kind]).to_list() == theirs
+
+
+def test_a_set_that_was_prepared_is_prepared_again(tmp_path):
+    """As `evaluate` does with the trainer's own sets."""
+    for kind in (LabelledTokens, RewardTokens):
+        made = built(kind, tmp_path, rows_of(kind, "texts"))
+        again = made._prepare_dataset(made.train_dataset, made.processing_class, made.args, "eval")
+        assert again.to_list() == made.train_dataset.to_list()
+
+
+def test_tokens_that_are_there_are_taken_where_trl_takes_them(tmp_path):
+    columns = {"chosen_ids": [[5, 6]] * 6, "rejected_ids": [[7]] * 6}
+    rows = rows_of(RewardTokens, "texts")
+    for name, column in columns.items():
+        rows = rows.add_column(name, column)
+    made = built(RewardTokens, tmp_path, rows).train_dataset
+    assert {name: list(made[name]) for name in columns} == columns
+    for name in ("labels", "assistant_masks", "completion_mask"):
+        assert not CompletionTokens.takes(
+            rows_of(CompletionTokens, "texts").add_column(name, [[1]] * 6), tiny_tokenizer()
+        )
+
+
+def test_a_lone_last_row_of_a_transformed_set_has_its_neighbours_answer(tmp_path):
+    rows = Dataset.from_list([{"prompt": f"p{n} ", "completion": f"c{n}", "label": n % 2 == 0} for n in range(5)])
+    made = built(LabelledTokens, tmp_path, rows.with_transform(lambda batch: batch))
+    size = made.args.rows_per_step()
+    assert len(made.train_dataset) % size == 1
+    last = made.train_dataset[-1]
+    assert last["KL_completion_ids"] == made.train_dataset[-2]["completion_ids"] != last["completion_ids"]
+
+
+def test_what_refuses_is_named():
+    rows = Dataset.from_list([{"prompt": "p", "chosen": "c", "rejected": None if n == 3 else "r"} for n in range(4)])
+    with pytest.raises(DataError, match="train: the tokenizer refuses a row among 4 "):
+        PairTokens(tiny_tokenizer(), None, "train").at_once(rows)
+    with pytest.raises(DataError, match="train: there is no row"):
+        PairTokens(tiny_tokenizer(), None, "train").at_once(rows.select([]))
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(DataError, match="tokenizer.chat_template is not set"):
+        PairTokens(tokenizer, None, "train").at_once(rows_of(PairTokens, "chats"))
 
 
 def test_a_tokenizer_without_an_end_is_refused():

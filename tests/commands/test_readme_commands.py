@@ -157,6 +157,7 @@ PLAYED: dict[str, str | Path] = {
         "alignkit eval runs/rpo-tiny --checkpoints eval.gold_reward=clarity 'eval.generate={prompts: 4, max_new_tokens: 8}'"
     ),
     "python scripts/claims_page.py": ROOT / "tests/evaluation/statistics/test_claims.py",
+    "python scripts/expected.py RECIPE FOLDER ESTIMATE": ROOT / "tests/evaluation/report/test_verify.py",
     "python scripts/beyond.py": ROOT / "tests/evaluation/statistics/test_claims.py",
     "python -m eval.report.schema report.json": "python -m eval.report.schema runs/rpo-tiny/report.json",
     "alignkit reward-bench FILE --by 'NAME={kind: reward_model, path: RUN/adapter}'": (

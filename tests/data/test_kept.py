@@ -108,7 +108,7 @@ def test_other_bytes_or_settings_are_read(tmp_path, cache):
 def test_other_code_reads_anew(tmp_path, cache, monkeypatch):
     source = DataSource(write(tmp_path / "a.jsonl", TEXT))
     load_data(DataConfig(source, streaming=True))
-    monkeypatch.setattr(kept, "_code", lambda: "other")
+    monkeypatch.setattr(kept, "reading_code", lambda: "other")
     load_data(DataConfig(source, streaming=True))
     assert len(list(cache.iterdir())) == 2
 

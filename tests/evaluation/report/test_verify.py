@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -44,7 +45,8 @@ def home(tmp_path_factory):
             settings = {"output_dir": home / name, "beta": beta, "learning_rate": rate}
             align.run(home / "dpo.yaml", [f"train.{key}={value}" for key, value in settings.items()])
         align.run(
-            "supervised/tiny", [f"train.output_dir={home / 'sft'}", "train.max_steps=1", "train.save_strategy='no'"]
+            "supervised/tiny",
+            [f"train.output_dir={home / 'sft'}", "train.max_steps=1", "train.save_strategy='no'", "expect=null"],
         )
         yield home
 
@@ -158,7 +160,7 @@ def test_a_run_of_another_recipe_is_left_alone(home, run, training, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dpo/tiny"], "dpo/tiny: the recipe expects nothing; add an `expect` section"),
+        (["aot/tiny"], "aot/tiny: the recipe expects nothing; add an `expect` section"),
         (["dpo/tinny"], "did you mean 'dpo/tiny'?; nor is it a run directory"),
         (["{empty}"], "no recipe.resolved.yaml there, so not a run directory; name one, or a recipe"),
         (["{home}/sft"], "its recipe expects nothing"),
@@ -171,6 +173,24 @@ def test_what_cannot_be_verified_is_told_in_a_line(home, tmp_path, training, cap
     assert cli.main(["verify", *(word.format(**places) for word in words), "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert training == []
+
+
+def test_an_expectation_from_seeds_is_a_prediction_interval(monkeypatch, capsys, tmp_path):
+    """`python scripts/expected.py RECIPE FOLDER ESTIMATE`: 99% of further seeds are within the tolerance."""
+    monkeypatch.syspath_prepend(str(recipes_dir().parent / "scripts"))
+    import expected  # noqa: PLC0415 - a script
+
+    rng = np.random.default_rng(0)
+    within = [
+        abs(one[-1] - value) <= tol
+        for one in rng.normal(2, 3, (3000, 9))
+        for value, tol in [expected.expected(list(one[:-1]))]
+    ]
+    assert 0.985 < np.mean(within) < 0.997
+    assert expected.expected([1.0, 1.0]) == (1.0, 0.0)
+    monkeypatch.setattr(expected, "estimates_of", lambda recipe, seed, folder: {"kl": 0.1 * seed, "ece": 1.0})
+    expected.main(["dpo/tiny", str(tmp_path), "kl", "--seeds", "3"])
+    assert capsys.readouterr().out == "expect:\n  kl: {value: 0.1, tol: 1.2}\n"
 
 
 # --- compare -----------------------------------------------------------------------------------

@@ -259,7 +259,8 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         if is_as_read(dataset):
             self._tokenizes_rows = True
             return dataset
-        made, total = dataset, len(dataset) if isinstance(dataset, Dataset) else None
+        made: Any = dataset
+        total = len(dataset) if isinstance(dataset, Dataset) else None
         if self._learns_answers_alone(dataset, processing_class, args, formatting_func):
             tokens = CompletionTokens(processing_class, None if packing else args.max_length, where)
             made = tokens.at_once(dataset, args.dataset_num_proc)

@@ -29,6 +29,7 @@ from align.files import cache_dir, digest_of, not_written, sha256, write_text
 logger = logging.getLogger(__name__)
 
 RECORD = "kept.json"
+LINE = json.JSONEncoder(sort_keys=True, ensure_ascii=False)  # `json.dumps` would make one for each row
 DIGESTED = 1000  # rows that are Python objects together
 READ_BY = logging.getLogger("align.data")
 Sets = tuple[dict[str, Dataset], list[dict[str, Any]]]
@@ -47,7 +48,7 @@ def data_digest(dataset: Dataset) -> dict[str, Any]:
     for part in parts:
         for row in zip(*part.values(), strict=True):
             line = dict(zip(part, row, strict=True))
-            digest.update(json.dumps(line, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+            digest.update(LINE.encode(line).encode() + b"\n")
     return {"rows": len(dataset), "sha256": digest.hexdigest()}
 
 

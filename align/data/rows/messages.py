@@ -72,6 +72,10 @@ def _parted(value: Mapping[str, Any], side: str) -> list[dict[str, Any]]:
 
 
 def _message(message: Any, side: str) -> dict[str, Any]:
+    if type(message) is dict and message.keys() == PLAIN_KEYS:  # nearly all: the rules below change nothing of it
+        role, content = message["role"], message["content"]
+        if type(role) is str and type(content) is str and role in ROLES:
+            return {"role": role, "content": content}
     if isinstance(message, Mapping) and message.get("role") is None and message.get("from") is not None:
         message = _from_sharegpt(message, side)
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):

@@ -149,9 +149,11 @@ def _bounded(row: dict[str, Any]) -> dict[str, Any]:
     """The row, unless it is longer than any model reads: tokenising it would take minutes, for nothing."""
     size = 0
     for value in row.values():
-        messages = value if isinstance(value, list) else ()
-        parts = [value] if isinstance(value, str) else [str(m.get("content") or "") for m in messages]
-        size += sum(map(len, parts))
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, list):
+            for message in value:
+                size += len(str(message.get("content") or ""))
     if size > LONGEST:
         raise RowError(
             "too-long", f"it has {size:,} characters, and at most {LONGEST:,} are read; split it, or leave it out"

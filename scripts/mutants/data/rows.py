@@ -22,6 +22,8 @@ MUTANTS = [
     rows("rows: an empty answer", OTHER, 'if not says_something(completion[-1]):', "if False:"),
     rows("rows: the conversation is the prompt", OTHER, "prompt: Any = completion[:-1]", "prompt: Any = completion"),
     rows("rows: text under messages is refused", OTHER, 'answer_to(prompt, completion, "the completion")', "completion"),
+    rows("rows: a plain message has any role", MESSAGES, "and type(content) is str and role in ROLES", "and type(content) is str"),
+    rows("rows: a plain message has any content", MESSAGES, "and type(content) is str and role in ROLES", "and role in ROLES"),
     rows("rows: messages written as text are an answer", MESSAGES, "if MESSAGES_AS_TEXT.match(answer):", "if False:"),
     noticed_by("tests/data/test_data.py")("rows: pairs of text under messages are refused", "align/data/rows/pairs.py", 'answer_to(prompt, chosen, "chosen"), answer_to(prompt, rejected, "rejected")', "chosen, rejected"),
     noticed_by("tests/data/test_data.py")("rows: messages beside answers are no prompt", MAPPING, '        {"prompt": "messages", "chosen": "chosen", "rejected": "rejected"},\n', ""),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from align.data import DataConfig, DataError, DataSource, load_data
+from align.data.rows.messages import RowError, messages_of
 
 USER, ANSWER = {"role": "user", "content": "two and two"}, {"role": "assistant", "content": "four"}
 CHAT = {"prompt": [USER], "completion": [ANSWER]}
@@ -166,3 +167,27 @@ def test_unusable_completions_are_dropped_if_asked(tmp_path, caplog):
     data = load("completions", source(tmp_path, TEXT, {"prompt": "x", "completion": ""}), unusable="drop")
     assert data.train.to_list() == [TEXT]
     assert "1 of 2 rows cannot be used and are dropped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("message", "read"),
+    [
+        ({"role": "user", "content": "x"}, {"role": "user", "content": "x"}),
+        ({"content": "x", "role": "user", "name": None}, {"role": "user", "content": "x"}),
+        ({"role": "user", "content": [{"type": "text", "text": "x"}]}, {"role": "user", "content": "x"}),
+        ({"role": "assistant", "content": ""}, {"role": "assistant", "content": ""}),
+        ({"role": "boss", "content": "x"}, "a message of the role 'boss'"),
+        ({"role": "user", "content": None}, "has no text content but nothing"),
+        ({"role": "user", "content": 3}, "has no text content but a number"),
+        ({"role": None, "content": "x"}, "an object without a role"),
+        ({"role": "user", "content": "x", "mood": "glad"}, "with 'mood', which would be lost"),
+    ],
+)
+def test_a_message_is_read_or_refused(message, read):
+    if isinstance(read, str):
+        with pytest.raises(RowError, match=read):
+            messages_of([message], "the prompt")
+        return
+    (made,) = messages_of([message], "the prompt")
+    assert made == read
+    assert made is not message

@@ -23,6 +23,7 @@ from align.findings import Finding, printable
 
 from .kept import kept
 from .mixing import drawn, mixed
+from .pause import collector_paused
 from .sources import DataConfig, DataSource
 from .split import hold_out, prompt_position
 
@@ -102,11 +103,12 @@ def load_data(
             _say_overlap(sets)
         return {name: data.remove_columns(ROW) for name, data in sets.items()}, shares
 
-    if config.streaming:
-        contents = [[_content(source) for source in sources_of(config, name)] for name in set_names(config)]
-        sets, shares = kept([asdict(config), rows, columns, texts, *held_texts, whole_pairs, contents], load)
-    else:
-        sets, shares = load(None)
+    with collector_paused():
+        if config.streaming:
+            contents = [[_content(source) for source in sources_of(config, name)] for name in set_names(config)]
+            sets, shares = kept([asdict(config), rows, columns, texts, *held_texts, whole_pairs, contents], load)
+        else:
+            sets, shares = load(None)
     return Loaded(sets.pop(TRAIN), {name.removeprefix(EVAL): data for name, data in sets.items()}, shares)
 
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from align.data.audit.encoding import SLICE, Parted, encode_sides, encode_wholes
 from align.data.audit.lengths import IDS, PARTS
 from align.data.kept import reading_code
+from align.data.pause import collector_paused
 from align.data.rows.columns import TEMPLATE
 from align.data.rows.tables import counts, listed, slices
 from align.errors import DataError
@@ -116,7 +117,11 @@ class RowTokens:
         if not len(dataset):
             raise DataError(f"{self.where}: there is no row")
         state = PartialState()
-        with state.main_process_first(), state.local_main_process_first():  # the others read what `datasets` kept
+        with (
+            collector_paused(),
+            state.main_process_first(),
+            state.local_main_process_first(),
+        ):  # others read what `datasets` kept
             made = dataset.map(
                 self._slice, batched=True, batch_size=SLICE, num_proc=processes, desc=f"Tokenizing {self.where}",
                 fn_kwargs={"made_by": reading_code()},

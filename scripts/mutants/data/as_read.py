@@ -13,7 +13,12 @@ whole = noticed_by("tests/data/rows/test_completions_as_read.py", "tests/data/te
 once = noticed_by("tests/data/rows/test_row_tokens.py")
 LABELLED, KTO = "align/trainers/completions/labelled.py", "align/trainers/completions/kto.py"
 
+paused = noticed_by("tests/data/rows/test_pause.py")
+
 MUTANTS = [
+    paused("pause: it goes on for who had it off", "align/data/pause.py", "        if collects:\n", "        if True:\n"),
+    paused("pause: rows are read with it", "align/data/loading.py", "    with collector_paused():\n", "    if True:\n"),
+    paused("pause: tokens are made with it", TOKENS, "            collector_paused(),\n", ""),
     once("row tokens: prompts that fill stay", TOKENS, "counts(table[IDS[0]]) < self.max_length", "counts(table[IDS[0]]) <= self.max_length"),
     once("row tokens: pairs longer than the limit stay", TOKENS, '_ids"]) <= self.max_length', '_ids"]) <= self.max_length + 1'),
     once("row tokens: one side may be longer", TOKENS, "np.logical_and.reduce", "np.logical_or.reduce"),

@@ -27,7 +27,7 @@ quickstart: setup
 	$(BIN)/alignkit train quickstart --overwrite train.eta=0 train.output_dir=runs/quickstart-dpo
 	$(BIN)/alignkit eval runs/quickstart runs/quickstart-dpo
 
-# Whether the quickstart gives what its recipe expects; trained and evaluated first where it was not.
+# Whether recipes that run here give what they expect; trained and evaluated first where they were not.
 VERIFIED := dpo/tiny rpo/tiny fdpo/tiny kto/tiny pairwise/tiny supervised/tiny supervised/extend-tiny quickstart
 verify: export HF_HUB_OFFLINE := 1
 verify: setup

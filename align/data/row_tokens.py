@@ -82,8 +82,8 @@ class RowTokens:
         return encode_sides(texts, self.tokenizer, self.sides)
 
     def columns(self, rows: Sequence[Parted]) -> dict[str, list[Any]]:
-        """The columns of tokens that the trainer reads."""
-        raise NotImplementedError
+        """The columns of tokens that the trainer reads: prompts and answers apart and whole, which it cuts."""
+        return ids_of(rows, self.sides)
 
     def kept(self, table: Any) -> Bool[np.ndarray, " rows"]:
         """Whether the trainer learns from each row of an Arrow table that has the columns of tokens; all, without `max_length`."""
@@ -143,10 +143,6 @@ class PairTokens(RowTokens):
 
     sides = PARTS[1:]
 
-    def columns(self, rows: Sequence[Parted]) -> dict[str, list[Any]]:
-        """Whole: the trainer cuts."""
-        return ids_of(rows, self.sides)
-
 
 class RewardTokens(RowTokens):
     """Pairs as TRL's RewardTrainer makes them: `chosen_ids` and `rejected_ids` are each the prompt and an answer."""
@@ -196,10 +192,6 @@ class LabelledTokens(RowTokens):
     """Completions as TRL's KTOTrainer makes them: `prompt_ids` and `completion_ids`, whole."""
 
     sides = ("completion",)
-
-    def columns(self, rows: Sequence[Parted]) -> dict[str, list[Any]]:
-        """Whole: the trainer cuts."""
-        return ids_of(rows, self.sides)
 
 
 def ids_of(rows: Sequence[Parted], sides: Sequence[str]) -> dict[str, list[list[int]]]:

@@ -14,7 +14,6 @@ the fall measured on the other, both ways, so that the choice favours no side.
 After Liu et al. 2024, "Provably mitigating overoptimization in RLHF" (arXiv:2405.16436), which has a learnt judge and 7B models.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -26,7 +25,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from study_parts.as_json import over
 from study_parts.results import (
-    RESULTS,
+    arguments,
     before_training,
     made_on,
     measures_of,
@@ -148,12 +147,7 @@ def written(out: Path, results: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, seed by seed."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("-o", "--results", type=Path, default=RESULTS)
-    options = parser.parse_args(argv)
+    options = arguments(main.__doc__, "data", "out").parse_args(argv)
     out = options.out.absolute()
     ref = methods.begun(options.data, out)
     rows = (out / "pairs.jsonl").read_text(encoding="utf-8").splitlines()

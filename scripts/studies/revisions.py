@@ -12,7 +12,6 @@ After Choi et al. 2024, "Self-Improving Robust Preference Optimization" (arXiv:2
 summaries, and a judge that compares.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import yaml
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from study_parts.as_json import over
-from study_parts.results import RESULTS, made_on, write_results
+from study_parts.results import arguments, made_on, write_results
 
 import align
 from align.data.loading import DataSource, read
@@ -126,11 +125,7 @@ def written(out: Path, results: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, seed by seed."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("-o", "--results", type=Path, default=RESULTS)
-    options = parser.parse_args(argv)
+    options = arguments(main.__doc__, "out").parse_args(argv)
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     for seed in range(options.seeds):

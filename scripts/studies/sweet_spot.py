@@ -11,7 +11,6 @@ rejected one is the worst, or the one nearest to two deviations below the mean. 
 After Xiao et al. 2025, "Finding the sweet spot" (arXiv:2502.16825), which has 8B models, up to 400 answers, and a learnt reward model.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from study_parts.as_json import over
-from study_parts.results import RESULTS, before_training, made_on, measures_of, records_of, write_results
+from study_parts.results import arguments, before_training, made_on, measures_of, records_of, write_results
 
 import align
 from align.data.making.selectors import Choice, best_sigma, best_worst
@@ -144,12 +143,7 @@ def written(rows: list[dict[str, Any]], out: Path, results: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, seed by seed."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("-o", "--results", type=Path, default=RESULTS)
-    options = parser.parse_args(argv)
+    options = arguments(main.__doc__, "data", "out").parse_args(argv)
     out = options.out.absolute()
     ref = methods.begun(options.data, out)
     rows = sampled(ref, options.data, out)

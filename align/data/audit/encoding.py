@@ -84,10 +84,11 @@ def encode_wholes(
         texts = ([p + a + end * (not a.endswith(end)) for p, a in zip(prompts, s, strict=True)] for s in sides)
         return [_of_texts(side, tokenizer) for side in texts]
     if set(TEMPLATE) & set(rows):
+        each = _each(rows)
         return [
-            [_rendered([*row, *answer], given, tokenizer) for (row, given), answer in zip(_each(rows), side, strict=True)]
+            [_rendered([*row, *answer], given, tokenizer) for (row, given), answer in zip(each, side, strict=True)]
             for side in sides
-        ]  # fmt: skip
+        ]
     chats = ([p + a for p, a in zip(prompts, side, strict=True)] for side in sides)
     return [_of_chats(side, tokenizer) for side in chats]
 

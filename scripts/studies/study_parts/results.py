@@ -1,5 +1,6 @@
 """What studies read of their records and write of their results."""
 
+import argparse
 import json
 import platform
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,16 @@ from sentiment_frontier_report import sums
 from align.files import write_text
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
+
+
+def arguments(about: str | None, *folders: str) -> argparse.ArgumentParser:
+    """The command line of a study: its folders, how many seeds, and where results go."""
+    parser = argparse.ArgumentParser(description=about)
+    for folder in folders:
+        parser.add_argument(folder, type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("-o", "--results", type=Path, default=RESULTS)
+    return parser
 
 
 def made_on(spent: int | None = None, of: str = " for training") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -29,6 +30,29 @@ class Use:
                 yield self.model
         else:
             yield self.model
+
+
+@contextlib.contextmanager
+def head_in_one_product(model: Any) -> Iterator[None]:
+    """Within it, a model's output head multiplies the positions of all rows at once, also where it is given some of each row.
+
+    transformers gives it such a slice for `logits_to_keep`, so for the first token of every answer. Of a slice and a frozen weight
+    torch makes a batch of products, and on a CPU in bfloat16 a copy of the weight for each row. For the first token of 64 answers by
+    SmolLM2's head that took 12 s of CPU, and 0.015 s as one product (0.46 and 0.05 s in float32; torch 2.13.0, one thread).
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(_contiguous)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _contiguous(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(one.contiguous() if isinstance(one, torch.Tensor) else one for one in inputs)
 
 
 def share_weights(model: Model, other: Model) -> int:

@@ -24,7 +24,7 @@ from transformers.generation import BaseStreamer
 
 from align.data.prompts import Prompt
 from align.models.stopping import stop_ids
-from align.models.use import Model
+from align.models.use import Model, head_in_one_product
 from align.scoring.completions import prompt_ids
 
 from .merged import adapters_merged
@@ -221,7 +221,7 @@ def sampled_ids(
     processors = LogitsProcessorList()
     if decoding.temperature > 0:
         processors.append(_GumbelNoise(seeds, decoding))
-    with _own_settings_off(model), adapters_merged(model), prompts_once(model):
+    with _own_settings_off(model), adapters_merged(model), head_in_one_product(model), prompts_once(model):
         output = model.generate(  # type: ignore[operator]
             input_ids=inputs,
             attention_mask=attention,

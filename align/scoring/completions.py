@@ -13,6 +13,7 @@ from trl.data_utils import common_prefix_length
 
 from align.data.prompts import template_of
 from align.data.rows.truncation import truncated
+from align.models.use import head_in_one_product
 
 Sequences = Sequence[tuple[list[int], list[int]]]
 
@@ -126,7 +127,9 @@ def batch_logps(
     ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows], device=model.device)
     attention = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)
     first = min(len(prompt) for prompt, _ in batch)  # no logits for what is prompt in every row
-    logits = model(input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=width - first + 1).logits
+    with head_in_one_product(model):
+        out = model(input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=width - first + 1)
+    logits = out.logits
     logps = (logits[:, :-1].float() / temperature).log_softmax(-1)
     picked = logps.gather(-1, ids[:, first:].unsqueeze(-1)).squeeze(-1)
     return [

@@ -29,6 +29,7 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from align.configs import GRPOConfig, RLOOConfig
 from align.data.rows.explicit import explicit
 from align.models.stopping import stop_ids
+from align.models.use import head_in_one_product
 from align.sampling.drawing import two_uniforms
 from align.sampling.merged import adapters_merged, merged_one_by_one
 from align.sampling.prompt_cache import prompts_once, say_once
@@ -111,7 +112,7 @@ class SharedPrompts(SafeRuns, OnlineBase):
         if not shared:
             return sample(prompt_ids, *args, **kwargs)
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        with adapters_merged(model), two_uniforms(model), prompts_once(model):
+        with adapters_merged(model), head_in_one_product(model), two_uniforms(model), prompts_once(model):
             return sample(prompt_ids, *args, **kwargs)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -14,6 +14,8 @@ alarm = noticed_by("tests/trainers/test_alarms.py")
 shared = noticed_by("tests/trainers/test_prefix_sharing.py")
 scored = noticed_by("tests/sampling/test_eval.py")
 day = noticed_by("tests/models/test_dated.py")
+head = noticed_by("tests/models/test_head.py")
+USE = "align/models/use.py"
 MUTANTS = [
     ends("the default of a class ends answers", STOPPING, "if token in special]", "]"),
     ends("generation settings end nothing", STOPPING, '*_ids(_of(generation), "generation_config")]', "]"),
@@ -38,4 +40,9 @@ MUTANTS = [
     day("a resumed run is dated anew", "align/train.py", "recorded_day(path / ENV_FILE) if start.known is not None else None", "None"),
     day("an evaluation is dated anew", "eval/subjects.py", "recorded_day(run / ENV_FILE) if is_run else None", "None"),
     day("a computed format is left", "align/models/dated.py", "if any(_ANY.search(template) for template in found.values()):", "if False:"),
+    head("one product: the hook stays", USE, "        handle.remove()\n", "        pass\n"),
+    head("one product: slices as they come", USE, "one.contiguous() if", "one if"),
+    head("one product: not where answers are sampled", "align/sampling/generate.py", "adapters_merged(model), head_in_one_product(model), ", "adapters_merged(model), "),
+    head("one product: not where trainers sample", "align/trainers/online/shared_prompts.py", "head_in_one_product(model), two_uniforms", "two_uniforms"),
+    head("one product: not where answers are scored", "align/scoring/completions.py", "with head_in_one_product(model):", "if True:"),
 ]  # fmt: skip

@@ -1,7 +1,9 @@
 """What papers claim and what alignkit claims, each with its figures; `verdicts.py` says when one held, `claims_page.py` shows them."""
 
 import numpy as np
-from claims_of_losses import of_overoptimisation, of_revisions, of_supervised, of_sweet_spot
+from claims_of_divergences import at_one_curvature, of_calibration, of_diversity
+from claims_of_losses import of_revisions, of_supervised
+from claims_of_reviews import of_averages, of_overoptimisation, of_single_stream, of_squeezing, of_sweet_spot
 from verdicts import RESULTS, Claim, Figure, measured, of_seeds, read
 
 NAMES = {"dpo": "DPO", "irpo": "Iterative RPO", "dno": "DNO"}
@@ -93,17 +95,6 @@ def of_tools() -> list[Claim]:
     )]  # fmt: skip
 
 
-def of_divergences() -> list[Claim]:
-    """f-DPO at matched curvature."""
-    told = read("sentiment_frontier")
-    figures = [measured(f"over {name}", one, "prompts") for name, one in told["reverse_kl_minus_other"].items()]
-    return [Claim(
-        "Wang et al. 2023 (f-DPO)", "Of the divergences, reverse KL reaches the highest reward.",
-        "SmolLM2-135M, 24 steps of 16 pairs, β f''(1) as named; two seeds averaged, so that other seeds may fall otherwise", figures,
-        "python scripts/bench/quality/sentiment_frontier.py DATA OUT", "sentiment_frontier", "sentiment_frontier.png",
-    )]  # fmt: skip
-
-
 def of_methods() -> list[Claim]:
     """The bench in which methods can differ."""
     told = read("methods")["methods"]
@@ -151,7 +142,7 @@ def of_methods() -> list[Claim]:
         for name, (source, says, measure) in others.items()
         if name in told
     ]
-    return made
+    return [*made, *of_diversity(setting, command)]
 
 
 def of_weights() -> list[Claim]:
@@ -189,15 +180,15 @@ def of_suboptimal() -> list[Claim]:
 
 def of_rankings() -> list[Claim]:
     """Whether a reference ranks people's pairs."""
-    runs = {run["data"]: run for run in read("realdata")["runs"] if run["method"] == "dpo"}
-    figures = []
-    for data, run in runs.items():
-        right = run["estimates"]["ref_ranking_accuracy/logp"]
-        wrong = {"value": 1 - right["value"], "low": 1 - right["low"], "high": 1 - right["high"], "n": right["n"]}
-        figures.append(measured(f"{data}: share ranked wrongly", wrong, "pairs", bar=0.5))
+    told = read("rankings")
+    figures = [
+        measured(f"{name}: share ranked wrongly", one["share ranked wrongly"]["logp"], "prompts", bar=0.5)
+        for name, one in told["sets"].items()
+    ]
     return [Claim(
         "Chen et al. 2024 (preference rankings)", "A reference model ranks more than half of people's pairs wrongly by log-probability.",
-        "SmolLM2-135M, held-out pairs", figures, "python scripts/bench/quality/realdata.py DATA OUT", "realdata",
+        "SmolLM2-135M-Instruct in float32; pairs with sides of at most 512 tokens, intervals over prompts", figures,
+        "python scripts/studies/rankings.py DATA OUT", "rankings", "rankings.png",
     )]  # fmt: skip
 
 
@@ -246,7 +237,8 @@ def claims() -> list[Claim]:
     return [
         *of_methods(),
         *of_rounds(),
-        *of_divergences(),
+        at_one_curvature(),
+        *of_calibration(),
         *of_weights(),
         *of_fronts(),
         *of_groups(),
@@ -257,5 +249,8 @@ def claims() -> list[Claim]:
         *of_revisions(),
         *of_overoptimisation(),
         *of_sweet_spot(),
+        *of_averages(),
+        *of_squeezing(),
+        *of_single_stream(),
         *of_ours(),
     ]

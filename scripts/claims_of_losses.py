@@ -1,16 +1,8 @@
 """Claims on trial about what losses on rows teach: supervised ones, and those that learn to revise."""
 
-from typing import Any
-
-from verdicts import Claim, Figure, measured, read
+from verdicts import Claim, Figure, over, read
 
 NAMES = {"dpo": "DPO", "reference": "the model as it comes"}
-
-
-def over(what: str, one: dict[str, Any], unit: str, within: str, bar: float = 0.0, sign: int = 1) -> Figure:
-    """By seeds, where there are three; else by what each seed was measured on, whose interval is at the key `within`."""
-    seeds = len(one["each"]) > 2
-    return measured(what, one["over seeds" if seeds else within], "seeds" if seeds else unit, bar=bar, sign=sign)
 
 
 def of_supervised() -> list[Claim]:
@@ -67,42 +59,4 @@ def of_revisions() -> list[Claim]:
     return [
         Claim("Choi et al. 2024 (SRPO)", "A policy trained by SRPO makes its answers better when it revises them.", setting, gained, command, "revisions", "revisions.png"),
         Claim("the same", "It gains more by its revisions than what has not learnt to revise.", setting, beyond, command, "revisions"),
-    ]  # fmt: skip
-
-
-def of_overoptimisation() -> list[Claim]:
-    """A policy that learns long from a weak judge's pairs."""
-    told, unit = read("overoptimisation")["policies"], ("prompts", "over prompts")
-    setting = (
-        "SmolLM2-135M continues reviews; 240 steps of 4 of 120 pairs that a weak classifier ranked, β = 0.02; gold reward in [-1, 1] by a "
-        "lexicon that minds repetition, on 96 others; over seeds where n counts them, else of the seeds that were run"
-    )
-    command, fell = "python scripts/studies/overoptimisation.py DATA OUT", "gold, end less best"
-    lost = [over("dpo: gold reward, best checkpoint less the last", told["dpo"][fell], *unit, sign=-1)]
-    mended = [
-        over(f"{name}: {what}, less that of dpo", one[f"{key}, less that of dpo"], *unit)
-        for name, one in told.items() if name != "dpo"
-        for what, key in (("gold reward at the end", "gold at the end"), ("gold reward, end less best", fell))
-    ]  # fmt: skip
-    return [
-        Claim("Gao et al. 2023; Rafailov et al. 2024", "A policy that learns on from a weak judge's pairs loses reward by a better one (over-optimisation).", setting, lost, command, "overoptimisation", "overoptimisation.png"),
-        Claim("Liu et al. 2024 (RPO)", "The likelihood term mitigates over-optimisation.", setting, mended, command, "overoptimisation"),
-    ]  # fmt: skip
-
-
-def of_sweet_spot() -> list[Claim]:
-    """Which of many answers to reject."""
-    told = read("sweet_spot")
-    apart = 1 - told["pairs"]["two deviations below"]["rejected is the worst"]
-    setting = (
-        f"SmolLM2-135M continues reviews; 120 pairs of 64 answers each, of which {apart:.0%} differ between the rules; 120 steps of 4; "
-        "gold reward by a better classifier on 128 others; over seeds where n counts them, else of the seeds that were run"
-    )
-    one = told["rules"]["two deviations below"]
-    figures = [
-        over(f"{told['measures'][measure]}, less that of rejecting the worst", one[f"{measure}, less that of worst"], "prompts", "over prompts")
-        for measure in ("gold", "proxy")
-    ]  # fmt: skip
-    return [
-        Claim("Xiao et al. 2025 (sweet spot)", "Rejecting the answer two deviations below the mean reaches more than rejecting the worst.", setting, figures, "python scripts/studies/sweet_spot.py DATA OUT", "sweet_spot", "sweet_spot.png"),
     ]  # fmt: skip

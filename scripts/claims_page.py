@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from beyond import PEAK, SAMPLING, TRAINING, rows
 from claims import claims
-from verdicts import HELD, NOT, OPEN, RESULTS, ROOT, Claim
+from verdicts import HELD, NOT, OPEN, RESULTS, ROOT, Claim, read
 
 from eval.report.html import escaped, page
 
@@ -28,7 +28,8 @@ def body(made: list[Claim]) -> str:
         f'<p class="headline">{escaped(headline(made))}</p>'
         "<p>A verdict follows from the 95% interval alone: <em>held</em> if all of it is on the claim's side of the bar, <em>did not "
         "hold</em> if all of it is on the other side, else <em>cannot be told</em>. Intervals over prompts, problems or pairs are given "
-        "the seeds that were run. Figures of one claim are not corrected for their number.</p>"
+        "the seeds that were run. A verdict is a figure's own; where a claim has several, Holm's p over them stands beside each, and the table "
+        "says how many verdicts do not stay after it.</p>"
         f'<table><tr class="head"><th>claim</th><th>source</th><th>verdict</th></tr>{rows}</table>'
         + "".join(section(number, claim) for number, claim in enumerate(made))
         + beyond()
@@ -53,10 +54,12 @@ def beyond() -> str:
 
 def of_all(claim: Claim) -> str:
     """The verdicts of a claim's figures, counted where they differ."""
-    found = [one.verdict for one in claim.figures]
+    found, lost = [one.verdict for one in claim.figures], claim.lost()
+    after = f"; {lost} not after Holm's correction" if lost else ""
     if len(set(found)) == 1:
-        return found[0] if len(found) == 1 else f"{found[0]} ({len(found)} of {len(found)} figures)"
-    return "; ".join(f"{said}: {found.count(said)} of {len(found)}" for said in (HELD, NOT, OPEN) if said in found)
+        return found[0] if len(found) == 1 else f"{found[0]} ({len(found)} of {len(found)} figures){after}"
+    said = "; ".join(f"{said}: {found.count(said)} of {len(found)}" for said in (HELD, NOT, OPEN) if said in found)
+    return said + after
 
 
 def headline(made: list[Claim]) -> str:
@@ -73,19 +76,22 @@ def section(number: int, claim: Claim) -> str:
     """One claim with its figures."""
     figures = "".join(
         f'<tr><td data-title="figure">{escaped(one.what)}</td><td data-title="value">{escaped(one.told())}</td>'
-        f'<td data-title="verdict">{escaped(one.verdict)}</td><td data-title="would tell">{escaped(one.enough)}</td></tr>'
-        for one in claim.figures
+        f'<td data-title="verdict">{escaped(one.verdict)}</td><td data-title="Holm">{"" if p is None else f"{p:.2g}"}</td>'
+        f'<td data-title="would tell">{escaped(one.enough)}</td></tr>'
+        for one, p in zip(claim.figures, claim.holm(), strict=True)
     )
     picture = ""
     if claim.picture is not None and (RESULTS / claim.picture).is_file():
         data = base64.b64encode((RESULTS / claim.picture).read_bytes()).decode()
         picture = f'<img alt="{escaped(claim.says)}" src="data:image/png;base64,{data}">'
+    ran = read(claim.result).get("machine")
+    machine = f"<dt>machine</dt><dd>{escaped(ran)}</dd>" if isinstance(ran, str) else ""
     result = f"../scripts/bench/results/{claim.result}.json"
     return (
         f'<h2 id="c{number}">{escaped(claim.says)}</h2><dl class="said"><dt>source</dt><dd>{escaped(claim.source)}</dd>'
         f"<dt>setting</dt><dd>{escaped(claim.setting)}</dd><dt>command</dt><dd><code>{escaped(claim.command)}</code></dd>"
-        f'<dt>figures</dt><dd><a href="{result}">{claim.result}.json</a></dd></dl>'
-        '<table><tr class="head"><th>figure</th><th>value, 95% interval</th><th>verdict</th><th>what would tell</th></tr>'
+        f'<dt>figures</dt><dd><a href="{result}">{claim.result}.json</a></dd>{machine}</dl>'
+        '<table><tr class="head"><th>figure</th><th>value, 95% interval</th><th>verdict</th><th>p, Holm</th><th>what would tell</th></tr>'
         f"{figures}</table>{picture}"
     )
 

@@ -34,14 +34,18 @@ def expected(values: list[float]) -> tuple[float, float]:
     return round(float(np.mean(values)), digits + 1), math.ceil(half * 10**digits) / 10**digits
 
 
-def estimates_of(recipe: str, seed: int, folder: Path) -> dict[str, float]:
-    """The values of a run's report; the run and its report are made if they are not there."""
-    run = folder / recipe.replace("/", "-") / f"seed-{seed}"
+def report_of(recipe: str, words: list[str], seed: int, run: Path) -> dict[str, dict[str, float | None]]:
+    """The estimates of a run's report; the run and its report are made if they are not there."""
     if not (run / REPORT_FILE).is_file():
-        align.run(recipe, [f"train.seed={seed}", f"train.output_dir={run}"], overwrite=True)
+        align.run(recipe, [*words, f"train.seed={seed}", f"train.output_dir={run}"], overwrite=True)
         report_on(Wanted([str(run)]))
-    report = json.loads((run / REPORT_FILE).read_text(encoding="utf-8"))
-    return {name: one["value"] for name, one in report["estimates"].items() if one["value"] is not None}
+    return json.loads((run / REPORT_FILE).read_text(encoding="utf-8"))["estimates"]
+
+
+def estimates_of(recipe: str, seed: int, folder: Path) -> dict[str, float]:
+    """The values of a run's report."""
+    found = report_of(recipe, [], seed, folder / recipe.replace("/", "-") / f"seed-{seed}")
+    return {name: one["value"] for name, one in found.items() if one["value"] is not None}
 
 
 def main(argv: list[str] | None = None) -> None:

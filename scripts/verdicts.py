@@ -3,6 +3,9 @@
 The verdict follows from the interval: the claim *held* if all of it lies on the claim's side of the bar, it *did not hold* if all
 of it lies on the other, and else it *cannot be told* at this size. The size that would tell is that at which an interval of this
 kind, around a value as large as the one measured, ends at the bar: a guess from the value measured, which is uncertain itself.
+
+Beside it stands Holm's p over the figures of the claim: each figure's own p is that of Student's t whose interval is the measured one, by
+the side of the interval that faces the bar.
 """
 
 import json
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from eval.statistics.intervals import over_seeds, t_quantile
 
@@ -38,6 +42,16 @@ class Figure(NamedTuple):
     def verdict(self) -> str:
         """By the interval alone."""
         return HELD if self.low > self.bar else NOT if self.high < self.bar else OPEN
+
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided, that the value is at the bar; None where nothing was drawn, or the interval is a range over rounds."""
+        if not self.unit or self.unit == "rounds":
+            return None
+        facing = self.value - self.low if self.value > self.bar else self.high - self.value
+        if facing <= 0:
+            return None
+        return float(2 * stats.t.sf(abs(self.value - self.bar) / facing * t_quantile(LEVEL, self.n), self.n - 1))
 
     @property
     def enough(self) -> str:
@@ -71,11 +85,33 @@ class Claim(NamedTuple):
     """File of `scripts/bench/results`."""
     picture: str | None = None
 
+    def holm(self) -> list[float | None]:
+        """The p of each figure, corrected for the number of figures (Holm 1979)."""
+        own = [(one.p_value, place) for place, one in enumerate(self.figures)]
+        tested = sorted((p, place) for p, place in own if p is not None)
+        found: list[float | None] = [None] * len(own)
+        largest = 0.0
+        for rank, (p, place) in enumerate(tested):
+            largest = max(largest, min(1.0, (len(tested) - rank) * p))
+            found[place] = largest
+        return found
+
+    def lost(self) -> int:
+        """How many verdicts do not stay after the correction."""
+        pairs = zip(self.figures, self.holm(), strict=True)
+        return sum(one.verdict != OPEN and p is not None and p >= 1 - LEVEL for one, p in pairs)
+
 
 def measured(what: str, one: dict[str, Any], unit: str, *, bar: float = 0.0, sign: int = 1) -> Figure:
     """A figure of a result file: value, low, high and n."""
     low, high = sorted((sign * one["low"], sign * one["high"]))
     return Figure(what, sign * one["value"], low, high, one.get("n", 0), unit, bar)
+
+
+def over(what: str, one: dict[str, Any], unit: str, within: str, bar: float = 0.0, sign: int = 1) -> Figure:
+    """By seeds, where there are three; else by what each seed was measured on, whose interval is at the key `within`."""
+    seeds = len(one["each"]) > 2
+    return measured(what, one["over seeds" if seeds else within], "seeds" if seeds else unit, bar=bar, sign=sign)
 
 
 def of_seeds(what: str, values: list[float]) -> Figure:

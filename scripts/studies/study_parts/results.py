@@ -3,7 +3,8 @@
 import argparse
 import json
 import platform
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,15 @@ def made_on(spent: int | None = None, of: str = " for training") -> dict[str, An
     seconds = "" if spent is None else f", one thread, beside other work; {spent} s of CPU{of}"
     versions = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
     return {"machine": platform.machine() + seconds, "versions": versions}
+
+
+def once(path: Path, made: Callable[[], dict[str, Any]]) -> None:
+    """Writes what was made as JSON, with the seconds of CPU that it took, unless the file is there."""
+    if not path.is_file():
+        began = time.process_time()
+        told = made()
+        write_text(path, json.dumps(told | {"cpu_seconds": round(time.process_time() - began)}))
+        print(f"{path.stem}: {time.process_time() - began:.0f} s of CPU", flush=True)
 
 
 def records_of(out: Path, names: Iterable[str]) -> dict[str, list[dict[str, Any]]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from align.recipe.loading import load_recipe
 from align.sweeps.grid import planned, read_space
@@ -49,6 +50,35 @@ def test_the_size_that_would_tell(scripts):
         unit = np.arange(n) - (n - 1) / 2
         there = claims.of_seeds("x", list(figure.value + deviation * unit / np.std(unit, ddof=1)))
         assert (there.verdict == "held") is tells
+
+
+def test_the_p_of_a_figure_is_that_of_its_interval(scripts):
+    """Student's, by the side that faces the bar."""
+    claims, _ = scripts
+    values = np.array([0.2, 0.5, 0.4, 0.1])
+    for bar, sign in ((0.0, 1), (0.6, 1), (0.0, -1)):
+        own = sign * values
+        figure = claims.of_seeds("x", list(own))._replace(bar=bar)
+        assert figure.p_value == pytest.approx(stats.ttest_1samp(own, bar).pvalue, rel=1e-6)
+    assert claims.Figure("x", 0.2, 0.1, 0.9, 50, "prompts").p_value < 0.05  # the long side is not asked
+    assert claims.Figure("x", 0.2, 0.2, 0.2, 0, "").p_value is None
+    assert claims.Figure("x", 0.2, 0.1, 0.3, 4, "rounds").p_value is None
+
+
+def test_verdicts_that_do_not_stay_after_the_correction(scripts):
+    """Of three figures with p of about 0.04 none stays, of one it does; one that is far from its bar stays in any company."""
+    claims, page = scripts
+    near, far = claims.Figure("x", 1.0, 0.05, 1.95, 500, "prompts"), claims.Figure("x", 1.0, 0.8, 1.2, 500, "prompts")
+    none = claims.Figure("x", 1.0, 1.0, 1.0, 0, "")
+    claim = claims.Claim("", "", "", [near, near, near, far, none], "", "step")
+    p = near.p_value
+    assert 0.03 < p < 0.05
+    assert claim.holm() == [*[pytest.approx(3 * p)] * 3, pytest.approx(4 * far.p_value), None]
+    assert claim.lost() == 3
+    assert page.of_all(claim) == "held (5 of 5 figures); 3 not after Holm's correction"
+    assert claim._replace(figures=[near]).lost() == 0
+    assert page.of_all(claim._replace(figures=[near])) == "held"
+    assert claim._replace(figures=[near._replace(low=-0.5, high=2.5)]).lost() == 0  # there was no verdict
 
 
 def test_mixed_verdicts_are_counted(scripts):

@@ -1,6 +1,6 @@
 """Asks which of many answers to reject: the worst, or the one two deviations below the mean (the sweet spot).
 
-Run: python scripts/studies/sweet_spot.py DATA_FOLDER OUT_FOLDER [--seeds N] [-o RESULTS]. What is there is not done again; what was
+Run: python scripts/studies/reviews/sweet_spot.py DATA_FOLDER OUT_FOLDER [--seeds N] [-o RESULTS]. What is there is not done again; what was
 killed goes on. After every policy sweet_spot.json and sweet_spot.png are written anew.
 
 Model, beginnings of reviews and classifiers are those of `methods.py`. There, of eight answers the sweet spot is the worst; here each
@@ -12,15 +12,15 @@ After Xiao et al. 2025, "Finding the sweet spot" (arXiv:2502.16825), which has 8
 """
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import methods
 import numpy as np
-from jaxtyping import Float
-from matplotlib.figure import Figure
-from study_parts.as_json import over
+from study_parts.policies import MEASURES, compared, gold_against_kl
 from study_parts.results import arguments, before_training, made_on, measures_of, records_of, write_results
 
 import align
@@ -38,8 +38,6 @@ RULES = {
     "two deviations below": best_sigma,
 }
 COLOURS = {"worst": "#9a6700", "two deviations below": "#1f6feb"}
-MEASURES = {"gold": "gold reward", "proxy": "proxy reward", "kl": "KL to the reference, nats an answer"}
-Rows = Float[np.ndarray, "seeds prompts"]
 
 
 def sampled(ref: Policy, data: Path, out: Path) -> list[dict[str, Any]]:
@@ -99,46 +97,14 @@ def of_pairs(rule: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def summary(found: dict[str, dict[str, Rows]]) -> dict[str, Any]:
-    """By rule: measures of the policies, and each less that of rejecting the worst."""
-    told: dict[str, Any] = {}
-    for rule, measures in found.items():
-        told[rule] = {}
-        for measure, rows in measures.items():
-            bounds = (-np.inf, np.inf) if measure == "kl" else (0.0, 1.0)
-            told[rule][measure] = over(rows, bounds)
-            if rule != AGAINST and AGAINST in found:
-                both = min(len(rows), len(found[AGAINST][measure]))
-                width = bounds[1] - bounds[0]
-                gap = rows[:both] - found[AGAINST][measure][:both]
-                told[rule][f"{measure}, less that of {AGAINST}"] = over(gap, (-width, width))
-    return told
-
-
-def drawn(told: dict[str, Any], start: dict[str, float]) -> Figure:
-    """Gold reward against the KL, a small dot a seed, a large one their mean with its interval over prompts."""
-    figure = Figure(figsize=(5, 3.4), dpi=130, layout="constrained")
-    axes = figure.subplots()
-    axes.axhline(start["gold"], color="#6e7781", linestyle=":", linewidth=1, label="before")
-    for rule, one in told.items():
-        axes.plot(one["kl"]["each"], one["gold"]["each"], "o", color=COLOURS[rule], alpha=0.4, markersize=4)
-        gold, at = one["gold"]["over prompts"], one["kl"]["over prompts"]["value"]
-        axes.plot([at, at], [gold["low"], gold["high"]], color=COLOURS[rule], linewidth=1.5)
-        axes.plot(at, gold["value"], "o", color=COLOURS[rule], markersize=7, label=f"reject {rule}")
-    axes.set(xlabel=MEASURES["kl"], ylabel=MEASURES["gold"])
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
-    return figure
-
-
 def written(rows: list[dict[str, Any]], out: Path, results: Path) -> None:
     """Figures and picture of what is there."""
     records, start = records_of(out, RULES), before_training(out)
-    told = summary({rule: measures_of([one["end"] for one in some]) for rule, some in records.items()})
+    told = compared({rule: measures_of([one["end"] for one in some]) for rule, some in records.items()}, AGAINST)
     spent = sum(record["cpu_seconds"] for some in records.values() for record in some)
     pairs = {rule: of_pairs(rule, rows) for rule in RULES}
     result = {**made_on(spent), "measures": MEASURES, "reference": start, "pairs": pairs, "rules": told}
-    write_results(RESULT, result, drawn(told, start), results)
+    write_results(RESULT, result, gold_against_kl(told, start, COLOURS), results)
 
 
 def main(argv: list[str] | None = None) -> None:

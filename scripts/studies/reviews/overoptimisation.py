@@ -1,6 +1,6 @@
 """Asks whether a policy that learns too long from a weak judge's pairs gets worse, and whether RPO's likelihood term mends that.
 
-Run: python scripts/studies/overoptimisation.py DATA_FOLDER OUT_FOLDER [--seeds N] [-o RESULTS]. What is there is not done again; what
+Run: python scripts/studies/reviews/overoptimisation.py DATA_FOLDER OUT_FOLDER [--seeds N] [-o RESULTS]. What is there is not done again; what
 was killed goes on. After every policy overoptimisation.json and overoptimisation.png are written anew.
 
 The model, the beginnings of reviews and the weak classifier that ranks answers (the proxy) are those of `methods.py`; but there
@@ -15,10 +15,12 @@ After Liu et al. 2024, "Provably mitigating overoptimization in RLHF" (arXiv:240
 """
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import methods
 import numpy as np
 from jaxtyping import Float

@@ -10,10 +10,10 @@ GOLD = "gold reward by a better classifier on 256 others"
 
 def of_overoptimisation() -> list[Claim]:
     """A policy that learns long from a weak judge's pairs."""
-    told, unit = read("overoptimisation")["policies"], ("prompts", "over prompts")
+    told, unit = read("overoptimisation")["policies"], UNITS["prompts"]
     setting = (
         "SmolLM2-135M continues reviews; 240 steps of 4 of 120 pairs that a weak classifier ranked, β = 0.02; gold reward in [-1, 1] by a "
-        "lexicon that minds repetition, on 96 others; over seeds where n counts them, else of the seeds that were run"
+        f"lexicon that minds repetition, on 96 others; {SEEDS}"
     )
     command, fell = "python scripts/studies/reviews/overoptimisation.py DATA OUT", "gold, end less best"
     lost = [over("dpo: gold reward, best checkpoint less the last", told["dpo"][fell], *unit, sign=-1)]
@@ -34,7 +34,7 @@ def of_sweet_spot() -> list[Claim]:
     apart = 1 - told["pairs"]["two deviations below"]["rejected is the worst"]
     setting = (
         f"SmolLM2-135M continues reviews; 120 pairs of 64 answers each, of which {apart:.0%} differ between the rules; 120 steps of 4; "
-        "gold reward by a better classifier on 128 others; over seeds where n counts them, else of the seeds that were run"
+        f"gold reward by a better classifier on 128 others; {SEEDS}"
     )
     one = told["rules"]["two deviations below"]
     figures = [

@@ -155,6 +155,12 @@ def recipe_file(name: str, out: Path, file: str | None = None, **more: Any) -> P
     return path
 
 
+def finished(recipe: Path, run: Path, words: list[str]) -> None:
+    """Train, unless that is done; what was killed goes on."""
+    if not (run / "adapter").is_dir():
+        align.run(recipe, [*words, f"train.output_dir={run}"], resume="auto")
+
+
 def extended(name: str, words: list[str], before: Path, out: Path) -> None:
     """Learn both sides of all pairs by likelihood, unless that is done."""
     of_pairs = ("beta", "precompute_ref_log_probs")
@@ -162,8 +168,7 @@ def extended(name: str, words: list[str], before: Path, out: Path) -> None:
     settings |= {"max_steps": EXTENDED, "save_steps": EXTENDED, "per_device_train_batch_size": 2 * EACH}
     rows = {"train": {"path": str(out / "both.jsonl")}}
     recipe = recipe_file(name, out, WARM, method="sft", data=rows, train=settings)
-    if not (before / "adapter").is_dir():
-        align.run(recipe, [*words, f"train.output_dir={before}"], resume="auto")
+    finished(recipe, before, words)
 
 
 def trained(name: str, seed: int, out: Path) -> dict[str, Policy]:
@@ -175,8 +180,7 @@ def trained(name: str, seed: int, out: Path) -> dict[str, Policy]:
         extended(name, words, before, out)
         more = {"start": {"adapter": str(before)}, "lora": None}
     path = recipe_file(name, out, **more)
-    if not (run / "adapter").is_dir():
-        align.run(path, [*words, f"train.output_dir={run}"], resume="auto")
+    finished(path, run, words)
     if name == "dpo in rounds":
         return {"end": policy_of(str(run))}
     return {"half": policy_of(str(run / f"checkpoint-{STEPS // 2}")), "end": policy_of(str(run))}

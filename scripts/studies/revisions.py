@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from study_parts.as_json import over
+from study_parts.as_json import over, over_less
 from study_parts.results import arguments, made_on, write_results
 
 import align
@@ -88,10 +88,7 @@ def summary(found: dict[str, Float[np.ndarray, "seeds revisions prompts"]]) -> d
             "last against first, win rate": over(np.stack([won(one) for one in rewards]), (0, 1)),
         }
     for other in (name for name in found if "srpo" in found and name != "srpo"):
-        both = min(len(gains["srpo"]), len(gains[other]))
-        told["srpo"][f"last less first, less that of {other}"] = over(
-            gains["srpo"][:both] - gains[other][:both], (-4, 4)
-        )
+        told["srpo"][f"last less first, less that of {other}"] = over_less(gains["srpo"], gains[other], (-4, 4))
     return told
 
 

@@ -31,10 +31,8 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         told[name] = {"by seed": {str(seed): rounded(one) for seed, one in enumerate(reports)}}
         if len(reports) > 1:
             values = {key: [one.get(key, {}).get("value") for one in reports] for key in reports[0]}
-            told[name]["over seeds"] = {
-                key: rounded({key: over_seeds(np.array(some))._asdict()})[key]
-                for key, some in values.items() if None not in some
-            }  # fmt: skip
+            over = {key: over_seeds(np.array(some))._asdict() for key, some in values.items() if None not in some}
+            told[name]["over seeds"] = rounded(over)
     return told
 
 

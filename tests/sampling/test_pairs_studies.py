@@ -9,6 +9,7 @@ import pytest
 
 from align.recipe.loading import load_recipe
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies" / "reviews"))
 import methods
 import overoptimisation

@@ -15,6 +15,7 @@ from align.rewards.load import REWARDS, Known
 from align.scoring.completions import completion_logps, pair_ids
 from eval.statistics.intervals import over_seeds
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "studies" / "reviews"))
 import averages
 import methods

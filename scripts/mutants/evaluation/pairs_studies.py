@@ -17,7 +17,7 @@ based = noticed_by("tests/recipe/test_recipe.py")
 MUTANTS = [
     study("pairs studies: the best by its own half", LONG, "one[:, 1 - half :: 2]", "one[:, half::2]"),
     study("pairs studies: the fall of the first", LONG, "one[-1, half::2] - one[best", "one[0, half::2] - one[best"),
-    study("pairs studies: ends of one seed", LONG, "ends[0] - ends[1]", "ends[1] - ends[0]"),
+    study("pairs studies: ends of one seed", LONG, "over_less(*ends, ", "over_less(*ends[::-1], "),
     study("pairs studies: eta is lost", LONG, 'train | ({"eta": eta} if eta else {})', "train"),
     study("pairs studies: long runs again", LONG, "            if not path.is_file():\n", "            if True:\n"),
     study("pairs studies: another best", MANY, '"chosen": row["completions"][one.chosen]', '"chosen": row["completions"][one.rejected]'),
@@ -27,7 +27,7 @@ MUTANTS = [
     seeds("expected: of the mean", SEEDS, "math.sqrt(1 + 1 / len(values))", "math.sqrt(1 / len(values))"),
     seeds("expected: of all seeds", SEEDS, "ddof=1", "ddof=0"),
     based("expected: a base's too", BASES, '    below.values.pop("expect", None)\n', ""),
-    reviews("reviews studies: the other way round", "scripts/studies/study_parts/policies.py", "rows[:both] - found[against]", "-rows[:both] + found[against]"),
+    reviews("reviews studies: the other way round", "scripts/studies/study_parts/as_json.py", "mine[:both] - theirs[:both]", "theirs[:both] - mine[:both]"),
     reviews("reviews studies: made again", "scripts/studies/study_parts/results.py", "    if not path.is_file():\n        began", "    if True:\n        began"),
     reviews("reviews studies: runs of two groups", f"{ON}/averages.py", "range(EACH * group, EACH * (group + 1))", "range(group, group + EACH)"),
     reviews("reviews studies: stock is a soup", f"{ON}/averages.py", '(["--stock"], "stock")', '(["--weights", ",".join([str(1 / EACH)] * EACH)], "soup-00")'),

@@ -24,8 +24,8 @@ MUTANTS = [
     study(
         "revisions study: gains are not held against others",
         STUDY,
-        'gains["srpo"][:both] - gains[other][:both]',
-        'gains["srpo"][:both]',
+        'over_less(gains["srpo"], gains[other], (-4, 4))',
+        'over(gains["srpo"], (-4, 4))',
     ),
     study("revisions study: drafts are cut away", STUDY, '"max_length": LONGEST, ', ""),
     study(

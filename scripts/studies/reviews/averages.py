@@ -16,12 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import methods
-from study_parts.policies import MEASURES, Rows, compared, gold_against_kl
+from study_parts.policies import MEASURES, Rows, compared, ends_of, gold_against_kl
 from study_parts.results import (
     arguments,
     before_training,
     made_on,
-    measures_of,
     once,
     records_of,
     write_results,
@@ -61,7 +60,7 @@ def by_group(members: Rows) -> Rows:
 def written(out: Path, results: Path) -> None:
     """Figures and picture of what is there."""
     records, start = records_of(out, (MEMBER, *WAYS)), before_training(out)
-    found = {name: measures_of([one["end"] for one in some]) for name, some in records.items()}
+    found = ends_of(records)
     found[MEMBER] = {measure: by_group(rows) for measure, rows in found[MEMBER].items()}
     told = compared(found, MEMBER)
     spent = sum(record["cpu_seconds"] for record in records[MEMBER])

@@ -25,7 +25,7 @@ import methods
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from study_parts.as_json import over
+from study_parts.as_json import over, over_less
 from study_parts.results import (
     arguments,
     before_training,
@@ -33,10 +33,10 @@ from study_parts.results import (
     measures_of,
     records_of,
     reference_record,
+    spent_on,
     write_results,
 )
 
-import align
 from align.files import write_rows, write_text
 from align.rewards import positive_sentiment
 from align.sampling.policy import policy_of
@@ -67,8 +67,7 @@ def run_of(name: str, seed: int, out: Path) -> dict[str, Any]:
     """Trains a policy, as far as that is not done, and what its checkpoints answer."""
     run, began = out / methods.as_file(name) / f"seed-{seed}", time.process_time()
     recipe = recipe_of(name, out)
-    if not (run / "adapter").is_dir():
-        align.run(recipe, [f"train.seed={seed}", f"train.output_dir={run}"], resume="auto")
+    methods.finished(recipe, run, [f"train.seed={seed}"])
     return {"run": run, "cpu_seconds": round(time.process_time() - began)}
 
 
@@ -93,11 +92,10 @@ def summary(found: dict[str, dict[str, Curves]]) -> dict[str, Any]:
         }
         told[name] = {"by step": one, "gold, end less best": over(falls[name], (-2, 2))}
         if name != AGAINST and AGAINST in found:
-            both = min(len(falls[name]), len(falls[AGAINST]))
-            ends = [found[of]["gold"][:both, -1] for of in (name, AGAINST)]
-            told[name][f"gold at the end, less that of {AGAINST}"] = over(ends[0] - ends[1], (-2, 2))
-            gap = falls[name][:both] - falls[AGAINST][:both]
-            told[name][f"gold, end less best, less that of {AGAINST}"] = over(gap, (-4, 4))
+            ends = [found[of]["gold"][:, -1] for of in (name, AGAINST)]
+            told[name][f"gold at the end, less that of {AGAINST}"] = over_less(*ends, (-2, 2))
+            gap = over_less(falls[name], falls[AGAINST], (-4, 4))
+            told[name][f"gold, end less best, less that of {AGAINST}"] = gap
     return told
 
 
@@ -143,8 +141,9 @@ def written(out: Path, results: Path) -> None:
     records, start = records_of(out, ETAS), before_training(out)
     start["gold"] = round(float(gold_of([reference_record(out)]).mean()), 4)
     told = summary({name: curves_of(some) for name, some in records.items()})
-    spent = sum(record["cpu_seconds"] for some in records.values() for record in some)
-    write_results(RESULT, {**made_on(spent), "reference": start, "policies": told}, drawn(told, start), results)
+    write_results(
+        RESULT, {**made_on(spent_on(records)), "reference": start, "policies": told}, drawn(told, start), results
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -20,18 +20,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import methods
-from study_parts.policies import MEASURES, compared, gold_against_kl
+from study_parts.policies import MEASURES, compared, ends_of, gold_against_kl
 from study_parts.results import (
     arguments,
     before_training,
     made_on,
-    measures_of,
     once,
     records_of,
+    spent_on,
     write_results,
 )
 
-import align
 from align.files import write_rows
 from align.sampling.policy import Policy, policy_of
 
@@ -57,22 +56,20 @@ def recipe_of(name: str, out: Path) -> Path:
 def trained(name: str, seed: int, out: Path) -> Policy:
     """A policy; what is there is not trained again, what was killed goes on."""
     run, recipe = out / methods.as_file(name) / f"seed-{seed}", recipe_of(name, out)
-    if not (run / "adapter").is_dir():
-        align.run(recipe, [f"train.seed={seed}", f"train.output_dir={run}"], resume="auto")
+    methods.finished(recipe, run, [f"train.seed={seed}"])
     return policy_of(str(run))
 
 
 def written(out: Path, results: Path) -> None:
     """Figures and picture of what is there."""
     records, start = records_of(out, CONDITIONS), before_training(out)
-    told = compared({name: measures_of([one["end"] for one in some]) for name, some in records.items()}, AGAINST)
+    told = compared(ends_of(records), AGAINST)
     tokens = {
         name: [round(sum(map(len, one["end"]["policy_logps"])) / len(one["end"]["texts"]), 2) for one in some]
         for name, some in records.items()
     }
-    spent = sum(record["cpu_seconds"] for some in records.values() for record in some)
     result = {
-        **made_on(spent, of=" for training and answers"),
+        **made_on(spent_on(records), of=" for training and answers"),
         "measures": MEASURES, "reference": start, "tokens an answer at the end, by seed": tokens, "policies": told,
     }  # fmt: skip
     write_results(RESULT, result, gold_against_kl(told, start, COLOURS), results)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from study_parts.as_json import over
+from study_parts.as_json import over, over_less
 from study_parts.results import arguments, made_on, once, records_of, write_results
 
 from align.models.loading import load_tokenizer
@@ -96,11 +96,10 @@ def summary(found: dict[str, dict[str, Points]]) -> dict[str, Any]:
             one["at"][measure] = {when: over(rows[:, at], unbounded) for at, when in enumerate(POINTS)}
             one[f"{measure}, end less begin"] = over(changes[name][measure], unbounded)
             if name != AGAINST and AGAINST in found:
-                both = min(len(rows), len(found[AGAINST][measure]))
-                gap = changes[name][measure][:both] - changes[AGAINST][measure][:both]
-                one[f"{measure}, end less begin, less that of {AGAINST}"] = over(gap, unbounded)
-                gap = rows[:both, -1] - found[AGAINST][measure][:both, -1]
-                one[f"{measure} at the end, less that of {AGAINST}"] = over(gap, unbounded)
+                gap = over_less(changes[name][measure], changes[AGAINST][measure], unbounded)
+                one[f"{measure}, end less begin, less that of {AGAINST}"] = gap
+                gap = over_less(rows[:, -1], found[AGAINST][measure][:, -1], unbounded)
+                one[f"{measure} at the end, less that of {AGAINST}"] = gap
         told[name] = one
     return told
 

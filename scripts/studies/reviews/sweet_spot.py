@@ -20,10 +20,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import methods
 import numpy as np
-from study_parts.policies import MEASURES, compared, gold_against_kl
-from study_parts.results import arguments, before_training, made_on, measures_of, records_of, write_results
+from study_parts.policies import MEASURES, compared, ends_of, gold_against_kl
+from study_parts.results import arguments, before_training, made_on, records_of, spent_on, write_results
 
-import align
 from align.data.making.selectors import Choice, best_sigma, best_worst
 from align.files import write_rows, write_text
 from align.models.loading import load_tokenizer
@@ -78,8 +77,7 @@ def recipe_of(rule: str, rows: list[dict[str, Any]], out: Path) -> Path:
 def trained(rule: str, seed: int, rows: list[dict[str, Any]], out: Path) -> Policy:
     """A policy; what is there is not trained again, what was killed goes on."""
     run, recipe = out / methods.as_file(rule) / f"seed-{seed}", recipe_of(rule, rows, out)
-    if not (run / "adapter").is_dir():
-        align.run(recipe, [f"train.seed={seed}", f"train.output_dir={run}"], resume="auto")
+    methods.finished(recipe, run, [f"train.seed={seed}"])
     return policy_of(str(run))
 
 
@@ -100,10 +98,9 @@ def of_pairs(rule: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 def written(rows: list[dict[str, Any]], out: Path, results: Path) -> None:
     """Figures and picture of what is there."""
     records, start = records_of(out, RULES), before_training(out)
-    told = compared({rule: measures_of([one["end"] for one in some]) for rule, some in records.items()}, AGAINST)
-    spent = sum(record["cpu_seconds"] for some in records.values() for record in some)
+    told = compared(ends_of(records), AGAINST)
     pairs = {rule: of_pairs(rule, rows) for rule in RULES}
-    result = {**made_on(spent), "measures": MEASURES, "reference": start, "pairs": pairs, "rules": told}
+    result = {**made_on(spent_on(records)), "measures": MEASURES, "reference": start, "pairs": pairs, "rules": told}
     write_results(RESULT, result, gold_against_kl(told, start, COLOURS), results)
 
 

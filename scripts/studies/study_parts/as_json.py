@@ -26,3 +26,11 @@ def over(rows: Float[np.ndarray, "seeds prompts"], bounds: tuple[float, float]) 
         "over prompts": shown(mean_estimate(rows.mean(axis=0), bounds=bounds)),
         "over seeds": shown(over_seeds(each)) if len(each) > 1 else None,
     }
+
+
+def over_less(
+    mine: Float[np.ndarray, "seeds prompts"], theirs: Float[np.ndarray, "others prompts"], bounds: tuple[float, float]
+) -> dict[str, Any]:
+    """`over` of one's values less another's, on the seeds that both have; `bounds` are those of the difference."""
+    both = min(len(mine), len(theirs))
+    return over(mine[:both] - theirs[:both], bounds)

@@ -7,11 +7,17 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from .as_json import over
+from .as_json import over, over_less
+from .results import measures_of
 
 MEASURES = {"gold": "gold reward", "proxy": "proxy reward", "kl": "KL to the reference, nats an answer"}
 BOUNDS = {"gold": (0.0, 1.0), "proxy": (0.0, 1.0), "kl": (-np.inf, np.inf)}
 Rows = Float[np.ndarray, "seeds prompts"]
+
+
+def ends_of(records: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, Rows]]:
+    """By policy: the measures of what each seed answered at the end of training."""
+    return {name: measures_of([one["end"] for one in some]) for name, some in records.items()}
 
 
 def compared(found: Mapping[str, Mapping[str, Rows]], against: str) -> dict[str, Any]:
@@ -23,9 +29,8 @@ def compared(found: Mapping[str, Mapping[str, Rows]], against: str) -> dict[str,
             low, high = BOUNDS[measure]
             told[name][measure] = over(rows, (low, high))
             if name != against and against in found:
-                both = min(len(rows), len(found[against][measure]))
-                gap = rows[:both] - found[against][measure][:both]
-                told[name][f"{measure}, less that of {against}"] = over(gap, (low - high, high - low))
+                gap = over_less(rows, found[against][measure], (low - high, high - low))
+                told[name][f"{measure}, less that of {against}"] = gap
     return told
 
 

@@ -58,6 +58,11 @@ def records_of(out: Path, names: Iterable[str]) -> dict[str, list[dict[str, Any]
     return {name: some for name, some in found.items() if some}
 
 
+def spent_on(records: Mapping[str, list[dict[str, Any]]]) -> int:
+    """Seconds of CPU of all records."""
+    return sum(record["cpu_seconds"] for some in records.values() for record in some)
+
+
 def measures_of(points: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Of policies' answers: both rewards, and how much likelier each is by its policy than by the reference, in nats."""
     kl = [sums(one["policy_logps"]) - sums(one["reference_logps"]) for one in points]

@@ -21,10 +21,12 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from study_parts.policies import answer_logps
 
 import align
 from align.data.making.selectors import Choice, NoPair, best_worst
@@ -35,7 +37,7 @@ from align.rewards.load import REWARDS, Known
 from align.sampling.ask import Asking, ask
 from align.sampling.generate import Decoding
 from align.sampling.policy import Policy, policy_of, reference_of
-from align.scoring.completions import completion_logps, pair_ids
+from align.scoring.completions import pair_ids
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench" / "quality"))
 from sentiment_frontier import classifier, read
@@ -64,7 +66,7 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {  # method of a recipe, i
     "dpo in rounds": ("dpo", {"beta": 0.1}, "prompts"),
     "grpo": ("dynamic_grpo", {"estimator": "group", "num_generations": 4, **ONLINE}, "prompts"),
 }
-PAIRWISE = ("rejected", "chosen")
+PAIRWISE, OF_PAIRS = ("rejected", "chosen"), ("beta", "precompute_ref_log_probs")
 
 
 def recipe_of(name: str, out: Path) -> dict[str, Any]:
@@ -163,8 +165,7 @@ def finished(recipe: Path, run: Path, words: list[str]) -> None:
 
 def extended(name: str, words: list[str], before: Path, out: Path) -> None:
     """Learn both sides of all pairs by likelihood, unless that is done."""
-    of_pairs = ("beta", "precompute_ref_log_probs")
-    settings = {key: value for key, value in recipe_of(name, out)["train"].items() if key not in of_pairs}
+    settings = {key: value for key, value in recipe_of(name, out)["train"].items() if key not in OF_PAIRS}
     settings |= {"max_steps": EXTENDED, "save_steps": EXTENDED, "per_device_train_batch_size": 2 * EACH}
     rows = {"train": {"path": str(out / "both.jsonl")}}
     recipe = recipe_file(name, out, WARM, method="sft", data=rows, train=settings)
@@ -200,12 +201,7 @@ def record(policies: dict[str, Policy], ref: Policy, data: Path, out: Path, firs
     gold, proxy = REWARDS["gold_sentiment"].reward, REWARDS[PROXY].reward
     pairs = [json.loads(line) for line in (out / "held-out-pairs.jsonl").read_text(encoding="utf-8").splitlines()]
     asked = [row["prompt"] for row in beginnings(data)[:first]]
-
-    def logps(of: Policy, sequences: list[Any]) -> list[list[float]]:
-        with of.load()() as model:
-            found = completion_logps(model, sequences, pad_token_id=tokenizer.pad_token_id, batch_size=BATCH)
-        return [[round(float(x), 4) for x in row] for row in found]
-
+    logps = partial(answer_logps, pad_token_id=tokenizer.pad_token_id, batch_size=BATCH)
     told: dict[str, Any] = {}
     for when, policy in policies.items():
         asking = Asking(asked, Decoding(TOKENS, 1.0, seed=7), 1, BATCH, None)

@@ -16,12 +16,12 @@ import numpy as np
 from methods import METHODS
 from sentiment_frontier_report import implicit_margins, sums
 from study_parts.as_json import shown
+from study_parts.policies import as_one_family
 from study_parts.results import made_on
 
 from eval.measures.diversity import distinct, self_bleu
 from eval.pairs.calibration import debiased_error, margin_confidence
-from eval.statistics.comparisons import Compared, corrected
-from eval.statistics.intervals import mean_estimate, over_seeds, rng_of_report
+from eval.statistics.intervals import mean_estimate, over_seeds
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
@@ -105,13 +105,9 @@ def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
                 gaps = np.array(values) - np.array(theirs[: len(values)])
                 told[name][f"{measure}, less {AGAINST}"] = by_seeds(list(gaps))
     means = {name: np.mean([one["gold"] for one in each], axis=0) for name, each in runs.items()}
-    others = [name for name in runs if name != AGAINST]
-    gaps = np.stack([means[name] - means[AGAINST] for name in others], axis=1)
-    family = Compared([(name, AGAINST) for name in others], gaps, np.arange(len(gaps)), False, 1.0)
-    for one in corrected({"gold": family}, rng=rng_of_report())["gold"]:
-        told[one.first][f"gold, less {AGAINST}, over beginnings, as one family"] = {
-            **shown(one.difference), "p": round(one.p_value, 4), "detectable": round(one.detectable, 4),
-        }  # fmt: skip
+    gaps = {name: mean - means[AGAINST] for name, mean in means.items() if name != AGAINST}
+    for name, one in as_one_family(gaps).items():
+        told[name][f"gold, less {AGAINST}, over beginnings, as one family"] = one
     return told
 
 

@@ -2,8 +2,9 @@
 
 Run: python scripts/studies/supervised_report.py OUT_FOLDER scripts/bench/results/supervised
 
-Conditions have the seeds that were run, and are held against SFT of the same seeds. Intervals over problems hold the seeds fixed, whose mean is taken; the differences
-of one measure on one set are a family, whose intervals hold at once (`eval.statistics.comparisons`). Those over seeds are Student's.
+Conditions have the seeds that were run, and are held against SFT of the same seeds. Intervals over problems hold the seeds fixed, whose
+mean is taken; the differences of one measure on one set are a family, whose intervals hold at once (`eval.statistics.comparisons`). Those
+over seeds are Student's.
 """
 
 import argparse
@@ -16,11 +17,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from study_parts.as_json import shown
+from study_parts.policies import as_one_family
 from study_parts.results import made_on
 from supervised import AGAINST, CONDITIONS, SETS, WARM, WRONG
 
-from eval.statistics.comparisons import Compared, corrected
-from eval.statistics.intervals import mean_estimate, over_seeds, rng_of_report
+from eval.statistics.intervals import mean_estimate, over_seeds
 
 matplotlib.use("Agg")
 
@@ -56,22 +57,18 @@ def less(runs: Runs) -> dict[str, Any]:
         return told
     for measure in MEASURES:
         for name in SETS:
-            gaps = []
+            gaps = {}
             for one in others:
                 mine, theirs = (table(runs[of], name, measure) for of in (one, (one[0], AGAINST)))
                 both = min(len(mine), len(theirs))
-                gaps.append(mine[:both] - theirs[:both])
-            pairs = [(", ".join(one), AGAINST) for one in others]
-            means = np.stack([gap.mean(axis=0) for gap in gaps], axis=1)
-            family = Compared(pairs, means, np.arange(len(means)), False, 1.0)
-            for gap, one in zip(gaps, corrected({measure: family}, rng=rng_of_report())[measure], strict=True):
-                by_seed = gap.mean(axis=1)
-                told.setdefault(one.first, {})[f"{measure}, {name}"] = {
+                gaps[", ".join(one)] = mine[:both] - theirs[:both]
+            for condition, one in as_one_family({key: gap.mean(axis=0) for key, gap in gaps.items()}).items():
+                by_seed, tested = gaps[condition].mean(axis=1), ("p", "detectable")
+                told.setdefault(condition, {})[f"{measure}, {name}"] = {
                     "each": rounded(by_seed),
                     "over seeds": shown(over_seeds(by_seed)) if len(by_seed) > 1 else None,
-                    "over problems, as one family": shown(one.difference),
-                    "p": round(one.p_value, 4),
-                    "detectable": round(one.detectable, 4),
+                    "over problems, as one family": {key: value for key, value in one.items() if key not in tested},
+                    **{key: one[key] for key in tested},
                 }
     return told
 

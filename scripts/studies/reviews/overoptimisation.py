@@ -139,7 +139,7 @@ def gold_of(points: list[dict[str, Any]]) -> Float[np.ndarray, "checkpoints prom
 def written(out: Path, results: Path) -> None:
     """Figures and picture of what is there."""
     records, start = records_of(out, ETAS), before_training(out)
-    start["gold"] = round(float(gold_of([reference_record(out)]).mean()), 4)
+    start["gold"] = round(float(gold_of([reference_record(out)["end"]]).mean()), 4)
     told = summary({name: curves_of(some) for name, some in records.items()})
     write_results(
         RESULT, {**made_on(spent_on(records)), "reference": start, "policies": told}, drawn(told, start), results

@@ -72,12 +72,12 @@ def measures_of(points: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 def reference_record(out: Path) -> dict[str, Any]:
     """What was recorded of what training begins with."""
-    return json.loads((out / "records" / "reference.json").read_text(encoding="utf-8"))["end"]
+    return json.loads((out / "records" / "reference.json").read_text(encoding="utf-8"))
 
 
 def before_training(out: Path) -> dict[str, float]:
     """Mean rewards of what training begins with, which is the reference."""
-    record = reference_record(out)
+    record = reference_record(out)["end"]
     return {measure: round(float(np.mean(record[measure])), 4) for measure in ("gold", "proxy")} | {"kl": 0.0}
 
 

@@ -144,3 +144,16 @@ def ask(request, path, model, tokenizer):
         )
 
     return stored
+
+
+@pytest.fixture
+def own_tables():
+    """What a test adds to the tables for code of one's own is gone after it."""
+    own_code = importlib.import_module("align.own_code")
+    held = {kind: dict(own_code._table(place)) for kind, place in own_code.TABLES.items()}
+    yield
+    own_code._FILES.clear()
+    for kind, place in own_code.TABLES.items():
+        table = own_code._table(place)
+        table.clear()
+        table.update(held[kind])

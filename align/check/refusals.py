@@ -21,7 +21,7 @@ from .machine import Machine
 from .model import Model, inspect_controls, read_model
 from .rewards import inspect_evaluation, inspect_initial, inspect_rewards, inspect_tools
 from .rounds import bytes_of_answers, check_all_rounds, inspect_rounds, pairs_of_round
-from .schedule import Plan, inspect_schedule, plan
+from .schedule import ONE_PROMPT, Plan, inspect_held_out, inspect_schedule, plan
 from .sizes import Size, inspect_adapter, inspect_disk
 from .templates import inspect_templates
 from .tokens import inspect_ids, inspect_room
@@ -79,7 +79,7 @@ def look(
         findings.append(inspect_front(recipe, planned.steps, allow))
     evals = [name.removeprefix(EVAL) for name in sets if name != TRAIN]
     findings += inspect_schedule(recipe, planned, evals, rows=rows, processes=machine.processes)
-    findings += inspect_settings(recipe, planned.steps) + inspect_unread(recipe)
+    findings += inspect_held_out(sets) + inspect_settings(recipe, planned.steps) + inspect_unread(recipe)
     findings += inspect_controls(recipe)
     model = read_model(recipe)
     if isinstance(model, Finding):
@@ -110,7 +110,7 @@ def refuse(
     """Stop before a weight is loaded if anything is known to be wrong with a run; the arguments are those of `look`.
 
     That plain text is trained on without the model's template is said, and no reason to stop; nor are settings without
-    effect.
+    effect, or held-out rows of one prompt.
 
     Raises:
         RunError: With a line for each error.
@@ -120,5 +120,5 @@ def refuse(
     if wrong:
         raise RunError("\n".join(wrong))
     for finding in found:
-        if finding.rule in (PLAIN, NO_EFFECT):
+        if finding.rule in (PLAIN, NO_EFFECT, ONE_PROMPT):
             logger.warning("%s", finding.line().partition(": ")[2])

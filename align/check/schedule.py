@@ -1,13 +1,30 @@
 """Counts the steps a run takes, and refuses settings of batches, evaluations and checkpoints that do not fit them."""
 
+import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from datasets import Dataset
+
+from align.configs.online_preference import OnlinePreferenceConfig
+from align.data.loading import TRAIN
 from align.findings import Finding
+from align.methods import METHODS
 from align.recipe.loading import Recipe
 
 HIGHEST_RATE = 1.0
+ONE_PROMPT = "one-prompt"
+_SIDES = ("chosen", "rejected")
+NAMES: dict[str, list[str]] = {
+    "pairs": ["rewards/accuracies", "rewards/margins", *(f"{what}/{side}" for what in ("rewards", "logps", "log_ratio", "length") for side in _SIDES), "entropy", "mean_token_accuracy"],
+    "labels": ["rewards/margins", *(f"{what}/{side}" for what in ("rewards", "logps") for side in _SIDES), "length"],
+    "completions": ["nll", "entropy", "mean_token_accuracy", "length"],
+    "prompts": ["reward", "reward_std", "completions/mean_length", "completions/clipped_ratio", "entropy"],
+    "online pairs": ["rewards/accuracies", "rewards/margins", "completions/mean_length", "kl"],
+    "judge": ["accuracy", "margin", "probability"],
+}  # fmt: skip
+"""Metrics of an evaluation besides the loss, by the rows that a method learns from or, of other figures, its kind."""
 
 
 class Plan(NamedTuple):
@@ -61,10 +78,8 @@ def inspect_schedule(
         found.append(Finding("error", "best-without-eval", "train.eval_strategy", message, remedy))
     best = args.load_best_model_at_end or args.save_strategy.value == "best"
     metric = (args.metric_for_best_model or ("loss" if best else "")).removeprefix("eval_")
-    if evaluates and evals and metric and not metric.startswith(tuple(f"{name}_" for name in evals)):
-        message = f"{metric!r} is never logged: metrics carry the name of their evaluation set"
-        remedy = f"use {next(iter(evals))}_loss or {next(iter(evals))}_rewards/accuracies"
-        found.append(Finding("error", "best-metric", "train.metric_for_best_model", message, remedy))
+    if evaluates and evals and metric:
+        found += _best(recipe, metric, evals)
     if args.max_steps == 0 or args.max_steps < -1:
         taken = "one step" if args.max_steps == 0 else "no limit"
         message = f"{args.max_steps} is {taken} for the Trainer, and -1 as many steps as the epochs have"
@@ -79,6 +94,45 @@ def inspect_schedule(
         message = f"{alone} steps train the value head alone, and the run has {steps}: the policy never learns"
         found.append(Finding("error", "critic-warmup", "train.critic_warmup", message, "lower it"))
     return found
+
+
+def inspect_held_out(sets: Mapping[str, Dataset]) -> list[Finding]:
+    """Evaluation sets of one prompt, which training evaluates and `alignkit eval` refuses."""
+    found = []
+    for name, rows in sets.items():
+        prompts = iter(rows["prompt"] if name != TRAIN and "prompt" in rows.column_names else ())
+        first = next(prompts, None)
+        if first is not None and all(prompt == first for prompt in prompts):
+            message = f"{len(rows)} row{'s' * (len(rows) > 1)} of one prompt, of which no figure has an interval: `alignkit eval` refuses the set"
+            found.append(Finding("warning", ONE_PROMPT, name, message, "give it rows of two prompts or more"))
+    return found
+
+
+def logged_names(recipe: Recipe) -> list[str]:
+    """Metrics that every evaluation of such a method logs, after the name of its set; `loss` is the first."""
+    family = "judge" if METHODS[recipe.method].model == "preference" else recipe.rows
+    family = "online pairs" if isinstance(recipe.train, OnlinePreferenceConfig) else family
+    own = [f"rewards/{name}/mean" for name in recipe.rewards or () if family == "prompts"]
+    return ["loss", *NAMES[family], *own]
+
+
+def _best(recipe: Recipe, metric: str, evals: Collection[str]) -> list[Finding]:
+    """A metric that no evaluation logs would end the run at its first one."""
+    names, where = logged_names(recipe), "train.metric_for_best_model"
+    remedy = f"use {next(iter(evals))}_loss or {next(iter(evals))}_{names[1]}"
+    of_set = [name for name in evals if metric.startswith(f"{name}_")]
+    if not of_set:
+        message = f"{metric!r} is never logged: metrics carry the name of their evaluation set"
+        return [Finding("error", "best-metric", where, message, remedy)]
+    name = metric.removeprefix(f"{max(of_set, key=len)}_")
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.75)
+    if near and name not in names:
+        message = f"{metric!r} is never logged; did you mean {metric.removesuffix(name)}{near[0]}?"
+        return [Finding("error", "best-metric", where, message, remedy)]
+    if name in names or name.startswith(("loss/", "rewards/")):
+        return []
+    message = f"{metric!r} is no metric that {recipe.method} always logs; one that is never logged ends the run at its first evaluation"
+    return [Finding("warning", "best-metric", where, message, f"see that it is logged, or {remedy}")]
 
 
 def _rhythms(args: Any, steps: int) -> list[Finding]:

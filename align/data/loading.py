@@ -237,7 +237,7 @@ def _clean(message: str) -> str:
 
 def _why(error: Exception, source: DataSource) -> str:
     """What the parser said: `datasets` hides it behind "An error occurred", and says nothing about a file without rows."""
-    if isinstance(error, StopIteration):
+    if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
         return "there are no rows in it"
     path = Path(source.path)
     if not isinstance(error, DataError) and path.is_file() and _kind(path) in ("json", "jsonl"):

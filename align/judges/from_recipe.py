@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from align.errors import RunError
+from align.findings import printable
 from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.preference_model import check_preference_model, load_preference_model
 from align.models.use import Model, share_weights
@@ -29,6 +30,7 @@ from .scorers import JUDGES, EnsembleScorer, RewardScorer, Scorer
 MakeScorer = Callable[[], Scorer]
 REASONS = 1024
 """Tokens of a reply with reasons, where the recipe says nothing."""
+TOLD = 300  # characters of what a judge raised that a message quotes
 
 
 def prepare_judges(
@@ -155,9 +157,31 @@ def _own(where: str, judge: JudgeConfig) -> MakeScorer:
             raise RunError(f"{where}: {name!r} cannot be made: {type(error).__name__}: {error}") from error
         if not isinstance(made, Scorer):
             raise RunError(f"{where}: {name!r} has no method `prefer`")
-        return made
+        return made if isinstance(made, Judge) else _Own(name, made)
 
     return make
+
+
+class _Own:
+    """A judge of a file: whatever it raises is a failure of one prompt, as ValueError is of any scorer."""
+
+    def __init__(self, name: str, judge: Scorer) -> None:
+        self._name, self._judge = name, judge
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._judge, name)
+
+    def prefer(self, prompt: Any, answers: Sequence[str], **columns: Any) -> Any:
+        """The judge's.
+
+        Raises:
+            ValueError: Whatever it raised.
+        """
+        try:
+            return self._judge.prefer(prompt, answers, **columns)
+        except (Exception, SystemExit) as error:
+            told = printable(str(error), TOLD)
+            raise ValueError(f"judge {self._name!r} failed: {type(error).__name__}: {told}") from error
 
 
 def _endpoint(where: str, judge: JudgeConfig, allow: Sequence[str], ledger: Path | None) -> MakeScorer:

@@ -205,12 +205,14 @@ def of_margins(margins: Float[np.ndarray, "..."], temperature: float) -> Float[n
         return np.exp(-np.logaddexp(0.0, -margins / temperature))
 
 
-def check_matrix(matrix: np.ndarray, answers: int) -> None:
+def check_matrix(matrix: Any, answers: int) -> None:
     """Refuse what is no preference matrix.
 
     Raises:
-        ValueError: If it is not K x K, not of probabilities, or M + M^T is not 1.
+        ValueError: If it is no array of K x K, not of probabilities, or M + M^T is not 1.
     """
+    if not hasattr(matrix, "shape"):
+        raise ValueError(f"matrix: must be an array of {answers} x {answers}, got {type(matrix).__name__}")
     if matrix.shape != (answers, answers):
         raise ValueError(f"matrix: must be {answers} x {answers}, got {' x '.join(map(str, matrix.shape))}")
     if not (matrix >= 0).all():  # and none beyond 1, by the sums below

@@ -26,6 +26,8 @@ def find_recipe(name: str | Path) -> Path:
     shipped = recipes_dir() / f"{stem}.yaml"
     if not path.is_absolute() and ".." not in path.parts and os.path.isfile(shipped):
         return shipped
+    if path.suffix and os.path.isdir(path):
+        raise RecipeError(f"{str(name)!r}: is a folder, not a recipe; name a file in it")
     raise RecipeError(f"{str(name)!r}: no such recipe; {nearest(stem, list(shipped_recipes()))}")
 
 

@@ -1,7 +1,9 @@
 """Finds the rewards that a recipe names: ours, or a function of an installed package that its user has allowed."""
 
+import asyncio
 import importlib
 import importlib.util
+import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -194,7 +196,7 @@ def _checked(name: str, reward: Callable[..., Any], where: str) -> Reward:
 
     def checked(completions: Sequence[Any], **columns: Any) -> list[float | None]:
         try:
-            values = reward(completions=completions, **columns)
+            values = awaited(reward(completions=completions, **columns))
             if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
                 raise TypeError(f"it gave {type(values).__name__}, not a list of numbers")
             values = list(values)
@@ -209,6 +211,11 @@ def _checked(name: str, reward: Callable[..., Any], where: str) -> Reward:
 
     checked.__name__ = name
     return checked
+
+
+def awaited(given: Any) -> Any:
+    """What a function gave, or what the coroutine gives that it gave."""
+    return asyncio.run(given) if inspect.iscoroutine(given) else given
 
 
 def _told(error: BaseException) -> str:

@@ -88,10 +88,10 @@ def sample_to_file(
     state = PartialState()
     many = 1 if how.vllm is not None else state.num_processes  # one vLLM uses the devices of all
     folder = out.parent / KEPT
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(policy.settings)
     calling = check_calling(policy, rows, how, tokenizer)
     prompts = [prompt_of(row) if calling is None else calling.prompt(row) for row in rows]
+    folder.mkdir(parents=True, exist_ok=True)
 
     def asked(process: int) -> dict[int, list[Answer]]:
         theirs = range(process, len(prompts), many)

@@ -1,6 +1,5 @@
 """Holds what a policy calls while it answers, for whoever has it answer: tools, a fresh environment each answer, their digest."""
 
-import asyncio
 import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -16,6 +15,7 @@ from align.data.prompts import Chat
 from align.errors import RunError
 from align.files import digest_of, sha256
 from align.findings import printable
+from align.rewards.load import awaited
 
 from .load import ENVIRONMENTS, ROUTE, TOOLS, called_by
 from .templates import read_calls
@@ -38,8 +38,7 @@ class Begun(NamedTuple):
         """What the environment says that the answer is worth, now that it is written, by the name of its class."""
         if not hasattr(self.environment, "get_reward"):
             return {}
-        found = self.environment.get_reward()
-        found = asyncio.run(found) if inspect.iscoroutine(found) else found
+        found = awaited(self.environment.get_reward())
         return {type(self.environment).__name__: None if found is None else float(found)}
 
 

@@ -29,6 +29,7 @@ from align.losses.general_preference import general_preference_loss, general_pre
 from align.models.loading import keep_quantised_weights_plain
 from align.models.preference_model import HEADS, load_by_name, write_settings
 from align.trainers.shared.base import LogsSums, hold_settings, own_args, refuse_changed
+from align.trainers.shared.columns import refuse_empty
 from align.trainers.shared.metrics import TOKENS, MetricSums, Ratio, accuracy
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.trl_contract import on_device, prepared_pairs
@@ -86,6 +87,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
     ) -> None:
         where = type(self).__name__
         args = own_args(self, self.config_class, args, model, peft_config)
+        refuse_empty(train_dataset, eval_dataset, where=where)
         if peft_config is not None:
             peft_config = copy.deepcopy(peft_config)
             peft_config.task_type = "SEQ_CLS"

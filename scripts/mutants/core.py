@@ -17,7 +17,7 @@ SHARED, STORE, LENGTHS = (
     "align/scoring/batching.py",
 )
 MEMORY, FLOPS, DRY_RUN = "align/scoring/memory.py", "align/scoring/flops.py", "align/commands/dry_run.py"
-SHARING, PRECOMPUTE = "align/trainers/shared/prefix_sharing.py", "align/trainers/pairs/precompute.py"
+SHARING, PRECOMPUTE = "align/trainers/shared/prefix_sharing.py", "align/trainers/shared/precompute.py"
 IDENTITY = "align/models/identity.py"
 CHECKPOINTING, ONLINE = "align/trainers/shared/checkpointing.py", "align/trainers/online/shared_prompts.py"
 TRAINER_TESTS = (
@@ -42,6 +42,7 @@ sharing = noticed_by("tests/trainers/test_prefix_sharing.py")
 compiled = noticed_by("tests/scoring/test_compiled.py")
 store = noticed_by("tests/scoring/test_reference_store.py")
 sweep = noticed_by("tests/scoring/test_sweep.py")
+labelled = noticed_by("tests/trainers/completions/test_kto_store.py")
 identity = noticed_by("tests/models/test_identity.py")
 swept = noticed_by("tests/trainers/pairs/test_reference.py")
 lengths = noticed_by("tests/scoring/test_lengths.py", "tests/scoring/test_memory.py")
@@ -196,7 +197,7 @@ MUTANTS = [
     identity("padding is identity", IDENTITY, 'if name not in ("truncation", "padding")}', "}"),
     swept("the reference's adapter not in the key", PRECOMPUTE, "with as_reference(reference) if own else nullcontext():", "with reference.disable_adapter() if own else nullcontext():"),
     identity("attention not in the identity", IDENTITY, '"attention": str(base.config._attn_implementation),', '"attention": "",'),
-    sweep("answers in the wrong order", PRECOMPUTE, "zip(sides[: len(rows)], sides[len(rows) :], strict=True)", "zip(sides[len(rows) :], sides[: len(rows)], strict=True)"),
+    labelled("answers in the wrong order", PRECOMPUTE, "batch[name].chunk(2) for name", "batch[name].chunk(2)[::-1] for name"),
     sweep("non-finite values kept", PRECOMPUTE, "        if bad:", "        if False:"),
     lengths("the same order in every epoch", LENGTHS, "manual_seed(self.seed + self.epoch)", "manual_seed(self.seed)"),
     lengths("the global generator", LENGTHS, "self.lengths, self.batch_size, generator=generator", "self.lengths, self.batch_size"),

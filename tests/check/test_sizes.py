@@ -5,12 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig
 from recipes_under_test import GOOD, load
+from stored_world import read_lines
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig
 
 from align.check import sizes
-from align.check.schedule import Plan, inspect_schedule, plan
+from align.check.schedule import Plan, inspect_held_out, inspect_schedule, logged_names, plan
 from align.check.sizes import Size, checkpoint_bytes, inspect_adapter, inspect_disk
 from align.errors import RunError
 from align.recipe.loading import load_recipe
@@ -139,6 +141,11 @@ def test_steps_are_counted_as_the_trainer_does(folder, overrides, processes, exp
         (["train.save_strategy=best", "train.metric_for_best_model=test_loss"], ["test"], ["best-without-eval"]),
         (["train.eval_strategy=epoch", "train.metric_for_best_model=loss"], ["test"], ["best-metric"]),
         (["train.eval_strategy=epoch", "train.metric_for_best_model=eval_test_loss"], ["test"], []),
+        (["train.eval_strategy=epoch", "train.metric_for_best_model=a_loss"], ["a", "a_b"], []),
+        (["train.eval_strategy=epoch", "train.metric_for_best_model=a_b_loss"], ["a", "a_b"], []),
+        (["train.eval_strategy=epoch", "train.metric_for_best_model=test_rewards/accuracy"], ["test"], ["best-metric"]),
+        (["train.eval_strategy=epoch", "train.metric_for_best_model=test_loss/preference"], ["test"], []),
+        (["train.eval_strategy=epoch", "train.metric_for_best_model=test_gold"], ["test"], ["best-metric"]),
         (["train.warmup_steps=40"], [], ["warmup"]),
         (["train.warmup_steps=39"], [], []),
         (["train.warmup_steps=0.5"], [], []),
@@ -176,6 +183,43 @@ def test_the_metric_that_is_suggested_is_the_one_that_works(tmp_path):
         run("rpo/tiny", words)
     metric = finding.remedy.split()[1]
     assert run("rpo/tiny", [*words, f"train.metric_for_best_model={metric}"], overwrite=True).trainer.state.best_metric
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dpo/tiny", "kto/tiny", "supervised/tiny", "preference_model/tiny", "online/tiny-grpo", "online/tiny-online-dpo"],
+)
+def test_the_names_that_a_check_knows_are_those_that_are_logged(tmp_path, name):
+    """Of each family: a name is taken as it stands, and one that is nearly it is said to be meant."""
+    online = ["data.eval={tiny: {path: recipes/data/tiny-prompts.jsonl}}"] * name.startswith("online")
+    words = [
+        *online,
+        "train.eval_strategy=steps",
+        "train.eval_steps=1",
+        "train.max_steps=1",
+        'train.save_strategy="no"',
+    ]
+    run(name, [*words, f"train.output_dir={tmp_path / 'run'}"])
+    recipe = load_recipe(name, words)
+    of_set = next(iter(recipe.data.eval))
+    told = [record for record in read_lines(tmp_path / "run" / "metrics.jsonl") if f"eval_{of_set}_loss" in record]
+    missing = [one for one in logged_names(recipe) if f"eval_{of_set}_{one}" not in told[0]]
+    assert missing == []
+    for one in logged_names(recipe):
+        chosen = load_recipe(name, [*words, f"train.metric_for_best_model=tiny_{one}"])
+        assert inspect_schedule(chosen, Plan(1, 1), ["tiny"], rows=10, processes=1) == []
+    wrong = load_recipe(name, [*words, f"train.metric_for_best_model=tiny_{logged_names(recipe)[1]}x"])
+    (finding,) = inspect_schedule(wrong, Plan(1, 1), ["tiny"], rows=10, processes=1)
+    assert finding.level == "error"
+    assert f"did you mean tiny_{logged_names(recipe)[1]}?" in finding.message
+
+
+def test_held_out_rows_of_one_prompt_are_told():
+    rows = Dataset.from_list([{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a"}])
+    sets = {"data.train": rows.select([0]), "data.eval.x": rows, "data.eval.y": rows.select([0, 2]), "data.eval.z": rows.select([1])}  # fmt: skip
+    found = inspect_held_out(sets)
+    assert [finding.where for finding in found] == ["data.eval.y", "data.eval.z"]
+    assert [finding.message.partition(" of")[0] for finding in found] == ["2 rows", "1 row"]
 
 
 # --- disk --------------------------------------------------------------------------------------------

@@ -223,7 +223,11 @@ def test_settings_that_do_not_fit_a_file_are_refused(tmp_path, settings, message
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "there are no rows in it"), ("{nope\n", "line 1: not valid JSON: Expecting property name")],
+    [
+        ("", "there are no rows in it"),
+        ("\n\n", "there are no rows in it"),
+        ("{nope\n", "line 1: not valid JSON: Expecting property name"),
+    ],
 )
 def test_broken_files_say_what_is_wrong_and_in_which_set(tmp_path, text, reason):
     (tmp_path / "bad.jsonl").write_text(text)

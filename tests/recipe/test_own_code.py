@@ -18,7 +18,7 @@ from align.errors import RunError
 from align.fronts.run import check_front
 from align.judges.from_recipe import prepare_judge
 from align.losses.objectives import OBJECTIVES
-from align.own_code import TABLES, allow_file, digests, lacking
+from align.own_code import allow_file, digests, lacking
 from align.recipe.loading import RecipeError, load_recipe
 from align.recipe.sections import JudgeConfig
 from align.rewards import load_reward, make_reward
@@ -37,16 +37,7 @@ OWN_LOSS = GOOD.replace("method: rpo", "method: pairwise").replace(
 )
 
 
-@pytest.fixture(autouse=True)
-def tables():
-    """What a test adds is gone after it."""
-    held = {kind: dict(own_code._table(place)) for kind, place in TABLES.items()}
-    yield
-    own_code._FILES.clear()
-    for kind, place in TABLES.items():
-        table = own_code._table(place)
-        table.clear()
-        table.update(held[kind])
+pytestmark = pytest.mark.usefixtures("own_tables")
 
 
 @pytest.fixture

@@ -152,6 +152,9 @@ def test_names_that_are_no_recipe(folder, name):
     text = yaml.safe_dump({"extends": name})
     refused = "control character" if "\0" in name else "no such recipe"
     assert any(refused in problem for problem in problems(folder, text))
+    (folder / "made.yaml").mkdir(exist_ok=True)
+    with pytest.raises(RecipeError, match=r"made.yaml': is a folder, not a recipe"):
+        find_recipe(folder / "made.yaml")
 
 
 @pytest.mark.parametrize("name", ["rpo/tiny", "rpo/tiny.yaml"])

@@ -47,8 +47,8 @@ def test_a_sweep_computes_the_reference_once(tmp_path, computed, caplog):
     made(tmp_path / "7", per_device_train_batch_size=5, gradient_checkpointing=True)
     assert computed == []
     said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING and "reference" in r.getMessage()]
-    assert "of train: 0 of 10 pairs were in the store, 10 computed" in said[0]
-    assert "of train: 10 of 10 pairs were in the store, 0 computed" in said[-1]
+    assert "of train: 0 of 10 rows were in the store, 10 computed" in said[0]
+    assert "of train: 10 of 10 rows were in the store, 0 computed" in said[-1]
 
 
 @pytest.mark.parametrize("what", ["weights", "adapter", "tokens", "template", "max_length", "dtype", "sharing"])
@@ -112,7 +112,7 @@ def test_equal_rows_are_computed_once(tmp_path, computed):
 
 
 def test_a_killed_pass_goes_on_where_it_was(tmp_path, computed, monkeypatch):
-    monkeypatch.setattr("align.trainers.pairs.precompute.SAVED", 1)
+    monkeypatch.setattr("align.trainers.shared.precompute.SAVED", 1)
     original = ReferenceStore.add
 
     def killed(self, *args):

@@ -14,6 +14,7 @@ from trl import KTOTrainer as TRLKTOTrainer
 
 from align.configs.kto import KTOConfig
 from align.data.audit.labels import label_balance
+from align.data.audit.truncation import say_left_out
 from align.data.row_tokens import LabelledTokens
 from align.data.rows.explicit import explicit
 from align.losses.preference import sequence_logps
@@ -21,9 +22,11 @@ from align.losses.unpaired import class_weights, kto_baseline, kto_loss
 from align.models.loading import keep_quantised_weights_plain
 from align.trainers.completions.labelled import LABELS, MISMATCHED, both_labels, check_labels, with_mismatched
 from align.trainers.shared.base import LogsSums, own_args
+from align.trainers.shared.columns import refuse_empty
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import TOKENS, MetricSums, Ratio
-from align.trainers.shared.reference import ANOTHER, LOOKED_AT, FirstStep, copy_reference, refuse_without_reference
+from align.trainers.shared.precompute import MASKED, Answers, with_reference
+from align.trainers.shared.reference import ANOTHER, LOOKED_AT, FirstStep, refuse_without_reference, settle_reference
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.scored import COLUMN
 from align.trainers.shared.trl_contract import fast_head, has_images, on_device
@@ -34,6 +37,15 @@ WEIGHT = COLUMN + "weight"
 """What the loss of each row of a batch is multiplied with, where a method weighs rows."""
 
 
+def _parts(prefixes: tuple[str, ...]) -> Answers:
+    """The answers of a row, by how their entries of a batch begin."""
+    columns = tuple(f"ref_{prefix}logps" for prefix in prefixes)
+    return Answers(columns, lambda batch: [tuple(batch[prefix + name] for name in MASKED) for prefix in prefixes])
+
+
+OWN, MATCHED = _parts(("",)), _parts(("", "KL_"))
+
+
 class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
     """Kahneman-Tversky Optimization. Construct and use it as TRL's, on rows of prompt, completion and label, or on pairs.
 
@@ -42,7 +54,8 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
     a micro-batch. An answer's mismatched one comes from the same step. Rows are shuffled before (`shuffle_rows`): TRL
     makes runs of only desirable and only undesirable rows out of pairs. Metrics are sums over rows.
 
-    The reference is the model without its adapter, or `ref_model`; precomputed log-probabilities are kept in TRL's cache.
+    The reference is the model without its adapter, or `ref_model`; precomputed log-probabilities come from the store that
+    pairs have, too.
 
     Raises:
         TypeError: If `args` is not a KTOConfig.
@@ -79,9 +92,11 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         args = own_args(self, self.config_class, args, model, peft_config)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
+        refuse_empty(train_dataset, eval_dataset, where=where)
         if ref_model is None:
             refuse_without_reference(model, peft_config, where, ANOTHER)
         self.first_step = FirstStep(ANOTHER) if ref_model is None else None
+        self.copies_reference = ref_model is None
         self.sums = MetricSums()
         self._in_step: tuple[Tensor, Tensor] | None = None
         self._of_set: Tensor | None = None
@@ -93,8 +108,7 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         for each in (self.model, self.ref_model):
             if each is not None:
                 keep_quantised_weights_plain(each)
-        if ref_model is None and not self.precompute_ref_logps:
-            copy_reference(self.model)
+        settle_reference(self)
         if has_images(self):
             raise ValueError(f"{where}: images are not supported; use trl.KTOTrainer")
         if self.aux_loss_enabled:
@@ -140,11 +154,11 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         """TRL's rows, of many at a time, in an order drawn once, each with a mismatched answer of its own step."""
         where = f"{type(self).__name__}: {dataset_name} data"
+        refuse_empty(dataset, None, where=where)
         first = next(iter(dataset))
         dataset = explicit(dataset, "pairs" if "chosen" in first else "labels", where=where)
         first = next(iter(dataset))
-        if "label" in first and isinstance(dataset, Dataset):
-            check_labels(dataset, where)
+        check_labels(dataset, first, where)
         if "chosen" in first:
             dataset = both_labels(dataset)
         if dataset_name == "train" and args.shuffle_rows and isinstance(dataset, Dataset) and "prompt_ids" not in first:
@@ -156,6 +170,7 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
             again = isinstance(made, Dataset) and MISMATCHED in made.column_names
             return with_mismatched(made, args.rows_per_step()) if again else made
         made = LabelledTokens(processing_class, args.max_length, where).at_once(dataset, args.dataset_num_proc)
+        say_left_out(len(made), len(dataset), args.max_length, where=where)
         if dataset_name == "train":
             balance = label_balance(made["label"], where, args.label_weights(), args.weighs_labels())
             for line in (found.line() for found in balance if found.level == "warning"):
@@ -173,13 +188,23 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
         mask = mask[:, 1:].bool()
         return sequence_logps(outputs.log_probs[:, -mask.size(1) :], mask)
 
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        """TRL's `precompute_ref_log_probs`, from the reference store."""
+        keep_quantised_weights_plain(self.model)
+        settle_reference(self)
+        return with_reference(self, dataset, name, batch_size, MATCHED if self.calculate_KL else OWN)
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """TRL's, with dropout off, through the head that sees labelled positions alone."""
+        with dropout_off(self.model, self.ref_model), fast_head():
+            return super().compute_ref_log_probs(model, inputs)
+
     def _with_reference(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """A batch and the reference's log-probabilities of its answers, and of the mismatched ones."""
         if "ref_logps" in inputs:
             return inputs
         model = self.model if self.ref_model is None else self.ref_model
-        with dropout_off(self.model, self.ref_model), fast_head():
-            logps, mismatched = self.compute_ref_log_probs(model, inputs)
+        logps, mismatched = self.compute_ref_log_probs(model, inputs)
         found = {"ref_logps": logps, "ref_KL_logps": mismatched}
         return inputs | {name: value for name, value in found.items() if value is not None}
 

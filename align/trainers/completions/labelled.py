@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from align.errors import DataError
+
 LABELS = {"chosen": True, "rejected": False}
 """How TRL names the two labels in metrics."""
 MISMATCHED = "KL_completion_ids"
@@ -26,12 +28,22 @@ def _both(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     return {name: [value for value in values for _ in LABELS] for name, values in rest.items()} | made
 
 
-def check_labels(dataset: Dataset, where: str) -> None:
-    """Refuse a label that is neither true nor false.
+def check_labels(dataset: Any, first: Mapping[str, Any], where: str) -> None:
+    """Refuse rows without labels, or with one that is neither true nor false; of streamed rows the first is looked at.
 
     Raises:
+        DataError: If there are no labels.
         ValueError: Naming the row.
     """
+    if "chosen" in first:
+        return
+    if "label" not in first:
+        raise DataError(
+            f"{where}: no column 'label'; there are {', '.join(first)}. Give each completion one, true or false, or pairs of "
+            "chosen and rejected"
+        )
+    if not isinstance(dataset, Dataset):
+        return
     labels = dataset["label"]
     wrong = [n for n, label in enumerate(labels, start=1) if label not in (True, False)]
     if wrong:

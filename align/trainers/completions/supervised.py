@@ -31,7 +31,7 @@ from align.models.loading import keep_quantised_weights_plain
 from align.runs.parts import read_part
 from align.scoring.batching import SeededLengthSampler
 from align.trainers.shared.base import LogsSums, own_args
-from align.trainers.shared.columns import WithColumns, columns_of
+from align.trainers.shared.columns import WithColumns, columns_of, refuse_empty
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import MetricSums, Ratio
 from align.trainers.shared.reference import LOOKED_AT, FirstStep, as_reference, refuse_without_reference
@@ -98,6 +98,7 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         args = own_args(self, self.config_class, args, model)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
+        refuse_empty(train_dataset, eval_dataset, where=where)
         given = "ref" in getattr(model, "peft_config", {})
         self.first_step = FirstStep() if args.needs_reference() and not given else None
         if args.needs_reference():

@@ -13,6 +13,7 @@ from align.errors import RunError
 from align.models.gated import Gated
 from align.runs.parts import read_part
 from align.trainers.shared.base import hold_settings, own_args
+from align.trainers.shared.metrics import evaluated_as
 from align.trainers.shared.trl_contract import generated, generations, logged, micro_batch, show_advantages
 from align.weighting.advantages import make_estimator
 from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rule
@@ -289,6 +290,7 @@ class _Evaluation(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
     ) -> None:
         """After every evaluation set."""
-        means = [(metrics or {}).get(f"eval_rewards/{name}/mean") for name in self.trainer.columns.objectives]
+        found = metrics or {}
+        means = [found.get(f"{evaluated_as(found)}_rewards/{name}/mean") for name in self.trainer.columns.objectives]
         if None not in means:
             self.trainer.evaluation = torch.tensor(means, dtype=torch.float64)

@@ -66,7 +66,9 @@ class RewardColumns:
     def problems(self) -> list[str]:
         """What keeps these functions from being told apart."""
         found = []
-        if not self.objectives:
+        if not self.names:
+            found.append("reward_funcs: none is given; give at least one")
+        elif not self.objectives:
             found.append("reward_funcs: every one has an attribute `aux`; at least one must be an objective")
         doubled = sorted({name for name in self.names if self.names.count(name) > 1})
         if doubled:

@@ -34,7 +34,8 @@ from align.sampling.drawing import two_uniforms
 from align.sampling.merged import adapters_merged, merged_one_by_one
 from align.sampling.prompt_cache import prompts_once, say_once
 from align.trainers.shared.base import own_args
-from align.trainers.shared.columns import check_texts
+from align.trainers.shared.columns import check_texts, refuse_empty
+from align.trainers.shared.metrics import evaluated_as, mean_of_known
 from align.trainers.shared.prefix_sharing import PrefixSharing, sharded
 from align.trainers.shared.reference import (
     LOOKED_AT,
@@ -52,6 +53,7 @@ from align.trainers.shared.trl_contract import (
     entropy_is_learnt,
     fast_head,
     generation_state,
+    logged,
     micro_batch,
     send_to_vllm,
     set_generation_state,
@@ -80,6 +82,7 @@ class SharedPrompts(SafeRuns, OnlineBase):
         self.first_step = FirstStep() if args.beta != 0.0 else None
         if args.beta != 0.0:
             refuse_without_reference(model, kwargs.get("peft_config"), type(self).__name__)
+        refuse_empty(kwargs.get("train_dataset"), kwargs.get("eval_dataset"), where=type(self).__name__)
         for name, said in (("train_dataset", "train data"), ("eval_dataset", "eval data")):
             kwargs[name] = explicit(kwargs.get(name), "prompts", where=f"{type(self).__name__}: {said}")
         check_texts(args, kwargs["train_dataset"], where=type(self).__name__)
@@ -96,6 +99,14 @@ class SharedPrompts(SafeRuns, OnlineBase):
     def sharing(self) -> PrefixSharing:
         """Whether rows are packed, by model."""
         return PrefixSharing(self.args.shared_prefix, max_length=None)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's, with the metrics of an evaluation under the name of its set: TRL's sets all have the same names."""
+        if not self.model.training:
+            gathered, prefix = logged(self, "eval"), evaluated_as(logs)
+            logs.update({f"{prefix}_{name}": mean_of_known(values) for name, values in gathered.items()})
+            gathered.clear()
+        super().log(logs, start_time)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's order of prompts, also in a resumed run."""

@@ -10,8 +10,8 @@ from align.configs.pairwise import PairwiseConfig
 from align.losses import Pair, PreferenceLoss
 from align.losses.objectives import PairBatch, pairwise_loss
 from align.losses.pairwise import wpo_weights
+from align.trainers.shared.precompute import PAIRS, has_reference
 
-from .precompute import COLUMNS, has_reference
 from .preference import PreferenceTrainer
 
 WPO = "wpo_weight"
@@ -43,7 +43,7 @@ class PairwiseTrainer(PreferenceTrainer):
         if self.args.ld_alpha is not None and has_reference(self.train_dataset):
             raise ValueError(
                 f"{type(self).__name__}: ld_alpha needs the reference token by token, and the data have sums of it "
-                f"({', '.join(COLUMNS)}); remove these columns"
+                f"({', '.join(PAIRS.columns)}); remove these columns"
             )
 
     def loss_columns(self, inputs: dict[str, Tensor], scored: Any) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from trl import DPOTrainer as TRLDPOTrainer
 
 from align.configs import DPOConfig, FDPOConfig, PreferenceConfig, RPOConfig
 from align.data.as_read import AsRead, PairsAsRead, is_as_read
-from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left
+from align.data.audit.truncation import refuse_cut_to_same, refuse_none_left, say_left_out
 from align.data.row_tokens import PairTokens
 from align.data.rows.explicit import explicit
 from align.losses import Pair, PreferenceLoss, dpo_loss, f_dpo_loss, implicit_rewards, log_ratios, rpo_loss
@@ -24,17 +24,17 @@ from align.scoring.batching import SeededLengthSampler, parts_within, pick_pairs
 from align.trainers.shared.alarms import Alarms
 from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.checkpointing import lengths_of, positions_of, settle_checkpointing
-from align.trainers.shared.columns import WithColumns, check_columns, columns_of
+from align.trainers.shared.columns import WithColumns, check_columns, columns_of, refuse_empty
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import MetricSums, Work, preference_metrics
+from align.trainers.shared.precompute import PAIRS, has_reference, with_reference
 from align.trainers.shared.prefix_sharing import PrefixSharing
-from align.trainers.shared.reference import ANOTHER, LOOKED_AT, FirstStep, copy_reference, refuse_without_reference
+from align.trainers.shared.reference import ANOTHER, LOOKED_AT, FirstStep, refuse_without_reference, settle_reference
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.scored import answer_logps, reference_logps, score, scoring_inputs, without_columns
 from align.trainers.shared.trl_contract import fast_head, has_images, keep_columns, on_device, sparing_construction
 
 from .displacement import Displacement
-from .precompute import COLUMNS, with_reference
 
 
 class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
@@ -81,12 +81,13 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         args = own_args(self, self.config_class, args, model, peft_config)
         if compute_metrics is not None:
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
+        refuse_empty(train_dataset, eval_dataset, where=where)
         check_columns(args, train_dataset, eval_dataset, where=where)
-        given = ref_model is not None or COLUMNS[0] in (getattr(train_dataset, "column_names", None) or ())
+        given = ref_model is not None or PAIRS.columns[0] in (getattr(train_dataset, "column_names", None) or ())
         if not given:
             refuse_without_reference(model, peft_config, where, ANOTHER)
-        self._copies_reference = not given
-        self.first_step = FirstStep(ANOTHER) if self._copies_reference else None
+        self.copies_reference = not given
+        self.first_step = FirstStep(ANOTHER) if self.copies_reference else None
         self.sums, self.alarms = MetricSums(), Alarms()
         self.sharing = PrefixSharing(args.shared_prefix, args.max_length)
         self._pairs_in_step: int | None = None
@@ -98,7 +99,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
                 callbacks=[*(callbacks or []), self.sums, self.alarms], quantization_config=quantization_config,
                 peft_config=peft_config,
             )  # fmt: skip
-        self._settle_reference()
+        settle_reference(self)
         if args.columns():
             self.data_collator = WithColumns(self.data_collator, args.columns())
         for each in (self.model, self.ref_model):
@@ -117,12 +118,6 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         if args.chooses_checkpointing:
             settle_checkpointing(self)
         self.constructed()
-
-    def _settle_reference(self) -> None:
-        """Once, before anything is learnt or scored: complete the copy that TRL makes of a trained adapter."""
-        if self._copies_reference:
-            copy_reference(self.model)
-        self._copies_reference = False
 
     def constructed(self) -> None:
         """What a method adds once its trainer is constructed. Nothing by default."""
@@ -150,7 +145,10 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         where = f"{type(self).__name__}: {dataset_name} data"
         dataset = explicit(dataset, "pairs", where=where)
         if PairTokens.takes(dataset, processing_class):
-            return PairTokens(processing_class, args.max_length, where).at_once(dataset, args.dataset_num_proc)
+            made = PairTokens(processing_class, args.max_length, where).at_once(dataset, args.dataset_num_proc)
+            refuse_none_left(len(made), args.max_length, where=where)
+            say_left_out(len(made), len(dataset), args.max_length, where=where)
+            return made
         return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -193,7 +191,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
             scored, _ = score(self.sharing.scorer(model, scoring_inputs(batch), self.accelerator), batch)
             return answer_logps(scored, self.args.ld_alpha)
 
-        online = self.ref_model is None and COLUMNS[0] not in batch
+        online = self.ref_model is None and PAIRS.columns[0] not in batch
         tokens = batch["completion_mask"][:, 1:].sum(dim=1)
         first_step.look(self, policy, lambda: torch.cat(reference_logps(self, batch)), tokens, inside=online)
 
@@ -230,7 +228,9 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset | IterableDataset, name: str, batch_size: int) -> Dataset:
         """TRL's `precompute_ref_log_probs`, from the reference store: TRL's cache keys are faulty."""
         keep_quantised_weights_plain(self.model)
-        self._settle_reference()
+        settle_reference(self)
+        if isinstance(dataset, Dataset) and not has_reference(dataset):
+            self.sharing.decide(self, dataset, batch_size)
         return with_reference(self, dataset, name, batch_size)
 
     def compute_ref_log_probs(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,9 @@ from align.configs.preference import TDPOConfig
 from align.losses import Pair, PreferenceLoss, log_ratios, tdpo_loss
 from align.losses.token_objectives import per_row
 from align.losses.tokens import ref_kl
+from align.trainers.shared.precompute import has_reference
 from align.trainers.shared.scored import Scored, backbone_of, frozen_head, last_hidden
 
-from .precompute import has_reference
 from .preference import PreferenceTrainer
 
 

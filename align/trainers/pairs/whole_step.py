@@ -21,11 +21,11 @@ from align.losses.whole_step import (
 from align.scoring.batching import pick_pairs
 from align.trainers.shared.dropout import dropout_off
 from align.trainers.shared.metrics import StepMemory
+from align.trainers.shared.precompute import PAIRS, has_reference
 from align.trainers.shared.reference import FirstStep
 from align.trainers.shared.scored import COLUMN, answer_logps, reference_logps, score, scoring_inputs
 from align.trainers.shared.trl_contract import on_device
 
-from .precompute import COLUMNS, has_reference
 from .preference import PreferenceTrainer
 
 
@@ -64,7 +64,7 @@ class WholeStepTrainer(PreferenceTrainer):
         for batch, values in zip(batches, seen, strict=True):
             here = slice(at, at + len(values))
             columns = {COLUMN + name: column[here] for name, column in found.items()}
-            made.append(batch | dict(zip(COLUMNS, values[:, 2:].unbind(dim=1), strict=True)) | columns)
+            made.append(batch | dict(zip(PAIRS.columns, values[:, 2:].unbind(dim=1), strict=True)) | columns)
             at += len(values)
         return made
 
@@ -84,7 +84,7 @@ class WholeStepTrainer(PreferenceTrainer):
     def _look_at_reference(self, first_step: FirstStep, model: nn.Module, inputs: dict[str, Any]) -> None:
         """The rule of the first step, of a reference scored anew unless the data have it."""
         stored = has_reference(self.train_dataset)
-        kept = inputs if stored else {name: value for name, value in inputs.items() if name not in COLUMNS}
+        kept = inputs if stored else {name: value for name, value in inputs.items() if name not in PAIRS.columns}
         super()._look_at_reference(first_step, model, kept)
 
     def loss_columns(self, inputs: dict[str, Tensor], scored: Any) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from peft.helpers import disable_input_dtype_casting
 from align.configs.common import MethodConfig, fields_of, no_numbers, raise_all, settle_again
 
 from .dropout import refuse_silent_dropout
-from .metrics import MetricSums
+from .metrics import MetricSums, evaluated_as
 from .trl_contract import TrainerBase, default_output_dir
 
 C = TypeVar("C", bound=MethodConfig)
@@ -103,9 +103,7 @@ class LogsSums(TrainerBase):
                 logs["skipped_steps"] = self.guard.skipped
             logs.update(metrics, num_tokens=self.sums.num_tokens)
         else:
-            prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
-            prefix = prefixes[0] if prefixes else "eval"
-            logs.update({f"{prefix}_{name}": value for name, value in metrics.items()})
+            logs.update({f"{evaluated_as(logs)}_{name}": value for name, value in metrics.items()})
         super().log(logs, start_time)
 
     def step_was_skipped(self) -> None:

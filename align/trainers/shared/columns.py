@@ -10,11 +10,28 @@ from datasets import Dataset
 from align.configs import PreferenceConfig
 from align.configs.common import MethodConfig
 from align.data.rows.tables import SLICE, slices
+from align.errors import DataError
 from align.losses.objectives import COLUMNS
 
 from .scored import COLUMN
 
 ANY = (-math.inf, math.inf)
+
+
+def _named(train: Any, evaluation: Any) -> dict[str, Any]:
+    named = evaluation if isinstance(evaluation, Mapping) else {"eval_dataset": evaluation}
+    return {"train_dataset": train, **named}
+
+
+def refuse_empty(train: Any, evaluation: Any, *, where: str) -> None:
+    """Refuse data sets without a row, from which TRL's constructors would read the first.
+
+    Raises:
+        DataError: With the data set.
+    """
+    for name, data in _named(train, evaluation).items():
+        if isinstance(data, Dataset) and not len(data):
+            raise DataError(f"{where}: {name}: there is no row")
 
 
 def check_columns(args: PreferenceConfig, train: Any, evaluation: Any, *, where: str) -> None:
@@ -27,8 +44,7 @@ def check_columns(args: PreferenceConfig, train: Any, evaluation: Any, *, where:
     """
     if not args.columns():
         return
-    named = evaluation if isinstance(evaluation, Mapping) else {"eval_dataset": evaluation}
-    for name, data in {"train_dataset": train, **named}.items():
+    for name, data in _named(train, evaluation).items():
         present = getattr(data, "column_names", None)
         if present is None:
             continue

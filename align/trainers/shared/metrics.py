@@ -1,5 +1,7 @@
 """Sums metrics over examples: the same value at any batch size, padding or number of processes."""
 
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -104,6 +106,18 @@ def preference_metrics(policy: Pair, ref: Pair, result: PreferenceLoss, scored: 
     metrics["computed_per_token"] = (each * work.positions, work.tokens)
     metrics[TOKENS] = (work.tokens, torch.zeros_like(each))
     return metrics
+
+
+def mean_of_known(values: Sequence[float | int]) -> float | None:
+    """The mean of the values that are numbers; None if none is, as of a reward that applied to no completion."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else None
+
+
+def evaluated_as(logs: Iterable[str]) -> str:
+    """How the names of an evaluation's metrics begin, by one that the Trainer has given: `eval`, or `eval_` and the set."""
+    prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
+    return prefixes[0] if prefixes else "eval"
 
 
 class MetricSums(TrainerCallback, ExportableState):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedType
+from datasets import Dataset
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -20,8 +21,10 @@ from align.scoring.shared_prefix import (
 )
 
 from .dropout import dropout_off
+from .precompute import collated
 from .reference import moved
-from .trl_contract import fast_head
+from .scored import scoring_inputs
+from .trl_contract import fast_head, scores_reference
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +61,11 @@ class PrefixSharing:
         if self.mode != "off" and id(base) not in self._packs:
             self._packs[id(base)] = self._settle(model, base, batch, accelerator)
         return SharedPrefixModel(model, plan=self._plan_of) if self.packs(model, accelerator) else model
+
+    def decide(self, trainer: Any, dataset: Dataset, rows: int) -> None:
+        """Decide for what scores the reference before training, by the first rows of a data set."""
+        batch = scoring_inputs(collated(trainer, dataset, range(min(rows, len(dataset)))))
+        self.scorer(scores_reference(trainer), batch, trainer.accelerator)
 
     def packs(self, model: Any, accelerator: Accelerator) -> bool:
         """Whether rows of this model are packed, as its first batch decided."""

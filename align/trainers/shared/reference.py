@@ -79,6 +79,17 @@ def copy_reference(model: Any) -> None:
             copy.requires_grad_(False)
 
 
+def settle_reference(trainer: Any) -> None:
+    """Once, before anything is learnt or scored: complete the copy that TRL makes of a trained adapter.
+
+    Args:
+        trainer: With `copies_reference`, whether that is still to be done.
+    """
+    if trainer.copies_reference:
+        copy_reference(trainer.model)
+    trainer.copies_reference = False
+
+
 @contextlib.contextmanager
 def as_reference(model: PeftModel) -> Iterator[None]:
     """The model as it was: with its adapter "ref" if it has one, else with none."""

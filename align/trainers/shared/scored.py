@@ -116,7 +116,8 @@ def frozen_head(model: Any, where: str, name: str) -> Float[Tensor, "vocabulary 
     head = base.get_output_embeddings()
     config: Any = model.config.get_text_config()
     if not isinstance(head, nn.Linear) or head.weight.requires_grad:
-        raise ValueError(f"{where}: {name} needs a frozen output head; leave lm_head out of the LoRA settings")
+        remedy = "leave lm_head out of the LoRA settings" if isinstance(model, PeftModel) else "give a peft_config"
+        raise ValueError(f"{where}: {name} needs a frozen output head; {remedy}")
     found = [name for name in SCALED_HEADS if getattr(config, name, None) not in (None, 1, 1.0)]
     if found or head.bias is not None:
         raise ValueError(f"{where}: {name} knows plain output heads, and this one has {', '.join(found) or 'a bias'}")

@@ -75,7 +75,7 @@ OVERRIDDEN: dict[str, dict[str, str]] = {
     "DPOTrainer": {"_prepare_dataset": _PREPARED, "_precompute_ref_logps": "dataset name batch_size"},
     "GRPOTrainer": _ONLINE | {"_generate_single_turn": "prompt_ids images multimodal_fields num_generations ...",
         "_tool_call_loop": "prompts prompt_ids completion_ids completions logprobs images multimodal_fields"},
-    "KTOTrainer": {"_prepare_dataset": _PREPARED}, "RewardTrainer": {"_prepare_dataset": _PREPARED},
+    "KTOTrainer": {"_prepare_dataset": _PREPARED, "_precompute_ref_logps": "dataset name batch_size"}, "RewardTrainer": {"_prepare_dataset": _PREPARED},
     "RLOOTrainer": _ONLINE | {"_generate_single_turn": "prompt_ids images multimodal_fields"},
     "SFTTrainer": {"_prepare_dataset": "dataset processing_class args packing formatting_func dataset_name"},
 }  # fmt: skip

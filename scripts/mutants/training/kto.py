@@ -8,6 +8,7 @@ AUDIT, ESTIMATES = "align/data/audit/labels.py", "eval/pairs/labels.py"
 labels = noticed_by("tests/data/rows/test_labels.py")
 measured = noticed_by("tests/evaluation/measures/test_labels.py")
 recipes = noticed_by("tests/trainers/completions/test_kto_recipes.py")
+stored = noticed_by("tests/trainers/completions/test_kto_store.py")
 trained = noticed_by("tests/trainers/completions/test_kto.py")
 METRICS = "align/trainers/shared/metrics.py"
 RATIO, odds = "align/scoring/density_ratio.py", noticed_by("tests/scoring/test_density_ratio.py")
@@ -62,4 +63,9 @@ MUTANTS = [
     classifier("density ratio: rows are not weighed", TRAINER, "losses = losses if weights is None else weights * losses", "pass"),
     classifier("density ratio: a later evaluation is not weighed", BCO, "return made if self.density_ratio is None else self._weighed(made)", "return made"),
     trained("kto: any order is taken", CONFIG, 'self.train_sampling_strategy != "sequential":', "False:"),
+    stored("kto store: the policy is copied again", "align/trainers/shared/reference.py", "    trainer.copies_reference = False\n", ""),
+    stored("kto store: its own answers twice", TRAINER, "tuple(batch[prefix + name] for name", "tuple(batch[name] for name"),
+    stored("kto store: BCO has mismatched ones", TRAINER, "MATCHED if self.calculate_KL else OWN", "MATCHED"),
+    stored("kto store: TRL's head", TRAINER, "with dropout_off(self.model, self.ref_model), fast_head():\n            return super()", "with dropout_off(self.model, self.ref_model):\n            return super()"),
+    stored("kto store: values of the data are scored again", "align/trainers/shared/precompute.py", "if has_reference(dataset, answers):", "if has_reference(dataset) and False:"),
 ]  # fmt: skip

@@ -213,8 +213,8 @@ def test_a_sweep_trains_and_compares_with_one_reference_pass(tmp_path, monkeypat
     assert cli.main(["sweep", "dpo/tiny", *words]) == 0
     said = [one for one in caplog.text.splitlines() if "reference log-probabilities of train" in one]
     assert len(said) == 2
-    assert "0 of 10 pairs were in the store, 10 computed" in said[0]
-    assert "10 of 10 pairs were in the store, 0 computed" in said[1]
+    assert "0 of 10 rows were in the store, 10 computed" in said[0]
+    assert "10 of 10 rows were in the store, 0 computed" in said[1]
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "beta-0.05" in page
     assert "beta-0.1" in page

@@ -52,8 +52,8 @@ def test_evaluations_in_and_after_training_sample_answers(tmp_path, capsys):
     ]
     run("online/tiny-online-dpo", [*words, "train.max_steps=1", f"train.output_dir={folder}"])
     (told,) = [row for row in read_lines(folder / "metrics.jsonl") if "eval_t_loss" in row]
-    assert told["eval_completions/mean_length"] > 0
-    assert {"eval_kl", "eval_pairs/unscored", "eval_loss/sigmoid"} <= told.keys()
+    assert told["eval_t_completions/mean_length"] > 0
+    assert {"eval_t_kl", "eval_t_pairs/unscored", "eval_t_loss/sigmoid"} <= told.keys()
     settings = ["eval.generate={prompts: 4, max_new_tokens: 6}", "eval.gold_reward=repetition"]
     assert evaluate([str(folder), *settings, "-o", str(tmp_path / "report")]) == 0
     capsys.readouterr()

@@ -7,6 +7,7 @@ import tiny
 import torch
 from datasets import Dataset
 from groups import trained, vowels
+from objectives import PROMPTS, ToldMeans, first, low, run
 from peft import LoraConfig
 from torch.testing import assert_close
 from trl import GRPOConfig as TRLGRPOConfig
@@ -16,10 +17,12 @@ from trl import RLOOTrainer as TRLRLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from align.configs.online import DynamicGRPOConfig
 from align.errors import DataError
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scoring import shared_prefix
 from align.trainers.online import shared_prompts
+from align.trainers.online.multi_objective import DynamicGRPOTrainer
 from align.trainers.online.prompt_order import OrderByEpoch
 
 CASES = {"grpo": (GRPOTrainer, GRPOConfig, TRLGRPOTrainer, TRLGRPOConfig), "rloo": (RLOOTrainer, RLOOConfig, TRLRLOOTrainer, TRLRLOOConfig)}  # fmt: skip
@@ -118,3 +121,23 @@ def test_a_column_system_is_read_and_what_is_not_rendered_is_refused(tmp_path, n
         rows = Dataset.from_list([{"prompt": ASKED, column: value}])
         with pytest.raises(DataError, match=f"{cls.__name__}: eval data: {column}: prompts are rendered without"):
             cls(**given, train_dataset=made.train_dataset, eval_dataset=rows)
+
+
+def test_each_evaluation_set_has_its_own_metrics(tmp_path):
+    rule, sets = ToldMeans([0.5, 0.5]), {"a": PROMPTS[:2], "b": PROMPTS[2:4]}
+    trainer = run(
+        DynamicGRPOTrainer, DynamicGRPOConfig, tmp_path, rewards=[first, low], rule=rule, eval_strategy="steps", eval_steps=2, max_steps=3,
+        eval_data={name: Dataset.from_dict({"prompt": some}) for name, some in sets.items()},
+        per_device_eval_batch_size=8, load_best_model_at_end=True, metric_for_best_model="a_reward", save_steps=2, save_strategy="steps",
+    )  # fmt: skip
+    records = [record for record in trainer.state.log_history if any(key.endswith("_runtime") for key in record)]
+    for record, name in zip(records[:2], sets, strict=True):
+        evaluated = {key for key in record if key.startswith("eval_")}
+        assert all(key.startswith(f"eval_{name}_") for key in evaluated), evaluated
+        assert {f"eval_{name}_reward", f"eval_{name}_rewards/first/mean"} <= evaluated
+    last = [records[1][f"eval_b_rewards/{name}/mean"] for name in ("first", "low")]
+    assert rule.told[2].evaluation.tolist() == pytest.approx(last)
+    assert trainer.state.best_metric == pytest.approx(records[0]["eval_a_reward"])
+    measured = trainer.evaluate(Dataset.from_dict({"prompt": PROMPTS[:2]}), metric_key_prefix="test")
+    assert "test_rewards/first/mean" in measured
+    assert not [key for key in measured if key.startswith("eval_")]

@@ -95,7 +95,7 @@ MUTANTS = [
     train("train and eval share sums", 'sums = self.train if mode == "train" else self.eval\n        for', "sums = self.train\n        for", METRICS),
     train("lose the sums on resume", '"attributes": {"train": sums,', '"attributes": {"train": {},', METRICS),
     # trainers
-    train("sets overwrite each other", 'logs.update({f"{prefix}_{name}": value', 'logs.update({f"eval_{name}": value', COMMON),
+    train("sets overwrite each other", 'f"{evaluated_as(logs)}_{name}"', 'f"eval_{name}"', COMMON),
     train("sum over the batch", "loss = result.losses.sum() / (self._pairs_in_step or len(result.losses))", "loss = result.losses.sum()"),
     train("chosen and rejected swapped in the batch", "policy = Pair(*answer_logps(scored, self.args.ld_alpha).chunk(2))", "policy = Pair(*answer_logps(scored, self.args.ld_alpha).chunk(2)[::-1])"),
     train("label smoothing ignored", "dpo_loss(rewards, label_smoothing=self.args.label_smoothing)", "dpo_loss(rewards)"),

@@ -78,7 +78,7 @@ MUTANTS = [
     trainer("padding_on_either_side_does_not_matter", "gpm: padding is read as text", TRAINER, 'attention_mask=mask, use_cache=False', "use_cache=False"),
     trainer("five_steps_of_a_reward_model_are_trls", "gpm: tokens are counted once", TRAINER, "tokens.chosen + tokens.rejected", "tokens.chosen"),
     trainer("metrics_do_not_depend_on_the_size_of_eval_batches", "gpm: metrics of the last batch of an evaluation", TRAINER, '"train" if self.model.training else "eval", self', '"train", self'),
-    trainer("metrics_do_not_depend_on_the_size_of_eval_batches", "gpm: evaluations share their keys", COMMON, 'prefix = prefixes[0] if prefixes else "eval"', 'prefix = "eval"'),
+    trainer("metrics_do_not_depend_on_the_size_of_eval_batches", "gpm: evaluations share their keys", COMMON, 'f"{evaluated_as(logs)}_{name}"', 'f"eval_{name}"'),
     trainer("a_step_that_is_not_finite_is_skipped_and_not_logged", "gpm: the guard sleeps", TRAINER, "self.guard.watch(inputs, loss)", "pass"),
     trainer("a_step_that_is_not_finite_is_skipped_and_not_logged", "gpm: a skipped step is logged", COMMON, "self.sums.forget_step()", "pass"),
     trainer("a_step_that_is_not_finite_is_skipped_and_not_logged", "gpm: skipped steps are not told", COMMON, 'logs["skipped_steps"] = self.guard.skipped', "pass"),

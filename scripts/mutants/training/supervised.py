@@ -84,7 +84,7 @@ MUTANTS = [
     run("supervised: the base is the reference of a trained adapter", REFERENCE, '    if "ref" not in model.peft_config:\n        with', "    if True:\n        with"),
     run("supervised: the reference stays active", REFERENCE, "        model.set_adapter(active)\n", "        pass\n"),
     run("supervised: grouped lengths start anew", TRAINER, "return SeededLengthSampler(size, lengths, self.args.data_seed or self.args.seed)", "return super()._get_train_sampler(train_dataset)"),
-    run("supervised: named evaluations share their keys", COMMON, 'prefix = prefixes[0] if prefixes else "eval"', 'prefix = "eval"'),
+    run("supervised: named evaluations share their keys", COMMON, 'f"{evaluated_as(logs)}_{name}"', 'f"eval_{name}"'),
     aligned("supervised: aligned models are summed", ALIGNED, "return np.mean(scores, axis=0)", "return np.sum(scores, axis=0)"),
     aligned("supervised: aligned sums over tokens", ALIGNED, ".double().mean().item()", ".double().sum().item()"),
     aligned("supervised: aligned tokens are one late", SCORED, "picked = logps.gather(-1, ids[:, first:]", "picked = logps.roll(-1, 1).gather(-1, ids[:, first:]"),

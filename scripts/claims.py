@@ -2,6 +2,7 @@
 
 import numpy as np
 from claims_of_divergences import at_one_curvature, of_calibration, of_diversity
+from claims_of_instructions import of_instructions
 from claims_of_losses import of_revisions, of_supervised
 from claims_of_reviews import of_averages, of_overoptimisation, of_single_stream, of_squeezing, of_sweet_spot
 from verdicts import RESULTS, Claim, Figure, measured, of_seeds, read
@@ -237,6 +238,7 @@ def claims() -> list[Claim]:
     return [
         *of_methods(),
         *of_rounds(),
+        *of_instructions(),
         at_one_curvature(),
         *of_calibration(),
         *of_weights(),

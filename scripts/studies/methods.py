@@ -21,6 +21,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -245,14 +246,19 @@ def begun(data: Path, out: Path) -> Policy:
     return ref
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run what is missing, seed by seed."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def asked(argv: list[str] | None, about: str | None, names: Iterable[str]) -> argparse.Namespace:
+    """The command line of a bench: folders of data and of runs, how many seeds, and which of its methods."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    options = parser.parse_args(argv)
+    parser.add_argument("--methods", nargs="+", choices=list(names), default=list(names))
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run what is missing, seed by seed."""
+    options = asked(argv, main.__doc__, METHODS)
     out = options.out.absolute()
     ref = begun(options.data, out)
     for seed in range(options.seeds):

@@ -21,7 +21,7 @@ from .machine import Machine
 from .model import Model, inspect_controls, read_model
 from .rewards import inspect_evaluation, inspect_initial, inspect_rewards, inspect_tools
 from .rounds import bytes_of_answers, check_all_rounds, inspect_rounds, pairs_of_round
-from .schedule import ONE_PROMPT, Plan, inspect_held_out, inspect_schedule, plan
+from .schedule import BEST_METRIC, ONE_PROMPT, Plan, inspect_held_out, inspect_schedule, plan
 from .sizes import Size, inspect_adapter, inspect_disk
 from .templates import inspect_templates
 from .tokens import inspect_ids, inspect_room
@@ -110,7 +110,7 @@ def refuse(
     """Stop before a weight is loaded if anything is known to be wrong with a run; the arguments are those of `look`.
 
     That plain text is trained on without the model's template is said, and no reason to stop; nor are settings without
-    effect, or held-out rows of one prompt.
+    effect, held-out rows of one prompt, or a best checkpoint by a metric that may not be logged.
 
     Raises:
         RunError: With a line for each error.
@@ -120,5 +120,5 @@ def refuse(
     if wrong:
         raise RunError("\n".join(wrong))
     for finding in found:
-        if finding.rule in (PLAIN, NO_EFFECT, ONE_PROMPT):
+        if finding.rule in (PLAIN, NO_EFFECT, ONE_PROMPT, BEST_METRIC):
             logger.warning("%s", finding.line().partition(": ")[2])

@@ -17,7 +17,7 @@ HIGHEST_RATE = 1.0
 ONE_PROMPT = "one-prompt"
 _SIDES = ("chosen", "rejected")
 NAMES: dict[str, list[str]] = {
-    "pairs": ["rewards/accuracies", "rewards/margins", *(f"{what}/{side}" for what in ("rewards", "logps", "log_ratio", "length") for side in _SIDES), "entropy", "mean_token_accuracy"],
+    "pairs": ["rewards/accuracies", "rewards/margins", *(f"{what}/{side}" for what in ("rewards", "logps", "length") for side in _SIDES), "entropy", "mean_token_accuracy"],
     "labels": ["rewards/margins", *(f"{what}/{side}" for what in ("rewards", "logps") for side in _SIDES), "length"],
     "completions": ["nll", "entropy", "mean_token_accuracy", "length"],
     "prompts": ["reward", "reward_std", "completions/mean_length", "completions/clipped_ratio", "entropy"],
@@ -25,6 +25,9 @@ NAMES: dict[str, list[str]] = {
     "judge": ["accuracy", "margin", "probability"],
 }  # fmt: skip
 """Metrics of an evaluation besides the loss, by the rows that a method learns from or, of other figures, its kind."""
+PERHAPS = ("loss/", "log_ratio/", "logits/", "weight/", "completions/", "clip_ratio/", "pairs/", "tools/")
+"""How metrics begin that some methods, data or settings log: none of them is taken for a misspelt one."""
+BEST_METRIC = "best-metric"
 
 
 class Plan(NamedTuple):
@@ -123,16 +126,17 @@ def _best(recipe: Recipe, metric: str, evals: Collection[str]) -> list[Finding]:
     of_set = [name for name in evals if metric.startswith(f"{name}_")]
     if not of_set:
         message = f"{metric!r} is never logged: metrics carry the name of their evaluation set"
-        return [Finding("error", "best-metric", where, message, remedy)]
+        return [Finding("error", BEST_METRIC, where, message, remedy)]
     name = metric.removeprefix(f"{max(of_set, key=len)}_")
-    near = difflib.get_close_matches(name, names, 1, cutoff=0.75)
-    if near and name not in names:
-        message = f"{metric!r} is never logged; did you mean {metric.removesuffix(name)}{near[0]}?"
-        return [Finding("error", "best-metric", where, message, remedy)]
-    if name in names or name.startswith(("loss/", "rewards/")):
+    if name in names:
         return []
+    perhaps = name.startswith(PERHAPS) or name.endswith("/std")
+    near = [] if perhaps else difflib.get_close_matches(name, names, 1, cutoff=0.85)
+    if near:
+        message = f"{metric!r} is never logged; did you mean {metric.removesuffix(name)}{near[0]}?"
+        return [Finding("error", BEST_METRIC, where, message, remedy)]
     message = f"{metric!r} is no metric that {recipe.method} always logs; one that is never logged ends the run at its first evaluation"
-    return [Finding("warning", "best-metric", where, message, f"see that it is logged, or {remedy}")]
+    return [Finding("warning", BEST_METRIC, where, message, f"see that it is logged, or {remedy}")]
 
 
 def _rhythms(args: Any, steps: int) -> list[Finding]:

@@ -169,6 +169,8 @@ class _Own:
         self._name, self._judge = name, judge
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # as of a copy that has no judge yet
+            raise AttributeError(name)
         return getattr(self._judge, name)
 
     def prefer(self, prompt: Any, answers: Sequence[str], **columns: Any) -> Any:

@@ -7,6 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -214,8 +215,11 @@ def _checked(name: str, reward: Callable[..., Any], where: str) -> Reward:
 
 
 def awaited(given: Any) -> Any:
-    """What a function gave, or what the coroutine gives that it gave."""
-    return asyncio.run(given) if inspect.iscoroutine(given) else given
+    """What a function gave, or what the coroutine gives that it gave; it is run in a thread, as a notebook has a loop of its own."""
+    if not inspect.iscoroutine(given):
+        return given
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, given).result()
 
 
 def _told(error: BaseException) -> str:

@@ -65,7 +65,7 @@ MUTANTS = [
     complete("complete: any quantisation", FOLDERS, "if packed and not _is_known(packed):", "if False:"),
     unread("unread: conditions are not looked at", UNREAD, "if said and not read(recipe):", "if False:"),
     unread("unread: settings of the optimizer are all read", UNREAD, "return len(set(made)) > 1", "return True"),
-    unread("unread: training keeps it to itself", "align/check/refusals.py", "finding.rule in (PLAIN, NO_EFFECT, ONE_PROMPT)", "finding.rule == PLAIN"),
+    unread("unread: training keeps it to itself", "align/check/refusals.py", "finding.rule in (PLAIN, NO_EFFECT, ONE_PROMPT, BEST_METRIC)", "finding.rule == PLAIN"),
     unread("unread: any pattern of ranks", SIZES, "if not any(re.fullmatch(rf", "if False and not any(re.fullmatch(rf"),
     unread("unread: any block", SIZES, 'if not any(f".{index}." in name for name in hit):', "if False:"),
     unread("unread: settings of a file", "align/recipe/lora.py", "for key, section in NOT_IN_LORA.items():", "for key, section in ():"),

@@ -23,11 +23,11 @@ MUTANTS = [
     online("names of sets: all the same", ONLINE, 'f"{prefix}_{name}": mean_of_known', 'f"eval_{name}": mean_of_known'),
     online("names of sets: the next has them too", ONLINE, "            gathered.clear()\n", ""),
     online("names of sets: rules are told nothing", "align/trainers/online/objectives.py", 'f"{evaluated_as(found)}_rewards', 'f"eval_rewards'),
-    sizes("best metric: near misses pass", SCHEDULE, "if near and name not in names:", "if False:"),
+    sizes("best metric: near misses pass", SCHEDULE, "    if near:\n        message", "    if False:\n        message"),
     sizes("best metric: of the shorter set", SCHEDULE, "max(of_set, key=len)", "min(of_set, key=len)"),
     sizes("best metric: all methods are pairs", SCHEDULE, 'else recipe.rows\n    family', 'else "pairs"\n    family'),
     sizes("held out: one prompt is enough", SCHEDULE, "all(prompt == first for prompt in prompts)", "len(rows) == 1"),
     own("own judge: what it raises ends the run", JUDGES, "except (Exception, SystemExit) as error:\n            told", "except ValueError as error:\n            told"),
     own("own judge: nothing is a matrix", "align/judges/scorers.py", 'if not hasattr(matrix, "shape"):', "if False:"),
-    own("own reward: not awaited", "align/rewards/load.py", "asyncio.run(given) if inspect.iscoroutine(given) else given", "given"),
+    own("own reward: not awaited", "align/rewards/load.py", "    if not inspect.iscoroutine(given):\n        return given\n", "    return given\n"),
 ]  # fmt: skip

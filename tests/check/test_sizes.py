@@ -144,7 +144,7 @@ def test_steps_are_counted_as_the_trainer_does(folder, overrides, processes, exp
         (["train.eval_strategy=epoch", "train.metric_for_best_model=a_loss"], ["a", "a_b"], []),
         (["train.eval_strategy=epoch", "train.metric_for_best_model=a_b_loss"], ["a", "a_b"], []),
         (["train.eval_strategy=epoch", "train.metric_for_best_model=test_rewards/accuracy"], ["test"], ["best-metric"]),
-        (["train.eval_strategy=epoch", "train.metric_for_best_model=test_loss/preference"], ["test"], []),
+        (["train.eval_strategy=epoch", "train.metric_for_best_model=test_loss/preference"], ["test"], ["best-metric"]),
         (["train.eval_strategy=epoch", "train.metric_for_best_model=test_gold"], ["test"], ["best-metric"]),
         (["train.warmup_steps=40"], [], ["warmup"]),
         (["train.warmup_steps=39"], [], []),
@@ -212,12 +212,16 @@ def test_the_names_that_a_check_knows_are_those_that_are_logged(tmp_path, name):
     (finding,) = inspect_schedule(wrong, Plan(1, 1), ["tiny"], rows=10, processes=1)
     assert finding.level == "error"
     assert f"did you mean tiny_{logged_names(recipe)[1]}?" in finding.message
+    for key in (key.removeprefix(f"eval_{of_set}_") for key in told[0] if key.startswith(f"eval_{of_set}_")):
+        chosen = load_recipe(name, [*words, f"train.metric_for_best_model=tiny_{key}"])
+        found = inspect_schedule(chosen, Plan(1, 1), ["tiny"], rows=10, processes=1)
+        assert all(finding.level == "warning" for finding in found), key
 
 
 def test_held_out_rows_of_one_prompt_are_told():
     rows = Dataset.from_list([{"prompt": "a"}, {"prompt": "b"}, {"prompt": "a"}])
-    sets = {"data.train": rows.select([0]), "data.eval.x": rows, "data.eval.y": rows.select([0, 2]), "data.eval.z": rows.select([1])}  # fmt: skip
-    found = inspect_held_out(sets)
+    sets = {"data.train": rows.select([0]), "data.eval.x": rows, "data.eval.y": rows.select([0, 2])}
+    found = inspect_held_out(sets | {"data.eval.z": rows.select([1])})
     assert [finding.where for finding in found] == ["data.eval.y", "data.eval.z"]
     assert [finding.message.partition(" of")[0] for finding in found] == ["2 rows", "1 row"]
 

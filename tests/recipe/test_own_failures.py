@@ -1,5 +1,7 @@
 """A reward and a judge of one's own that do not behave: a reward to await, and a judge that raises, exits or says nothing."""
 
+import asyncio
+
 import pytest
 from trl import ModelConfig
 
@@ -19,6 +21,11 @@ def test_a_reward_that_is_awaited(tmp_path):
     )
     allow_file(tmp_path / "later.py")
     assert make_reward("later")(completions=["a", "bc"]) == [1.0, 2.0]
+
+    async def in_a_notebook():
+        return make_reward("later")(completions=["abc"])
+
+    assert asyncio.run(in_a_notebook()) == [3.0]
 
 
 WRONG = """from align.judges.scorers import JUDGES

@@ -154,7 +154,7 @@ class KTOTrainer(LogsSums, SafeRuns, TRLKTOTrainer):
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         """TRL's rows, of many at a time, in an order drawn once, each with a mismatched answer of its own step."""
         where = f"{type(self).__name__}: {dataset_name} data"
-        refuse_empty(dataset, None, where=where)
+        refuse_empty(None, dataset, where=where)
         first = next(iter(dataset))
         dataset = explicit(dataset, "pairs" if "chosen" in first else "labels", where=where)
         first = next(iter(dataset))

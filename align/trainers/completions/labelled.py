@@ -29,7 +29,7 @@ def _both(batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 
 
 def check_labels(dataset: Any, first: Mapping[str, Any], where: str) -> None:
-    """Refuse rows without labels, or with one that is neither true nor false; of streamed rows the first is looked at.
+    """Refuse rows without labels, or with one that is neither true nor false; of streamed rows it is seen that there are labels.
 
     Raises:
         DataError: If there are no labels.

@@ -103,8 +103,9 @@ class SharedPrompts(SafeRuns, OnlineBase):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's, with the metrics of an evaluation under the name of its set: TRL's sets all have the same names."""
         if not self.model.training:
+            told: dict[str, Any] = logs
             gathered, prefix = logged(self, "eval"), evaluated_as(logs)
-            logs.update({f"{prefix}_{name}": mean_of_known(values) for name, values in gathered.items()})
+            told.update({f"{prefix}_{name}": mean_of_known(values) for name, values in gathered.items()})
             gathered.clear()
         super().log(logs, start_time)
 

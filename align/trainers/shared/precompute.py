@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from jaxtyping import Float64
@@ -31,7 +32,7 @@ class Answers(NamedTuple):
 
     columns: tuple[str, ...]
     """Where the log-probability of each is kept, in nats, summed over the answer."""
-    parts: Callable[[dict[str, Tensor]], list[tuple[Tensor, Tensor, Tensor]]]
+    parts: Callable[[dict[str, Tensor]], Sequence[Sequence[Tensor]]]
     """Of a collated batch, for each column: token ids, what is no padding, and what is scored, of shape (rows, time)."""
 
 
@@ -122,11 +123,10 @@ def _keys(trainer: Any, dataset: Dataset, answers: Answers) -> Iterator[tuple[tu
     """Keys of the answers of each row, from what the collator makes of it, truncation included; and how many tokens are read."""
     for start in range(0, len(dataset), COLLATED):
         batch = trainer.data_collator([dataset[row] for row in range(start, min(start + COLLATED, len(dataset)))])
-        parts, lengths = [], 0
-        for part in answers.parts(batch):
-            parts.append([_key(*row) for row in zip(*(tensor.tolist() for tensor in part), strict=True)])
-            lengths = lengths + part[1].sum(dim=1)
-        yield from zip(zip(*parts, strict=True), lengths.tolist(), strict=True)
+        parts = answers.parts(batch)
+        keys = [[_key(*row) for row in zip(*(tensor.tolist() for tensor in part), strict=True)] for part in parts]
+        lengths = torch.stack([part[1].sum(dim=1) for part in parts]).sum(dim=0)
+        yield from zip(zip(*keys, strict=True), lengths.tolist(), strict=True)
 
 
 def _key(ids: list[int], real: list[int], scored: list[int]) -> bytes:

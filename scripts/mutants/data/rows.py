@@ -39,7 +39,7 @@ MUTANTS = [
     templates("rows: tools are lost", MAPPING, "for name in TEMPLATE if name in free", "for name in () if name in free"),
     templates("rows: keys of messages are lost", MESSAGES, '{"role": role, "content": content} | without_nulls(further)', '{"role": role, "content": content}'),
     templates("rows: nobody looks at the template", "align/check/templates.py", "        if not refused:", "        if False:"),
-    told("rows: plain text on a chat model goes without a word", "align/check/refusals.py", "finding.rule in (PLAIN, NO_EFFECT, ONE_PROMPT)", "finding.rule == NO_EFFECT"),
+    told("rows: plain text on a chat model goes without a word", "align/check/refusals.py", "finding.rule in (PLAIN, NO_EFFECT, ONE_PROMPT, BEST_METRIC)", "finding.rule == NO_EFFECT"),
     told("rows: what rows give a template is not tried", "align/check/templates.py", "yield shape, (int(first[start + index]) + 1, Chat(chat, given), asks)", "yield shape, (int(first[start + index]) + 1, chat, asks)"),
     told("rows: a template is tried with what one row gives it", "align/check/templates.py", ", asks, tuple(sorted(given)))", ", asks)"),
     online("rows: a system beside prompts in Python is dropped", "align/trainers/online/shared_prompts.py", '= explicit(kwargs.get(name), "prompts", where=f"{type(self).__name__}: {said}")', "= kwargs.get(name)"),

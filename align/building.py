@@ -59,7 +59,6 @@ def build_trainer(
     weights = own = starting_weights(policy, ref, own_reference=further.get("ref_model") is None)
     if adapter is not None and start is None:
         _say_reference(Path(adapter), ref)
-    given = len(train)
     as_read = as_read_by(method.trainer, recipe.train) if recipe.data.streaming else None
     if as_read is not None:
         limit: Any = recipe.train.max_length
@@ -97,12 +96,6 @@ def build_trainer(
     weights = digest_of([weights, *beside.values()]) if beside else weights
     trainer.reference_identity, trainer.starting_weights = ref, weights
     trainer.template_day, trainer.begun_with = template_day, begun_with
-    left_out = given - len(trainer.train_dataset)
-    if left_out and method.model == "language":
-        logger.warning(
-            "%d of %d training rows are left out: their prompt alone fills max_length=%s",
-            left_out, given, recipe.train.max_length,
-        )  # fmt: skip
     return trainer, ref
 
 

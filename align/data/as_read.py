@@ -108,9 +108,10 @@ class PairsAsRead(AsRead, PairTokens):
             self.tell("the two answers of a pair are the same tokens: it gives no gradient", prompt)
 
     def refuse(self, made: Dataset, numbers: Int[np.ndarray, " rows"], left: int, total: int, *, trained: bool) -> None:
-        """If none is left, or two answers are the same; pairs that are not learnt from are measured as they are."""
+        """If none is left, or two answers are the same, which pairs that are not learnt from may be; says how many are left."""
+        refuse_none_left(left, self.max_length, where=self.where)
+        say_left_out(left, total, self.max_length, where=self.where)
         if trained:
-            refuse_none_left(left, self.max_length, where=self.where)
             refuse_cut_to_same(made, self.max_length, where=self.where, numbers=numbers, total=left)
 
 

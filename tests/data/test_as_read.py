@@ -147,9 +147,10 @@ def test_a_set_of_which_nothing_is_left_is_refused_by_the_same_words(tmp_path):
     told = "no pair is left: all that stands before its answers .tools and drafts too. fills max_length=24; raise it"
     with pytest.raises(DataError, match=f"data.train: {told}"):
         tokenized_as_read(rows, tiny_tokenizer(), LIMIT, where="data.train")
-    with pytest.raises(DataError, match=f"DPOTrainer: {told}"):
+    with pytest.raises(DataError, match=f"DPOTrainer: train data: {told}"):
         trainer(rows, tmp_path)
-    assert len(tokenized_as_read(rows, tiny_tokenizer(), LIMIT, where="data.eval.x", trained=False)) == 0
+    with pytest.raises(DataError, match=f"data.eval.x: {told}"):
+        tokenized_as_read(rows, tiny_tokenizer(), LIMIT, where="data.eval.x", trained=False)
 
 
 def test_what_a_template_adds_without_a_system_message_is_counted(monkeypatch):
@@ -264,20 +265,16 @@ def test_a_recipe_leaves_out_the_same_prompts_and_learns_the_same(tmp_path, monk
     def trained(name, *words):
         caplog.clear()
         made = run("dpo/tiny", [*common, *words, f"train.output_dir={name}"])
-        said = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+        said = [r.getMessage().rpartition(": max")[2] for r in caplog.records if "left out" in r.getMessage()]
         parameters = torch.cat([p.detach().flatten() for p in made.trainer.model.parameters() if p.requires_grad])
         numbers = read_metrics(tmp_path / name / METRICS_FILE)
-        return (
-            parameters,
-            [[one.get(name) for name in ("loss", "eval_holdout_loss", "eval_cut_loss")] for one in numbers],
-            said,
-            made,
-        )
+        losses = [[one.get(name) for name in ("loss", "eval_holdout_loss", "eval_cut_loss")] for one in numbers]
+        return parameters, losses, said, made
 
     before, lazily = trained("before"), trained("lazily", "data.streaming=true")
     assert torch.equal(before[0], lazily[0])
     assert before[1:3] == lazily[1:3]
-    assert len(before[2]) == 1
+    assert [words.split(" in ")[1] for words in before[2]] == [f"2 of {n} rows: they are left out" for n in (16, 4)]
     assert is_as_read(lazily[3].trainer.train_dataset)
     assert is_as_read(lazily[3].trainer.eval_dataset["holdout"])
     assert lazily[3].trainer.args.gradient_checkpointing == before[3].trainer.args.gradient_checkpointing is True
@@ -291,7 +288,7 @@ def test_memory_is_told_by_the_rows_of_most_bytes(tmp_path, monkeypatch):
     rows = [{"prompt": "p" * n, "chosen": "a", "rejected": "b"} for n in (3, 12, 5, 9, 4)]
     lazily = tokenized_as_read(Dataset.from_list(rows), tiny_tokenizer(), LIMIT, where="data.train")
     trainer(lazily, tmp_path, gradient_checkpointing=None)
-    assert [lengths[:, 0].tolist() for lengths in seen] == [[12, 9]]
+    assert [each[:, 0].tolist() for each in seen] == [[12, 9]]
 
 
 def test_refusals_of_selections_call_rows_by_their_numbers():

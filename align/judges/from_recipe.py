@@ -10,14 +10,13 @@ from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
 from align.errors import RunError
-from align.findings import printable
 from align.models.loading import another_model, load_model, load_tokenizer
 from align.models.preference_model import check_preference_model, load_preference_model
 from align.models.use import Model, share_weights
 from align.recipe.loading import EvalConfig
 from align.recipe.sections import JudgeConfig
 from align.rewards import Reward, make_reward
-from align.rewards.load import REWARDS
+from align.rewards.load import REWARDS, told
 
 from .endpoint import Endpoint
 from .endpoint_judge import EndpointJudge
@@ -30,7 +29,6 @@ from .scorers import JUDGES, EnsembleScorer, RewardScorer, Scorer
 MakeScorer = Callable[[], Scorer]
 REASONS = 1024
 """Tokens of a reply with reasons, where the recipe says nothing."""
-TOLD = 300  # characters of what a judge raised that a message quotes
 
 
 def prepare_judges(
@@ -182,8 +180,7 @@ class _Own:
         try:
             return self._judge.prefer(prompt, answers, **columns)
         except (Exception, SystemExit) as error:
-            told = printable(str(error), TOLD)
-            raise ValueError(f"judge {self._name!r} failed: {type(error).__name__}: {told}") from error
+            raise ValueError(f"judge {self._name!r} failed: {told(error)}") from error
 
 
 def _endpoint(where: str, judge: JudgeConfig, allow: Sequence[str], ledger: Path | None) -> MakeScorer:

@@ -169,7 +169,7 @@ def _of_a_package(name: str, allowed: Collection[str], where: str) -> Reward:
     try:
         reward = getattr(importlib.import_module(module), function)
     except (Exception, SystemExit) as error:  # code of others: it may raise anything, and end Python
-        raise RunError(f"{where}: {name!r} cannot be loaded: {_told(error)}") from error
+        raise RunError(f"{where}: {name!r} cannot be loaded: {told(error)}") from error
     if not callable(reward):
         raise RunError(f"{where}: {name!r} is no function")
     return _checked(name, reward, where)
@@ -202,7 +202,7 @@ def _checked(name: str, reward: Callable[..., Any], where: str) -> Reward:
                 raise TypeError(f"it gave {type(values).__name__}, not a list of numbers")
             values = list(values)
         except (Exception, SystemExit) as error:  # sys.exit(0) would end the training as if it were done
-            raise RunError(f"{where}: {name!r} failed: {_told(error)}") from error
+            raise RunError(f"{where}: {name!r} failed: {told(error)}") from error
         if len(values) != len(completions) or not all(is_reward(v) and not (v is None and gold) for v in values):
             raise RunError(
                 f"{where}: {name!r} must give one finite number{'' if gold else ' or None'} for each of the answers, "
@@ -222,7 +222,8 @@ def awaited(given: Any) -> Any:
         return pool.submit(asyncio.run, given).result()
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """What code of others raised, for a message."""
     return f"{type(error).__name__}: {printable(str(error), 300)}"
 
 

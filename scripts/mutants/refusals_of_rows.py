@@ -27,7 +27,7 @@ MUTANTS = [
     sizes("best metric: of the shorter set", SCHEDULE, "max(of_set, key=len)", "min(of_set, key=len)"),
     sizes("best metric: all methods are pairs", SCHEDULE, 'else recipe.rows\n    family', 'else "pairs"\n    family'),
     sizes("held out: one prompt is enough", SCHEDULE, "all(prompt == first for prompt in prompts)", "len(rows) == 1"),
-    own("own judge: what it raises ends the run", JUDGES, "except (Exception, SystemExit) as error:\n            told", "except ValueError as error:\n            told"),
+    own("own judge: what it raises ends the run", JUDGES, "except (Exception, SystemExit) as error:\n            raise ValueError(", "except ValueError as error:\n            raise ValueError("),
     own("own judge: nothing is a matrix", "align/judges/scorers.py", 'if not hasattr(matrix, "shape"):', "if False:"),
     own("own reward: not awaited", "align/rewards/load.py", "    if not inspect.iscoroutine(given):\n        return given\n", "    return given\n"),
 ]  # fmt: skip

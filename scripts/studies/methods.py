@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from study_parts.policies import answer_logps
+from study_parts.policies import answer_logps, pair_logps
+from study_parts.results import held_out_pairs
 
 import align
 from align.data.making.selectors import Choice, NoPair, best_worst
@@ -38,7 +39,6 @@ from align.rewards.load import REWARDS, Known
 from align.sampling.ask import Asking, ask
 from align.sampling.generate import Decoding
 from align.sampling.policy import Policy, policy_of, reference_of
-from align.scoring.completions import pair_ids
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench" / "quality"))
 from sentiment_frontier import classifier, read
@@ -200,7 +200,6 @@ def record(policies: dict[str, Policy], ref: Policy, data: Path, out: Path, firs
     """
     tokenizer: Any = load_tokenizer(ref.settings)
     gold, proxy = REWARDS["gold_sentiment"].reward, REWARDS[PROXY].reward
-    pairs = [json.loads(line) for line in (out / "held-out-pairs.jsonl").read_text(encoding="utf-8").splitlines()]
     asked = [row["prompt"] for row in beginnings(data)[:first]]
     logps = partial(answer_logps, pad_token_id=tokenizer.pad_token_id, batch_size=BATCH)
     told: dict[str, Any] = {}
@@ -212,12 +211,7 @@ def record(policies: dict[str, Policy], ref: Policy, data: Path, out: Path, firs
             "texts": texts, "gold": gold(texts), "proxy": proxy(texts), "policy_logps": logps(policy, own), "reference_logps": logps(ref, own),
         }  # fmt: skip
     *_, last = policies.values()
-    sides = {side: [] for side in PAIRWISE}
-    for row in pairs:
-        ids = pair_ids(tokenizer, row["prompt"], row["chosen"], row["rejected"])
-        for side, one in zip(("chosen", "rejected"), ids, strict=True):
-            sides[side].append(one)
-    told["held_out"] = {side: logps(last, some) for side, some in sides.items()}
+    told["held_out"] = pair_logps(last, tokenizer, held_out_pairs(out), BATCH)
     return told
 
 

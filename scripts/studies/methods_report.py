@@ -17,7 +17,7 @@ from methods import METHODS
 from sentiment_frontier_report import implicit_margins, sums
 from study_parts.as_json import shown
 from study_parts.policies import as_one_family
-from study_parts.results import made_on
+from study_parts.results import held_out_pairs, made_on
 
 from eval.measures.diversity import distinct, self_bleu
 from eval.pairs.calibration import debiased_error, margin_confidence
@@ -149,9 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.runs / "records"
     reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
-    pairs = [
-        json.loads(line) for line in (options.runs / "held-out-pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    pairs = held_out_pairs(options.runs)
     runs: dict[str, list[dict[str, Any]]] = {}
     spent = 0
     for name in METHODS:

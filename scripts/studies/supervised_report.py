@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from study_parts.as_json import shown
+from study_parts.as_json import gaps, shown
 from study_parts.policies import as_one_family
 from study_parts.results import made_on
 from supervised import AGAINST, CONDITIONS, SETS, WARM, WRONG
@@ -57,13 +57,12 @@ def less(runs: Runs) -> dict[str, Any]:
         return told
     for measure in MEASURES:
         for name in SETS:
-            gaps = {}
-            for one in others:
-                mine, theirs = (table(runs[of], name, measure) for of in (one, (one[0], AGAINST)))
-                both = min(len(mine), len(theirs))
-                gaps[", ".join(one)] = mine[:both] - theirs[:both]
-            for condition, one in as_one_family({key: gap.mean(axis=0) for key, gap in gaps.items()}).items():
-                by_seed, tested = gaps[condition].mean(axis=1), ("p", "detectable")
+            found = {
+                ", ".join(one): gaps(*(table(runs[of], name, measure) for of in (one, (one[0], AGAINST))))
+                for one in others
+            }
+            for condition, one in as_one_family({key: gap.mean(axis=0) for key, gap in found.items()}).items():
+                by_seed, tested = found[condition].mean(axis=1), ("p", "detectable")
                 told.setdefault(condition, {})[f"{measure}, {name}"] = {
                     "each": rounded(by_seed),
                     "over seeds": shown(over_seeds(by_seed)) if len(by_seed) > 1 else None,

@@ -24,5 +24,5 @@ MUTANTS = [
     bench("instructions study: the first rule is the form", REPORT, '"form": learnt[:, 1]', '"form": learnt[:, 0]'),
     bench("instructions study: kinds are not told apart", REPORT, "held[np.array(kinds) == kind].mean()", "held.mean()"),
     bench("instructions study: before is after", REPORT, "over(rows - before[measure],", "over(before[measure] - rows,"),
-    bench("instructions study: the family is of others", REPORT, "found[name][:seeds] - theirs[:seeds]", "found[name].mean(axis=0) - theirs"),
+    bench("instructions study: the family is of others", REPORT, 'gaps(rows, found[AGAINST]["kept"])', '(rows.mean(axis=0)[None] - found[AGAINST]["kept"])'),
 ]  # fmt: skip

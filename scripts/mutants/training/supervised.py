@@ -132,7 +132,7 @@ MUTANTS = [
     study("supervised study: ASFT is anchored to the model as it comes", STUDY, 'if start is not None and method == "asft":', "if False:"),
     study("supervised study: all begin cold", STUDY, '{"lora": LORA} if start is None else', '{"lora": LORA} if True else'),
     study("supervised study: noisy less clean", REPORT, "for of in (one, (one[0], AGAINST))", 'for of in (one, ("clean", AGAINST))'),
-    study("supervised study: the last seeds of SFT", REPORT, "theirs[:both]", "theirs[-both:]"),
+    study("supervised study: the last seeds of SFT", "scripts/studies/study_parts/as_json.py", "theirs[:both]", "theirs[-both:]"),
     study("supervised study: one measure for both", REPORT, "np.array([one[name][measure] for one in runs], dtype=float)", 'np.array([one[name]["accuracy"] for one in runs], dtype=float)'),
     study("supervised study: over problems of each seed", REPORT, "mean_estimate(found.mean(axis=0), bounds=(0, 1))", "mean_estimate(found.ravel(), bounds=(0, 1))"),
 ]  # fmt: skip

@@ -19,7 +19,6 @@ For a share of a half, 192 answers of each of two policies, paired with a correl
 errors); three seeds tell smaller differences apart.
 """
 
-import json
 import random
 import sys
 from collections.abc import Iterator
@@ -29,8 +28,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import methods
-from study_parts.policies import answer_logps
-from study_parts.results import once
+from study_parts.policies import answer_logps, pair_logps
+from study_parts.results import held_out_pairs, once
 
 from align.data.making.constraints import Constraint
 from align.data.making.reverse import instruction
@@ -41,7 +40,6 @@ from align.rewards import Relevance
 from align.sampling.ask import Asking, ask
 from align.sampling.generate import Decoding
 from align.sampling.policy import Policy, policy_of
-from align.scoring.completions import pair_ids
 
 HELD_OUT, UNSEEN_OF, SAMPLES, TOKENS, LONGEST, STEPS = 192, 96, 6, 40, 20, 150
 SOURCES = ("ultrafeedback_1k", "eval_arena_hard_v01", "eval_arena_hard_v20")
@@ -139,23 +137,17 @@ def prepared(data: Path, out: Path) -> Policy:
     (out / "records").mkdir(parents=True, exist_ok=True)
     rows = rows_of(data)
     write_rows(rows["train"], out / "prompts.jsonl", replace=True)
+    ref = methods.base(out)
     if not (out / "pairs.jsonl").is_file():
-        write_rows(rows["learnt"][:1], out / "pairs.jsonl", replace=True)
-        ref = methods.base(out)
-        (out / "pairs.jsonl").unlink()
         for name, part in (("held-out-pairs", "learnt"), ("pairs", "train")):
-            asking = Asking(
-                [row["prompt"] for row in rows[part]], Decoding(TOKENS, 1.0, seed=1), SAMPLES, methods.BATCH, out
-            )
+            asked = [row["prompt"] for row in rows[part]]
+            asking = Asking(asked, Decoding(TOKENS, 1.0, seed=1), SAMPLES, methods.BATCH, out)
             answers = ask(load_tokenizer(ref.settings), ref.load(), asking, part, part)
             pairs = list(paired(rows[part], answers))
-            write_rows(
-                [{"prompt": one["prompt"], "completion": one["chosen"]} for one in pairs],
-                out / "chosen.jsonl",
-                replace=True,
-            )
+            if part == "train":
+                chosen = [{"prompt": one["prompt"], "completion": one["chosen"]} for one in pairs]
+                write_rows(chosen, out / "chosen.jsonl", replace=True)
             write_rows(pairs, out / f"{name}.jsonl", replace=True)
-    ref = methods.base(out)
     once(out / "records" / "reference.json", lambda: record(ref, ref, data, out))
     return ref
 
@@ -203,10 +195,7 @@ def record(policy: Policy, ref: Policy, data: Path, out: Path) -> dict[str, Any]
             "kept": [kept(row, text) for row, text in zip(rows[part], texts, strict=True)],
             "policy_logps": logps(policy, own), "reference_logps": logps(ref, own),
         }  # fmt: skip
-    pairs = [json.loads(line) for line in (out / "held-out-pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    ids = [pair_ids(tokenizer, row["prompt"], row["chosen"], row["rejected"]) for row in pairs]
-    sides = zip(("chosen", "rejected"), zip(*ids, strict=True), strict=True)
-    return told | {"held_out": {side: logps(policy, list(some)) for side, some in sides}}
+    return told | {"held_out": pair_logps(policy, tokenizer, held_out_pairs(out), methods.BATCH)}
 
 
 def main(argv: list[str] | None = None) -> None:

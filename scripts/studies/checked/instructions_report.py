@@ -15,7 +15,7 @@ import numpy as np
 from instructions import FORMS, METHODS
 from matplotlib.figure import Figure
 from sentiment_frontier_report import sums
-from study_parts.as_json import over
+from study_parts.as_json import gaps, over
 from study_parts.policies import as_one_family, compared, points
 from study_parts.results import RESULTS, made_on, records_of, reference_record, spent_on, write_results
 
@@ -65,13 +65,6 @@ def of_run(record: dict[str, Any], reference: dict[str, Any]) -> dict[str, np.nd
     }  # fmt: skip
 
 
-def less(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Each method's values less DPO's, request by request: the mean over the seeds that both have."""
-    theirs = found[AGAINST]
-    both = {name: min(len(mine), len(theirs)) for name, mine in found.items() if name != AGAINST}
-    return {name: (found[name][:seeds] - theirs[:seeds]).mean(axis=0) for name, seeds in both.items()}
-
-
 def by_form(records: list[dict[str, Any]], kinds: list[str]) -> dict[str, float]:
     """The share of answers that keep a form, by its kind, over requests and seeds."""
     held = np.mean([np.array(one["learnt"]["kept"], dtype=float)[:, 1] for one in records], axis=0)
@@ -104,7 +97,9 @@ def main(argv: list[str] | None = None) -> None:
         for measure, rows in measures.items():
             low, high = BOUNDS[measure]
             told[name][f"{measure}, less that before"] = over(rows - before[measure], (low - high, high - low))
-    for name, one in as_one_family(less({name: rows["kept"] for name, rows in found.items()})).items():
+    others = {name: rows["kept"] for name, rows in found.items() if name != AGAINST}
+    less = {name: gaps(rows, found[AGAINST]["kept"]).mean(axis=0) for name, rows in others.items()}
+    for name, one in as_one_family(less).items():
         told[name][f"kept, less that of {AGAINST}, as one family"] = one
     kinds = [kind for kind, _ in zip(cycle(FORMS["learnt"]), reference["learnt"]["kept"], strict=False)]
     for name, some in records.items():

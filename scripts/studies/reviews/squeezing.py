@@ -13,7 +13,6 @@ After Ren and Sutherland 2024, "Learning dynamics of LLM finetuning" (arXiv:2407
 policy did not write, and watches the answers of training. Here the reference wrote the pairs, and they are held out.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from study_parts.as_json import over, over_less
-from study_parts.results import arguments, made_on, once, records_of, write_results
+from study_parts.results import arguments, held_out_pairs, made_on, once, records_of, write_results
 
 from align.models.loading import load_tokenizer
 from align.sampling.policy import Policy, policy_of
@@ -74,8 +73,7 @@ def points_of(name: str, seed: int, out: Path, ref: Policy) -> dict[str, Policy]
 def measured(policies: dict[str, Policy], ref: Policy, out: Path) -> dict[str, Any]:
     """The measures of held-out pairs by every policy."""
     tokenizer: Any = load_tokenizer(ref.settings)
-    rows = [json.loads(line) for line in (out / "held-out-pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    pairs = [pair_ids(tokenizer, row["prompt"], row["chosen"], row["rejected"]) for row in rows]
+    pairs = [pair_ids(tokenizer, row["prompt"], row["chosen"], row["rejected"]) for row in held_out_pairs(out)]
     found = {}
     for when, policy in policies.items():
         with policy.load()() as model:

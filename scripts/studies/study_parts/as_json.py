@@ -28,9 +28,16 @@ def over(rows: Float[np.ndarray, "seeds prompts"], bounds: tuple[float, float]) 
     }
 
 
+def gaps(
+    mine: Float[np.ndarray, "seeds prompts"], theirs: Float[np.ndarray, "others prompts"]
+) -> Float[np.ndarray, "both prompts"]:
+    """One's values less another's, on the seeds that both have."""
+    both = min(len(mine), len(theirs))
+    return mine[:both] - theirs[:both]
+
+
 def over_less(
     mine: Float[np.ndarray, "seeds prompts"], theirs: Float[np.ndarray, "others prompts"], bounds: tuple[float, float]
 ) -> dict[str, Any]:
     """`over` of one's values less another's, on the seeds that both have; `bounds` are those of the difference."""
-    both = min(len(mine), len(theirs))
-    return over(mine[:both] - theirs[:both], bounds)
+    return over(gaps(mine, theirs), bounds)

@@ -1,6 +1,7 @@
 """Policies of a study that are compared by rewards and by how far they went."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from align.sampling.policy import Policy
-from align.scoring.completions import Sequences, completion_logps
+from align.scoring.completions import Sequences, completion_logps, pair_ids
 from eval.statistics.comparisons import Compared, corrected
 from eval.statistics.intervals import rng_of_report
 
@@ -25,6 +26,16 @@ def answer_logps(policy: Policy, sequences: Sequences, *, pad_token_id: int, bat
     with policy.load()() as model:
         found = completion_logps(model, sequences, pad_token_id=pad_token_id, batch_size=batch_size)
     return [[round(float(one), 4) for one in row] for row in found]
+
+
+def pair_logps(
+    policy: Policy, tokenizer: Any, pairs: Iterable[Mapping[str, Any]], batch_size: int
+) -> dict[str, list[list[float]]]:
+    """`answer_logps` of both sides of pairs."""
+    ids = [pair_ids(tokenizer, row["prompt"], row["chosen"], row["rejected"]) for row in pairs]
+    sides = zip(("chosen", "rejected"), zip(*ids, strict=True), strict=True)
+    of_side = partial(answer_logps, policy, pad_token_id=tokenizer.pad_token_id, batch_size=batch_size)
+    return {side: of_side(list(some)) for side, some in sides}
 
 
 def ends_of(records: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, Rows]]:

@@ -63,6 +63,11 @@ def spent_on(records: Mapping[str, list[dict[str, Any]]]) -> int:
     return sum(record["cpu_seconds"] for some in records.values() for record in some)
 
 
+def held_out_pairs(out: Path) -> list[dict[str, Any]]:
+    """The pairs of a bench that no method learns from."""
+    return [json.loads(line) for line in (out / "held-out-pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def measures_of(points: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Of policies' answers: both rewards, and how much likelier each is by its policy than by the reference, in nats."""
     kl = [sums(one["policy_logps"]) - sums(one["reference_logps"]) for one in points]

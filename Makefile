@@ -28,7 +28,9 @@ quickstart: setup
 	$(BIN)/alignkit eval runs/quickstart runs/quickstart-dpo
 
 # Whether recipes that run here give what they expect; trained and evaluated first where they were not.
-VERIFIED := dpo/tiny rpo/tiny fdpo/tiny kto/tiny pairwise/tiny supervised/tiny supervised/extend-tiny quickstart
+VERIFIED := dpo/tiny rpo/tiny fdpo/tiny aot/tiny beta_dpo/tiny tdpo/tiny srpo/tiny kto/tiny bco/tiny bco/tiny-density-ratio \
+  pairwise/tiny pairwise/tiny-scored supervised/tiny supervised/extend-tiny supervised/awr-tiny supervised/conditional-tiny \
+  supervised/fsft-tiny supervised/poft-tiny supervised/rwr-tiny supervised/unlikelihood-tiny quickstart
 verify: export HF_HUB_OFFLINE := 1
 verify: setup
 	for name in $(VERIFIED); do $(BIN)/alignkit verify $$name || exit 1; done

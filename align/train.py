@@ -15,7 +15,7 @@ from accelerate import PartialState
 from transformers import TrainerState, set_seed
 
 from align.check.machine import Machine
-from align.check.refusals import refuse
+from align.check.refusals import refuse, refuse_several
 from align.errors import ANOTHER_ENDED, INTERRUPTED, as_a_command, in_words
 from align.models.dated import DAY, recorded_day
 from align.models.start import adapter_folder
@@ -112,6 +112,7 @@ def run(
     with claimed(path, resume=resume is not None, overwrite=overwrite, shared=read):
         _check_not_inside(recipe, path, overwrite=overwrite)
         if recipe.rounds is not None:
+            refuse_several(recipe, resume=resume is not None, allow=allow)
             last = run_rounds(
                 recipe, run, resume=resume is not None, overwrite=overwrite, allow=allow,
                 vllm=None if vllm is None else VLLM.at(vllm),

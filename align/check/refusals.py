@@ -5,14 +5,17 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from accelerate import PartialState
 from datasets import Dataset
 
+from align.data import load_data
 from align.data.audit.labels import inspect_labels
 from align.data.audit.templates import PLAIN
-from align.data.loading import EVAL, TRAIN
+from align.data.loading import EVAL, TRAIN, named_sets
 from align.errors import RunError
 from align.findings import Finding
 from align.recipe.loading import Recipe
+from align.runs.contents import RECIPE_FILE
 
 from .checkpoint import inspect_checkpoint
 from .environment import GPU_MISSING, inspect_machine
@@ -122,3 +125,22 @@ def refuse(
     for finding in found:
         if finding.rule in (PLAIN, NO_EFFECT, ONE_PROMPT, BEST_METRIC):
             logger.warning("%s", finding.line().partition(": ")[2])
+
+
+def refuse_several(recipe: Recipe, *, resume: bool, allow: Collection[str] = ()) -> None:
+    """Before the first of several trainings, of rounds or of a front: what would refuse each of them.
+
+    Args:
+        recipe: With `rounds` or `fronts`.
+        resume: Whether to go on in a run that is there; that one was let through when it began.
+        allow: What was given with `--allow`.
+
+    Raises:
+        DataError: If the rows cannot be used.
+        RunError: With a line for each error.
+    """
+    if resume and (Path(str(recipe.train.output_dir)) / RECIPE_FILE).is_file():
+        return
+    with PartialState().local_main_process_first():
+        sets = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
+    refuse(recipe, named_sets(sets.train, sets.eval), Machine.here(), allow=allow)

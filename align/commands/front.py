@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align import train
+from align.check.refusals import refuse_several
 from align.errors import RunError
 from align.fronts.run import run_front
 from align.own_code import allow_file_argument
@@ -35,4 +36,5 @@ def main(argv: Sequence[str]) -> Path:
         raise RunError(f"{options.recipe}: {NONE}; or train one policy with `alignkit train`")
     run, resume = Path(str(recipe.train.output_dir)), options.resume is not None
     with claimed(run, resume=resume, overwrite=options.overwrite, shared="policies"):
+        refuse_several(recipe, resume=resume, allow=options.allow)
         return run_front(recipe, train.run, resume=resume, overwrite=options.overwrite, allow=options.allow)

@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def claimed(run: Path, *, resume: bool, overwrite: bool, shared: str | None = No
     """The run directory, for this run alone while the block lasts; what killed processes had begun there is deleted.
 
     Args:
-        run: Made if it is not there.
+        run: Made if it is not there, with the folders that it lies in; a block that fails before anything is written there
+            leaves none of them.
         resume: Whether to go on in a run that is there.
         overwrite: Whether a run that is there will be replaced. Nothing of it is deleted here, see `delete_run`.
         shared: Whose processes read there what the main one writes, such as `rounds`; None if none do.
@@ -64,7 +65,6 @@ def claimed(run: Path, *, resume: bool, overwrite: bool, shared: str | None = No
     state = PartialState()
     check_own_files(run)
     check_writable(run, folder=True)
-    run.mkdir(parents=True, exist_ok=True)
     with _alone(run) if state.is_main_process else nullcontext():
         if state.is_main_process:
             begun = (run / RECIPE_FILE).is_file()
@@ -79,6 +79,7 @@ def claimed(run: Path, *, resume: bool, overwrite: bool, shared: str | None = No
             for name in left + delete_leftovers(run):
                 logger.warning("%s: deleted, a process that was killed had left it", run / name)
         state.wait_for_everyone()
+        run.mkdir(parents=True, exist_ok=True)  # of this process's node
         if shared is not None:
             told = f"written by the main process, whose {shared} every process reads"
             there_everywhere(run / LOCK_FILE, lambda file: file.read_text(encoding="utf-8"), told=told, remedy=SHARED)
@@ -87,6 +88,8 @@ def claimed(run: Path, *, resume: bool, overwrite: bool, shared: str | None = No
 
 @contextmanager
 def _alone(run: Path) -> Iterator[None]:
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
+    run.mkdir(parents=True, exist_ok=True)
     # POSIX locks end with the process that took them; flock's would live on in its data loader's workers
     with (run / LOCK_FILE).open("a+", encoding="utf-8") as file:
         try:
@@ -102,7 +105,15 @@ def _alone(run: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
-        yield
+        try:
+            yield
+        except BaseException:
+            if made and os.listdir(run) == [LOCK_FILE]:
+                (run / LOCK_FILE).unlink()
+                with suppress(OSError):  # somebody has put something there
+                    for folder in made:
+                        folder.rmdir()
+            raise
 
 
 def environment(*, ref: dict[str, Any], data: dict[str, Any], device: str, processes: int) -> dict[str, Any]:

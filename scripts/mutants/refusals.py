@@ -25,7 +25,10 @@ sized = noticed_by("tests/check/test_sizes.py")
 digest = noticed_by("tests/data/test_audit.py")
 shape = noticed_by("tests/data/rows/test_templates.py::test_the_first_row_of_each_shape_is_rendered")
 WRITTEN, TEMPLATES = "align/data/audit/written.py", "align/check/templates.py"
+several = noticed_by("tests/check/test_several.py")
 MUTANTS = [
+    several("several: rounds begin unseen", "align/train.py", "            refuse_several(recipe, resume=resume is not None, allow=allow)\n", ""),
+    several("several: fronts begin unseen", "align/commands/front.py", "        refuse_several(recipe, resume=resume, allow=options.allow)\n", ""),
     digest("digests: columns of what does not show", WRITTEN, "pa.array([visible(text) for text in contents.to_pylist()], kind)", "contents"),
     digest("digests: columns without roles", WRITTEN, "for part in (sizes, roles, contents)]", "for part in (sizes, contents)]"),
     digest("digests: columns without lengths", WRITTEN, "for part in (sizes, roles, contents)]", "for part in (roles, contents)]"),

@@ -153,11 +153,11 @@ def test_rows_that_are_shipped_can_be_read(name):
     assert len(data.train) > 0
 
 
-EXPECTING = [name for name in RECIPES if name.endswith("tiny") and load_recipe(name, ON_CPU).expect]
+EXPECTING = [name for name in RECIPES if "tiny" in name and load_recipe(name, ON_CPU).expect]
 
 
 def test_make_verify_holds_all_that_expect_something():
-    makefile = (recipes_dir().parent / "Makefile").read_text()
+    makefile = (recipes_dir().parent / "Makefile").read_text().replace("\\\n", "")
     (line,) = (line for line in makefile.splitlines() if line.startswith("VERIFIED := "))
     assert sorted(line.split()[2:]) == sorted([*EXPECTING, "quickstart"])
 

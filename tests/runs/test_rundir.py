@@ -56,6 +56,27 @@ def test_a_run_that_is_being_written_is_left_alone_until_its_process_ends(run):
             other.kill()
 
 
+def test_what_is_refused_before_it_wrote_leaves_no_folder(tmp_path):
+    new, old = tmp_path / "a" / "b" / "run", tmp_path / "old"
+    old.mkdir()
+
+    def refused(path, writes):
+        def begin():
+            with claimed(path, resume=False, overwrite=False):
+                (path / "notes").touch() if writes else None
+                raise RunError("refused")
+
+        with pytest.raises(RunError, match="refused"):
+            begin()
+
+    refused(new, writes=False)
+    assert not (tmp_path / "a").exists()
+    refused(old, writes=False)
+    assert old.is_dir()  # was there before
+    refused(new, writes=True)
+    assert sorted(child.name for child in new.iterdir()) == [".lock", "notes"]
+
+
 def test_a_file_system_without_locks_is_told_and_used(run, monkeypatch, caplog):
     def none(file, kind):
         raise OSError(errno.ENOLCK, "No locks available")

@@ -8,7 +8,7 @@ from typing import Any
 
 from align.models.identity import different, same_identity
 from align.runs.checkpoints import MANIFEST, STATE, check, checkpoint_to_resume, manifest, numbered, step_of_foreign
-from align.runs.contents import RECIPE_FILE, RESULTS
+from align.runs.contents import RECIPE_FILE, RESULTS, ROUNDS_FILE, check_one_policy, ledger_in
 from align.runs.identity import Difference, Identity, differences, lengthened, new_run_id, told
 
 from .errors import RunError
@@ -123,26 +123,35 @@ def whole_result(run: Path, of_directory: Identity | None, *, alone: bool = True
     return None
 
 
+GOES_ON = "the run has not finished; continue it with --resume auto"
+
+
 def finished_run(run: Path) -> tuple[Identity, dict[str, Any]]:
     """What a run directory holds, and the manifest of the adapter or model that it has ended with.
 
+    Of a run with rounds it is what the round whose weights it took holds, or nothing, if it took what the first began with.
+
     Raises:
-        RunError: If the run has not finished: nothing is there, it is damaged, or it is of the run as it was before.
+        RunError: If the run has not finished: nothing is there, it is damaged, or it is of the run as it was before. Or if
+            several policies are there.
     """
+    check_one_policy(run)
     of_directory = identity_of_run(run)
-    edited = recipe_differences(run, places=False) if (run / RECIPE_FILE).is_file() else []
+    in_rounds = ledger_in(run) == ROUNDS_FILE  # of which each has a recipe of its own, that is looked at
+    edited = recipe_differences(run, places=False) if (run / RECIPE_FILE).is_file() and not in_rounds else []
     if edited:
         raise RunError(
             f"{run / RECIPE_FILE}: it was changed after the run, and does not say what was trained:\n{told(edited)}\n"
             "restore it, or train what it says in another train.output_dir"
         )
     folder = next((run / name for name in RESULTS if (run / name).is_dir()), None)
-    goes_on = "the run has not finished; continue it with --resume auto"
     if folder is None:
-        raise RunError(f"{run}: neither adapter/ nor model/ there: {goes_on}")
+        raise RunError(f"{run}: neither adapter/ nor model/ there: {GOES_ON}")
+    if in_rounds:
+        return _taken(run, folder)
     if not (folder / MANIFEST).is_file():
         if of_directory.run is not None:
-            raise RunError(f"{folder}: it was not written to its end (no {MANIFEST}): {goes_on}")
+            raise RunError(f"{folder}: it was not written to its end (no {MANIFEST}): {GOES_ON}")
         logger.warning("%s: which run and step it is of, is not known: an earlier version wrote it", folder)
         return of_directory, {"step": None, "ends_at": None, "identity": of_directory}
     found = check(folder)
@@ -150,9 +159,34 @@ def finished_run(run: Path) -> tuple[Identity, dict[str, Any]]:
     changes = [*differences(was, of_directory), *lengthened(was, of_directory)]
     if changes:
         raise RunError(
-            f"{folder}: it is of step {found['step']}, and not of the run that the directory now holds:\n{told(changes)}\n{goes_on}"
+            f"{folder}: it is of step {found['step']}, and not of the run that the directory now holds:\n{told(changes)}\n{GOES_ON}"
         )
     return of_directory, found
+
+
+def taken_round(run: Path) -> int | None:
+    """The round whose weights are a run's, 0 for what the first began with; None if none are there, or of no round."""
+    folder = next((run / name for name in RESULTS if (run / name).is_dir()), None)
+    if folder is None:
+        return None
+    if not (folder / MANIFEST).is_file():
+        return 0
+    own = manifest(folder)["identity"].run
+    numbers = [int(path.parent.name.rpartition("-")[2]) for path in run.glob("round-*/train")]
+    of = [n for n in sorted(numbers) if own is not None and identity_of_run(run / f"round-{n}" / "train").run == own]
+    return of[-1] if of else None
+
+
+def _taken(run: Path, folder: Path) -> tuple[Identity, dict[str, Any]]:
+    """As `finished_run`, of a run with rounds."""
+    number = taken_round(run)
+    if number is None:
+        raise RunError(f"{folder}: of none of the rounds that are there: {GOES_ON}")
+    if number == 0:
+        return Identity(), {"step": 0, "ends_at": 0, "identity": Identity()}
+    of_round, found = finished_run(run / f"round-{number}" / "train")
+    check(folder)
+    return of_round, found
 
 
 def settled(start: Start, now: Identity, *, changed: bool) -> tuple[Identity, list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ from .errors import DataError, RecipeError, RunError
 from .files import digest_of, read_json
 
 WRITTEN = "written"
-"""Where `env.json`, or the first line of `rounds.jsonl`, keeps what the recipe said when the run was made."""
+"""Where `env.json`, or the newest line of `rounds.jsonl` that has it, keeps what the recipe said when the run was made."""
 
 
 def identity_now(settings: dict[str, Any], trainer: Any, data: dict[str, Any], weights: str) -> Identity:
@@ -123,7 +123,8 @@ def _on_record(run: Path) -> dict[str, Any]:
     found = read_env(run).get(WRITTEN)
     for path in (run / name for name in LEDGERS) if found is None else ():
         with contextlib.suppress(ValueError, AttributeError, OSError):
-            found = json.loads(path.read_text(encoding="utf-8").partition("\n")[0]).get("counts", {}).get(WRITTEN)
+            for line in path.read_text(encoding="utf-8").splitlines():
+                found = json.loads(line).get("counts", {}).get(WRITTEN) or found
     return found if isinstance(found, dict) else {}
 
 

@@ -23,7 +23,7 @@ from align.recipe.loading import Recipe, load_recipe
 from align.rounds.run import run_rounds
 from align.runs.agreement import on_main, there_everywhere
 from align.runs.checkpoints import check, refuse_without_optimizer, step_of_foreign
-from align.runs.contents import COMPLETIONS, ENV_FILE, RECIPE_FILE, RESULTS, delete_run, written_by_run
+from align.runs.contents import COMPLETIONS, ENV_FILE, RECIPE_FILE, RESULTS, ROUNDS_FILE, delete_run, written_by_run
 from align.runs.directory import claimed, environment
 from align.runs.identity import Identity, settings_of
 from align.sampling.vllm_engine import VLLM
@@ -108,8 +108,8 @@ def run(
         raise RunError(
             f"fronts: several policies are trained by `alignkit front {recipe.path}`; or leave the section out"
         )
-    read = None if recipe.rounds is None else "rounds"
-    with claimed(path, resume=resume is not None, overwrite=overwrite, shared=read):
+    ledger = None if recipe.rounds is None else ROUNDS_FILE
+    with claimed(path, resume=resume is not None, overwrite=overwrite, ledger=ledger):
         _check_not_inside(recipe, path, overwrite=overwrite)
         if recipe.rounds is not None:
             refuse_several(recipe, resume=resume is not None, allow=allow)

@@ -23,7 +23,7 @@ from eval.report.assemble import prepare
 from eval.report.results import Report
 from eval.report.tables import comparison_table, judge_tables, table
 from eval.report.verdict import verdict
-from eval.report.write import to_html, write_report
+from eval.report.write import report_folder, to_html, write_report
 
 from .checkpoints import Checkpoint, add_checkpoints, as_checkpoints, checkpoints_of
 from .evaluate import ANSWERS_FOLDER, JUDGES_FOLDER, evaluate, evaluate_responses
@@ -48,6 +48,8 @@ class Wanted(NamedTuple):
     """By measure, the difference to the reference that does not matter."""
     rounds: Path | None = None
     """The run whose rounds `names` are."""
+    taken: bool = False
+    """Whether a run with rounds stands for the policy that it took, as beside others."""
     checkpoints: bool = False
     """Whether the one run that is named stands for its checkpoints."""
     models: tuple[str, ...] = ()
@@ -183,15 +185,14 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
     if wanted.recipe is not None and out is None and not Path(names[0]).is_dir():
         raise RunError(f"{names[0]}: not a folder, so say where the report goes with --out")
     page = out if wanted.compare and out is not None and out.suffix == ".html" and not out.is_dir() else None
-    folder = page.parent if page is not None else out or Path(names[0])
+    folder = page.parent if page is not None else out or report_folder(Path(names[0]))
     if folder.is_file():
         raise RunError(f"--out: {folder} is a file; name a folder")
     check_writable(folder if page is None else page, folder=page is None)
     ledgers = folder / JUDGES_FOLDER if page is None else page.with_name(f"{page.stem}-{JUDGES_FOLDER}")
     kept = folder if page is None else None
     report, curves = _of_files(wanted, kept, ledgers) if of_files else _of_runs(wanted, folder, kept, ledgers, steps)
-    if wanted.same_within:
-        report.settings["same_within"] = dict(wanted.same_within)
+    report.settings |= {"same_within": dict(wanted.same_within)} if wanted.same_within else {}
     from eval.report.plots_all import all_pictures  # noqa: PLC0415 - matplotlib is an extra, and missed before anything is computed
 
     drawn = all_pictures(report, curves)
@@ -207,15 +208,14 @@ def report_on(wanted: Wanted) -> tuple[Report, Path]:
 
 def _of_rounds(wanted: Wanted) -> Wanted:
     """One run with rounds means all of its rounds, each compared with the others, all held against the first reference."""
-    if len(wanted.names) != 1 or wanted.recipe is not None or not is_rounds(wanted.names[0]):
+    if len(wanted.names) != 1 or wanted.recipe is not None or wanted.taken or not is_rounds(wanted.names[0]):
         return wanted
     run = Path(wanted.names[0])
     whole, recipe = trained_rounds(run), str(run / RECIPE_FILE)
     if not whole:
         raise RunError(f"{run}: no round is trained yet; go on with --resume auto")
-    return wanted._replace(
-        names=whole, recipe=recipe, out=wanted.out or run / "report", compare=len(whole) > 1, rounds=run
-    )
+    out = wanted.out or report_folder(run)
+    return wanted._replace(names=whole, recipe=recipe, out=out, compare=len(whole) > 1, rounds=run)
 
 
 def _of_checkpoints(wanted: Wanted) -> tuple[Wanted, list[Checkpoint]]:

@@ -70,7 +70,9 @@ def evaluate(
     prepared = prepare(subject.recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
     sets = load_held_out(subject.recipe)
     if not sets:
-        raise RunError(f"{subject.name}: no evaluation data; name some in data.eval, or set data.holdout")
+        raise RunError(
+            f"{subject.name}: no evaluation data; name some in data.eval, set data.holdout, or give a recipe that has some with --recipe"
+        )
     for name, dataset in sets.items() if config.generate is not None else ():
         prepared.check_columns(dataset.column_names, f"data.eval.{name}")
     _check_together(subject, others, compare=compare)

@@ -11,6 +11,7 @@ from align.errors import RunError
 from align.recipe.loading import load_recipe
 from align.runs.contents import REPORT_FILE
 from eval.report.tables import markdown_table
+from eval.report.write import report_folder
 from eval.statistics.intervals import Estimate
 from eval.statistics.power import detectable, detectable_share, fewest_prompts, prompts_needed, standard_shift
 
@@ -36,7 +37,7 @@ def power_table(argv: Sequence[str] | None = None, *, prog: str = "alignkit powe
     if wanted is not None and not 0 < wanted < math.inf:
         raise RunError(f"--difference: must be positive and finite, got {wanted}")
     path = Path(options.target)
-    path = path / REPORT_FILE if path.is_dir() else path
+    path = report_folder(path) / REPORT_FILE if path.is_dir() else path
     if path.suffix == ".json":
         rows = list(_of_report(path, wanted))
         if not rows:

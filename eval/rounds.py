@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from align.errors import RunError
+from align.going_on import taken_round
 from align.recipe.loading import load_recipe
 from align.rounds.best import choose
 from align.rounds.ledger import FILE, Ledger
 from align.rounds.plan import TRAINED, Place
-from align.rounds.validation import BEST
 from align.runs.contents import RECIPE_FILE
 from align.sampling.policy import policy_of, reference_of
 from eval.report.results import BestRound, Report
@@ -75,8 +75,9 @@ def add_rounds(report: Report, subjects: Sequence[Subject], run: Path) -> None:
     report.rounds = [subject.name for subject in reversed(subjects)]
     start = FIRST if FIRST in report.rounds else REF
     add_best(report, start, [FIRST, *(who for who in report.rounds if who != FIRST)])
-    taken = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob(f"{ROUND}*/{BEST}"))]
-    report.settings["adapter_is_of"] = taken[-1]["best"] if taken else report.rounds[-1]
+    taken = taken_round(run)
+    if taken is not None:
+        report.settings["adapter_is_of"] = f"{ROUND}{taken}"
 
 
 def add_best(report: Report, start: str, candidates: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from align.errors import RunError
 from align.recipe.loading import Expectation, Recipe, load_recipe
 from align.runs.contents import RECIPE_FILE, REPORT_FILE
 from eval.report.assemble import prepare
+from eval.report.write import report_folder
 
 from .__main__ import Wanted, report_on
 from .evaluate import load_held_out
@@ -94,10 +95,10 @@ def verify(
         RunError, RecipeError, DataError, OSError: As `report_on`, `expectations` and `check_report` say.
     """
     expect = expectations(run, recipe, overrides)
-    path = (out or run) / REPORT_FILE
+    path = (out or report_folder(run)) / REPORT_FILE
     if recipe is not None or not _is_of(path, run, overrides, allow):
         name = None if recipe is None else str(recipe.path)
-        report_on(Wanted([str(run)], name, tuple(overrides), allow, out))
+        report_on(Wanted([str(run)], name, tuple(overrides), allow, out, taken=True))
     return check_report(path, expect)
 
 

@@ -12,6 +12,7 @@ from align.errors import RunError
 from align.fronts.run import run_front
 from align.own_code import allow_file_argument
 from align.recipe.loading import load_recipe
+from align.runs.contents import FRONTS_FILE
 from align.runs.directory import claimed
 
 NONE = "fronts: missing section; it says which policies make the front"
@@ -35,6 +36,6 @@ def main(argv: Sequence[str]) -> Path:
     if recipe.fronts is None:
         raise RunError(f"{options.recipe}: {NONE}; or train one policy with `alignkit train`")
     run, resume = Path(str(recipe.train.output_dir)), options.resume is not None
-    with claimed(run, resume=resume, overwrite=options.overwrite, shared="policies"):
+    with claimed(run, resume=resume, overwrite=options.overwrite, ledger=FRONTS_FILE):
         refuse_several(recipe, resume=resume, allow=options.allow)
         return run_front(recipe, train.run, resume=resume, overwrite=options.overwrite, allow=options.allow)

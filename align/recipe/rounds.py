@@ -171,6 +171,11 @@ class RoundsConfig:
         given = len(self.sample.temperatures())
         if isinstance(self.sample.temperature, list) and given != self.count:
             problems.append(f"sample.temperature: a list has one value for each of {self.count} rounds, got {given}")
+        if "earlier" in self.sample.who and self.prompts != "all":
+            problems.append(
+                "sample.from: `earlier` are answers to the same prompts, and rounds of `each` have none in common; ask for "
+                "prompts: all, or leave it out"
+            )
         names = self.score.names()
         if self.take == "best" and any(judge.path == POLICY for judge in self.score.judges.values()):
             problems.append(

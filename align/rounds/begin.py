@@ -1,8 +1,9 @@
 """Begins a run of several trainings, of rounds or of a front, or goes on with it: the same recipe, and no leftovers of a kill."""
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,19 @@ from align.runs.identity import NOT_SAID, Difference, rewritten, told
 
 from .ledger import Ledger
 
+BY_ROUND = re.compile(r"train\.\w+|rounds\.sample\.temperature")
+"""Keys of settings that may have a number for each round."""
+Stage = tuple[int, str]
+"""Number of a round, and name."""
 COMPARED = "compared"
-"""Where the first line of the ledger keeps what policies are compared by."""
+"""Where the ledger keeps, with the recipe, what policies are compared by."""
+
+
+def _recorded(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What is on record of a recipe: of more rounds than there are to be, their own numbers stay; they may be asked for again."""
+    fewer = before.get("rounds.count", 0) > now.get("rounds.count", 0)
+    numbers = {key: value for key, value in before.items() if key == "rounds.count" or BY_ROUND.fullmatch(key)}
+    return {**now, **(numbers if fewer else {})}
 
 
 def directory_of(recipe: Recipe) -> Path:
@@ -35,7 +47,7 @@ def begin(
     *,
     resume: bool,
     overwrite: bool,
-    refused: Callable[[list[Difference]], list[Difference]] = list,
+    refused: Callable[[list[Difference], Collection[Stage]], list[Difference]] = lambda found, done: found,
     compared: Mapping[str, Any] | None = None,
 ) -> Ledger:
     """The ledger of the run, whose directory is claimed already, with the recipe in it.
@@ -46,7 +58,8 @@ def begin(
         ledger: The name of its file.
         resume: Whether to go on in a run that is there.
         overwrite: Delete the run that is there.
-        refused: Of what is said otherwise than before, what keeps the run from going on; the number of rounds does not, say.
+        refused: Of what is said otherwise than before, what keeps a run of which so many stages are done from going on; the
+            number of rounds does not, say.
         compared: What its policies are compared by, of which the recipe's training says nothing: data and answers.
 
     Raises:
@@ -55,9 +68,11 @@ def begin(
     run, state = directory_of(recipe), PartialState()
     by = json.loads(json.dumps(dict(compared or {}), default=plain_json))
     if resume and (run / RECIPE_FILE).is_file():
-        known = Ledger(run, ledger, mend=False).done.get((0, "recipe"), {"counts": {}})["counts"].get(COMPARED, {})
-        other = refused(recipe_differences(run, recipe_as_written(recipe)))
+        before = Ledger(run, ledger, mend=False).done
+        known = before.get((0, "recipe"), {"counts": {}})["counts"].get(COMPARED, {})
+        other = refused(recipe_differences(run, recipe_as_written(recipe)), before)
         other += [one for one in rewritten(known, by) if NOT_SAID not in (one.old, one.new)]  # of what both say
+        by = known | by
         if other:
             raise RunError(
                 f"{run}: its {section} were made by another recipe:\n{told(other)}\nrestore it, or begin in another directory"
@@ -72,5 +87,9 @@ def begin(
         write_text(run / RECIPE_FILE, recipe.resolved_yaml())
     state.wait_for_everyone()
     made = Ledger(run, ledger)
-    made.stage(0, "recipe", [], [run / RECIPE_FILE], lambda: {WRITTEN: recipe_as_written(recipe), COMPARED: by})
+    written = made.done.get((0, "recipe"), {"counts": {}})["counts"].get(WRITTEN, {})
+    said = {WRITTEN: _recorded(written, recipe_as_written(recipe)), COMPARED: by}
+    if made.done.get((0, "recipe"), {"counts": said})["counts"] != said:  # gone on with otherwise, which is allowed
+        del made.done[0, "recipe"]
+    made.stage(0, "recipe", [], [run / RECIPE_FILE], lambda: said)
     return made

@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
+from torch import Tensor
 
 from align.data.loading import DataSource
 from align.data.prompts import prompt_of
@@ -25,8 +27,9 @@ MOST = 64
 
 
 def drift_stage(recipe: Recipe, place: Place, vllm: VLLM | None = None) -> dict[str, Any]:
-    """The KL of the newest policy from the recipe's reference in nats an answer: the mean log-ratio of its own answers.
+    """The KL of the newest policy from the recipe's reference in nats an answer, on its own answers.
 
+    A token's term is exp(-r) - 1 + r of its log-ratio r: never negative, and in expectation the KL of the token's distributions.
     Where answers are revised, drafts and revisions are added: by the chain rule no less than the KL of the last answers.
 
     Raises:
@@ -50,21 +53,22 @@ def drift_stage(recipe: Recipe, place: Place, vllm: VLLM | None = None) -> dict[
     drafts_and_revisions = ask_by_revision(tokenizer, use, asking, name, "the policy")
     sequences = [(one.prompt_ids, one.completion_ids) for stage in drafts_and_revisions for (one,) in stage]
 
-    def summed(who: Use, desc: str) -> np.ndarray:
+    def scored(who: Use, desc: str) -> list[Tensor]:
         with who() as model:
-            found = completion_logps(
+            return completion_logps(
                 model, sequences, pad_token_id=tokenizer.pad_token_id, batch_size=rounds.sample.batch_size,
                 temperature=decoding.temperature, desc=desc,
             )  # fmt: skip
-        return np.array([float(one.double().sum()) for one in found])
 
-    ratios = summed(use, "answers under the policy") - summed(reference_of(recipe).load(), "under the reference")
-    ratios = ratios.reshape(len(drafts_and_revisions), -1).sum(axis=0)
-    kl = float(ratios.mean())
+    own, ref = scored(use, "answers under the policy"), scored(reference_of(recipe).load(), "under the reference")
+    ratios = [one.double() - other.double() for one, other in zip(own, ref, strict=True)]
+    terms = np.array([float((torch.expm1(-r) + r).sum()) for r in ratios])
+    terms = terms.reshape(len(drafts_and_revisions), -1).sum(axis=0)
+    kl = float(terms.mean())
     if not kl <= rounds.max_kl:
         raise RunError(
-            f"round {place.number}: the policy is {kl:.3g} nats an answer from the first reference ({len(ratios)} answers), "
+            f"round {place.number}: the policy is {kl:.3g} nats an answer from the first reference ({len(terms)} answers), "
             f"more than rounds.max_kl={rounds.max_kl:g}: it has learnt what no data of the reference support; the rounds "
             f"before are kept in {place.run}: take one of them, lower train.learning_rate or raise train.beta"
         )
-    return {"kl": round(kl, 6), "answers": len(ratios)}
+    return {"kl": round(kl, 6), "answers": len(terms)}

@@ -51,7 +51,7 @@ def round_report(recipe: Recipe, place: Place) -> dict[str, Any]:
         logged |= {name: record[name] for name in SHOWN if name in record}
     report = {
         "round": place.number,
-        "answers_of": f"the policy after {place.number - 1} rounds",
+        "answers_of": f"the policy after {place.number - 1} round{'s' * (place.number != 2)}",
         "reward": estimate(rewards, reward_bounds(rounds.score)),
         "characters": estimate(lengths, (0.0, math.inf)),
         "distinct_share": estimate(distinct, (0.0, 1.0)),

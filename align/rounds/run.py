@@ -1,33 +1,37 @@
 """Runs the rounds of a recipe, stage by stage, and goes on wherever it was stopped."""
 
+import inspect
 import logging
-import re
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import PartialState
 from peft import get_peft_model
 from transformers import set_seed
 
 from align.data import load_data
+from align.data.commands.pairs import SELECTORS
 from align.errors import RunError
+from align.files import digest_of
 from align.judges.from_scores import refuse_missing, scorers_of
 from align.models.folders import write_in_order
 from align.models.loading import load_model
 from align.recipe.loading import Recipe
+from align.recipe.rounds import SelectConfig
 from align.runs.contents import CONTEXT_FILE, RECIPE_FILE, REPORT_FILE, ROUNDS_FILE, WRITING, exchange
 from align.runs.identity import Difference
 from align.sampling.vllm_engine import VLLM, check_model
 
-from .begin import begin, directory_of
+from .begin import BY_ROUND, Stage, begin, directory_of
 from .drift import drift_stage
 from .in_context import original_rows
 from .ledger import Ledger
 from .plan import FIRST, Place, load_training, mixes, needs_first_adapter, round_prompts, round_recipe, write_recipe
-from .report import round_report, write_page
+from .report import reward_bounds, round_report, write_page
 from .stages import answer_files, answerer, mix_stage, mixed_from, pairs_stage, prompts_stage, sample_stage, score_stage
 from .validation import best_round, compared_by, validation_rows
 
@@ -35,16 +39,25 @@ logger = logging.getLogger(__name__)
 Train = Callable[..., Any]
 Rows = list[dict[str, Any]]
 MAY_CHANGE = ("rounds.count", "rounds.take")
-BY_ROUND = re.compile(r"train\.\w+|rounds\.sample\.temperature")
+UNTIL = {"scores": ("rounds.score.", "own_code."), "pairs": ("rounds.select.",)}
+"""Beginnings of keys that may change until a first stage of that name is done."""
 
 
-def other_rounds(found: list[Difference]) -> list[Difference]:
+def other_rounds(found: list[Difference], done: Collection[Stage]) -> list[Difference]:
     """Of what a recipe says otherwise, what would have made other rounds of those that are there.
 
-    How many there are may change, and with it numbers by round, where they are the same for the rounds that both have.
+    How many there are may change, and with it numbers by round, where they are the same for the rounds that both have. Before
+    the first scores are there, how they are made may change, and likewise how pairs are.
+
+    Args:
+        found: What it says otherwise.
+        done: Stages that are done.
     """
     counts = next(([int(d.old), int(d.new)] for d in found if d.key == "rounds.count"), None)
-    return [d for d in found if d.key not in MAY_CHANGE and not _alike(d, min(counts) if counts else None)]
+    stages = {stage for _, stage in done}
+    free = tuple(begins for stage, of in UNTIL.items() if stage not in stages for begins in of)
+    found = [d for d in found if d.key not in MAY_CHANGE and not d.key.startswith(free)]
+    return [d for d in found if not _alike(d, min(counts) if counts else None)]
 
 
 def _alike(said: Difference, both: int | None) -> bool:
@@ -70,6 +83,7 @@ def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool =
         RunError: If a scorer cannot be made, or may not be asked.
     """
     rounds: Any = recipe.rounds
+    _refuse_beyond(rounds.select, reward_bounds(rounds.score)[1])
     sets = load_data(recipe.data, rows="prompts")
     rows = sets.train.to_list()
     round_prompts(recipe, rows, rounds.count)
@@ -89,6 +103,20 @@ def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool =
             f"rounds.sample.gold: no text in the column {gold!r} of {len(without)} rows (first: {without[0]})"
         )
     return rows, compared
+
+
+def _refuse_beyond(select: SelectConfig, most: float) -> None:
+    """Refuse a rule that wants more of the chosen than any score is."""
+    wanted = inspect.signature(SELECTORS[select.rule]).parameters.get("min_reward")
+    if wanted is None:
+        return
+    least = wanted.default if select.min_reward is None else select.min_reward
+    if least > most:
+        unsaid = " unless said otherwise" if select.min_reward is None else ""
+        raise RunError(
+            f"rounds.select.min_reward: the rule {select.rule!r} wants a chosen answer of at least {least:g}{unsaid}, and no score "
+            f"is above {most:g}; ask for less"
+        )
 
 
 def answerer_later() -> Any:
@@ -126,7 +154,7 @@ def run_rounds(
     if vllm is not None:
         check_model(recipe)
     rows, compared = check_rounds(recipe, allow)
-    by = compared_by(recipe, compared) if compared else None
+    by = {"data.train": digest_of(rows)[:12], **(compared_by(recipe, compared) if compared else {})}
     ledger = begin(recipe, "rounds", ROUNDS_FILE, resume=resume, overwrite=overwrite, refused=other_rounds, compared=by)
     state = PartialState()
     if state.is_main_process and needs_first_adapter(recipe) and not (run / FIRST).is_dir():
@@ -162,7 +190,7 @@ def _round(
     n = place.number
     logger.warning("round %d of %d", n, rounds.count)
     place.folder.mkdir(parents=True, exist_ok=True)
-    if PartialState().is_main_process and not place.recipe.is_file():
+    if PartialState().is_main_process and not _recipe_is_there(recipe, place):
         write_recipe(place, f"Round {place.number}", round_recipe(recipe, place))
     PartialState().wait_for_everyone()
     ledger.stage(n, "prompts", [], [place.prompts], lambda: prompts_stage(recipe, rows, place))
@@ -194,6 +222,14 @@ def _round(
     ledger.stage(n, "train", [source, place.recipe], outputs, learn)
     ledger.stage(n, "report", [place.scores], [place.folder / REPORT_FILE], lambda: round_report(recipe, place))
     return trained[0] if trained else None
+
+
+def _recipe_is_there(recipe: Recipe, place: Place) -> bool:
+    """Whether the recipe of a round is written, with the code that is there now if nothing was trained by it."""
+    if not place.recipe.is_file():
+        return False
+    said = yaml.safe_load(place.recipe.read_text(encoding="utf-8"))
+    return (place.trained / RECIPE_FILE).is_file() or said.get("own_code") == recipe.raw.get("own_code")
 
 
 def _write_first_adapter(recipe: Recipe, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Runs the stages of a round: each reads files and writes a file, with the functions that the commands call."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from align.sampling.vllm_engine import VLLM
 from .in_context import context_stage, mix_context, with_targets, without_targets
 from .plan import Place, prompt_key, round_prompts, words_here
 
+logger = logging.getLogger(__name__)
 EARLIER = "earlier"
 
 
@@ -113,6 +115,8 @@ def score_stage(recipe: Recipe, place: Place, allow: Collection[str] = ()) -> di
     scored = score_rows(rows, scorers)
     write_rows(scored.rows, place.scores, replace=True)
     answers = sum(len(row["rewards"]) for row in scored.rows)
+    if scored.told():
+        logger.warning("round %d, of %d answers: %s", place.number, answers, scored.told())
     return {"answers": answers, "unscored": scored.unscored} | ({"said": scored.told()} if scored.told() else {})
 
 
@@ -150,6 +154,8 @@ def pairs_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
     made = build(_read(place.scores), select.rule, seed=select.seed, weights=weights, where=where, **select.options())
     if not made.pairs:
         raise RunError(_nothing(made, place, select.rule))
+    if made.without or made.refused:
+        logger.warning("round %d: prompts without a pair: %s", place.number, _why(made))
     write_rows(
         KINDS["chosen" if METHODS[recipe.method].rows == "completions" else "pairs"](made.pairs),
         place.pairs,
@@ -164,12 +170,15 @@ def pairs_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
 
 
 def _nothing(made: Built, place: Place, rule: str) -> str:
-    why = ", ".join(f"{reason} ({count})" for reason, count in (made.without + made.refused).most_common(3))
     return (
-        f"round {place.number}: no prompt yields a pair by the rule {rule!r}: {why}; sample more answers "
+        f"round {place.number}: no prompt yields a pair by the rule {rule!r}: {_why(made)}; sample more answers "
         f"(rounds.sample.samples) or at a higher temperature, ask for a smaller gap, or take easier prompts, in another "
         f"train.output_dir; what was made is kept in {place.run}"
     )
+
+
+def _why(made: Built) -> str:
+    return ", ".join(f"{reason} ({count})" for reason, count in (made.without + made.refused).most_common(3))
 
 
 def mixed_from(recipe: Recipe, place: Place) -> list[Path]:

@@ -20,6 +20,8 @@ LOCK_FILE = ".lock"
 REPORT_FILE = "report.json"
 CARD = "README.md"
 ROUNDS_FILE, FRONTS_FILE, SWEEP_FILE = LEDGERS = "rounds.jsonl", "fronts.jsonl", "sweep.jsonl"
+HOLDS = {None: "one training", ROUNDS_FILE: "rounds", FRONTS_FILE: "a front", SWEEP_FILE: "a sweep"}
+"""What a run directory holds, by the file in which its trainings are listed, where it has several."""
 CONTEXT_FILE = "context.json"
 """Of a run or a round: each reward's name, mean and standard deviation, and the least and most to ask for."""
 TENSORBOARD = "tensorboard"
@@ -105,6 +107,43 @@ def check_folder(run: Path) -> None:
         raise Occupied(
             f"{run}: holds no run of a recipe, but other files ({', '.join(found[:3])}{more}); a run needs a folder of its own"
         )
+
+
+def ledger_in(run: Path) -> str | None:
+    """The file in which the trainings of a run directory are listed; None where it holds one training, or nothing."""
+    return next((name for name in LEDGERS if (run / name).is_file()), None)
+
+
+def check_kind(run: Path, ledger: str | None) -> None:
+    """Refuse to go on in what another kind of command has written.
+
+    Args:
+        run: A run directory with a recipe.
+        ledger: What whoever goes on lists its trainings in.
+
+    Raises:
+        RunError: Naming what is there. One that was killed before its first training is anybody's.
+    """
+    there = ledger_in(run)
+    if there != ledger and (there is not None or (run / ENV_FILE).is_file()):
+        raise RunError(
+            f"{run}: holds {HOLDS[there]}, and the recipe makes {HOLDS[ledger]}, whose files would mix with it; {MOVE}"
+        )
+
+
+def check_one_policy(run: Path) -> None:
+    """Refuse a directory of several policies where one is meant.
+
+    Raises:
+        RunError: Saying how to name one.
+    """
+    remedy = {
+        FRONTS_FILE: f"choose one with `alignkit pick {run}`, or name the folder of one, which members.json lists",
+        SWEEP_FILE: "name the folder of one of its runs",
+    }
+    there = ledger_in(run)
+    if there in remedy:
+        raise RunError(f"{run}: holds {HOLDS[there]}, which is several policies; {remedy[there]}")
 
 
 def check_own_files(run: Path) -> None:

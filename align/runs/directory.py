@@ -29,10 +29,13 @@ from align.files import check_writable, write_text
 from .agreement import SHARED, there_everywhere
 from .contents import (
     CHOOSE,
+    FRONTS_FILE,
     LOCK_FILE,
     METRICS_FILE,
     RECIPE_FILE,
+    ROUNDS_FILE,
     check_folder,
+    check_kind,
     check_own_files,
     delete_beginning,
     delete_leftovers,
@@ -40,11 +43,13 @@ from .contents import (
 
 logger = logging.getLogger(__name__)
 
+READ_BY_ALL = {ROUNDS_FILE: "rounds", FRONTS_FILE: "policies"}
+"""What every process reads of a run whose main process writes it, by the file in which its trainings are listed."""
 PACKAGES = ("alignkit", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "numpy")
 
 
 @contextmanager
-def claimed(run: Path, *, resume: bool, overwrite: bool, shared: str | None = None) -> Iterator[None]:
+def claimed(run: Path, *, resume: bool, overwrite: bool, ledger: str | None = None) -> Iterator[None]:
     """The run directory, for this run alone while the block lasts; what killed processes had begun there is deleted.
 
     Args:
@@ -52,11 +57,11 @@ def claimed(run: Path, *, resume: bool, overwrite: bool, shared: str | None = No
             leaves none of them.
         resume: Whether to go on in a run that is there.
         overwrite: Whether a run that is there will be replaced. Nothing of it is deleted here, see `delete_run`.
-        shared: Whose processes read there what the main one writes, such as `rounds`; None if none do.
+        ledger: The file in which its trainings are listed, where it has several.
 
     Raises:
-        RunError: If another process writes it, a run is there and neither is asked for, or no run but other files; or if it
-            is to be shared and is not the same folder on every node.
+        RunError: If another process writes it, a run is there and neither is asked for, a run of another kind, or no run but
+            other files; or if its processes read what the main one writes there, and it is not the same folder on every node.
     """
     if resume and overwrite:
         raise RunError(
@@ -72,6 +77,8 @@ def claimed(run: Path, *, resume: bool, overwrite: bool, shared: str | None = No
                 raise RunError(
                     f"{run} already holds a run; continue it with --resume auto, replace it with --overwrite, or {CHOOSE}"
                 )
+            if begun and not overwrite:
+                check_kind(run, ledger)
             left = []
             if not begun:
                 left = delete_beginning(run)
@@ -80,8 +87,8 @@ def claimed(run: Path, *, resume: bool, overwrite: bool, shared: str | None = No
                 logger.warning("%s: deleted, a process that was killed had left it", run / name)
         state.wait_for_everyone()
         run.mkdir(parents=True, exist_ok=True)  # of this process's node
-        if shared is not None:
-            told = f"written by the main process, whose {shared} every process reads"
+        if ledger in READ_BY_ALL:
+            told = f"written by the main process, whose {READ_BY_ALL[ledger]} every process reads"
             there_everywhere(run / LOCK_FILE, lambda file: file.read_text(encoding="utf-8"), told=told, remedy=SHARED)
         yield
 
@@ -90,6 +97,8 @@ def claimed(run: Path, *, resume: bool, overwrite: bool, shared: str | None = No
 def _alone(run: Path) -> Iterator[None]:
     made = [folder for folder in (run, *run.parents) if not folder.exists()]
     run.mkdir(parents=True, exist_ok=True)
+    before = {LOCK_FILE, *os.listdir(run)}
+    made_lock = not (run / LOCK_FILE).exists()
     # POSIX locks end with the process that took them; flock's would live on in its data loader's workers
     with (run / LOCK_FILE).open("a+", encoding="utf-8") as file:
         try:
@@ -108,7 +117,7 @@ def _alone(run: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if made and os.listdir(run) == [LOCK_FILE]:
+            if made_lock and {*os.listdir(run)} == before:
                 (run / LOCK_FILE).unlink()
                 with suppress(OSError):  # somebody has put something there
                     for folder in made:

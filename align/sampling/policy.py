@@ -16,7 +16,7 @@ from align.models.start import adapter_folder
 from align.models.use import Use
 from align.recipe.loading import Recipe, load_recipe
 from align.recipe.shipped import find_recipe
-from align.runs.directory import RECIPE_FILE
+from align.runs.contents import RECIPE_FILE, check_one_policy
 from align.tools import Calling, calling_of
 
 YAML = (".yaml", ".yml")
@@ -82,6 +82,7 @@ def _of_recipe(run: Path, name: str, recipe: Recipe, *, is_run: bool, reference:
         return Policy(recipe.model, str(run / "adapter"), instruction_of(recipe))
     if (run / "model").is_dir():
         return Policy(another_model(recipe.model, run / "model"), instruction=instruction_of(recipe))
+    check_one_policy(run)
     raise RunError(f"{name}: neither adapter/ nor model/ there: the run has not finished; go on with --resume auto")
 
 

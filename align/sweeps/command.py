@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> Swept:
         search, extra = Search(space, maximize=aim.maximize, seed=options.seed or 0), logged(recipe, aim)
     machine = _machine(options)
     places = places_of(options, 0 if recipe.train.use_cpu else len(machine.gpus))
-    with claimed(options.out, resume=True, overwrite=False):
+    with claimed(options.out, resume=True, overwrite=False, ledger=SWEEP_FILE):
         words = {
             one: [*words_of(options, space, one), *extra]
             for one in (settings if search is None else space.settings(ends(space)))

@@ -15,7 +15,7 @@ from align.findings import printable
 from align.runs.contents import REPORT_FILE
 from eval.report.plots import error_bars, look, name_series, panels, png, short
 from eval.report.tables import count, ends, markdown_table
-from eval.report.write import NEWEST, SCHEMA_VERSION, kept_reports
+from eval.report.write import NEWEST, SCHEMA_VERSION, kept_reports, report_folder
 from eval.statistics.intervals import Estimate
 
 HEAD = ("run", "date", "step", "report", "measure", "value", "95% interval", "n")
@@ -92,7 +92,7 @@ def kept_figures(run: Path, measures: Sequence[str] = ()) -> list[Kept]:
     Raises:
         RunError: If there is no report, or one that cannot be read or is of another schema version.
     """
-    paths = [p for p in sorted(kept_reports(run).glob(f"*/{REPORT_FILE}")) if p.parent.name != NEWEST]
+    paths = [p for p in sorted(kept_reports(report_folder(run)).glob(f"*/{REPORT_FILE}")) if p.parent.name != NEWEST]
     if not paths:
         raise RunError(f"{run}: keeps no reports; make one with `alignkit eval {run}`")
     found = []

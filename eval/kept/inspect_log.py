@@ -15,7 +15,7 @@ from typing import Any
 from align.errors import RunError
 from align.files import check_writable, digest_of, write_text
 from align.runs.contents import REPORT_FILE
-from eval.report.write import SCHEMA_VERSION
+from eval.report.write import SCHEMA_VERSION, report_folder
 from eval.statistics.names import REF
 
 LOG_VERSION = 2
@@ -36,7 +36,7 @@ def inspect_log(argv: Sequence[str] | None = None, *, prog: str = "alignkit insp
     options = parser.parse_args(argv)
     check_writable(options.out, folder=True)
     written = []
-    for who, log in logs_of(options.report).items():
+    for who, log in logs_of(report_folder(options.report)).items():
         path = options.out / f"{who.replace('/', '_')}.json"
         while path in [other for other, _ in written]:
             path = path.with_stem(f"{path.stem}_")

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from align.files import digest_of, read_json, write_text
-from align.runs.contents import REPORT_FILE
+from align.runs.contents import REPORT_FILE, ROUNDS_FILE, ledger_in
 
 from .html import to_html
 from .results import Report
@@ -134,6 +134,11 @@ def _write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:
             path.unlink()
     for name, png in drawn.items():
         (folder / name).write_bytes(png)
+
+
+def report_folder(run: Path) -> Path:
+    """Where the report of a run lies: its own folder, or of one with rounds, whose own table lies there, `report` in it."""
+    return run / "report" if ledger_in(run) == ROUNDS_FILE else run
 
 
 def kept_reports(folder: Path) -> Path:

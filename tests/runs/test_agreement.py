@@ -54,12 +54,12 @@ def test_what_all_processes_read_has_to_be_one_folder(second, tmp_path, monkeypa
         pass
     with (
         pytest.raises(RunError, match=r"whose rounds every process reads.* by process 1 on .*that all of them share$"),
-        directory.claimed(run, resume=False, overwrite=False, shared="rounds"),
+        directory.claimed(run, resume=False, overwrite=False, ledger="rounds.jsonl"),
     ):
         pytest.fail("the second process has a folder of its own")
     (run / directory.LOCK_FILE).write_text("process 1 on a")
     monkeypatch.setattr(agreement, "gather_object", lambda ours: [(0, "node-a", "process 1 on a"), *ours])
-    with directory.claimed(run, resume=False, overwrite=False, shared="rounds"):
+    with directory.claimed(run, resume=False, overwrite=False, ledger="rounds.jsonl"):
         pass
 
 

@@ -112,9 +112,9 @@ def run(
     with claimed(path, resume=resume is not None, overwrite=overwrite, ledger=ledger):
         _check_not_inside(recipe, path, overwrite=overwrite)
         if recipe.rounds is not None:
-            refuse_several(recipe, resume=resume is not None, allow=allow)
+            sets = refuse_several(recipe, resume=resume is not None, allow=allow)
             last = run_rounds(
-                recipe, run, resume=resume is not None, overwrite=overwrite, allow=allow,
+                recipe, run, resume=resume is not None, overwrite=overwrite, sets=sets, allow=allow,
                 vllm=None if vllm is None else VLLM.at(vllm),
             )  # fmt: skip
             return Run(path, None, {}) if last is None else last._replace(path=path)

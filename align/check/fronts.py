@@ -3,13 +3,14 @@
 from collections.abc import Collection
 from typing import Any
 
+from align.data.loading import Loaded
 from align.findings import Finding
 from align.fronts.plan import policies_at_most
-from align.fronts.run import check_front
+from align.fronts.ready import check_front
 from align.recipe.loading import Recipe
 
 
-def inspect_front(recipe: Recipe, steps: int, allow: Collection[str]) -> Finding:
+def inspect_front(recipe: Recipe, sets: Loaded, steps: int, allow: Collection[str]) -> Finding:
     """The refusals of `alignkit front`, and a line on what it trains, at most.
 
     Raises:
@@ -17,7 +18,7 @@ def inspect_front(recipe: Recipe, steps: int, allow: Collection[str]) -> Finding
         RunError: If a reward cannot be made; one whose code may not run here is not looked at.
     """
     foreign = [name for name in recipe.rewards if ":" in name and name not in allow]
-    prompts = len(check_front(recipe, allow, scorers=not foreign)[0])
+    prompts = len(check_front(recipe, allow, sets=sets, scorers=not foreign)[0])
     settings: Any = recipe.eval.generate
     message = (
         f"{recipe.fronts and recipe.fronts.kind}: at most {policies_at_most(recipe)} policies of {steps:,} steps, each "

@@ -11,7 +11,7 @@ from datasets import Dataset
 from align.data import load_data
 from align.data.audit.labels import inspect_labels
 from align.data.audit.templates import PLAIN
-from align.data.loading import EVAL, TRAIN, named_sets
+from align.data.loading import EVAL, TRAIN, Loaded, named_sets
 from align.errors import RunError
 from align.findings import Finding
 from align.recipe.loading import Recipe
@@ -72,14 +72,15 @@ def look(
     if recipe.rows == "labels":
         findings += inspect_labels(sets, weights=recipe.train.label_weights(), weighs=recipe.train.weighs_labels())
     rows, answers = len(sets[TRAIN]), 0
+    read = Loaded(sets[TRAIN], {name.removeprefix(EVAL): rows for name, rows in sets.items() if name != TRAIN}, [])
     if recipe.rounds is not None:  # the rows are prompts, and what is learnt from is made of answers to them
-        check_all_rounds(recipe)
+        check_all_rounds(recipe, read)
         rows, answers = pairs_of_round(recipe, rows), bytes_of_answers(recipe, rows)
     planned = plan(recipe, rows, machine.processes)
     if recipe.rounds is not None:
         findings.append(inspect_rounds(recipe, len(sets[TRAIN]), planned.steps))
     if recipe.fronts is not None:
-        findings.append(inspect_front(recipe, planned.steps, allow))
+        findings.append(inspect_front(recipe, read, planned.steps, allow))
     evals = [name.removeprefix(EVAL) for name in sets if name != TRAIN]
     findings += inspect_schedule(recipe, planned, evals, rows=rows, processes=machine.processes)
     findings += inspect_held_out(sets) + inspect_settings(recipe, planned.steps) + inspect_unread(recipe)
@@ -127,7 +128,7 @@ def refuse(
             logger.warning("%s", finding.line().partition(": ")[2])
 
 
-def refuse_several(recipe: Recipe, *, resume: bool, allow: Collection[str] = ()) -> None:
+def refuse_several(recipe: Recipe, *, resume: bool, allow: Collection[str] = ()) -> Loaded | None:
     """Before the first of several trainings, of rounds or of a front: what would refuse each of them.
 
     Args:
@@ -135,12 +136,16 @@ def refuse_several(recipe: Recipe, *, resume: bool, allow: Collection[str] = ())
         resume: Whether to go on in a run that is there; that one was let through when it began.
         allow: What was given with `--allow`.
 
+    Returns:
+        The rows, if they were read.
+
     Raises:
         DataError: If the rows cannot be used.
         RunError: With a line for each error.
     """
     if resume and (Path(str(recipe.train.output_dir)) / RECIPE_FILE).is_file():
-        return
+        return None
     with PartialState().local_main_process_first():
         sets = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
     refuse(recipe, named_sets(sets.train, sets.eval), Machine.here(), allow=allow)
+    return sets

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from align.data.loading import Loaded
 from align.findings import Finding
 from align.recipe.loading import Recipe
 from align.rounds.run import check_rounds
@@ -10,7 +11,7 @@ BYTES_A_TOKEN = 16
 """On disk, of an answer: its text three times, and its token id as text."""
 
 
-def check_all_rounds(recipe: Recipe) -> None:
+def check_all_rounds(recipe: Recipe, sets: Loaded) -> None:
     """The refusals of `alignkit train`, but for what only --allow says: who may be asked, and whose code may run.
 
     Raises:
@@ -20,7 +21,7 @@ def check_all_rounds(recipe: Recipe) -> None:
     score: Any = recipe.rounds and recipe.rounds.score
     named = [*score.rewards, *(str(judge.reward) for judge in score.judges.values() if judge.kind == "reward")]
     hosts = [judge for judge in score.judges.values() if judge.kind == "endpoint"]
-    check_rounds(recipe, scorers=not hosts and not any(":" in name for name in named))
+    check_rounds(recipe, sets=sets, scorers=not hosts and not any(":" in name for name in named))
 
 
 def prompts_of_round(recipe: Recipe, prompts: int) -> int:

@@ -37,5 +37,5 @@ def main(argv: Sequence[str]) -> Path:
         raise RunError(f"{options.recipe}: {NONE}; or train one policy with `alignkit train`")
     run, resume = Path(str(recipe.train.output_dir)), options.resume is not None
     with claimed(run, resume=resume, overwrite=options.overwrite, ledger=FRONTS_FILE):
-        refuse_several(recipe, resume=resume, allow=options.allow)
-        return run_front(recipe, train.run, resume=resume, overwrite=options.overwrite, allow=options.allow)
+        sets = refuse_several(recipe, resume=resume, allow=options.allow)
+        return run_front(recipe, train.run, resume=resume, overwrite=options.overwrite, sets=sets, allow=options.allow)

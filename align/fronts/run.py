@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from datasets import Dataset
 from jaxtyping import Float
 
-from align.data import load_data
 from align.data.kept import data_digest
-from align.data.loading import DataSource, read
+from align.data.loading import DataSource, Loaded, read
 from align.errors import RunError
 from align.files import write_rows, write_text
 from align.judges.from_scores import scorers_of
@@ -22,19 +20,18 @@ from align.judges.scoring import score_rows
 from align.merging.adapters import load_adapter_factors, save_merged
 from align.merging.command import merge, sweep
 from align.models.gated import parts
-from align.models.loading import load_tokenizer
 from align.recipe.loading import Recipe
-from align.recipe.scores import ScoreConfig
 from align.rounds.begin import begin
 from align.rounds.ledger import Ledger
 from align.rounds.plan import load_training, write_recipe
-from align.rounds.validation import PROMPTS, compared_by, validation_rows
+from align.rounds.validation import PROMPTS, compared_by
 from align.runs.contents import FRONTS_FILE, RECIPE_FILE
-from align.sampling.answer_file import HowToSample, check_calling, read_prompts, sample_to_file
+from align.sampling.answer_file import HowToSample, read_prompts, sample_to_file
 from align.sampling.ask import decoding_of
 from align.sampling.policy import Policy, policy_of, reference_of
 
 from .plan import ENDS, SOUPS, Place, extension_recipe, first_recipe, manifold_recipe, policies_at_most
+from .ready import caller_of, check_front, score_of
 from .sparse import Member, two_stages
 
 logger = logging.getLogger(__name__)
@@ -43,34 +40,14 @@ Rows = list[dict[str, Any]]
 MEMBERS, REF = "members.json", "ref"
 
 
-def check_front(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = True) -> tuple[Rows, Dataset]:
-    """The prompts that policies are estimated on, and those that they learn from, once all that can be known is in order.
-
-    Args:
-        recipe: With `fronts`.
-        allow: As for `align.train.run`.
-        scorers: Whether to look at the rewards, too.
-
-    Raises:
-        DataError: If prompts cannot be used, or lack a column that a reward reads.
-        RunError: If a reward cannot be made, reads what an answer's text does not say, or may not be run; or if there are
-            fewer than two prompts.
-    """
-    score, sets = _score(recipe), load_data(recipe.data, rows="prompts")
-    rows = validation_rows(recipe, score, sets.eval)
-    if len(rows) < 2:
-        raise RunError(f"data.eval: an interval needs at least 2 different prompts, got {len(rows)}; add some")
-    caller = Policy(recipe.model, caller=caller_of(recipe))
-    if caller.caller is not None:
-        settings: Any = recipe.eval.generate
-        check_calling(caller, rows, HowToSample(decoding_of(settings)), load_tokenizer(recipe.model))
-    if scorers:
-        scorers_of(score, recipe.model, where="rewards", allow=list(allow))
-    return rows, sets.train
-
-
 def run_front(
-    recipe: Recipe, train: Train, *, resume: bool, overwrite: bool = False, allow: Collection[str] = ()
+    recipe: Recipe,
+    train: Train,
+    *,
+    resume: bool,
+    overwrite: bool = False,
+    sets: Loaded | None = None,
+    allow: Collection[str] = (),
 ) -> Path:
     """All policies of a front, and `members.json`. The run directory is claimed already.
 
@@ -79,6 +56,7 @@ def run_front(
         train: `align.train.run`, for the training of each policy.
         resume: Whether to go on in a front that is there.
         overwrite: Delete the front that is there, once recipe and data are known to work.
+        sets: The prompts, where they are read already.
         allow: As for `align.train.run`.
 
     Returns:
@@ -87,7 +65,7 @@ def run_front(
     Raises:
         RunError: If the front that is there is another's, or a reward applies to fewer than two prompts.
     """
-    rows, same_for_all = check_front(recipe, allow)
+    rows, same_for_all = check_front(recipe, allow, sets=sets)
     trained = data_digest(same_for_all)
     by = {"data.train": f"{trained['rows']} rows, {trained['sha256'][:12]}", **compared_by(recipe, rows)}
     ledger = begin(recipe, "fronts", FRONTS_FILE, resume=resume, overwrite=overwrite, compared=by)
@@ -250,7 +228,7 @@ class _Making:
         def score() -> dict[str, Any]:
             if not PartialState().is_main_process:
                 return {}
-            scorers = scorers_of(_score(self.recipe), self.recipe.model, where="rewards", allow=list(self.allow))
+            scorers = scorers_of(score_of(self.recipe), self.recipe.model, where="rewards", allow=list(self.allow))
             scored = score_rows(read(DataSource(str(place.answers))).to_list(), scorers)
             write_rows(scored.rows, place.scores, replace=True)
             return {"unscored": scored.unscored}
@@ -282,11 +260,6 @@ class _Making:
             write_text(self.run / MEMBERS, json.dumps(told, indent=1) + "\n")
 
 
-def caller_of(recipe: Recipe) -> Callable[[], Recipe] | None:
-    """What gives the recipe itself, if its policy calls something; the adapters of a front do not say what they call."""
-    return (lambda: recipe) if recipe.tools or recipe.environments else None
-
-
 def scores_by_prompt(path: Path, rewards: Sequence[str]) -> Float[np.ndarray, "prompts rewards"]:
     """The mean of each reward over the answers to each prompt, NaN where it applies to none."""
     found = []
@@ -294,7 +267,3 @@ def scores_by_prompt(path: Path, rewards: Sequence[str]) -> Float[np.ndarray, "p
         given = [[one[name] for one in row["rewards"] if one.get(name) is not None] for name in rewards]
         found.append([float(np.mean(values)) if values else float("nan") for values in given])
     return np.array(found)
-
-
-def _score(recipe: Recipe) -> ScoreConfig:
-    return ScoreConfig(rewards={name: options or None for name, options in recipe.rewards.items()})

@@ -16,7 +16,7 @@ from typing import Any
 
 from align.errors import DataError, RunError
 from align.files import check_writable, new_folder, write_text
-from align.models.identity import different, same_identity
+from align.models.identity import same_identity
 from align.runs.contents import REFERENCE_FILE
 
 from .adapters import Adapter, Factors, load_adapter_factors, save_merged, slerp, soup, stock
@@ -46,13 +46,12 @@ def check_mergeable(adapters: Sequence[Adapter]) -> str:
     for other in adapters[1:]:
         if other.factors.keys() != first.factors.keys() or _shapes(other) != _shapes(first):
             raise RunError(f"{other.path}: adapts other modules than {first.path}; merge adapters of one lora section")
-        apart = different(other.reference or {}, first.reference or {})
-        if apart and not {"weights", "configuration"} & set(apart):
-            raise RunError(
-                f"{other.path}: trained against another reference than {first.path}, on the same base: they differ in "
-                f"{' and '.join(apart)}, and a merged adapter is held against one; of rounds, take those of `reference: first`"
-            )
         if not _same_base(other, first):
+            if _base_digests(other) == _base_digests(first) is not None:
+                raise RunError(
+                    f"{other.path}: trained against another reference than {first.path}, on the same base; a merged adapter is "
+                    "held against one: of rounds, merge those of `reference: first`"
+                )
             raise RunError(
                 f"{other.path}: of another base or reference ({_shown(other)}) than {first.path} ({_shown(first)}); a soup "
                 "needs one base"
@@ -259,6 +258,12 @@ def _same_base(one: Adapter, other: Adapter) -> bool:
     mine, theirs = one.reference or {}, other.reference or {}
     names = [adapter.config.base_model_name_or_path for adapter in (one, other)]
     return same_identity(mine, theirs) and (mine.get("kind") in ("base", "adapter") or names[0] == names[1])
+
+
+def _base_digests(adapter: Adapter) -> tuple[Any, Any] | None:
+    """Digests of the base, where the reference is made of it."""
+    found = adapter.reference or {}
+    return (found.get("digest"), found.get("config_digest")) if found.get("kind") in ("base", "adapter") else None
 
 
 def _shown(adapter: Adapter) -> str:

@@ -15,6 +15,7 @@ from transformers import set_seed
 
 from align.data import load_data
 from align.data.commands.pairs import SELECTORS
+from align.data.loading import Loaded
 from align.errors import RunError
 from align.files import digest_of
 from align.judges.from_scores import refuse_missing, scorers_of
@@ -70,12 +71,15 @@ def _alike(said: Difference, both: int | None) -> bool:
     return one == other
 
 
-def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool = True) -> tuple[Rows, Rows]:
+def check_rounds(
+    recipe: Recipe, allow: Collection[str] = (), *, sets: Loaded | None = None, scorers: bool = True
+) -> tuple[Rows, Rows]:
     """The prompts of a recipe with rounds, once all that can be known of its rounds is in order, and those that rounds are compared by.
 
     Args:
         recipe: With `rounds`.
         allow: As for `align.train.run`.
+        sets: The prompts, where they are read already.
         scorers: Whether to look at the scorers, too.
 
     Raises:
@@ -84,7 +88,7 @@ def check_rounds(recipe: Recipe, allow: Collection[str] = (), *, scorers: bool =
     """
     rounds: Any = recipe.rounds
     _refuse_beyond(rounds.select, reward_bounds(rounds.score)[1])
-    sets = load_data(recipe.data, rows="prompts")
+    sets = sets or load_data(recipe.data, rows="prompts")
     rows = sets.train.to_list()
     round_prompts(recipe, rows, rounds.count)
     if scorers:
@@ -130,6 +134,7 @@ def run_rounds(
     *,
     resume: bool,
     overwrite: bool = False,
+    sets: Loaded | None = None,
     allow: Collection[str] = (),
     vllm: VLLM | None = None,
 ) -> Any:
@@ -140,6 +145,7 @@ def run_rounds(
         train: `align.train.run`, for the training of each round.
         resume: Whether to go on in a run that is there.
         overwrite: Delete the run that is there, once recipe and data are known to work.
+        sets: The prompts, where they are read already.
         allow: As for `align.train.run`.
         vllm: Samples the answers in the models' place.
 
@@ -153,7 +159,7 @@ def run_rounds(
     run = directory_of(recipe)
     if vllm is not None:
         check_model(recipe)
-    rows, compared = check_rounds(recipe, allow)
+    rows, compared = check_rounds(recipe, allow, sets=sets)
     by = {"data.train": digest_of(rows)[:12], **(compared_by(recipe, compared) if compared else {})}
     ledger = begin(recipe, "rounds", ROUNDS_FILE, resume=resume, overwrite=overwrite, refused=other_rounds, compared=by)
     state = PartialState()

@@ -27,8 +27,8 @@ shape = noticed_by("tests/data/rows/test_templates.py::test_the_first_row_of_eac
 WRITTEN, TEMPLATES = "align/data/audit/written.py", "align/check/templates.py"
 several = noticed_by("tests/check/test_several.py")
 MUTANTS = [
-    several("several: rounds begin unseen", "align/train.py", "            refuse_several(recipe, resume=resume is not None, allow=allow)\n", ""),
-    several("several: fronts begin unseen", "align/commands/front.py", "        refuse_several(recipe, resume=resume, allow=options.allow)\n", ""),
+    several("several: rounds begin unseen", "align/train.py", "sets = refuse_several(recipe, resume=resume is not None, allow=allow)", "sets = None"),
+    several("several: fronts begin unseen", "align/commands/front.py", "sets = refuse_several(recipe, resume=resume, allow=options.allow)", "sets = None"),
     digest("digests: columns of what does not show", WRITTEN, "pa.array([visible(text) for text in contents.to_pylist()], kind)", "contents"),
     digest("digests: columns without roles", WRITTEN, "for part in (sizes, roles, contents)]", "for part in (sizes, contents)]"),
     digest("digests: columns without lengths", WRITTEN, "for part in (sizes, roles, contents)]", "for part in (roles, contents)]"),

@@ -91,7 +91,7 @@ MUTANTS = [
     claim("files of living processes are deleted", CONTENTS, "and not lives(int(scratch", "and bool(int(scratch"),
     claim("a link's target is emptied", CONTENTS, "if path.is_dir() and not path.is_symlink():", "if path.is_dir():"),
     claim("a run is deleted unasked", RUNDIR, "if begun and not resume and not overwrite:", "if False:"),
-    claim("a run does not claim its directory", "align/train.py", "    with claimed(path, resume=resume is not None, overwrite=overwrite, shared=read):\n", "    if True:\n"),
+    claim("a run does not claim its directory", "align/train.py", "    with claimed(path, resume=resume is not None, overwrite=overwrite, ledger=ledger):\n", "    if True:\n"),
     stop("completions are sampled anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._step = state["step"]'),
     stop("micro-batches are counted anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._buffered_inputs = state["buffered"]'),
     stop("losses of the window are lost", ONLINE, "set_logging_window(self.trainer, self.window.pop())", "self.window.pop()"),

@@ -13,7 +13,8 @@ from align.errors import RecipeError, RunError
 from align.fronts.pick import main as pick
 from align.fronts.pick import picked
 from align.fronts.plan import Place, extension_recipe
-from align.fronts.run import MEMBERS, check_front, run_front, scores_by_prompt
+from align.fronts.ready import check_front
+from align.fronts.run import MEMBERS, run_front, scores_by_prompt
 from align.intervals import mean_estimate
 from align.merging.adapters import load_adapter_factors, soup
 from align.recipe.loading import load_recipe

@@ -178,6 +178,7 @@ def test_a_module_that_was_never_trained_agrees_with_nothing():
     [
         ({"reference": REFERENCE | {"digest": "1" * 64}}, "of another base or reference .*111111111111.*than .*000000000000"),
         ({"reference": REFERENCE | {"kind": "model"}}, "of another base or reference"),
+        ({"reference": REFERENCE | {"kind": "adapter", "adapter_digest": "2" * 64}}, "against another reference than .* on the same base"),
         ({"reference": None}, "no reference.json there"), ({"target_modules": ["q_proj"]}, "adapts other modules"),
         ({"modules_to_save": ["lm_head"]}, "holds more than the factors"), ({"use_dora": True}, "holds more than the factors"),
         ({"bias": "lora_only", "lora_bias": True}, "holds more than the factors"),

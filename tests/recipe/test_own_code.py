@@ -15,7 +15,7 @@ import align
 from align import cli, own_code
 from align.commands.front import main as front
 from align.errors import RunError
-from align.fronts.run import check_front
+from align.fronts.ready import check_front
 from align.judges.from_recipe import prepare_judge
 from align.losses.objectives import OBJECTIVES
 from align.own_code import allow_file, digests, lacking

@@ -3,6 +3,7 @@
 import json
 import shutil
 from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ from stored_world import read_lines
 from tiny import sparing
 
 from align.data.split import prompt_position
+from align.errors import RunError
+from align.going_on import taken_round
 from align.recipe.loading import load_recipe
 from align.rounds.best import HALF, choose
 from align.rounds.ledger import FILE
 from align.train import run
 from eval.__main__ import Wanted, _of_rounds, main
+from eval.rounds import add_rounds
 
 EVAL = ["eval.generate.prompts=8", "eval.judges={local: {kind: language_model, path: tiny-random}}"]
 
@@ -78,6 +82,17 @@ def test_the_recipe_may_take_the_best_round(best):
     assert (best / "adapter" / name).read_bytes() == (taken / name).read_bytes()
 
 
+def test_how_the_best_is_chosen_may_not_change_once_it_was(best, tmp_path):
+    words = [f"train.output_dir={tmp_path / 'run'}", "train.max_steps=1", *EVAL]
+    run("rounds/tiny", words)  # takes the last
+    run("rounds/tiny", [*words, "rounds.take=best"], resume="auto")
+    assert (tmp_path / "run" / "round-2" / "best.json").read_bytes() == (best / "round-2" / "best.json").read_bytes()
+    with pytest.raises(RunError, match=r"eval.generate.temperature: 1.0 -> 0.3"):
+        run("rounds/tiny", [*words, "rounds.take=best", "eval.generate.temperature=0.3"], resume="auto")
+    run("rounds/tiny", [*words, "rounds.take=last", "eval.generate.temperature=0.3"], resume="auto")
+    assert taken_round(tmp_path / "run") == 2
+
+
 def test_a_run_that_began_with_the_best_keeps_that_adapter(best, tmp_path):
     """Whatever the scores say: the answer of the stage is edited to be round 0."""
     folder = tmp_path / "run"
@@ -87,6 +102,9 @@ def test_a_run_that_began_with_the_best_keeps_that_adapter(best, tmp_path):
     run(load_recipe(folder / "recipe.resolved.yaml", [f"train.output_dir={folder}"], anywhere=True), resume="auto")
     weights = (folder / "adapter" / "adapter_model.safetensors").read_bytes()
     assert weights == (folder / "first" / "adapter_model.safetensors").read_bytes()
+    report = SimpleNamespace(compared={}, settings={})
+    add_rounds(report, [SimpleNamespace(name="round-2"), SimpleNamespace(name="round-1")], folder)
+    assert report.settings == {"adapter_is_of": "round-0"}
 
 
 def test_all_rounds_are_evaluated_as_one(best, capsys):
@@ -105,7 +123,7 @@ def test_all_rounds_are_evaluated_as_one(best, capsys):
     assert {(row["first"], row["second"]) for row in said["comparisons"]["win_rate/local"]} == {
         ("round-2", "round-1"), ("round-2", "reference"), ("round-1", "reference"),
     }  # fmt: skip
-    assert said["settings"]["adapter_is_of"] in ("round-0", "round-1", "round-2")
+    assert said["settings"]["adapter_is_of"] == json.loads((best / "round-2" / "best.json").read_text())["best"]
     page = (best / "report" / "report.html").read_text()
     assert "<h2>Rounds</h2>" in page
     assert "Best of 3 policies by win_rate" in page

@@ -1,5 +1,6 @@
 """Rounds that are gone on with in other numbers or at another place, and reports on rounds of which something is gone."""
 
+import json
 import shutil
 
 import pytest
@@ -197,6 +198,7 @@ def test_rounds_are_verified_and_their_reports_found(copied, tmp_path, capsys):
     table = (copied / "report.md").read_text()
     assert cli.main(["verify", str(copied), *words]) == 0, capsys.readouterr().err
     assert "ok   kl: " in capsys.readouterr().out
+    assert json.loads((copied / "report" / "report.json").read_text())["name"] == copied.name
     assert (copied / "report.md").read_text() == table  # that of the rounds
     assert cli.main(["history", str(copied)]) == 0
     assert "| kl " in capsys.readouterr().out

@@ -4,16 +4,18 @@ import shutil
 
 import pytest
 from launching import finished
-from stored_world import made, read_lines
+from stored_world import made, read_lines, write_lines
 from vllm_stub import make_stub, seen_by
 
 from align.commands.sample import main as sample
 from align.errors import RunError
 from align.recipe.loading import load_recipe
+from align.rewards import REWARDS
+from align.rewards.load import Known
 from align.rounds import stages
 from align.rounds.ledger import FILE, Ledger
 from align.rounds.plan import Place
-from align.rounds.run import run_rounds
+from align.rounds.run import _recipe_is_there, run_rounds
 from align.train import main as train
 
 
@@ -31,6 +33,54 @@ def test_a_round_without_pairs_or_with_a_collapsed_policy_ends_in_words(tmp_path
     )
     assert train([*words, "--overwrite"]) == 2
     assert "all answers to each prompt are equal" in capsys.readouterr().err
+
+
+def test_scorer_and_rule_may_be_changed_before_they_made_anything(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(REWARDS, "silent", Known(lambda completions, **_: [None for _ in completions], 0, 1))
+    folder = tmp_path / "run"
+    words = ["rounds/tiny", f"train.output_dir={folder}", "rounds.count=1", "train.learning_rate=0.01"]
+    assert train([*words, "rounds.score={rewards: [silent]}"]) == 2
+    assert "no answer has a score; mend the scorer, or take another" in capsys.readouterr().err
+    answers = (folder / "round-1" / "answers" / "policy.jsonl").stat()
+    steep = "rounds.select={rule: margin, min_gap: 1, min_reward: 0}"
+    assert train([*words, steep, "--resume", "auto"]) == 2
+    assert "no prompt yields a pair by the rule 'margin'" in capsys.readouterr().err
+    assert train([*words, "--resume", "auto"]) == 0, capsys.readouterr().err
+    assert (folder / "round-1" / "answers" / "policy.jsonl").stat() == answers
+    assert train([*words, "rounds.score={rewards: [repetition]}", "--resume", "auto"]) == 2
+    assert "rounds.score.rewards" in capsys.readouterr().err
+
+
+def test_a_round_that_was_not_trained_gets_the_recipe_with_the_code_that_is_there(tmp_path):
+    recipe, place = load_recipe("rounds/tiny"), Place(tmp_path, 1)
+    place.folder.mkdir()
+    assert not _recipe_is_there(recipe, place)
+    place.recipe.write_text("method: dpo\n")
+    assert _recipe_is_there(recipe, place)
+    place.recipe.write_text("own_code: {own.py: 12ab}\n")
+    assert not _recipe_is_there(recipe, place)
+    place.trained.mkdir()
+    (place.trained / "recipe.resolved.yaml").touch()
+    assert _recipe_is_there(recipe, place)
+
+
+def test_a_rule_that_wants_more_than_any_score_is_refused(tmp_path, capsys):
+    words = ["rounds/tiny", f"train.output_dir={tmp_path / 'run'}"]
+    assert train([*words, "rounds.select={rule: margin, min_gap: 0.1}"]) == 2
+    said = "the rule 'margin' wants a chosen answer of at least 5 unless said otherwise, and no score is above 1; ask"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_answers_without_a_score_and_prompts_without_a_pair_are_said(tmp_path, caplog):
+    scored = [
+        {"prompt": "q", "completions": ["a", "b"], "sources": ["policy"] * 2, "rewards": [1.0, 2.0]},
+        {"prompt": "r", "completions": ["a", "b"], "sources": ["policy"] * 2, "rewards": [None, 2.0]},
+    ]
+    (tmp_path / "round-1").mkdir()
+    write_lines(tmp_path / "round-1" / "scores.jsonl", scored)
+    stages.pairs_stage(load_recipe("rounds/tiny"), Place(tmp_path, 1))
+    assert "round 1: prompts without a pair: " in caplog.text
 
 
 def test_gold_answers_do_not_hide_a_policy_that_says_nothing(tmp_path):

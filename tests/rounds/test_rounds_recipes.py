@@ -155,6 +155,10 @@ train: {output_dir: runs/x, use_cpu: true, bf16: false}
         (["rounds.sample={who: [policy]}"], "rounds.sample.who: unknown key, got ['policy']; it is written `from`"),
         (["rounds.sample={from: [polcy]}"], "unknown, got 'polcy'; did you mean 'policy'?"),
         (["rounds.sample={from: policy}"], "rounds.sample.from: expected list[str], got str 'policy'"),
+        (
+            ["rounds.prompts={each: 2}", "rounds.sample={from: [policy, earlier]}"],
+            "rounds.sample.from: `earlier` are answers to the same prompts, and rounds of `each` have none in common",
+        ),
         (["rounds.sample={samples: 1}"], "a pair needs at least 2 answers to a prompt, got 1"),
         (["rounds.sample={from: [policy, gold]}"], "rounds.sample.gold: the column of gold answers"),
         (["rounds.score={kind: reward_model}"], "rounds.score.judges.judge.path: needed by kind 'reward_model'"),

@@ -13,7 +13,30 @@ changed = noticed_by("tests/rounds/test_rounds_changed.py")
 scored = noticed_by("tests/rounds/test_score.py")
 sampled = noticed_by("tests/rounds/test_sample.py")
 own = noticed_by("tests/recipe/test_own_code.py")
+ended = noticed_by("tests/rounds/test_rounds_end.py")
+best = noticed_by("tests/rounds/test_best_round.py")
+BEGIN, CONTENTS, GOING_ON = "align/rounds/begin.py", "align/runs/contents.py", "align/going_on.py"
 MUTANTS = [
+    changed("kinds: a run of another kind is gone on with", "align/runs/directory.py", "                check_kind(run, ledger)\n", "                pass\n"),
+    changed("kinds: one training is gone on with in rounds", CONTENTS, "or (run / ENV_FILE).is_file()):", "or False):"),
+    changed("kinds: a front is taken for a policy", GOING_ON, "    check_one_policy(run)\n", ""),
+    changed("kinds: a front is asked", "align/sampling/policy.py", "    check_one_policy(run)\n", ""),
+    changed("taken: rounds are unfinished", GOING_ON, "    if in_rounds:\n", "    if False:\n"),
+    changed("taken: weights of no round are a round's", GOING_ON, "own is not None and identity_of_run(", "own is not None or identity_of_run("),
+    best("taken: the last is said to be taken", EVAL, "taken = taken_round(run)", "taken = len(report.rounds)"),
+    best("changed: how the best is chosen is not recorded", BEGIN, '["counts"] != said:', '["counts"] is None:'),
+    changed("changed: prompts may change", RUN, '{"data.train": digest_of(rows)[:12], **', "{**"),
+    changed("changed: numbers of later rounds are forgotten", BEGIN, "**(numbers if fewer else {})", "**{}"),
+    changed("changed: scorers may change after scores", RUN, "if stage not in stages", "if True"),
+    ended("changed: scorers may not be mended", RUN, "and not d.key.startswith(free)", ""),
+    ended("changed: a round keeps the code that failed", RUN, 'or said.get("own_code") == recipe.raw.get("own_code")', "or True"),
+    ended("rules: more is wanted than there is", RUN, "    if least > most:\n", "    if False:\n"),
+    ended("told: prompts without a pair", "align/rounds/stages.py", "    if made.without or made.refused:\n", "    if False:\n"),
+    noticed_by("tests/rounds/test_rounds_recipes.py")("rules: earlier answers of other prompts", "align/recipe/rounds.py", 'if "earlier" in self.sample.who and self.prompts != "all":', "if False:"),
+    noticed_by("tests/rounds/test_rounds.py")("drift: log-ratios", "align/rounds/drift.py", "torch.expm1(-r) + r", "r"),
+    noticed_by("tests/models/test_merge.py")("merge: another reference is another base", "align/merging/command.py", "if _base_digests(other) == _base_digests(first) is not None:", "if False:"),
+    changed("verify: the report of rounds lies elsewhere", "eval/verify.py", "(out or report_folder(run))", "(out or run)"),
+    changed("verify: all rounds in the place of what was taken", "eval/verify.py", "taken=True", "taken=False"),
     changed("changed: any number by round may change", RUN, "    return one == other\n", "    return True\n"),
     changed("changed: lists are by round everywhere", RUN, "if not BY_ROUND.fullmatch(said.key) or not all(", "if not all("),
     changed("changed: lists of texts are by round", RUN, "isinstance(x, int | float) for each", "True for each"),

@@ -102,7 +102,7 @@ MUTANTS = [
     rounds(
         "KL per draft and revision",
         "align/rounds/drift.py",
-        "ratios = ratios.reshape(len(drafts_and_revisions), -1).sum(axis=0)",
+        "terms = terms.reshape(len(drafts_and_revisions), -1).sum(axis=0)",
         "pass",
     ),
     end("no KL is too much", "align/rounds/drift.py", "if not kl <= rounds.max_kl:", "if False:"),

@@ -80,7 +80,7 @@ MUTANTS = [
     shared(
         "nodes: rounds on folders of their own",
         "align/runs/directory.py",
-        "        if shared is not None:\n",
+        "        if ledger in READ_BY_ALL:\n",
         "        if False:\n",
     ),
     shared(

@@ -47,7 +47,7 @@ MUTANTS = [
     front("front: the ends of the sweep are mixed again", RUN, "if max(v) < 1]", "]"),
     front("front: soups of a kill are in the way", RUN, "            shutil.rmtree(out, ignore_errors=True)  # by a kill, before its line was written\n", ""),
     front("front: any front is gone on with", "align/rounds/begin.py", "if resume and (run / RECIPE_FILE).is_file():", "if False:"),
-    front("front: rewards that need tokens are taken", RUN, "    if scorers:\n", "    if False:\n"),
+    front("front: rewards that need tokens are taken", "align/fronts/ready.py", "    if scorers:\n", "    if False:\n"),
     front("pick: who is off the front is picked", PICK, ' if member["on_front"]), key', "), key"),
     front("pick: values are not scaled", PICK, "- low) / (high - low)", "- 0 * low) / (1 + 0 * high)"),
     front("pick: preferences are not normalised", PICK, "prefer.get(name, 0.0) / total", "prefer.get(name, 0.0)"),

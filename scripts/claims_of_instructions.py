@@ -35,6 +35,7 @@ def of_instructions() -> list[Claim]:
         ("after Pang et al. 2024 (Iterative RPO)", "Where answers can be checked, a likelihood term raises what DPO reaches.", [less("rpo 0.5", "kept")]),
         ("Liu et al. 2024 (RPO)", "The likelihood term keeps chosen answers likely, and the judge is gamed less: answers stay relevant to the request.", [less("rpo 0.5", one) for one in ("chosen", "relevance")]),
         ("Ethayarajh et al. 2024 (KTO)", "KTO, which reads no pairs, and here half as many answers, reaches as much as DPO (bar: 0.05 below).", [less("kto", "kept", bar=ENOUGH)]),
+        ("Wang et al. 2023 (f-DPO)", "Jensen-Shannon reaches as much as reverse KL (bar: 0.05 below), from nearer to the reference.", [less("jensen_shannon", "kept", bar=ENOUGH), less("jensen_shannon", "kl", sign=-1)]),
         ("Rosset et al. 2024 (DNO), Pang et al. 2024 (Iterative RPO)", "Several rounds reach more than one.", [less("dpo in rounds", "kept")]),
         ("after Pyatkin et al. 2025 (IFBench)", "Learning to keep seven forms helps with three that training has not.", carried),
         ("after Gao et al. 2023 (over-optimisation)", "What the judge does not read suffers: answers become less relevant to the request.", fell),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 from trl import ModelConfig
 
@@ -175,10 +176,11 @@ class _Own:
         """The judge's.
 
         Raises:
-            ValueError: Whatever it raised.
+            ValueError: Whatever it raised, and what is said of a matrix that is not of numbers.
         """
         try:
-            return self._judge.prefer(prompt, answers, **columns)
+            found = self._judge.prefer(prompt, answers, **columns)
+            return None if found is None else np.asarray(found, dtype=np.float64)
         except (Exception, SystemExit) as error:
             raise ValueError(f"judge {self._name!r} failed: {told(error)}") from error
 

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,6 +110,11 @@ def make_reward(name: str, allowed: Collection[str] = (), *, where: str = "", **
         if options:
             raise RunError(f"{where}: takes no options, got {', '.join(options)}")
         return _checked(name, reward, where) if own or renamed else reward
+    if not is_dataclass(reward):
+        raise RunError(
+            f"{where}: {reward.__name__} is a class and no dataclass, whose fields would be its options; decorate it with "
+            "@dataclasses.dataclass, or register one of it"
+        )
     tree = Tree(where)
     made = build(reward, options, (), tree)
     if tree.problems:

@@ -49,10 +49,19 @@ def build(cls: type, values: Any, where: Where, tree: Tree, hints: Mapping[str, 
         return cls(**built)
     except (ValueError, TypeError, ImportError, OSError) as error:
         for line in str(error).splitlines() or [repr(error)]:
+            line = _of_field(line, built)
             key, colon, rest = line.partition(": ")
             known = colon and key.split(".")[0] in fields
             tree.problem((*where, *key.split(".")) if known else where, rest if known else line)
         return None
+
+
+def _of_field(line: str, values: Mapping[str, Any]) -> str:
+    """What an enumeration says of a value, `VALUE is not a valid KIND, please ...`, with the key of the one field that has the value."""
+    own = [
+        key for key, value in values.items() if isinstance(value, str) and line.startswith(f"{value} is not a valid ")
+    ]
+    return f"{own[0]}: {line}" if len(own) == 1 else line
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -71,6 +80,8 @@ def describe(value: Any) -> str:
 
 
 def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:
+    if where in tree.unreadable:
+        return None  # which is said already
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(typing.cast(Any, hint), value, where, tree)
@@ -120,6 +131,12 @@ def _value(value: Any, hint: Any, where: Where, tree: Tree) -> Any:
 def _type_name(hint: Any) -> str:
     if hint is type(None):
         return "null"
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return " | ".join(_type_name(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is list and dataclasses.is_dataclass(typing.get_args(hint)[0]):
+        return "a list of them"
+    if dataclasses.is_dataclass(hint):
+        return "`key: value` settings"
     if typing.get_args(hint):
         return str(hint).replace("typing.", "")
     return getattr(hint, "__name__", str(hint))

@@ -36,6 +36,8 @@ class Tree:
         self.origin = origin
         self.lines: dict[Where, str] = {}
         self.problems: list[str] = []
+        self.unreadable: set[Where] = set()
+        """Key paths whose values could not be read, which is noted."""
         self.unread: frozenset[str] = frozenset()
         """Sections that nothing is wanted of: what is wrong with what a file says there is passed over."""
         self._passed_over: set[str] = set()
@@ -53,6 +55,11 @@ class Tree:
         if len(self.problems) > MAX_PROBLEMS:
             self.problems.append(f"{self.origin}: more than {MAX_PROBLEMS} problems; the rest is not shown")
             self.fail_on_problems()
+
+    def cannot_read(self, where: Where, why: str) -> None:
+        """Note that a value cannot be read; nothing else is said of it."""
+        self.problem(where, f"cannot be read: {why}")
+        self.unreadable.add(where)
 
     def is_from_file(self, where: Where) -> bool:
         """Whether a file says the value at a key path, rather than the command line."""
@@ -140,8 +147,7 @@ def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, s
     if len(where) > MAX_DEPTH:  # an override starts below the top
         raise RecipeError(f"{source.at(node.start_mark)}: nested more than {MAX_DEPTH} levels deep")
     if not isinstance(node, yaml.ScalarNode) and node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
-        tree.problem(where, f"cannot be read: the tag {node.tag} is not supported")
-        return None
+        return tree.cannot_read(where, f"the tag {node.tag} is not supported")
     # Sections: every key once, with its line.
     if isinstance(node, yaml.MappingNode):
         values: dict[str, Any] = {}
@@ -166,17 +172,13 @@ def _plain(node: yaml.Node, where: Where, tree: Tree, loader: yaml.SafeLoader, s
         if where == ("train", "output_dir") and value in (".", "./") and source.has_lines:
             return str(source.folder.resolve())
     except (yaml.YAMLError, ValueError) as error:
-        tree.problem(where, f"cannot be read: {str(error).splitlines()[0]}")
-        return None
+        return tree.cannot_read(where, str(error).splitlines()[0])
     except (KeyError, IndexError, AttributeError):  # PyYAML's answer to `!!bool x`, `!!int ''` and `!!timestamp x`
-        tree.problem(where, f"cannot be read: {node.value!r} is no {node.tag.rpartition(':')[2]}")
-        return None
+        return tree.cannot_read(where, f"{node.value!r} is no {node.tag.rpartition(':')[2]}")
     if isinstance(value, int) and value.bit_length() > 64:
-        tree.problem(where, f"cannot be read: a whole number of {value.bit_length()} bits, more than 64")
-        return None
+        return tree.cannot_read(where, f"a whole number of {value.bit_length()} bits, more than 64")
     if isinstance(value, str) and _is_hidden(value):
-        tree.problem(where, f"cannot be read: {value[:SHOWN_TEXT]!r} holds a control character")
-        return None
+        return tree.cannot_read(where, f"{value[:SHOWN_TEXT]!r} holds a control character")
     return value
 
 
@@ -191,6 +193,7 @@ def merge(base: Tree, child: Tree) -> Tree:
     result.values = _merged(base.values, child.values)
     result.lines = base.lines | child.lines
     result.problems = base.problems + child.problems
+    result.unreadable = base.unreadable | child.unreadable
     return result
 
 

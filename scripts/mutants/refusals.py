@@ -25,8 +25,14 @@ sized = noticed_by("tests/check/test_sizes.py")
 digest = noticed_by("tests/data/test_audit.py")
 shape = noticed_by("tests/data/rows/test_templates.py::test_the_first_row_of_each_shape_is_rendered")
 WRITTEN, TEMPLATES = "align/data/audit/written.py", "align/check/templates.py"
+blamed = noticed_by("tests/recipe/test_strict_recipes.py")
+owned = noticed_by("tests/recipe/test_own_failures.py")
 several = noticed_by("tests/check/test_several.py")
 MUTANTS = [
+    blamed("blamed: an enumeration names no field", "align/strict/fields.py", 'return f"{own[0]}: {line}" if len(own) == 1 else line', "return line"),
+    blamed("blamed: what cannot be read is looked at", "align/strict/fields.py", "    if where in tree.unreadable:\n", "    if False:\n"),
+    owned("blamed: a judge's texts are a matrix", "align/judges/from_recipe.py", "return None if found is None else np.asarray(found, dtype=np.float64)", "return found"),
+    owned("blamed: any class is a reward", "align/rewards/load.py", "    if not is_dataclass(reward):\n", "    if False:\n"),
     several("several: rounds begin unseen", "align/train.py", "sets = refuse_several(recipe, resume=resume is not None, allow=allow)", "sets = None"),
     several("several: fronts begin unseen", "align/commands/front.py", "sets = refuse_several(recipe, resume=resume, allow=options.allow)", "sets = None"),
     digest("digests: columns of what does not show", WRITTEN, "pa.array([visible(text) for text in contents.to_pylist()], kind)", "contents"),

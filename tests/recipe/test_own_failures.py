@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from trl import ModelConfig
 
+from align.errors import RunError
 from align.judges.from_recipe import prepare_judge
 from align.judges.protocol import judge_all
 from align.own_code import allow_file
@@ -40,7 +41,7 @@ class Wrong:
             raise KeyError("boom")
         if self.way == "exits":
             raise SystemExit(0)
-        return None
+        return [["a", "b"], ["c", "d"]] if self.way == "texts" else None
 
 
 JUDGES["wrong"] = Wrong
@@ -52,6 +53,7 @@ JUDGES["wrong"] = Wrong
     [
         ("raises", "judge 'wrong' failed: KeyError: 'boom'"),
         ("exits", "judge 'wrong' failed: SystemExit: 0"),
+        ("texts", "judge 'wrong' failed: ValueError: could not convert string to float: 'a'"),
         ("mute", "matrix: must be an array of 2 x 2, got NoneType"),
     ],
 )
@@ -62,3 +64,13 @@ def test_a_judge_that_fails_in_any_way_fails_on_its_prompt(tmp_path, way, told):
     judgements = judge_all(judge, ["p", "q"], [["a", "b"]] * 2)
     assert [failure.error for failure in judgements.failures] == [told] * 4
     assert judge.way == way
+
+
+def test_a_class_whose_options_are_not_known_is_refused(tmp_path):
+    (tmp_path / "plain.py").write_text(
+        "from align.rewards.load import REWARDS, Known\n\n\nclass Plain:\n    def __call__(self, completions, **columns):\n"
+        "        return [1.0 for _ in completions]\n\n\nREWARDS['plain'] = Known(Plain, 0, 1)\n"
+    )
+    allow_file(tmp_path / "plain.py")
+    with pytest.raises(RunError, match="Plain is a class and no dataclass, whose fields would be its options"):
+        make_reward("plain")

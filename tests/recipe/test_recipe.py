@@ -54,7 +54,7 @@ def test_lists_of_them_too():
     recipe = load_recipe("online/tiny-grpo", ["rewards=[clarity,repetition]", "train.reward_weights=[1, 5e-1]"])
     assert recipe.train.reward_weights == [1.0, 0.5]
     assert [type(weight) for weight in recipe.train.reward_weights] == [float, float]
-    with pytest.raises(RecipeError, match=r"reward_weights: expected list\[float\] . None, got list \[True, 1\]"):
+    with pytest.raises(RecipeError, match=r"reward_weights: expected list\[float\] . null, got list \[True, 1\]"):
         load_recipe("online/tiny-grpo", ["train.reward_weights=[true, 1]"])
 
 

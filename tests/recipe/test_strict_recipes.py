@@ -52,7 +52,7 @@ def test_what_an_override_of_a_list_cannot_reach_is_told(folder, word, message):
         ("beta: 0.3", "beta: banana", 8, "train.beta: expected float, got str 'banana'"),
         ("beta: 0.3", "beta: -3", 8, "train.beta: must be positive, got -3"),
         ("beta: 0.3", "beta: 0.3\n  beta: 0.7", 9, "train.beta: given twice"),
-        ("beta: 0.3", "max_length: 512.7", 8, "train.max_length: expected int | None, got float 512.7"),
+        ("beta: 0.3", "max_length: 512.7", 8, "train.max_length: expected int | null, got float 512.7"),
         ("beta: 0.3", "eval_strategy: no", 8, "quote it"),
         ("beta: 0.3", "divergence: alpha", 8, "train.divergence: unknown key, got 'alpha'; it belongs to method 'fdpo'"),
         ("beta: 0.3", "rpo_alpha: 1.0", 8, "RPO's weight is `eta`"),
@@ -216,3 +216,24 @@ def test_any_text_loads_or_is_refused(folder, text):
 def test_an_adapter_that_leaves_no_reference_is_refused(folder, override, what):
     assert what in problems(folder, GOOD, override)[0]
     load(folder, GOOD, override, "ref.kind=model", "ref.path=other")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        (
+            "train.lr_scheduler_type=foo",
+            "command line: train.lr_scheduler_type: foo is not a valid SchedulerType, please",
+        ),
+        (
+            "train.seed=99999999999999999999999",
+            "command line: train.seed: cannot be read: a whole number of 77 bits, more",
+        ),
+        ("data.train=5", "command line: data.train: expected `key: value` settings | a list of them, got int 5"),
+        ("eval.generate=5", "command line: eval.generate: expected `key: value` settings | null, got int 5"),
+    ],
+)
+def test_a_value_is_blamed_once_where_it_is_said(word, told):
+    with pytest.raises(RecipeError) as error:
+        load_recipe("dpo/tiny", [word], anywhere=True)
+    assert [line[: len(told)] for line in str(error.value).splitlines()] == [told]

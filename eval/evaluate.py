@@ -1,11 +1,13 @@
 """Evaluates a run: rankings on held-out pairs, answers of policy and reference, gold reward, KL, length."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
 
 from align.data import load_data
+from align.data.loading import content_of
 from align.errors import RunError
 from align.recipe.loading import Generate, Recipe
 from align.sampling.ask import Asking, decoding_of
@@ -27,6 +29,8 @@ from eval.statistics.names import REF
 from .held_out import SHARES, check_enough, rank_pairs, score_completions, score_labels
 from .identity import check_unchanged, measured, weights_of_judges
 from .subjects import Subject, check_measurable, hold_against_base, template_digest
+
+logger = logging.getLogger(__name__)
 
 JUDGES_FOLDER, ANSWERS_FOLDER = "judges", "answers"
 KINDS = {"pairs": "chosen", "labels": "label"}
@@ -76,6 +80,8 @@ def evaluate(
     for name, dataset in sets.items() if config.generate is not None else ():
         prepared.check_columns(dataset.column_names, f"data.eval.{name}")
     _check_together(subject, others, compare=compare)
+    for other in others:
+        _say_other_sets(subject, other)
     held_against = hold_against_base([subject, *others])
     report = Report(subject.name)
     report.settings = {
@@ -147,6 +153,17 @@ def _check_together(subject: Subject, others: Sequence[Subject], *, compare: boo
             f"{subject.name}: method {subject.recipe.method!r} has no rows on which other runs could be scored; name a "
             "run of preferences or completions first, or compare answers with `alignkit compare`"
         )
+
+
+def _say_other_sets(subject: Subject, other: Subject) -> None:
+    """Warn where a set that a run's own recipe calls by the same name holds other rows; those of the first are taken for all."""
+    for name, source in subject.recipe.data.eval.items():
+        theirs = other.recipe.data.eval.get(name)
+        if theirs is not None and theirs.path != source.path and content_of(theirs) != content_of(source):
+            logger.warning(
+                "data.eval.%s of %s is %s, and of %s %s, with other rows; all are measured on the first",
+                name, subject.name, source.path, other.name, theirs.path,
+            )  # fmt: skip
 
 
 def _answer(

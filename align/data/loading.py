@@ -105,14 +105,14 @@ def load_data(
 
     with collector_paused():
         if config.streaming:
-            contents = [[_content(source) for source in sources_of(config, name)] for name in set_names(config)]
+            contents = [[content_of(source) for source in sources_of(config, name)] for name in set_names(config)]
             sets, shares = kept([asdict(config), rows, columns, texts, *held_texts, whole_pairs, contents], load)
         else:
             sets, shares = load(None)
     return Loaded(sets.pop(TRAIN), {name.removeprefix(EVAL): data for name, data in sets.items()}, shares)
 
 
-def _content(source: DataSource) -> Any:
+def content_of(source: DataSource) -> Any:
     """What tells the bytes of a source from others; None where reading says what is wrong."""
     path = Path(source.path)
     if path.is_file():

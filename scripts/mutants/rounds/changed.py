@@ -35,6 +35,7 @@ MUTANTS = [
     noticed_by("tests/rounds/test_rounds_recipes.py")("rules: earlier answers of other prompts", "align/recipe/rounds.py", 'if "earlier" in self.sample.who and self.prompts != "all":', "if False:"),
     noticed_by("tests/rounds/test_rounds.py")("drift: log-ratios", "align/rounds/drift.py", "torch.expm1(-r) + r", "r"),
     noticed_by("tests/models/test_merge.py")("merge: another reference is another base", "align/merging/command.py", "if _base_digests(other) == _base_digests(first) is not None:", "if False:"),
+    noticed_by("tests/evaluation/report/test_subjects.py")("told: sets of one name are the same", "eval/evaluate.py", "content_of(theirs) != content_of(source)", "False"),
     changed("verify: the report of rounds lies elsewhere", "eval/verify.py", "(out or report_folder(run))", "(out or run)"),
     changed("verify: all rounds in the place of what was taken", "eval/verify.py", "taken=True", "taken=False"),
     changed("changed: any number by round may change", RUN, "    return one == other\n", "    return True\n"),

@@ -1,5 +1,7 @@
+import copy
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from align.rewards import REWARDS
 from align.rewards.load import Known
 from align.sampling.generate import Decoding, generate
 from eval.__main__ import main
-from eval.evaluate import evaluate
+from eval.evaluate import _say_other_sets, evaluate
 from eval.measures.divergence import reverse_kl
 from eval.pairs.logps import completion_logps, pair_ids
 from eval.report.tables import table
@@ -215,6 +217,20 @@ def test_another_adapter_as_reference_is_noticed(home, run):
     assert first.base_digest == other.base_digest == other.ref_digest
 
 
+def test_sets_of_one_name_with_other_rows_are_said(home, tmp_path, caplog):
+    one, same, other = (load_subject(str(home / "rpo")) for _ in range(3))
+    path = Path(one.recipe.data.eval["test"].path)
+    for subject, rows in ((same, path.read_text()), (other, path.read_text().partition("\n")[2])):
+        subject.recipe = copy.deepcopy(subject.recipe)
+        mine = tmp_path / f"{len(rows)}.jsonl"
+        mine.write_text(rows)
+        subject.recipe.data.eval["test"].path = str(mine)
+    _say_other_sets(one, same)
+    assert not caplog.text
+    _say_other_sets(one, other)
+    assert "with other rows; all are measured on the first" in caplog.text
+
+
 # --- refusals ----------------------------------------------------------------------------------
 
 
@@ -255,7 +271,7 @@ def test_a_reference_named_on_purpose_is_taken(run):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("data.eval={{}}",), "rpo: no evaluation data; name some in data.eval, or set data.holdout"),
+        (("data.eval={{}}",), "rpo: no evaluation data; name some in data.eval, set data.holdout, or give"),
         (("data.eval.test.path={home}/one.jsonl",), "test: an interval needs at least 2 pairs, got 1"),
         (("eval.pairs=1",), "test: an interval needs at least 2 pairs, got 1"),
         (("eval.generate.prompts=1",), "at least 2 different prompts, got 1"),

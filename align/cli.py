@@ -146,13 +146,14 @@ def _front(argv: Sequence[str]) -> int:
 def _sweep(argv: Sequence[str]) -> int:
     """Train a recipe with several settings, one after another, and compare the runs in one page."""
     _check_extra()
+    from eval.evaluate import check_held_out  # noqa: PLC0415 - imports torch
+
     from .sweeps.command import main as sweep  # noqa: PLC0415 - imports torch
 
-    done = sweep(argv)
+    done = sweep(argv, check_held_out)
     if len(done.runs) < 2:
         return done.code
-    words = [*map(str, done.runs), "-o", str(done.page), *(word for name in done.allow for word in ("--allow", name))]
-    return _compare(words) or done.code
+    return _compare([*map(str, done.runs), "-o", str(done.page), *done.words]) or done.code
 
 
 def _verify(argv: Sequence[str]) -> int:

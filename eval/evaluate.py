@@ -68,15 +68,11 @@ def evaluate(
             answers are damaged.
     """
     config = subject.recipe.eval
-    check_measurable(subject.name, subject.recipe)
+    check_held_out(subject.name, subject.recipe)
     for each in (subject, *(others if compare else ())) if vllm is not None else ():
         check_vllm(each.recipe)
     prepared = prepare(subject.recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
     sets = load_held_out(subject.recipe)
-    if not sets:
-        raise RunError(
-            f"{subject.name}: no evaluation data; name some in data.eval, set data.holdout, or give a recipe that has some with --recipe"
-        )
     for name, dataset in sets.items() if config.generate is not None else ():
         prepared.check_columns(dataset.column_names, f"data.eval.{name}")
     _check_together(subject, others, compare=compare)
@@ -119,6 +115,19 @@ def evaluate(
             check_unchanged(each.path, each.identity)
         write_items(report, out)
     return report
+
+
+def check_held_out(name: str, recipe: Recipe) -> None:
+    """Whether a recipe's evaluation has something to measure, and can.
+
+    Raises:
+        RunError: If it names no data to evaluate on, or its method cannot be measured.
+    """
+    check_measurable(name, recipe)
+    if not recipe.data.eval and not recipe.data.holdout:
+        raise RunError(
+            f"{name}: no evaluation data; name some in data.eval, set data.holdout, or give a recipe that has some with --recipe"
+        )
 
 
 def load_held_out(recipe: Recipe) -> dict[str, Dataset]:

@@ -95,9 +95,8 @@ def settings_of(recipe: Any) -> dict[str, Any]:
 
     Where data and weights lie says nothing; what they are has digests of its own.
     """
-    train = {key: value for key, value in recipe.train.to_dict().items() if not _harmless(key)}
     model = {key: value for key, value in vars(recipe.model).items() if key not in NAMED_ELSEWHERE}
-    sections: dict[str, Any] = {"train": train, "model": model, "lora": recipe.lora and recipe.lora.to_dict()}
+    sections: dict[str, Any] = {"model": model, "lora": recipe.lora and recipe.lora.to_dict()}
     flat: dict[str, Any] = {"method": recipe.method, "ref.kind": recipe.ref.kind, "lora": recipe.lora is not None}
     if recipe.rewards:
         flat["rewards"] = recipe.rewards
@@ -110,7 +109,13 @@ def settings_of(recipe: Any) -> dict[str, Any]:
         flat["own_code"] = digests()
     for name, values in sections.items():
         flat |= {f"{name}.{key}": value for key, value in (values or {}).items()}
-    return json.loads(json.dumps(flat, default=plain_json, sort_keys=True))
+    return settings_of_args(recipe.train) | json.loads(json.dumps(flat, default=plain_json, sort_keys=True))
+
+
+def settings_of_args(args: Any) -> dict[str, Any]:
+    """The same of a trainer's arguments alone."""
+    train = {f"train.{key}": value for key, value in args.to_dict().items() if not _harmless(key)}
+    return json.loads(json.dumps(train, default=plain_json, sort_keys=True))
 
 
 def _told_of(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
@@ -18,11 +18,12 @@ from typing import NamedTuple
 from align.check.environment import GPU_MISSING
 from align.check.machine import Machine, accelerate_file
 from align.commands.check import inspect
+from align.data.loading import TRAIN, content_of, sources_of
 from align.errors import USER_ERRORS, RunError
-from align.files import check_writable
+from align.files import check_writable, digest_of
 from align.findings import printable
 from align.own_code import allow_file_argument
-from align.recipe.loading import load_recipe
+from align.recipe.loading import Recipe, load_recipe
 from align.rounds.begin import begin
 from align.runs.contents import SWEEP_FILE
 from align.runs.directory import claimed
@@ -38,6 +39,10 @@ ASKED = "asked"
 """The stage of `sweep.jsonl` that has what a search asked for, by its number."""
 
 
+EVALUATION = ("eval.", "eval=", "data.eval.", "data.eval=")
+"""Beginnings of words that say how runs are measured, and change no training."""
+
+
 class Swept(NamedTuple):
     """What a sweep ended with."""
 
@@ -45,10 +50,11 @@ class Swept(NamedTuple):
     """Those that have finished, in the order of their settings."""
     code: int
     page: Path
-    allow: list[str]
+    words: list[str]
+    """What the comparison is called with besides: permissions, and settings of the evaluation."""
 
 
-def main(argv: Sequence[str]) -> Swept:
+def main(argv: Sequence[str], measurable: Callable[[str, Recipe], None] = lambda name, recipe: None) -> Swept:
     """Train a recipe with several settings, one after another or several at a time, and compare the runs in one page."""
     parser = argparse.ArgumentParser(
         prog="alignkit sweep", allow_abbrev=False, description=main.__doc__,
@@ -100,9 +106,19 @@ def main(argv: Sequence[str]) -> Swept:
             for one in (settings if search is None else space.settings(ends(space)))
         }
         refuse_all(options.recipe, words, options, machine)
-        ledger = begin(recipe, "settings", SWEEP_FILE, resume=True, overwrite=False)
+        for one, overrides in words.items():
+            try:
+                measurable(one.name, load_recipe(options.recipe, overrides))
+            except RunError as error:
+                logger.warning("no page will be made of these runs: %s", error)
+                break
+        trained = digest_of([content_of(source) for source in sources_of(recipe.data, TRAIN)])[:12]
+        ledger = begin(
+            recipe, "settings", SWEEP_FILE, resume=True, overwrite=False, compared={"rows of data.train": trained}
+        )
         with Trainings() as trainings, ThreadPoolExecutor(options.jobs) as pool:
             runs = Runs(options, space, ledger, trainings, places)
+            runs.refuse_others(settings)
             if search is None or aim is None:
                 counted = [f"{number}/{len(settings)}" for number in range(1, len(settings) + 1)]
                 codes = dict(zip(settings, pool.map(runs.train, settings, counted), strict=True))
@@ -115,8 +131,10 @@ def main(argv: Sequence[str]) -> Swept:
     failed = [str(options.out / one.name) for one, code in codes.items() if code]
     if failed:
         logger.warning("not finished: %s; the same command tries them again", ", ".join(failed))
+    told = [word for name in options.allow for word in ("--allow", name)]
+    told += [word for word in space.fixed if word.startswith(EVALUATION)]
     finished = [options.out / one.name for one, code in codes.items() if not code]
-    return Swept(finished, int(bool(failed)), options.out / "compare.html", options.allow)
+    return Swept(finished, int(bool(failed)), options.out / "compare.html", told)
 
 
 def _searched(search: Search, aim: Aim, runs: Runs) -> dict[Setting, int]:

@@ -182,10 +182,19 @@ def _values(key: str, text: str) -> list[str]:
             f"{key}: expected YAML between commas, got {text!r}; a value with a comma, a bracket or a colon goes into quotes"
         )
     found = [whole[item.start_mark.index : item.end_mark.index].strip() for item in node.value]
+    meant: dict[str, str] = {}
     for value in found:
-        if found.count(value) > 1:
-            raise RunError(f"{key}: {value} is there twice; leave one out")
+        if (same := meant.get(_meant(value))) is not None:
+            raise RunError(f"{key}: {value} is there twice{f' (as {same})' if same != value else ''}; leave one out")
+        meant[_meant(value)] = value
     return found
+
+
+def _meant(text: str) -> str:
+    """What is the same for values that are equal, however they are written."""
+    value = yaml.safe_load(text)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return repr(float(value)) if number else repr(value)
 
 
 def _name(one: dict[str, str]) -> str:

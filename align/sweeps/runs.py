@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any
 
+from align.errors import RunError
+from align.recipe.loading import load_recipe
 from align.rounds.ledger import Ledger
 from align.runs.contents import RECIPE_FILE
 
@@ -54,6 +56,20 @@ class Runs:
         launch += [word for name in options.allow for word in ("--allow", name)]
         self._launch = launch + [word for name in options.allow_file for word in ("--allow-file", str(name))]
 
+    def refuse_others(self, settings: Sequence[Setting]) -> None:
+        """Names of runs tell the last parts of keys alone, which two keys may share.
+
+        Raises:
+            RunError: If a run of that name was trained with another setting.
+        """
+        for one in settings:
+            known = self.ledger.done.get((1, one.name), {"counts": {}})["counts"].get("settings")
+            if known not in (None, list(one.overrides)):
+                raise RunError(
+                    f"{self.options.out / one.name}: was trained with {' '.join(known)}, and {' '.join(one.overrides)} would have "
+                    "the same name; name another folder with -o"
+                )
+
     def train(self, one: Setting, counted: str) -> int:
         """Train a setting, of which `counted` says which it is.
 
@@ -79,8 +95,10 @@ class Runs:
                 raise _Ended(code)
             return {"settings": list(one.overrides)}
 
+        ends_with = load_recipe(self.options.recipe, words_of(self.options, self.space, one)).trains_adapter
+        outputs = [folder / RECIPE_FILE, folder / ("adapter" if ends_with else "model")]
         try:
-            self.ledger.stage(1, one.name, [], [folder / RECIPE_FILE], trained)
+            self.ledger.stage(1, one.name, [], outputs, trained)
         except _Ended as error:
             if error.code in STOPPED:
                 self.trainings.stopped = self.trainings.stopped or error.code

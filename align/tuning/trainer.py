@@ -4,6 +4,7 @@ from typing import Any
 
 from align.configs.parts import DRAWN_LAYERS, moves_a_part
 
+from .asked import AskedRates
 from .kinds import refuse_kinds
 from .parts import TrainedPart, take_away
 from .rates import faster_b, second_factors
@@ -32,6 +33,8 @@ class MovesPart:
     model: Any
     state: Any
     optimizer: Any
+    lr_scheduler: Any
+    add_callback: Any
     is_deepspeed_enabled: bool
     is_fsdp_enabled: bool
     part: TrainedPart | None = None
@@ -48,6 +51,16 @@ class MovesPart:
         if moves_a_part(args) and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             raise ValueError(f"{where}: trained_part, loraplus_lr_ratio: not tried on sharded weights; leave them out")
         self.part = part_of(self.model, args, where)
+        self.asked = AskedRates()
+        self.add_callback(self.asked)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The Trainer's; what it is made with stays, whatever a checkpoint has."""
+        fresh = self.lr_scheduler is None
+        made = super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+        if fresh:
+            self.asked.note(optimizer or self.optimizer, made)
+        return made
 
     def hold_back(self) -> None:
         """Take the gradients away of what the step that is due must not move."""

@@ -102,7 +102,10 @@ class ValueHead(TrainerCallback):
         with torch.no_grad():
             self.weight.copy_(state["weight"])
             self.bias.copy_(state["bias"])
+        asked = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, asked, strict=True):
+            group["lr"] = rate  # of the settings that the run goes on with
 
     @torch.no_grad()
     def _at(self, hidden: Float[Tensor, "scored width"]) -> Float[Tensor, " scored"]:

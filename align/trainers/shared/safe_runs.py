@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,7 +29,7 @@ from align.runs.checkpoints import (
     seal,
     step_of_foreign,
 )
-from align.runs.identity import Identity, new_run_id
+from align.runs.identity import Identity, differences, new_run_id, settings_of_args
 from align.tuning.trainer import MovesPart
 
 from .alarms import EarlyStop, Unmoved
@@ -109,7 +110,7 @@ class SafeRuns(MovesPart, Published):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, unsealed: bool = False, **kwargs: Any
     ) -> Any:
-        """The Trainer's, from an intact checkpoint.
+        """The Trainer's, from an intact checkpoint. What settings are not as they were is said.
 
         Args:
             resume_from_checkpoint: A checkpoint, or True for the latest intact one.
@@ -122,11 +123,10 @@ class SafeRuns(MovesPart, Published):
         if resume_from_checkpoint is True:
             found = on_main(lambda: newest_checkpoint(Path(self.args.output_dir)))
             if found is None:
-                raise RunError(
-                    f"{self.args.output_dir}: no intact checkpoint there; start without resume_from_checkpoint"
-                )
+                raise RunError(f"{self.args.output_dir}: no intact checkpoint there; train without one")
             resume_from_checkpoint = str(found)
-        known = Identity(run=on_main(new_run_id), reference=self.reference_identity)
+        now = Identity(settings=settings_of_args(self.args))
+        known = replace(now, run=on_main(new_run_id), reference=self.reference_identity)
         if resume_from_checkpoint and is_foreign(Path(resume_from_checkpoint)):
             if not unsealed:
                 raise RunError(
@@ -143,6 +143,9 @@ class SafeRuns(MovesPart, Published):
             written = check(folder)
             refuse_without_optimizer(folder)
             known = written["identity"]
+            for change in differences(known, now) if self.identity is None else ():
+                logger.warning("%s: goes on with another setting: %s", folder, change)
+            known = replace(known, settings=now.settings)
             if written["processes"] != self.accelerator.num_processes:
                 logger.warning(
                     "%s was written by %d processes and is resumed by %d: the order of the data and the random states "

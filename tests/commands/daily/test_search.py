@@ -111,7 +111,7 @@ def world(tmp_path, monkeypatch):
         trained.append(folder.name)
         if len(trained) in fail:
             return fail[len(trained)]
-        folder.mkdir()
+        (folder / "adapter").mkdir(parents=True)
         (folder / "recipe.resolved.yaml").touch()
         value = -abs(math.log10(float(said["train.beta"])) + 1) + float(said.get("train.seed", 0))
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 2, f"eval_{METRIC}": value}) + "\n")

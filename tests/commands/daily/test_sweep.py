@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import pytest
 from align import cli, train
 from align.check.machine import Machine
 from align.errors import RunError
+from align.recipe.shipped import recipes_dir
 from align.sweeps import command, trainings
+from align.sweeps.grid import read_space
 from align.sweeps.trainings import Trainings, places_of
 
 
@@ -35,17 +38,17 @@ def world(tmp_path, monkeypatch):
         trained.append((folder, words))
         code = fail.get(folder, 0)
         if not code:
-            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "adapter").mkdir(parents=True)
             (tmp_path / folder / "recipe.resolved.yaml").touch()
         return code
 
     monkeypatch.setattr(Trainings, "run", lambda _, words, given, log: start(words))
     monkeypatch.setattr(cli, "_compare", lambda words: compared.append(words) or 0)
 
-    def run(*words):
+    def run(*words, recipe="dpo/tiny"):
         trained.clear()
         compared.clear()
-        return cli.main(["sweep", "dpo/tiny", *words, "-o", "out"])
+        return cli.main(["sweep", recipe, *words, "-o", "out"])
 
     return type("World", (), {"run": staticmethod(run), "trained": trained, "compared": compared, "fail": fail, "path": tmp_path})  # fmt: skip
 
@@ -84,6 +87,58 @@ def test_finished_runs_are_left_and_all_are_compared(world, caplog):
     assert world.compared == [["out/beta-0.05", "out/beta-0.2", "-o", "out/compare.html"]]
     assert world.run("train.beta=0.05,0.1", "train.max_steps=5") == 2
     assert world.trained == []
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_of_another_setting_is_not_taken_for_one_of_its_name(world, capsys):
+    assert world.run("train.seed=1,2") == 0
+    assert world.run("eval.generate.seed=1,2") == 2
+    assert (
+        "out/seed-1: was trained with train.seed=1, and eval.generate.seed=1 would have the same"
+        in capsys.readouterr().err
+    )
+    assert world.trained == []
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_other_rows_are_another_sweep_and_other_questions_are_not(world, capsys):
+    rows = world.path / "rows.jsonl"
+    shutil.copyfile(recipes_dir() / "data" / "tiny.jsonl", rows)
+    words = [f"data.train.path={rows}", "train.beta=0.1,0.2"]
+    assert world.run(*words) == 0
+    assert world.run(*words, "eval.generate.max_new_tokens=3") == 0
+    assert world.trained == []
+    assert world.compared[0][-1] == "eval.generate.max_new_tokens=3"
+    rows.write_text(rows.read_text().partition("\n")[2])
+    assert world.run(*words) == 2
+    assert "rows of data.train: " in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_whose_adapter_is_gone_is_gone_on_with(world):
+    assert world.run("train.beta=0.1,0.2") == 0
+    shutil.rmtree(world.path / "out" / "beta-0.1" / "adapter")
+    assert world.run("train.beta=0.1,0.2") == 0
+    assert [folder for folder, _ in world.trained] == ["out/beta-0.1"]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_that_no_page_can_be_made_is_said_before_training(world, caplog):
+    assert world.run("train.seed=1,2", recipe="online/tiny-grpo") == 0
+    assert "no page will be made of these runs: seed-1: method 'dynamic_grpo' learns from prompts" in caplog.text
+    caplog.clear()
+    assert world.run("train.beta=0.1,0.2", recipe="dpo/tiny") == 2  # another recipe
+    assert "no page" not in caplog.text
+
+
+@pytest.mark.parametrize("text", ["0.1,0.10", "1,1.0", "[1, 2],[1,2]", "a,a"])
+def test_equal_values_are_one_setting(text):
+    with pytest.raises(RunError, match="is there twice"):
+        read_space([f"train.beta={text}"], None)
+
+
+def test_a_number_and_a_truth_value_are_two():
+    assert len(read_space(["train.x=1,true,'1'"], None).values["train.x"]) == 3
 
 
 @pytest.mark.usefixtures("unchecked")

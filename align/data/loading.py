@@ -281,7 +281,8 @@ def _read(source: DataSource) -> Dataset:
                 f"unknown kind of file; expected one of .{', .'.join(BUILDERS)}, or .jsonl.gz and the like"
             )
         check_file(path)
-        return load_dataset(BUILDERS[kind], data_files={"train": str(path)}, split=source.split)
+        words = {"keep_default_na": False, "na_values": [""]} if kind == "csv" else {}  # NA and None may be answers
+        return load_dataset(BUILDERS[kind], data_files={"train": str(path)}, split=source.split, **words)
     if source.path in _PACKAGED_DATASETS_MODULES:  # `datasets` would take whatever lies in the working directory
         raise ValueError("the name of a file format, not of a data set; write ./ before the name of a folder")
     if path.is_dir():

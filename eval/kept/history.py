@@ -92,6 +92,8 @@ def kept_figures(run: Path, measures: Sequence[str] = ()) -> list[Kept]:
     Raises:
         RunError: If there is no report, or one that cannot be read or is of another schema version.
     """
+    if not run.is_dir():
+        raise RunError(f"{run}: no such folder; name a run that was evaluated, or a folder of --out")
     paths = [p for p in sorted(kept_reports(report_folder(run)).glob(f"*/{REPORT_FILE}")) if p.parent.name != NEWEST]
     if not paths:
         raise RunError(f"{run}: keeps no reports; make one with `alignkit eval {run}`")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.data import DataConfig, DataError, DataSource, load_preferences
+from align.data.loading import read
 from align.data.rows.normalise import normalise
 
 
@@ -156,6 +157,17 @@ def test_cached_reference_columns():
         rows_of(TEXT, keep=keep)
     with pytest.raises(DataError, match="ref_chosen_logps is not a finite number"):
         rows_of(TEXT | {"ref_chosen_logps": float("nan"), "ref_rejected_logps": 0.0}, keep=keep)
+
+
+def test_words_for_nothing_are_answers_in_a_csv_file(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text(
+        "prompt,chosen,rejected,score_chosen,score_rejected\nIs there any?,None,NA,2,1\nnull,nan,N/A,1.5,\n"
+    )
+    rows = read(DataSource(str(path))).to_list()
+    assert [row["chosen"] for row in rows] == ["None", "nan"]
+    assert (rows[1]["prompt"], rows[0]["rejected"], rows[1]["rejected"]) == ("null", "NA", "N/A")
+    assert (rows[0]["score_chosen"], rows[1]["score_rejected"]) == (2.0, None)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "jsonl.gz", "csv", "parquet", "folder"])

@@ -41,6 +41,7 @@ MUTANTS = [
     rates("asked: the schedule starts from the old rate", "align/tuning/asked.py", 'scheduler.base_lrs = [asked["initial_lr"] for asked in self._groups]', "pass"),
     rates("asked: a value head has the old rate", "align/trainers/completions/values.py", '            group["lr"] = rate', "            pass"),
     rates("asked: Python says nothing", "align/trainers/shared/safe_runs.py", "differences(known, now) if self.identity is None else ()", "()"),
+    noticed_by("tests/data/test_data.py")("csv: NA is nothing", "align/data/loading.py", '{"keep_default_na": False, "na_values": [""]} if kind == "csv" else {}', "{}"),
     swept("sweeps: a name is enough", "align/sweeps/command.py", "            runs.refuse_others(settings)\n", ""),
     swept("sweeps: rows may change", "align/sweeps/command.py", '{"rows of data.train": trained}', "{}"),
     swept("sweeps: questions are passed over", "align/sweeps/command.py", "if word.startswith(EVALUATION)", "if False"),

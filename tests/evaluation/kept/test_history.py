@@ -88,7 +88,7 @@ def test_no_run_covers_another(run, monkeypatch, steps):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nowhere"], "keeps no reports; make one with `alignkit eval nowhere`"),
+        (["nowhere"], "nowhere: no such folder; name a run that was evaluated"),
         (["RUN", "--measure", "no/such"], "no report has no/such"),
         (["RUN", "-o", "x.txt"], "must be named FILE.csv"),
         (["BROKEN"], "holds no report"),

@@ -95,7 +95,7 @@ def test_two_processes_under_an_engine_equal_one(plain, tmp_path, engine, case):
     run = tmp_path / "run"
     code, said = under(engine, *words(case, run, processes=2))
     assert code == 0, said[-3000:]
-    equal(run, plain(case), rel=1e-4, abs=5e-5)  # gradients are summed in another order, and Adam divides by small ones
+    equal(run, plain(case), rel=1e-4, abs=2e-4)  # sums of another order, which Adam divides by
     envs = [json.loads((path / "env.json").read_text()) for path in (run, plain(case))]
     assert envs[0]["processes"] == 2
     assert envs[0]["identity"]["reference"] == envs[1]["identity"]["reference"], "one digest of the same weights"
@@ -112,5 +112,5 @@ def test_a_run_under_an_engine_goes_on_after_a_process_died(plain, tmp_path, eng
     assert code == 0, said[-3000:]
     assert "resuming from" in said
     assert [path.name for path in sorted(run.glob("checkpoint-*"))] == ["checkpoint-1", "checkpoint-2"]
-    equal(run, plain("rpo"), rel=1e-4, abs=5e-5)
+    equal(run, plain("rpo"), rel=1e-4, abs=2e-4)
     assert commands().run("eval", run, "eval.generate=null")[0] == 0

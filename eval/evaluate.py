@@ -68,10 +68,11 @@ def evaluate(
             answers are damaged.
     """
     config = subject.recipe.eval
-    check_held_out(subject.name, subject.recipe)
+    check_measurable(subject.name, subject.recipe)
     for each in (subject, *(others if compare else ())) if vllm is not None else ():
         check_vllm(each.recipe)
     prepared = prepare(subject.recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
+    check_held_out(subject.name, subject.recipe)
     sets = load_held_out(subject.recipe)
     for name, dataset in sets.items() if config.generate is not None else ():
         prepared.check_columns(dataset.column_names, f"data.eval.{name}")

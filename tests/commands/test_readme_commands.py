@@ -158,6 +158,7 @@ PLAYED: dict[str, str | Path] = {
     ),
     "python scripts/claims_page.py": ROOT / "tests/evaluation/statistics/test_claims.py",
     "python scripts/expected.py RECIPE FOLDER ESTIMATE": ROOT / "tests/evaluation/report/test_verify.py",
+    "python scripts/rounding.py quickstart OUT_FOLDER": ROOT / "tests/evaluation/statistics/test_again.py",
     "python scripts/beyond.py": ROOT / "tests/evaluation/statistics/test_claims.py",
     "python -m eval.report.schema report.json": "python -m eval.report.schema runs/rpo-tiny/report.json",
     "alignkit reward-bench FILE --by 'NAME={kind: reward_model, path: RUN/adapter}'": (

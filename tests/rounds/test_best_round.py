@@ -3,7 +3,6 @@
 import json
 import shutil
 from itertools import count
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from align.rounds.best import HALF, choose
 from align.rounds.ledger import FILE
 from align.train import run
 from eval.__main__ import Wanted, _of_rounds, main
+from eval.report.results import Report
 from eval.rounds import add_rounds
 
 EVAL = ["eval.generate.prompts=8", "eval.judges={local: {kind: language_model, path: tiny-random}}"]
@@ -102,9 +102,9 @@ def test_a_run_that_began_with_the_best_keeps_that_adapter(best, tmp_path):
     run(load_recipe(folder / "recipe.resolved.yaml", [f"train.output_dir={folder}"], anywhere=True), resume="auto")
     weights = (folder / "adapter" / "adapter_model.safetensors").read_bytes()
     assert weights == (folder / "first" / "adapter_model.safetensors").read_bytes()
-    report = SimpleNamespace(compared={}, settings={})
-    add_rounds(report, [SimpleNamespace(name="round-2"), SimpleNamespace(name="round-1")], folder)
-    assert report.settings == {"adapter_is_of": "round-0"}
+    report = Report("round-2")
+    add_rounds(report, [], folder)
+    assert report.settings["adapter_is_of"] == "round-0"
 
 
 def test_all_rounds_are_evaluated_as_one(best, capsys):

@@ -1,5 +1,6 @@
 """A study that was run again is held against the committed one."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -97,3 +98,29 @@ def test_committed_studies_have_figures(again, name):
     assert len(found) > 20
     assert not lacking
     assert all(one.agrees for one in found)
+
+
+def test_rounding_is_what_other_instruction_sets_and_threads_give(tmp_path, monkeypatch):
+    """scripts/rounding.py: a process for each way, none where its report is there."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    rounding = importlib.import_module("rounding")
+    begun = []
+
+    def run(command, env, check):
+        assert check
+        begun.append(command[2])
+        if command[2] == "eval":
+            wide, threads = "ATEN_CPU_CAPABILITY" not in env, int(env["OMP_NUM_THREADS"])
+            estimates = {"tiny/calibration/nll": {"value": 0.5 + wide / 10 + threads / 100}}
+            Path(command[3]).mkdir(parents=True)
+            (Path(command[3]) / "report.json").write_text(json.dumps({"estimates": estimates}))
+
+    monkeypatch.setattr(rounding.subprocess, "run", run)
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    words = ["dpo/tiny", str(tmp_path / "out"), "-o", str(tmp_path)]
+    rounding.main(words)
+    assert begun == ["align.train", "eval"] * 4
+    rounding.main(words)
+    assert len(begun) == 8
+    ways = json.loads((tmp_path / "rounding.json").read_text())["ways"]
+    assert [one["tiny/calibration/nll"] for one in ways.values()] == [0.61, 0.62, 0.51, 0.52]

@@ -8,7 +8,7 @@ from typing import Any
 
 from align.models.identity import different, same_identity
 from align.runs.checkpoints import MANIFEST, STATE, check, checkpoint_to_resume, manifest, numbered, step_of_foreign
-from align.runs.contents import RECIPE_FILE, RESULTS, ROUNDS_FILE, check_one_policy, ledger_in
+from align.runs.contents import RECIPE_FILE, RESULTS, ROUNDS_FILE, check_one_policy, ledger_in, result_of
 from align.runs.identity import Difference, Identity, differences, lengthened, new_run_id, told
 
 from .errors import RunError
@@ -144,7 +144,7 @@ def finished_run(run: Path) -> tuple[Identity, dict[str, Any]]:
             f"{run / RECIPE_FILE}: it was changed after the run, and does not say what was trained:\n{told(edited)}\n"
             "restore it, or train what it says in another train.output_dir"
         )
-    folder = next((run / name for name in RESULTS if (run / name).is_dir()), None)
+    folder = result_of(run)
     if folder is None:
         raise RunError(f"{run}: neither adapter/ nor model/ there: {GOES_ON}")
     if in_rounds:
@@ -166,7 +166,7 @@ def finished_run(run: Path) -> tuple[Identity, dict[str, Any]]:
 
 def taken_round(run: Path) -> int | None:
     """The round whose weights are a run's, 0 for what the first began with; None if none are there, or of no round."""
-    folder = next((run / name for name in RESULTS if (run / name).is_dir()), None)
+    folder = result_of(run)
     if folder is None:
         return None
     if not (folder / MANIFEST).is_file():

@@ -13,7 +13,7 @@ from peft import PeftModel
 from align.data import DataSource
 from align.recipe.loading import Recipe
 from align.runs.checkpoints import seal
-from align.runs.contents import REFERENCE_FILE, RESULTS, WRITING, exchange
+from align.runs.contents import REFERENCE_FILE, RESULTS, WRITING, exchange, result_of
 
 from .errors import RunError
 from .files import called, write_text
@@ -61,7 +61,7 @@ def ended(path: Path, recipe: Recipe) -> str:
     own = "".join(f" --allow-file {shlex.quote(str(file))}" for file in sorted((path / FOLDER).glob("*.py")))
     commands = {}
     if METHODS[recipe.method].model != "language":
-        weights = path / next((name for name in RESULTS if (path / name).is_dir()), RESULTS[0])
+        weights = result_of(path) or path / RESULTS[0]
         judge = shlex.quote(f"mine={{kind: preference_model, path: {json.dumps(str(weights), ensure_ascii=False)}}}")
         commands[f"alignkit judge-agreement FILE --by {judge}{own}"] = "hold it against what people preferred"
     else:

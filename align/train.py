@@ -23,7 +23,7 @@ from align.recipe.loading import Recipe, load_recipe
 from align.rounds.run import run_rounds
 from align.runs.agreement import on_main, there_everywhere
 from align.runs.checkpoints import check, refuse_without_optimizer, step_of_foreign
-from align.runs.contents import COMPLETIONS, ENV_FILE, RECIPE_FILE, RESULTS, ROUNDS_FILE, delete_run, written_by_run
+from align.runs.contents import COMPLETIONS, ENV_FILE, RECIPE_FILE, ROUNDS_FILE, delete_run, result_of, written_by_run
 from align.runs.directory import claimed, environment
 from align.runs.identity import Identity, settings_of
 from align.sampling.vllm_engine import VLLM
@@ -201,7 +201,7 @@ def _finished(trainer: Any, path: Path, start: Start) -> Run:
     step = start.result["step"] if start.result else None
     logger.warning("%s: finished%s, nothing to do", path, "" if step is None else f" at step {step}")
     if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # these load weights when training begins
-        load_weights(trainer, next(path / name for name in RESULTS if (path / name).is_dir()))
+        load_weights(trainer, result_of(path))
     if start.checkpoint is not None:
         trainer.state = TrainerState.load_from_json(str(start.checkpoint / "trainer_state.json"))
     return Run(path, trainer, {})

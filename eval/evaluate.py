@@ -72,7 +72,7 @@ def evaluate(
     for each in (subject, *(others if compare else ())) if vllm is not None else ():
         check_vllm(each.recipe)
     prepared = prepare(subject.recipe, allow=allow, ledgers=ledgers or (None if out is None else out / JUDGES_FOLDER))
-    check_held_out(subject.name, subject.recipe)
+    _check_sets(subject.name, subject.recipe)
     sets = load_held_out(subject.recipe)
     for name, dataset in sets.items() if config.generate is not None else ():
         prepared.check_columns(dataset.column_names, f"data.eval.{name}")
@@ -125,6 +125,10 @@ def check_held_out(name: str, recipe: Recipe) -> None:
         RunError: If it names no data to evaluate on, or its method cannot be measured.
     """
     check_measurable(name, recipe)
+    _check_sets(name, recipe)
+
+
+def _check_sets(name: str, recipe: Recipe) -> None:
     if not recipe.data.eval and not recipe.data.holdout:
         raise RunError(
             f"{name}: no evaluation data; name some in data.eval, set data.holdout, or give a recipe that has some with --recipe"

@@ -12,7 +12,7 @@ from align.files import digest_of, sha256
 from align.going_on import finished_run
 from align.recipe.loading import Recipe
 from align.results import WEIGHTS
-from align.runs.contents import RECIPE_FILE, RESULTS
+from align.runs.contents import RECIPE_FILE, result_of
 from align.runs.identity import settings_of
 
 ANYWHERE = ("train.use_cpu", "train.bf16")  # another machine reads a report of this one
@@ -28,8 +28,8 @@ def identity_of_policy(name: str) -> dict[str, Any]:
     if not (folder / RECIPE_FILE).is_file():
         return {"weights": _files(folder)}
     of_directory, found = finished_run(folder)
-    result = next(folder / part for part in RESULTS if (folder / part).is_dir())
-    return {"run": of_directory.run, "step": found["step"], "weights": _files(result)}
+    result = result_of(folder)
+    return {"run": of_directory.run, "step": found["step"], "weights": result and _files(result)}
 
 
 def _files(folder: Path) -> str | None:

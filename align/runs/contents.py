@@ -79,6 +79,11 @@ class Occupied(RunError):
         self.what, self.remedy = what, remedy
 
 
+def result_of(run: Path) -> Path | None:
+    """The adapter or the model that a run has ended with; None if neither is there."""
+    return next((run / name for name in RESULTS if (run / name).is_dir()), None)
+
+
 def result_in(path: str | Path, kind: str) -> Path | None:
     """The adapter or the model that a path means: the folder itself, or what the run in it trained; None if neither is there."""
     own = Path(path)

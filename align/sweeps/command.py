@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
@@ -106,9 +106,9 @@ def main(argv: Sequence[str], measurable: Callable[[str, Recipe], None] = lambda
             for one in (settings if search is None else space.settings(ends(space)))
         }
         refuse_all(options.recipe, words, options, machine)
-        for one, overrides in words.items():
+        for one in apart_from_seeds(words).values():
             try:
-                measurable(one.name, load_recipe(options.recipe, overrides))
+                measurable(one.name, load_recipe(options.recipe, words[one]))
             except RunError as error:
                 logger.warning("no page will be made of these runs: %s", error)
                 break
@@ -179,6 +179,14 @@ def _machine(options: argparse.Namespace) -> Machine:
     return machine
 
 
+def apart_from_seeds(settings: Iterable[Setting]) -> dict[tuple[str, ...], Setting]:
+    """The first of the settings that differ by nothing but their seed, by what they say besides."""
+    found: dict[tuple[str, ...], Setting] = {}
+    for one in settings:
+        found.setdefault(tuple(word for word in one.overrides if not word.startswith(f"{SEED}=")), one)
+    return found
+
+
 def refuse_all(recipe: str, words: dict[Setting, list[str]], options: argparse.Namespace, machine: Machine) -> None:
     """Stop before anything is trained if `alignkit check` finds an error in any of the settings; seeds make none.
 
@@ -188,14 +196,9 @@ def refuse_all(recipe: str, words: dict[Setting, list[str]], options: argparse.N
     if options.jobs > 1:
         machine = dataclasses.replace(machine, gpus=machine.gpus[:1])
     wrong: list[str] = []
-    checked: set[tuple[str, ...]] = set()
-    for one, overrides in words.items():
-        of_setting = tuple(word for word in one.overrides if not word.startswith(f"{SEED}="))
-        if of_setting in checked:
-            continue
-        checked.add(of_setting)
+    for of_setting, one in apart_from_seeds(words).items():
         try:
-            findings = inspect(load_recipe(recipe, overrides), machine, allow=options.allow).findings
+            findings = inspect(load_recipe(recipe, words[one]), machine, allow=options.allow).findings
             errors = [each.line() for each in findings if each.level == "error" or each.rule == GPU_MISSING]
         except USER_ERRORS as error:
             errors = str(error).splitlines()

@@ -12,6 +12,7 @@ recipe = noticed_by("tests/recipe/test_recipe_rewards.py")
 strict, values = noticed_by("tests/recipe/test_strict_recipes.py"), noticed_by("tests/recipe/test_recipe.py")
 talks = noticed_by("tests/commands/daily/test_conversations.py")
 MUTANTS = [
+    noticed_by("tests/data/test_data.py")("csv: NA is nothing", "align/data/loading.py", '{"keep_default_na": False, "na_values": [""]} if kind == "csv" else {}', "{}"),
     noticed_by("tests/data/test_data.py")("rows: sets may be called anything", "align/data/sources.py", "if not SET_NAME.fullmatch(name):", "if False:"),
     rows("rows: columns nobody asked for are kept", MAPPING, 'for name in free if rows == "prompts" and name != system', "for name in free if name != system"),
     rows("rows: the old name stays too", MAPPING, "taken = (*mapping.values(), *keep, *renamed.values())", "taken = (*mapping.values(), *keep)"),

@@ -32,6 +32,9 @@ LOG = "eval/kept/inspect_log.py"
 logged = noticed_by("tests/evaluation/kept/test_inspect_log.py")
 run = noticed_by("tests/evaluation/report/test_verify.py")
 MUTANTS = [
+    noticed_by("tests/evaluation/report/test_subjects.py")("told: sets of one name are the same", "eval/evaluate.py", "content_of(theirs) != content_of(source)", "False"),
+    noticed_by("tests/rounds/test_rounds_changed.py")("verify: the report of rounds lies elsewhere", "eval/verify.py", "(out or report_folder(run))", "(out or run)"),
+    noticed_by("tests/rounds/test_rounds_changed.py")("verify: all rounds in the place of what was taken", "eval/verify.py", "taken=True", "taken=False"),
     measure("evaluation: beta forgotten", CONFIG, "return implicit_rewards(batch.log_ratio, beta=self.beta)", "return implicit_rewards(batch.log_ratio, beta=1.0)"),
     measure("evaluation: curvature forgotten", CONFIG, "beta_scaling=self.beta_scaling", 'beta_scaling="raw"'),
     measure("evaluation: divergence forgotten", CONFIG, "f_dpo_loss(batch.log_ratio, beta=self.beta, f=f, beta_scaling=self.beta_scaling).rewards", "implicit_rewards(batch.log_ratio, beta=self.beta)"),

@@ -8,6 +8,7 @@ CHOOSING, chosen = "align/merging/choosing.py", noticed_by("tests/models/test_ch
 PRUNED, MEASURED, MIXING = "align/merging/pruned.py", "align/merging/measured.py", "align/models/mixing.py"
 measured = noticed_by("tests/models/test_merge_measured.py")
 MUTANTS = [
+    merged("merge: another reference is another base", "align/merging/command.py", "if _base_digests(other) == _base_digests(first) is not None:", "if False:"),
     measured("merge: dare is ties", PRUNED, '"dare": dare_linear', '"dare": ties'),
     measured("merge: A is pruned, not the change", SOUPS, "return [b @ a for a, b in", "return [b @ a.abs() for a, b in"),
     measured("merge: dare draws from whatever was drawn before", PRUNED, "        torch.default_generator.manual_seed(seed)\n", ""),

@@ -10,7 +10,13 @@ TESTS = "tests/tuning/test_parts.py"
 drawn = noticed_by(TESTS)
 faster = noticed_by("tests/tuning/test_rates.py")
 kinds = noticed_by("tests/tuning/test_kinds.py")
+rates = noticed_by("tests/tuning/test_asked.py")
 MUTANTS = [
+    rates("asked: rates are the checkpoint's", "align/tuning/asked.py", "            group.update(asked)\n", "            pass\n"),
+    rates("asked: the step that is due has the old rate", "align/tuning/asked.py", "                group[\"lr\"] = rate\n", "                pass\n"),
+    rates("asked: the schedule starts from the old rate", "align/tuning/asked.py", 'scheduler.base_lrs = [asked["initial_lr"] for asked in self._groups]', "pass"),
+    rates("asked: a value head has the old rate", "align/trainers/completions/values.py", '            group["lr"] = rate', "            pass"),
+    rates("asked: Python says nothing", "align/trainers/shared/safe_runs.py", "differences(known, now) if self.identity is None else ()", "()"),
     drawn("parts: always the smaller half", PARTS, "size // 2 + (parent in more)", "size // 2"),
     drawn("parts: every seed draws the same", PARTS, 'f"{self.part}:{self.seed}:{period}"', 'f"{self.part}:{period}"'),
     drawn("parts: every period draws the same", PARTS, 'f"{self.part}:{self.seed}:{period}"', 'f"{self.part}:{self.seed}"'),

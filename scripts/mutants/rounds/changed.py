@@ -13,7 +13,6 @@ changed = noticed_by("tests/rounds/test_rounds_changed.py")
 scored = noticed_by("tests/rounds/test_score.py")
 sampled = noticed_by("tests/rounds/test_sample.py")
 own = noticed_by("tests/recipe/test_own_code.py")
-rates, swept = noticed_by("tests/tuning/test_asked.py"), noticed_by("tests/commands/daily/test_sweep.py")
 ended = noticed_by("tests/rounds/test_rounds_end.py")
 best = noticed_by("tests/rounds/test_best_round.py")
 BEGIN, CONTENTS, GOING_ON = "align/rounds/begin.py", "align/runs/contents.py", "align/going_on.py"
@@ -35,22 +34,6 @@ MUTANTS = [
     ended("told: prompts without a pair", "align/rounds/stages.py", "    if made.without or made.refused:\n", "    if False:\n"),
     noticed_by("tests/rounds/test_rounds_recipes.py")("rules: earlier answers of other prompts", "align/recipe/rounds.py", 'if "earlier" in self.sample.who and self.prompts != "all":', "if False:"),
     noticed_by("tests/rounds/test_rounds.py")("drift: log-ratios", "align/rounds/drift.py", "torch.expm1(-r) + r", "r"),
-    noticed_by("tests/models/test_merge.py")("merge: another reference is another base", "align/merging/command.py", "if _base_digests(other) == _base_digests(first) is not None:", "if False:"),
-    rates("asked: rates are the checkpoint's", "align/tuning/asked.py", "            group.update(asked)\n", "            pass\n"),
-    rates("asked: the step that is due has the old rate", "align/tuning/asked.py", "                group[\"lr\"] = rate\n", "                pass\n"),
-    rates("asked: the schedule starts from the old rate", "align/tuning/asked.py", 'scheduler.base_lrs = [asked["initial_lr"] for asked in self._groups]', "pass"),
-    rates("asked: a value head has the old rate", "align/trainers/completions/values.py", '            group["lr"] = rate', "            pass"),
-    rates("asked: Python says nothing", "align/trainers/shared/safe_runs.py", "differences(known, now) if self.identity is None else ()", "()"),
-    noticed_by("tests/data/test_data.py")("csv: NA is nothing", "align/data/loading.py", '{"keep_default_na": False, "na_values": [""]} if kind == "csv" else {}', "{}"),
-    swept("sweeps: a name is enough", "align/sweeps/command.py", "            runs.refuse_others(settings)\n", ""),
-    swept("sweeps: rows may change", "align/sweeps/command.py", '{"rows of data.train": trained}', "{}"),
-    swept("sweeps: questions are passed over", "align/sweeps/command.py", "if word.startswith(EVALUATION)", "if False"),
-    swept("sweeps: a recipe is a run", "align/sweeps/runs.py", "self.ledger.stage(1, one.name, [], outputs, trained)", "self.ledger.stage(1, one.name, [], outputs[:1], trained)"),
-    swept("sweeps: equal values are two", "align/sweeps/grid.py", "repr(float(value)) if number else repr(value)", "text"),
-    swept("sweeps: that there will be no page is not said", "align/cli.py", "sweep(argv, check_held_out)", "sweep(argv)"),
-    noticed_by("tests/evaluation/report/test_subjects.py")("told: sets of one name are the same", "eval/evaluate.py", "content_of(theirs) != content_of(source)", "False"),
-    changed("verify: the report of rounds lies elsewhere", "eval/verify.py", "(out or report_folder(run))", "(out or run)"),
-    changed("verify: all rounds in the place of what was taken", "eval/verify.py", "taken=True", "taken=False"),
     changed("changed: any number by round may change", RUN, "    return one == other\n", "    return True\n"),
     changed("changed: lists are by round everywhere", RUN, "if not BY_ROUND.fullmatch(said.key) or not all(", "if not all("),
     changed("changed: lists of texts are by round", RUN, "isinstance(x, int | float) for each", "True for each"),

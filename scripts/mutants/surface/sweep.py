@@ -8,6 +8,12 @@ sweep = noticed_by(
     "tests/commands/daily/test_sweep.py", "tests/commands/daily/test_grid.py", "tests/commands/daily/test_search.py"
 )
 MUTANTS = [
+    sweep("sweeps: a name is enough", "align/sweeps/command.py", "            runs.refuse_others(settings)\n", ""),
+    sweep("sweeps: rows may change", "align/sweeps/command.py", '{"rows of data.train": trained}', "{}"),
+    sweep("sweeps: questions are passed over", "align/sweeps/command.py", "if word.startswith(EVALUATION)", "if False"),
+    sweep("sweeps: a recipe is a run", "align/sweeps/runs.py", "self.ledger.stage(1, one.name, [], outputs, trained)", "self.ledger.stage(1, one.name, [], outputs[:1], trained)"),
+    sweep("sweeps: equal values are two", "align/sweeps/grid.py", "repr(float(value)) if number else repr(value)", "text"),
+    sweep("sweeps: that there will be no page is not said", "align/cli.py", "sweep(argv, check_held_out)", "sweep(argv)"),
     sweep("sweep: commas in quotes part values", GRID, "found = [whole[item.start_mark.index : item.end_mark.index].strip() for item in node.value]", "found = text.split(',')"),
     sweep("sweep: a bracket too many is passed over", GRID, "or node.end_mark.index != len(whole)", ""),
     sweep("sweep: a value is trained twice", GRID, "if (same := meant.get(_meant(value))) is not None:", "if (same := None) is not None:"),
@@ -17,8 +23,8 @@ MUTANTS = [
     sweep("sweep: another seed draws the same", GRID, "random.Random(seed or 0)", "random.Random(0)"),
     sweep("sweep: fixed settings are lost", RUNS, "return [*space.fixed, *one.overrides,", "return [*one.overrides,"),
     sweep("sweep: nothing is checked", COMMAND, "        refuse_all(options.recipe, words, options, machine)\n", ""),
-    sweep("sweep: the first setting alone is checked", COMMAND, "if of_setting in checked:", "if checked:"),
-    sweep("sweep: each seed is checked", COMMAND, "if of_setting in checked:", "if False:"),
+    sweep("sweep: the first setting alone is checked", COMMAND, "for of_setting, one in apart_from_seeds(words).items():", "for of_setting, one in [*apart_from_seeds(words).items()][:1]:"),
+    sweep("sweep: each seed is checked", COMMAND, 'if not word.startswith(f"{SEED}=")), one)', "), one)"),
     sweep("sweep: two runs share a GPU", TRAININGS, 'for name in names[: options.jobs]]', 'for name in names[:1] * options.jobs]'),
     sweep("sweep: the GPUs of others are taken", TRAININGS, "if visible is None else", "if True else"),
     sweep("sweep: more runs than GPUs", TRAININGS, "if options.jobs > gpus:", "if False:"),

@@ -224,6 +224,17 @@ def unwritable(path: Path, *, folder: bool = False) -> str | None:
         return error.strerror or str(error)
 
 
+def refuse_input(out: Path, *inputs: Path | str) -> None:
+    """Refuse a file of figures in place of a file that they are made from, or where it could not be written.
+
+    Raises:
+        RunError: Saying which.
+    """
+    if any(out.resolve() == Path(each).resolve() for each in inputs):
+        raise RunError(f"{out}: is what is read, and the figures would take its place; name another file")
+    check_writable(out)
+
+
 def refuse_out(out: Path) -> None:
     """Refuse a name under which a command cannot write rows.
 

@@ -12,8 +12,10 @@ from trl import ModelConfig
 
 from align.commands.score import read_by
 from align.data.loading import DataSource, read
+from align.data.rows.messages import RowError
+from align.data.rows.scored import prompt_of
 from align.errors import DataError, RunError
-from align.files import check_writable, write_text
+from align.files import refuse_input, write_text
 from align.findings import printable
 from align.judges.from_recipe import MakeScorer, prepare_judges
 from align.judges.protocol import judge_all
@@ -128,7 +130,7 @@ def judges_of(options: argparse.Namespace) -> dict[str, MakeScorer]:
         RunError: If one cannot be made or may not be asked.
     """
     if options.out is not None:
-        check_writable(options.out)
+        refuse_input(options.out, options.file)
     config = read_by(options.by, None, "win_rate")
     if config.rewards:
         name = next(iter(config.rewards))
@@ -205,7 +207,11 @@ def read_pairs(path: Path, category: str | None = None, annotator: str | None = 
                 raise DataError(f"{where}: no {column!r}; there are {', '.join(map(printable, row))}")
         chosen, rejected = (_text(row[side], f"{where}: {side}") for side in ("chosen", "rejected"))
         columns = {key: value for key, value in row.items() if key not in ("prompt", "chosen", "rejected", "votes")}
-        pairs.append(Pair(row["prompt"], chosen, rejected, _votes(row.get("votes"), where), columns))
+        try:
+            prompt = prompt_of(row)
+        except RowError as error:
+            raise DataError(f"{where}: {error}") from None
+        pairs.append(Pair(prompt, chosen, rejected, _votes(row.get("votes"), where), columns))
     return pairs
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from align.errors import DataError
-from align.files import check_writable, write_text
+from align.files import refuse_input, write_text
 from align.findings import printable
 from eval.report.tables import ends, markdown_table
 from eval.report.write import as_json
@@ -69,7 +69,7 @@ def annotations_table(argv: Sequence[str] | None = None, *, prog: str = "alignki
     parser.add_argument("-o", "--out", type=Path, metavar="FILE.json", help="write the figures there too")
     options = parser.parse_args(argv)
     if options.out is not None:
-        check_writable(options.out)
+        refuse_input(options.out, options.file, *filter(None, [options.published]))
     published = None if options.published is None else _published(options.published)
     found = figures_of(read_annotations(options.file))
     if options.out is not None:

@@ -17,6 +17,7 @@ import numpy as np
 import align
 from align.runs.contents import REPORT_FILE
 from eval.__main__ import Wanted, report_on
+from eval.report.write import report_folder
 from eval.statistics.intervals import t_quantile
 
 LEVEL = 0.99
@@ -36,10 +37,10 @@ def expected(values: list[float]) -> tuple[float, float]:
 
 def report_of(recipe: str, words: list[str], seed: int, run: Path) -> dict[str, dict[str, float | None]]:
     """The estimates of a run's report; the run and its report are made if they are not there."""
-    if not (run / REPORT_FILE).is_file():
+    if not (report_folder(run) / REPORT_FILE).is_file():
         align.run(recipe, [*words, f"train.seed={seed}", f"train.output_dir={run}"], overwrite=True)
         report_on(Wanted([str(run)]))
-    return json.loads((run / REPORT_FILE).read_text(encoding="utf-8"))["estimates"]
+    return json.loads((report_folder(run) / REPORT_FILE).read_text(encoding="utf-8"))["estimates"]
 
 
 def estimates_of(recipe: str, seed: int, folder: Path) -> dict[str, float]:

@@ -34,6 +34,9 @@ def main(argv: Sequence[str]) -> int:
     found = run_em(recipe, train.run, groups=options.groups, rounds=options.rounds, soft=options.soft)
     sizes = ", ".join(f"{size:.4g}" for size in found["rounds"][-1]["sizes"])
     print(f"groups of {sizes} annotators: {run / FILE}")  # noqa: T201 - the command line's own
+    if moved := found["rounds"][-1].get("moved"):
+        told = f"{moved} of {len(found['annotators'])} annotators moved after the last training"
+        print(f"not settled: {told}, so that the adapters are of the groups before; give it more --rounds")  # noqa: T201
     if found["doubt"]:
         print(f"not to be believed: {found['doubt']}")  # noqa: T201
     return 0

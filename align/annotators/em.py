@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from align.data.loading import load_source
+from align.data.loading import SAID, TRAIN, load_set
 from align.data.prompts import Prompt, prompt_of
 from align.data.rows.scored import text_of
+from align.data.split import hold_out
 from align.errors import DataError, RunError
 from align.files import write_rows, write_text
+from align.findings import Finding
 from align.models.loading import load_tokenizer
 from align.models.preference_model import PreferenceModel, load_preference_base, load_preference_model
 from align.models.use import share_weights
@@ -89,7 +91,15 @@ def annotated(recipe: Recipe) -> Annotated:
         raise RunError("lora: missing section; the models of the groups are adapters on one base")
     if isinstance(recipe.data.train, list):
         raise RunError("data.train: one source, whose annotators are told apart; join the files")
-    data = load_source(recipe.data.train, "data.train", recipe.data, keep=(), texts=(ANNOTATOR,), rows="pairs", told=[])
+    if (column := getattr(recipe.train, "reference_column", None)) is not None:
+        raise RunError(f"train.reference_column: answers are compared without a {column} here; take reward_model")
+    told: list[Finding] = []
+    data, _ = load_set(TRAIN, recipe.data, keep=(), texts=(ANNOTATOR,), rows="pairs", told=told)
+    if recipe.data.holdout:
+        data = hold_out(data, recipe.data.holdout)[0]
+    for finding in told:
+        if finding.rule in SAID:
+            logger.warning("%s: %s", finding.where, finding.message)
     names = sorted(set(data[ANNOTATOR]))
     if len(names) < 2:
         raise DataError(f"data.train: groups of at least 2 annotators, got {len(names)}")
@@ -157,8 +167,14 @@ def run_em(
     shares, members, value, adapters = begun.shares, begun.members, begun.log_likelihood, []
     for number in range(1, rounds + 1):
         places = [Place(run / f"round-{number}" / f"group-{k + 1}") for k in range(groups)]
-        for k, place in enumerate(places):
-            _train_group(recipe, place, data, members == k, train, allow)
+        rows = [_rows_of(data, members == k) for k in range(groups)]
+        for place, of in zip(places, rows, strict=True):
+            if len(of) < LEAST_PAIRS:
+                raise RunError(
+                    f"{place.folder}: a group is left with {len(of)} pairs; take fewer groups, in another train.output_dir"
+                )
+        for place, of in zip(places, rows, strict=True):
+            _train_group(recipe, place, of, train, allow)
         adapters = [place.trained / "adapter" for place in places]
         total = by_annotator(data.annotator, margins(adapters, data.rows))
         value, new = (posterior if soft else likeliest)(total, shares)
@@ -201,17 +217,17 @@ def margins(adapters: Sequence[Path], rows: Sequence[dict[str, Any]]) -> Float[n
     return np.array(found)
 
 
-def _train_group(
-    recipe: Recipe, place: Place, data: Annotated, of: np.ndarray, train: Train, allow: Sequence[str]
-) -> None:
-    """Train the model of a group on its annotators' pairs, unless that is done."""
-    rows = [
+def _rows_of(data: Annotated, of: np.ndarray) -> list[dict[str, Any]]:
+    """Pairs of some annotators, without who judged them."""
+    return [
         {key: value for key, value in row.items() if key != ANNOTATOR}
         for row, who in zip(data.rows, data.annotator, strict=True)
         if of[who]
     ]
-    if len(rows) < LEAST_PAIRS:
-        raise RunError(f"{place.folder}: a group is left with {len(rows)} pairs; take fewer groups")
+
+
+def _train_group(recipe: Recipe, place: Place, rows: list[dict[str, Any]], train: Train, allow: Sequence[str]) -> None:
+    """Train the model of a group on its annotators' pairs, unless that is done."""
     place.folder.mkdir(parents=True, exist_ok=True)
     write_rows(rows, place.pairs, replace=True)
     raw = {name: value for name, value in recipe.raw.items() if name not in ("data", "eval", "expect")}

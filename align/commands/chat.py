@@ -17,7 +17,7 @@ from align.models.use import Use
 from align.own_code import allow_file_argument
 from align.sampling.ask import decoding_of, settings_of_flags
 from align.sampling.generate import Decoding, streamed
-from align.sampling.policy import Policy, policy_of
+from align.sampling.policy import Policy, policy_of, refuse_idle
 from align.scoring.completions import prompt_ids
 
 QUIT, RESET = "/quit", "/reset"
@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
         raise RunError("--system: is not UTF-8 text")
     names = ("max_new_tokens", "temperature", "seed")
     decoding = decoding_of(settings_of_flags(**{name: getattr(options, name) for name in names}))
+    refuse_idle(options.overrides)
     policies = {options.policy: policy_of(options.policy, options.overrides)}
     if options.beside == REFERENCE:
         policies[REFERENCE] = policy_of(options.policy, options.overrides, reference=True)

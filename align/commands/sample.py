@@ -17,7 +17,7 @@ from align.own_code import allow_file_argument
 from align.sampling.answer_file import KEPT, HowToSample, read_prompts, sample_to_file
 from align.sampling.ask import decoding_of, settings_of_flags
 from align.sampling.endpoint_answers import endpoint_answers, endpoint_of
-from align.sampling.policy import policy_of
+from align.sampling.policy import policy_of, refuse_idle
 from align.sampling.preferred import context_for, preferences
 from align.sampling.vllm_engine import VLLM
 
@@ -75,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
         return _of_endpoint(options)
     if options.key_variable is not None:
         raise RunError("--key-variable: is an endpoint's, which --model makes the policy; leave it out")
+    refuse_idle(options.overrides)
     settings = settings_of_flags(
         samples=options.samples, max_new_tokens=options.max_new_tokens, temperature=options.temperature,
         seed=options.seed, batch_size=options.batch_size, revisions=options.revisions,

@@ -78,6 +78,8 @@ def read_by(words: Sequence[str], column: str | None, of: str) -> ScoreConfig:
             raise RunError(f"--by {printable(word)}: is not YAML: {printable(str(error).splitlines()[0])}") from None
         if settings is not None and not isinstance(settings, dict):
             raise RunError(f"--by {printable(word)}: expected NAME={{...}}")
+        if any(name in values[kind] for kind in ("rewards", "judges")):
+            raise RunError(f"--by {printable(name)}: is given twice; give each scorer a name of its own")
         values["judges" if settings and "kind" in settings else "rewards"][name] = settings
     tree = Tree("--by")
     config = build(ScoreConfig, values, (), tree)

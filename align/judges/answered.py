@@ -30,6 +30,9 @@ def together(files: Sequence[Path], *, gold: str | None = None) -> list[dict[str
         DataError: If a file cannot be read, has rows without answers, or other prompts than the first; or has scores, which
             those of other answers would not stand beside.
     """
+    twice = {str(path) for path in files if [one.resolve() for one in files].count(path.resolve()) > 1}
+    if twice:
+        raise DataError(f"{', '.join(sorted(twice))}: is given twice; name each file of answers once")
     every = [_rows(path) for path in files]
     scored = [path for path, rows in zip(files, every, strict=True) if any(row.get("rewards") for row in rows)]
     if scored and (len(files) > 1 or gold is not None):
@@ -63,7 +66,7 @@ def _gold(row: Mapping[str, Any], column: str, index: int) -> Any:
     text = row.get(column)
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"row {index + 1}: no text in the column {column!r}, whose answers are gold")
-    return text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
+    return text if isinstance(prompt_of(row), str) else [{"role": "assistant", "content": text}]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

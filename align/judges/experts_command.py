@@ -36,7 +36,10 @@ def main(argv: Sequence[str]) -> int:
     if options.steps < 1 or not options.learning_rate > 0 or (options.width is not None and options.width < 1):
         raise RunError("--steps, --learning-rate, --width: must be positive")
     for folder in options.member:
-        check_preference_model(folder, rewards=True)
+        if (column := check_preference_model(folder, rewards=True)["reference_column"]) is not None:
+            raise RunError(
+                f"{folder}: compares answers with a {column}, which experts are not given; take reward models"
+            )
     source = DataSource(options.pairs)
     data = load_source(source, options.pairs, DataConfig(source), keep=(), texts=(CATEGORY,), rows="pairs", told=[])
     rows = data.to_list()

@@ -23,6 +23,7 @@ from align.errors import RunError
 from align.files import read_json, write_text
 from align.losses.general_preference import general_preference_scores, preference_probability
 
+from .folders import numbers_stored
 from .loading import base_model_of, load_adapter, load_tokenizer, load_weights, model_path
 
 SETTINGS = "preference_model.json"
@@ -53,7 +54,8 @@ class PreferenceModel:
         """
         if not answers:
             raise ValueError("answers: none given; a preference needs at least one")
-        rows = [torch.tensor(self.token_ids(prompt, answer, **columns)) for answer in answers]
+        once = list(dict.fromkeys(answers))  # equal answers of one batch may differ in the last digit
+        rows = [torch.tensor(self.token_ids(prompt, answer, **columns)) for answer in once]
         embeddings = []
         for start in range(0, len(rows), self.batch_size):
             part = rows[start : start + self.batch_size]
@@ -64,7 +66,7 @@ class PreferenceModel:
                     input_ids=ids.to(self.model.device), attention_mask=mask.to(self.model.device), use_cache=False
                 )
             embeddings.append(outputs.logits.float().cpu())
-        return torch.cat(embeddings)
+        return torch.cat(embeddings)[[once.index(answer) for answer in answers]]
 
     def states(self, ids: Sequence[int]) -> Float[Tensor, "time d"]:
         """The last layer's hidden states of tokens, as `token_ids` gives them, in float32."""
@@ -178,9 +180,10 @@ def check_preference_model(folder: str | Path, *, rewards: bool) -> dict[str, An
     """What a folder says of its preference model; loads nothing.
 
     Raises:
-        RunError: If there is none, or one without rewards where `rewards` are wanted.
+        RunError: If there is none, one whose weights are damaged, or one without rewards where `rewards` are wanted.
     """
     settings = _read_settings(Path(folder) / SETTINGS)
+    numbers_stored(Path(folder))
     if rewards and settings["dimension"] != 1:
         raise RunError(
             f"{folder} has {settings['dimension']} dimensions, so its preferences follow from no rewards; use kind: "

@@ -1,6 +1,8 @@
 """Rewards in Context as stages of rounds: targets in the prompts, and rows that say what was obtained."""
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from accelerate import PartialState
 
 from align.data.loading import DataSource, read
 from align.data.prompts.control import appended, front_targets, normalised, reward_context, top_of_any
+from align.data.rows.completions import read_completion
+from align.data.rows.messages import RowError
 from align.data.split import prompt_position
 from align.errors import RunError
 from align.files import write_rows, write_text
@@ -19,6 +23,8 @@ from align.recipe.loading import Recipe
 from align.runs.contents import CONTEXT_FILE
 
 from .plan import Place
+
+logger = logging.getLogger(__name__)
 
 ASKED = "asked"
 """The column of the prompt without its targets."""
@@ -55,17 +61,23 @@ def without_targets(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**{k: v for k, v in row.items() if k != ASKED}, "prompt": row.get(ASKED, row["prompt"])} for row in rows]
 
 
-def obtained(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
-    """One row for each scored answer, with its rewards by name; and how many answers lack one."""
-    made, unscored = [], 0
+def obtained(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[list[dict[str, Any]], int, Counter[str]]:
+    """One row for each answer with all its rewards; how many lack one, and why training would refuse others."""
+    made, unscored, refused = [], 0, Counter[str]()
     for row in rows:
         for completion, rewards in zip(row["completions"], row["rewards"], strict=True):
             found = {name: rewards[name] for name in names}
             if None in found.values():
                 unscored += 1
-            else:
-                made.append({"prompt": row["prompt"], "completion": completion, "rewards": found})
-    return made, unscored
+                continue
+            one = {"prompt": row["prompt"], "completion": completion, "rewards": found}
+            try:
+                read_completion(one, {name: name for name in ("prompt", "completion")})
+            except RowError as error:
+                refused[str(error)] += 1
+                continue
+            made.append(one)
+    return made, unscored, refused
 
 
 def context_rows(
@@ -91,9 +103,13 @@ def context_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
     if not PartialState().is_main_process:
         return {}
     settings, names = rounds.in_context, rounds.score.names()
-    rows, unscored = obtained(_read(place.scores), names)
+    rows, unscored, refused = obtained(_read(place.scores), names)
+    left = f"{sum(refused.values())} that training would refuse: {', '.join(refused)}" if refused else ""
     if not rows:
-        raise RunError(f"round {place.number}: no answer has all of its rewards; what was made is kept in {place.run}")
+        why = f"no answer has all of its rewards{' but ' * bool(left)}{left}"
+        raise RunError(f"round {place.number}: {why}; what was made is kept in {place.run}")
+    if left:
+        logger.warning("round %d: answers left out: %s", place.number, left)
     if place.number == 1:
         _, statistics = normalised({name: [row["rewards"][name] for row in rows] for name in names})
     else:
@@ -103,7 +119,12 @@ def context_stage(recipe: Recipe, place: Place) -> dict[str, Any]:
     made = context_rows(rows, statistics)
     kept = made if place.number == 1 else good_rows(made, settings.quantile)
     write_rows(kept, place.pairs, replace=True)
-    return {"rows": len(kept), "share_kept": round(len(kept) / len(made), 6), "unscored": unscored}
+    return {
+        "rows": len(kept),
+        "share_kept": round(len(kept) / len(made), 6),
+        "unscored": unscored,
+        "refused": dict(refused),
+    }
 
 
 def mix_context(recipe: Recipe, place: Place) -> dict[str, Any]:

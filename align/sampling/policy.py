@@ -71,6 +71,19 @@ def policy_of(name: str, overrides: Iterable[str] = (), *, reference: bool = Fal
     return policy._replace(caller=partial(load_recipe, recipe.path, overrides, anywhere=True))
 
 
+def refuse_idle(overrides: Iterable[str]) -> None:
+    """Refuse what says nothing of who answers, for commands that ask a policy by flags of their own.
+
+    Raises:
+        RunError: Naming the first such override.
+    """
+    idle = [word for word in overrides if word.partition("=")[0].split(".")[0] in ("data", "eval", "expect")]
+    if idle:
+        raise RunError(
+            f"{idle[0]}: says nothing of who answers; leave it out: how answers are asked for, flags say (--help)"
+        )
+
+
 def _of_recipe(run: Path, name: str, recipe: Recipe, *, is_run: bool, reference: bool) -> Policy:
     if METHODS[recipe.method].model != "language":
         raise RunError(f"{name}: method {recipe.method!r} trains a model that judges answers and writes none")

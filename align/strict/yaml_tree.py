@@ -206,7 +206,7 @@ def _merged(base: Any, child: Any) -> Any:
 def override(tree: Tree, items: Iterable[str]) -> None:
     """Apply `section.key=value` strings; values are read as in a file, paths relative to the working directory."""
     source = _Source(COMMAND_LINE, Path.cwd(), has_lines=False)
-    for item in items:
+    for item in [items] if isinstance(items, str) else items:
         target, equals, text = item.partition("=")
         where = tuple(target.split("."))
         if not equals or not all(where):

@@ -30,14 +30,14 @@ from align.models.loading import keep_quantised_weights_plain
 from align.models.preference_model import HEADS, load_by_name, write_settings
 from align.trainers.shared.base import LogsSums, hold_settings, own_args, refuse_changed
 from align.trainers.shared.columns import refuse_empty
-from align.trainers.shared.metrics import TOKENS, MetricSums, Ratio, accuracy
+from align.trainers.shared.metrics import TOKENS, CountsPairs, MetricSums, Ratio, accuracy
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.trl_contract import on_device, prepared_pairs
 
 logger = logging.getLogger(__name__)
 
 
-class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
+class PreferenceModelTrainer(CountsPairs, LogsSums, SafeRuns, TRLRewardTrainer):
     """A TRL RewardTrainer for embeddings of any even dimension, and for rewards, which are embeddings of dimension 1.
 
     The loss is -log σ((s(chosen > rejected) - margin) / τ), see `losses.general_preference`; the scales λ_k of the paper
@@ -153,7 +153,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Mean over the micro-batch; the Trainer divides by the accumulation steps."""
+        """The micro-batch's share of the mean over the step's pairs, times the accumulation steps; in evaluation its own mean."""
         mask = inputs["attention_mask"]
         outputs = model(input_ids=inputs["input_ids"], attention_mask=mask, use_cache=False)
         chosen, rejected = outputs.logits.float().chunk(2)
@@ -174,7 +174,7 @@ class PreferenceModelTrainer(LogsSums, SafeRuns, TRLRewardTrainer):
         ratios[TOKENS] = (tokens.chosen + tokens.rejected, torch.zeros_like(ones))
         self.sums.hold(ratios)
         self.sums.add("train" if self.model.training else "eval", self.accelerator)
-        loss = losses.mean()
+        loss = losses.sum() / (self.mean_pairs if self.model.training and self.mean_pairs else len(losses))
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """What keeps runs safe: checkpoints, the numerical guard, stopping and going on."""
 
-from .core import COMMON, CONTRACT, ONLINE
+from .core import COMMON, CONTRACT
 from .mutant import noticed_by
 
 CHECKPOINTS, SAFE, GUARD = (
@@ -75,7 +75,7 @@ MUTANTS = [
     guard("rows are counted within their slice", GUARD, "found[index] = start + offset if found[index] is None else found[index]", "found[index] = start"),
     guard("a skipped step is logged", COMMON, "self.sums.forget_step()", "pass"),
     noticed_by("tests/trainers/distributed/test_processes.py")("a step is skipped by one process only", GUARD, "dist.all_reduce(bad, op=dist.ReduceOp.MAX)", "pass"),
-    noticed_by("tests/trainers/online/test_online.py")("the order starts anew", "align/trainers/online/prompt_order.py", "for _ in range(epoch):", "for _ in range(0):"),
+    noticed_by("tests/trainers/online/test_online.py")("the order starts anew", "align/trainers/online/resumed.py", "for _ in range(epoch):", "for _ in range(0):"),
     claim("two runs may write one directory", RUNDIR, "with _alone(run) if state.is_main_process else nullcontext():", "with nullcontext():"),
     claim("a worker keeps its dead run's lock", RUNDIR, "fcntl.lockf(", "fcntl.flock("),
     claim("no run without locks", RUNDIR, "except OSError as error:\n            logger.warning(\"%s: the file system", "except ZeroDivisionError as error:\n            logger.warning(\"%s: the file system"),
@@ -94,7 +94,7 @@ MUTANTS = [
     claim("a run does not claim its directory", "align/train.py", "    with claimed(path, resume=resume is not None, overwrite=overwrite, ledger=ledger):\n", "    if True:\n"),
     stop("completions are sampled anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._step = state["step"]'),
     stop("micro-batches are counted anew", CONTRACT, 'trainer._step, trainer._buffered_inputs = state["step"], state["buffered"]', 'trainer._buffered_inputs = state["buffered"]'),
-    stop("losses of the window are lost", ONLINE, "set_logging_window(self.trainer, self.window.pop())", "self.window.pop()"),
+    stop("losses of the window are lost", "align/trainers/online/resumed.py", "set_logging_window(self.trainer, self.window.pop())", "self.window.pop()"),
     stop("SIGTERM does not save", SAFE, "control.should_save = control.should_training_stop = True", "control.should_training_stop = True"),
     stop("the signal is kept", SAFE, "            signal.signal(number, before)\n", "            pass\n"),
     stop("the reference does not travel", "align/building.py", "trainer.reference_identity, trainer.starting_weights = ref, weights", "trainer.starting_weights = weights"),

@@ -198,6 +198,6 @@ def test_a_reward_that_never_gives_a_number_is_told_once(caplog):
     table = torch.tensor([[1.0, torch.nan], [2.0, torch.nan]])
     with caplog.at_level(logging.WARNING):
         for _ in range(9):
-            columns.split(table)
+            columns.look_at(table)
     (told,) = caplog.messages
     assert told.startswith("the reward silent has given no number (None or NaN) to any completion of 3 batches")

@@ -16,7 +16,8 @@ def said(folder, name, *overrides, rewards="correctness", asked=ASKED):
     scored = [{"prompt": p, "completions": ["5"], "rewards": [{rewards: 1.0, "conciseness": 0.5}]} for p in asked]
     for file, lines in (("rows", rows), ("scored", scored)):
         (folder / f"{file}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    recipe = load_recipe(name, [f"data.train.path={folder / 'rows.jsonl'}", "train.max_steps=1", *overrides])
+    words = [f"data.train.path={folder / 'rows.jsonl'}", "rewards=[correctness, conciseness]", "train.max_steps=1"]
+    recipe = load_recipe(name, [*words, *overrides])
     data = load_data(recipe.data, rows=recipe.rows, columns=recipe.columns, texts=recipe.texts)
     found = look(recipe, {"data.train": data.train}, CPU).findings
     return [finding.line() for finding in found if finding.rule == "initial-answers"]

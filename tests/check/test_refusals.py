@@ -181,7 +181,7 @@ def online(home, *words):
 
 
 def test_fewer_prompts_than_a_generation_batch_are_refused(home):
-    recipe = load_recipe("online/tiny-grpo", online(home, "train.per_device_train_batch_size=64", "rewards=[clarity]"))
+    recipe = load_recipe("online/tiny-grpo", online(home, "train.per_device_train_batch_size=128", "rewards=[clarity]"))
     data = load_data(recipe.data, rows="prompts")
     with pytest.raises(RunError, match="and there are 10: no step would be taken"):
         refuse(recipe, {"data.train": data.train}, CPU)

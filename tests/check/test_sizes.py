@@ -164,8 +164,8 @@ def test_settings_that_do_not_fit_the_steps_or_sets_are_told(folder, overrides, 
 
 @pytest.mark.parametrize(("alone", "rules"), [(5, []), (6, ["critic-warmup"])])
 def test_a_value_head_that_is_trained_alone_to_the_end_is_told(alone, rules):
-    recipe = load_recipe("online/tiny-tppo", [f"train.critic_warmup={alone}"])
-    found = inspect_schedule(recipe, Plan(6, 2), [], rows=8, processes=1)
+    recipe = load_recipe("online/tiny-tppo", [f"train.critic_warmup={alone}", "train.save_steps=2"])
+    found = inspect_schedule(recipe, Plan(6, 2), [], rows=32, processes=1)
     assert [finding.rule for finding in found] == rules
 
 
@@ -191,9 +191,7 @@ def test_the_metric_that_is_suggested_is_the_one_that_works(tmp_path):
 )
 def test_the_names_that_a_check_knows_are_those_that_are_logged(tmp_path, name):
     """Of each family: a name is taken as it stands, and one that is nearly it is said to be meant."""
-    online = ["data.eval={tiny: {path: recipes/data/tiny-prompts.jsonl}}"] * name.startswith("online")
     words = [
-        *online,
         "train.eval_strategy=steps",
         "train.eval_steps=1",
         "train.max_steps=1",
@@ -201,20 +199,21 @@ def test_the_names_that_a_check_knows_are_those_that_are_logged(tmp_path, name):
     ]
     run(name, [*words, f"train.output_dir={tmp_path / 'run'}"])
     recipe = load_recipe(name, words)
+    rows = 64 if name.startswith("online") else 10
     of_set = next(iter(recipe.data.eval))
     told = [record for record in read_lines(tmp_path / "run" / "metrics.jsonl") if f"eval_{of_set}_loss" in record]
     missing = [one for one in logged_names(recipe) if f"eval_{of_set}_{one}" not in told[0]]
     assert missing == []
     for one in logged_names(recipe):
         chosen = load_recipe(name, [*words, f"train.metric_for_best_model=tiny_{one}"])
-        assert inspect_schedule(chosen, Plan(1, 1), ["tiny"], rows=10, processes=1) == []
+        assert inspect_schedule(chosen, Plan(1, 1), ["tiny"], rows=rows, processes=1) == []
     wrong = load_recipe(name, [*words, f"train.metric_for_best_model=tiny_{logged_names(recipe)[1]}x"])
-    (finding,) = inspect_schedule(wrong, Plan(1, 1), ["tiny"], rows=10, processes=1)
+    (finding,) = inspect_schedule(wrong, Plan(1, 1), ["tiny"], rows=rows, processes=1)
     assert finding.level == "error"
     assert f"did you mean tiny_{logged_names(recipe)[1]}?" in finding.message
     for key in (key.removeprefix(f"eval_{of_set}_") for key in told[0] if key.startswith(f"eval_{of_set}_")):
         chosen = load_recipe(name, [*words, f"train.metric_for_best_model=tiny_{key}"])
-        found = inspect_schedule(chosen, Plan(1, 1), ["tiny"], rows=10, processes=1)
+        found = inspect_schedule(chosen, Plan(1, 1), ["tiny"], rows=rows, processes=1)
         assert all(finding.level == "warning" for finding in found), key
 
 

@@ -18,7 +18,8 @@ def vowels(completions, **_):
     return [float(sum(letter in "aeiou" for letter in answer[0]["content"])) for answer in completions]
 
 
-def group_trainer(cls, config, tmp_path, callbacks=None, **kw):
+def group_trainer(cls, config, tmp_path, callbacks=None, *, reward_funcs=vowels, eval_dataset=None, **kw):
+    """A trainer on a group of completions; a class of rewards is called anew for each."""
     tokenizer = tiny_tokenizer()
     settings = {
         "output_dir": str(tmp_path), "max_steps": 3, "per_device_train_batch_size": 8, "num_generations": 4,
@@ -28,9 +29,10 @@ def group_trainer(cls, config, tmp_path, callbacks=None, **kw):
     }  # fmt: skip
     return cls(
         model=tiny_model(tokenizer),
-        reward_funcs=vowels,
+        reward_funcs=reward_funcs() if isinstance(reward_funcs, type) else reward_funcs,
         args=config(**settings | kw),
         train_dataset=Dataset.from_dict({"prompt": PROMPTS}),
+        eval_dataset=eval_dataset,
         processing_class=tokenizer,
         peft_config=LoraConfig(**tiny.LORA),
         callbacks=callbacks,
@@ -102,3 +104,23 @@ def equal_weights(one, other):
     """Whether two trainers hold the same weights, to the bit."""
     theirs = tiny.weights(other)
     return all(torch.equal(weight, theirs[name]) for name, weight in tiny.weights(one).items())
+
+
+class Counting:
+    """Remembers how many training completions it saw."""
+
+    __name__ = "counting"
+
+    def __init__(self):
+        self.training, self.count, self.modes = True, 0, []
+
+    def __call__(self, completion_ids, **_):
+        self.modes.append(self.training)
+        self.count += len(completion_ids) * self.training
+        return [float(self.count % 7 + ids[0] / 261) for ids in completion_ids]
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]

@@ -62,7 +62,18 @@ class ToldMeans(Told):
 
 
 def dynamic(
-    cls, config, tmp_path, *, rewards=None, rule=None, eval_data=None, lora=None, prompts=PROMPTS, columns=None, **kw
+    cls,
+    config,
+    tmp_path,
+    *,
+    rewards=None,
+    rule=None,
+    eval_data=None,
+    lora=None,
+    prompts=PROMPTS,
+    columns=None,
+    classes=None,
+    **kw,
 ):
     settings = {
         "output_dir": str(tmp_path), "max_steps": 3, "per_device_train_batch_size": 8, "max_completion_length": 8,
@@ -79,6 +90,7 @@ def dynamic(
         train_dataset=Dataset.from_dict({"prompt": list(prompts), **(columns or {})}),
         eval_dataset=eval_data,
         processing_class=tokenizer,
+        reward_processing_classes=classes,
         peft_config=LoraConfig(**tiny.LORA | (lora or {})),
         **more,
     )

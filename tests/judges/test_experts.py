@@ -160,3 +160,14 @@ def test_the_router_reads_states_as_they_are(monkeypatch):
     chosen = router(torch.tensor([[place, 7.0] for place in (97.0, 99.0, 101.0, 103.0)])).argmax(dim=1)
     assert chosen.tolist() == [0, 0, 1, 1]
     assert module._router([], rows[:1], ["a"], steps=1, learning_rate=0.1) is None
+
+
+def test_a_member_that_reads_a_reference_is_refused(folders, tmp_path, capsys):
+    (tmp_path / "pairs.jsonl").write_text("")
+    polar = tmp_path / "polar"
+    polar.mkdir()
+    told = {"dimension": 1, "tau": 1.0, "dtype": "float32", "reference_column": "reference"}
+    (polar / "preference_model.json").write_text(json.dumps(told))
+    members = ["--member", str(folders[0]), "--member", str(polar)]
+    assert cli.main(["experts", str(tmp_path / "pairs.jsonl"), *members, "--out", str(tmp_path / "out")]) == 2
+    assert "compares answers with a reference, which experts are not given" in capsys.readouterr().err

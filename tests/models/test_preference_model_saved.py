@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from trl import RewardConfig
 
 from align.errors import RunError
-from align.models.preference_model import SETTINGS, PreferenceModel, load_preference_model
+from align.models.preference_model import SETTINGS, PreferenceModel, check_preference_model, load_preference_model
 from align.models.tiny import tiny_tokenizer
 from align.trainers.preference_model import PreferenceModelTrainer
 
@@ -195,3 +195,20 @@ def test_a_whole_model_takes_no_base_and_needs_its_head(tmp_path):
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(RunError, match="1 weight is missing, and would be random: score.weight"):
         load_preference_model(folder)
+
+
+def test_equal_answers_have_equal_rewards_to_the_bit(tmp_path):
+    """Rows of one batch differ in the last digit by their place, which would make a winner of one of them."""
+    model = PreferenceModel(trained(tmp_path, dimension=1, max_steps=2).model.eval(), tiny_tokenizer(), 1, 1.0)
+    answers = [ANSWERS[k] for k in (0, 1, 0, 2, 0, 1)]
+    found = model.embed("what is ", answers)
+    assert torch.equal(found, model.embed("what is ", ANSWERS)[[0, 1, 0, 2, 0, 1]])
+    assert model.prefer("what is ", answers)[0, 2] == 0.5
+
+
+def test_damaged_weights_are_refused_before_they_are_loaded(tmp_path):
+    trained(tmp_path / "run", dimension=1, max_steps=1).save_model(str(tmp_path / "saved"))
+    weights = tmp_path / "saved" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(RunError, match="cut short or damaged"):
+        check_preference_model(tmp_path / "saved", rewards=True)

@@ -156,7 +156,7 @@ def test_halves_need_two_prompts(tmp_path):
 
 def test_rewards_that_cannot_be_told_apart_or_weighed_are_refused(tmp_path):
     kind = (DynamicGRPOTrainer, DynamicGRPOConfig, tmp_path)
-    with pytest.raises(ValueError, match="reward_funcs: low twice; give each function a `__name__` of its own"):
+    with pytest.raises(ValueError, match="reward_funcs: 'low' twice; give each function a `__name__` of its own"):
         dynamic(*kind, rewards=[low, first, low])
     with pytest.raises(ValueError, match=r"reward_weights: must be one for each objective \(first, low\), got \[1.0\]"):
         dynamic(*kind, rewards=[first, low], reward_weights=[1.0])

@@ -22,9 +22,9 @@ IN_ROUNDS = {name for name in RECIPES if "\nrounds:" in (recipes_dir() / f"{name
 """Those that tests/rounds runs."""
 FRONTS = {"fronts/tiny", "fronts/manifold-tiny", "fronts/c-morl-tiny", "tools/tiny-front", "tools/search-planner"}
 """Several policies: tests/fronts makes them (of tools/search-planner the small kin)."""
-AFTER_ANOTHER = {"stages/tiny-dpo", "meet/tiny"}
+FIRST = {"stages/tiny-dpo": ["stages/tiny-sft"], "meet/tiny": ["meet/tiny-good", "meet/tiny-bad"]}
 """Begins with another's run: tests/models/test_start.py and tests/trainers/completions/test_meet.py run all of a chain."""
-DRY = [name for name in RECIPES if name not in IN_ROUNDS | AFTER_ANOTHER | FRONTS]
+DRY = [name for name in RECIPES if name not in IN_ROUNDS | FIRST.keys() | FRONTS]
 ON_CPU = ("train.use_cpu=true", "train.bf16=false")
 
 
@@ -98,7 +98,8 @@ def rows_for(recipe):
     asked = [{"prompt": row["prompt"]} for row in tiny.pairs()]
     if recipe.rows == "prompts":
         texts = dict.fromkeys(recipe.texts, "What one could say.")
-        return [row | {"answer": str(n)} | texts for n, row in enumerate(asked)]
+        kept = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+        return [row | {"answer": str(n)} | kept | texts for n, row in enumerate(asked)]
     if recipe.rows == "labels":
         pairs = tiny.pairs()
         return [
@@ -165,7 +166,10 @@ def test_make_verify_holds_all_that_expect_something():
 
 @pytest.mark.parametrize("name", sparing(EXPECTING, "kto/tiny", "supervised/tiny"))
 @pytest.mark.parametrize("learns", [True, False])
-def test_what_a_recipe_expects_holds_and_not_without_training(name, learns, tmp_path):
+def test_what_a_recipe_expects_holds_and_not_without_training(name, learns, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for before in FIRST.get(name, ()):
+        align.run(before)
     still = [] if learns else ["train.learning_rate=0"]
     done = align.run(name, [f"train.output_dir={tmp_path / 'run'}", *still])
     checked = verify(done.path)

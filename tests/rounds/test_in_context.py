@@ -197,7 +197,7 @@ def test_a_round_widens_the_front_of_a_conditional_law(world, share, figures):
             drawn = np.repeat(np.arange(6), counts).tolist()
             given = [dict(zip("ab", rewards[y].tolist(), strict=True)) for y in drawn]
             scored.append({"prompt": "q", "completions": list(map(str, drawn)), "rewards": given})
-        fresh, unscored = obtained(scored, ["a", "b"])
+        fresh, unscored, _ = obtained(scored, ["a", "b"])
         kept = good_rows(context_rows(fresh, UNIT), 0.7)
         assert unscored == 0
         if number == 1:
@@ -212,11 +212,18 @@ def test_a_round_widens_the_front_of_a_conditional_law(world, share, figures):
 
 
 def test_an_answer_without_a_reward_is_left_out_and_the_best_of_any_stay():
-    rows, unscored = obtained(
-        [{"prompt": "q", "completions": ["x", "y"], "rewards": [{"a": 1.0, "b": None}, {"a": 0.0, "b": 2.0}]}],
+    rows, unscored, refused = obtained(
+        [
+            {
+                "prompt": "q",
+                "completions": ["x", "y", ""],
+                "rewards": [{"a": 1.0, "b": None}, *[{"a": 0.0, "b": 2.0}] * 2],
+            }
+        ],
         ["a", "b"],
     )
     assert (unscored, [row["completion"] for row in rows]) == (1, ["y"])
+    assert refused == {"the completion is empty": 1}
     rows = [{"rewards": {"a": float(k), "b": float(-k)}, "completion": str(k)} for k in range(10)]
     assert [row["completion"] for row in good_rows(rows, 0.7)] == list("012789")
     assert good_rows([], 0.7) == []

@@ -96,6 +96,8 @@ def test_what_cannot_be_meant_is_refused(prompts, tmp_path):
         (["tiny-random", *out, "--max-new-tokens", "0"], "--max-new-tokens: must be at least 1, got 0"),
         (["tiny-random", *out, "--key-variable", "X"], "--key-variable: is an endpoint's"),
         (["tiny-random", *out, "train.seed=1"], "train.seed=1: tiny-random is neither a run nor a recipe"),
+        (["dpo/tiny", *out, "eval.generate.temperature=1"], "eval.generate.temperature=1: says nothing of who answers"),
+        (["dpo/tiny", *out, "data.as_messages=true"], "data.as_messages=true: says nothing of who answers"),
         (["http://127.0.0.1:1/v1", *out, "--model", "m", "--ref"], "--ref: does nothing for an endpoint"),
         (["http://127.0.0.1:1/v1", *out, "--model", "m"], "add --allow 127.0.0.1:1"),
     ]:

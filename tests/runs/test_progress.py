@@ -123,12 +123,12 @@ def test_a_training_tells_how_it_goes_and_what_comes_next(tmp_path, capfd, monke
 
 
 def test_what_comes_next_is_possible(tmp_path):
-    def next_of(recipe, path=tmp_path):
-        return [line.split()[1] for line in ended(path, load_recipe(recipe)).splitlines()[1:]]
+    def next_of(recipe, *words):
+        return [line.split()[1] for line in ended(tmp_path, load_recipe(recipe, words)).splitlines()[1:]]
 
     assert next_of("dpo/tiny") == ["eval", "chat", "sample", "export"]
-    assert next_of("stages/tiny-sft") == ["chat", "sample", "export"]  # nothing is held out
-    assert next_of("online/tiny-grpo") == ["chat", "sample", "export"]
+    assert next_of("stages/tiny-sft", "data.eval={}") == ["chat", "sample", "export"]  # nothing is held out
+    assert next_of("online/tiny-grpo") == ["eval", "chat", "sample", "export"]
     for recipe in ("tools/tiny", "tools/tiny-environment"):
         assert next_of(recipe) == ["sample", "export"]  # nobody answers calls in a chat
     assert next_of("preference_model/tiny") == ["judge-agreement"]  # it writes no answers

@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from reward_models import build
 
 from align import DPOConfig, DPOTrainer, FDPOConfig, FDPOTrainer, RPOConfig, RPOTrainer
 from align.losses import Pair
@@ -119,3 +120,23 @@ def test_sums_travel_through_a_checkpoint():
     sums.num_tokens = 7
     assert MetricSums.from_state(sums.state()).take("train") == {"a": 0.75}
     assert MetricSums.from_state(sums.state()).num_tokens == 7
+
+
+def of_pairs(folder, **kw):
+    return tiny.trainer(RPOTrainer, RPOConfig, folder, **kw)
+
+
+@pytest.mark.parametrize("made", [of_pairs, build])
+def test_pairs_weigh_the_same_in_a_step_that_ends_with_a_smaller_micro_batch(tmp_path, made):
+    """Seven pairs make a step of four, and one of three in micro-batches of two and one."""
+    settings = {"data": tiny.pairs(7), "num_train_epochs": 1, "max_steps": -1, "train_sampling_strategy": "sequential"}
+    found = []
+    for size, parts in ((1, 4), (2, 2), (4, 1)):
+        cut = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts}
+        trainer = made(tmp_path / str(size), **settings, **cut)
+        trainer.train()
+        found.append((tiny.losses(trainer), tiny.losses(trainer, "grad_norm")))
+    assert len(found[0][0]) == 2
+    for losses, norms in found[1:]:
+        assert losses == pytest.approx(found[0][0], abs=1e-6)
+        assert norms == pytest.approx(found[0][1], rel=1e-4)

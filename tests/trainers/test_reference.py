@@ -237,3 +237,28 @@ def test_every_trainer_says_that_the_policy_does_not_move(tmp_path, model, name,
         trainer = made(name, tmp_path, model, LoraConfig(**TARGETS), learning_rate=0.0, max_steps=2)
     trainer.train()
     assert [text for text in caplog.messages if "the policy does not move" in text] == [trainer.unmoved.told]
+
+
+def test_a_reference_that_follows_the_policy_goes_on_in_a_resumed_run(tmp_path):
+    settings = {
+        "sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.5, "save_strategy": "steps",
+        "save_steps": 1, "max_steps": 6,
+    }  # fmt: skip
+
+    def followed(folder, **more):
+        model = tiny_model(tiny_tokenizer())
+        args = tiny.arguments(DPOConfig, folder, **settings | more)
+        given = {"ref_model": copy.deepcopy(model), "args": args, "train_dataset": tiny.pairs()}
+        return DPOTrainer(model, **given, processing_class=tiny_tokenizer())
+
+    whole = followed(tmp_path)
+    whole.train()
+    for at in (2, 3):
+        again = followed(tmp_path / "again")
+        again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{at}"))
+        assert tiny.losses(again) == tiny.losses(whole)
+        theirs = whole.ref_model.state_dict()
+        assert all(torch.equal(weight, theirs[name]) for name, weight in again.ref_model.state_dict().items())
+    followed(tmp_path / "still", sync_ref_model=False, max_steps=1).train()
+    with pytest.raises(RunError, match="where the reference had moved to is not known"):
+        followed(tmp_path / "again").train(resume_from_checkpoint=str(tmp_path / "still" / "checkpoint-1"))

@@ -117,6 +117,7 @@ def test_soft_groups_are_drawn_and_end_in_probabilities(tmp_path):
 @pytest.mark.parametrize(
     ("override", "error", "message"),
     [
+        ("train.reference_column=reference", RunError, "answers are compared without a reference here"),
         ("method=gpm", RunError, "groups are found by reward models, got 'gpm'"), ("lora=null", RunError, "lora: missing section"),
         ("data.train.columns={annotator: nobody}", DataError, "nobody"),
     ],
@@ -127,3 +128,36 @@ def test_what_has_no_groups_is_told_before_anything_is_loaded(tmp_path, monkeypa
         run_em(load_recipe(written(tmp_path, 2), [override]), run)
     with pytest.raises(RunError, match="--groups: from 2 to 10 annotators"):
         run_em(load_recipe(tmp_path / "recipe.yaml"), run, groups=11)
+
+
+def test_rows_that_are_left_out_are_told_and_held_out_prompts_are_not_trained_on(tmp_path, caplog):
+    path = written(tmp_path, 4)
+    rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    rows = [row | {"prompt": f"say {k % 8}: "} | ({"chosen": None} if k < 3 else {}) for k, row in enumerate(rows)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = annotated(load_recipe(path, ["data.unusable=drop"]))
+    assert len(data.rows) == 37
+    assert "3 of 40 rows cannot be used and are dropped" in caplog.text
+    kept = annotated(load_recipe(path, ["data.unusable=drop", "data.holdout=2"])).rows
+    assert len({row["prompt"] for row in kept}) == 6
+    assert len(annotated(load_recipe(path, ["data.unusable=drop", "data.train.max_rows=20"])).rows) == 20
+
+
+def test_a_group_that_is_too_small_is_found_before_any_is_trained(tmp_path, monkeypatch):
+    alone = np.minimum(np.arange(PEOPLE), 1)  # one annotator, with one pair
+    monkeypatch.setattr(
+        em, "groups_by_features", lambda *_, **__: Groups(np.zeros((2, 4)), np.eye(2)[alone], 0.0, None)
+    )
+    with pytest.raises(RunError, match="a group is left with 1 pairs; take fewer groups"):
+        run_em(load_recipe(written(tmp_path, 1)), lambda *_, **__: pytest.fail("trained"))
+
+
+def test_that_annotators_moved_after_the_last_training_is_said(tmp_path, monkeypatch, capsys):
+    record = {
+        "rounds": [{"round": 1, "sizes": [2, 4], "moved": 5}],
+        "annotators": dict.fromkeys("abcdef"),
+        "doubt": None,
+    }
+    monkeypatch.setattr("align.annotators.command.run_em", lambda *_, **__: record)
+    assert cli.main(["groups", str(written(tmp_path, 1))]) == 0
+    assert "not settled: 5 of 6 annotators moved after the last training" in capsys.readouterr().out

@@ -21,8 +21,9 @@ from align.data.audit.pair_rules import CONTROL
 from align.data.files.bad_lines import without_repeated_keys
 from align.data.files.checking import check_file, unpacked
 from align.data.loading import DataSource, read
+from align.data.rows.columns import SYSTEM, TEMPLATE
 from align.data.rows.mapping import layout
-from align.data.rows.messages import RowError
+from align.data.rows.messages import RowError, with_system
 from align.data.rows.normal_form import HIDDEN
 from align.data.rows.pairs import LONG_PROMPT, read_row, repeats
 from align.errors import DataError, RunError
@@ -112,6 +113,8 @@ def fix(
 def _dropped(rows: Dataset | Lines, mapping: Mapping[str, str], where: str) -> dict[int, tuple[str, str]]:
     """Rule and reason of each row that stays out."""
     out: dict[int, tuple[str, str]] = {}
+    beside = [name for name in rows.column_names if name not in mapping.values()]
+    system = next((name for name in SYSTEM if name in beside), None)
     numbers: list[int] = []
     kinds: Counter[type] = Counter()
 
@@ -122,12 +125,16 @@ def _dropped(rows: Dataset | Lines, mapping: Mapping[str, str], where: str) -> d
                     raise RowError("not-json", str(row))
                 mended = _mend(row, mapping, number)[0]
                 pair = read_row({theirs: mended.get(theirs) for theirs in mapping.values()}, mapping)
+                prompt = pair["prompt"] if system is None else with_system(pair, mended.get(system))["prompt"]
             except RowError as error:
                 out[number] = error.rule, printable(str(error), 300)
                 continue
             numbers.append(number)
             kinds[type(pair["prompt"])] += 1
-            yield row_digest(pair["prompt"], pair["chosen"], pair["rejected"])
+            template = {name: mended[name] for name in TEMPLATE if name in beside and mended.get(name) is not None}
+            if template:  # the same messages with other tools are another prompt
+                prompt = [{"role": "template", "content": json.dumps([prompt, template], sort_keys=True)}]
+            yield row_digest(prompt, pair["chosen"], pair["rejected"])
 
     pairs = collect(usable())
     if len(kinds) > 1:
@@ -177,7 +184,7 @@ def _mend(row: dict[str, Any], mapping: Mapping[str, str], number: int) -> tuple
         return result
 
     for name, value in row.items():
-        if name not in mapping.values():
+        if name not in mapping.values() and name not in SYSTEM:
             mended[name] = (
                 change("surrogates", name, value, SURROGATE.sub("\ufffd", value)) if isinstance(value, str) else value
             )
@@ -218,9 +225,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("source", help="a file, a folder, or a hub id")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="must not exist")
     parser.add_argument("--split", default="train")
-    parser.add_argument(
-        "--column", action="append", default=[], metavar="OURS=THEIRS", help="such as prompt=instruction"
-    )
+    parser.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="prompt=question, say")
     options = parser.parse_args(argv)
     columns = dict(word.partition("=")[::2] for word in options.column)
     out, log = options.out, options.out.with_suffix(".log.jsonl")

@@ -6,6 +6,7 @@ Rows are those of `align.data.rows.scored`. For `--select reverse` a row holds a
 
 import argparse
 import inspect
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ from align.data.making.selectors import (
     margin,
     verified,
 )
+from align.data.rows.columns import TEMPLATE
 from align.data.rows.completions import read_completion
 from align.data.rows.kinds import KINDS
 from align.data.rows.messages import RowError
@@ -110,7 +112,9 @@ def build(
         except ValueError as error:  # RowError, and what selectors and constraints say of their arguments
             problems.setdefault(printable(str(error), 300), []).append(number)
             continue
-        kept = [pair for pair in made if _is_fit(pair, refused, alone=select in ALONE)]
+        template = {name: row[name] for name in TEMPLATE if row.get(name) is not None}
+        made = _each_once(made) if select == "verified" else made
+        kept = [pair | template for pair in made if _is_fit(pair, refused, alone=select in ALONE)]
         pairs += kept
         if not kept:
             without["training would refuse its pairs"] += 1
@@ -146,6 +150,11 @@ def _reversed(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     if row.get("completions") is None and row.get("responses") is None:
         row = {**row, "completions": [row.get("chosen"), row.get("rejected")]}
     return reverse_constraints(prompt_of(row), constraints, completions_of(row), text_of)
+
+
+def _each_once(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Pairs without those that another has said: several samples may be the same text."""
+    return list({json.dumps([pair["chosen"], pair["rejected"]]): pair for pair in reversed(pairs)}.values())[::-1]
 
 
 def _is_fit(pair: Mapping[str, Any], refused: Counter[str], *, alone: bool) -> bool:

@@ -109,7 +109,7 @@ def normalise(
         listed = "\n  ".join(problems[:SHOWN])
         raise DataError(
             f"{where}: {len(problems)} of {len(raw)} rows cannot be used:\n  {listed}{more}\n"
-            f"  mend them (`alignkit data fix` mends or drops them in a copy){OR_DROP}"
+            f"  mend them{' (`alignkit data fix` mends or drops them in a copy)' * (rows == 'pairs')}{OR_DROP}"
         )
     if not usable:
         why = f": {next(iter(left_out))} in every row" if left_out else "; name a file or a split that has some"

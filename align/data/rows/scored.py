@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from .messages import RowError, answer_to
+from .columns import SYSTEM
+from .messages import RowError, answer_to, with_system
 
 Reward = float | int | None
 
@@ -100,14 +101,15 @@ def completions_of(row: Mapping[str, Any]) -> list[Any]:
 
 
 def prompt_of(row: Mapping[str, Any]) -> Any:
-    """The prompt of a row.
+    """The prompt of a row, with the text of its column `system`, if it has one, as its first message.
 
     Raises:
-        RowError: If it is not there.
+        RowError: If it is not there, or has another system message.
     """
     if not row.get("prompt"):
         raise RowError("missing-value", "the prompt is missing")
-    return row["prompt"]
+    system = next((row[name] for name in SYSTEM if row.get(name) is not None), None)
+    return row["prompt"] if system is None else with_system({"prompt": row["prompt"]}, system)["prompt"]
 
 
 def _reward(value: Any, weights: Mapping[str, float] | None) -> Reward:

@@ -209,7 +209,11 @@ class SupervisedTrainer(LogsSums, SafeRuns, TRLSFTTrainer):
         """TRL's, watched by the numerical guard, and without casts of LoRA's inputs."""
         inputs = on_device(self, inputs)
         if self.first_step is not None and self.first_step.due(self):
-            rows = {name: value[:LOOKED_AT] for name, value in without_columns(inputs).items()}
+            count = len(inputs["labels"])  # packed, all rows are one, and some values are of the whole
+            rows = {
+                name: value[:LOOKED_AT] if isinstance(value, Tensor) and len(value) == count else value
+                for name, value in without_columns(inputs).items()
+            }
             tokens = (rows["labels"][:, 1:] != -100).sum(dim=1)
             policy, ref = (lambda: summed(score(model, rows))), (lambda: summed(self._reference(rows, None)))
             self.first_step.look(self, policy, ref, tokens)

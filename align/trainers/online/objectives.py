@@ -19,7 +19,7 @@ from align.weighting.advantages import make_estimator
 from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rule
 
 from .gradients import advantage_gram, grams, with_advantages
-from .rewards import BESIDE, RewardColumns, over_batch, weighted_sum
+from .rewards import BESIDE, over_batch, weighted_sum
 from .shared_prompts import SharedPrompts
 
 logger = logging.getLogger(__name__)
@@ -76,10 +76,9 @@ class MultiObjective(SharedPrompts):
         for name in sorted(missing & set(BESIDE)):
             missing.remove(name)
             functions += BESIDE[name]
-            if isinstance(kwargs.get("reward_processing_classes"), list):
-                kwargs["reward_processing_classes"] = [
-                    *kwargs["reward_processing_classes"], *(None for _ in BESIDE[name])
-                ]  # fmt: skip
+            if (classes := kwargs.get("reward_processing_classes")) is not None:
+                own = classes if isinstance(classes, list) else [classes]
+                kwargs["reward_processing_classes"] = [*own, *(None for _ in BESIDE[name])]
         if missing:
             raise ValueError(
                 f"estimator: {args.estimator!r} needs the column {', '.join(sorted(missing))}; give a reward function "
@@ -93,14 +92,10 @@ class MultiObjective(SharedPrompts):
             args.reward_weights = weights
         hold_settings(self)
         # Objectives and their first weights.
-        self.columns = RewardColumns(self.reward_funcs, self.reward_func_names)
         names = self.columns.objectives
         base = [1.0 / len(names) for _ in names] if weights is None else list(weights)
-        problems = self.columns.problems()
         if len(base) != len(names):
-            problems.append(f"reward_weights: must be one for each objective ({', '.join(names)}), got {base}")
-        if problems:
-            raise ValueError("\n".join(problems))
+            raise ValueError(f"reward_weights: must be one for each objective ({', '.join(names)}), got {base}")
         # The rule that moves the weights.
         self.rule = make_rule(args.weighting, base=base, **args.weighting_options) if rule is None else rule
         problems = args.problems_with(self.rule)
@@ -134,7 +129,6 @@ class MultiObjective(SharedPrompts):
             )  # fmt: skip
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        self.columns.switch(training=self.model.training)
         rewards = super()._calculate_rewards(*args, **kwargs)
         if self.model.training:
             self._rewards = rewards
@@ -244,7 +238,7 @@ class MultiObjective(SharedPrompts):
         show_advantages(self, learnt.tolist())
 
     def save_state(self, folder: Path) -> None:
-        """Rule, weights, the estimator's tables, the last evaluation and what reward functions remember."""
+        """And rule, weights, the estimator's tables and the last evaluation."""
         super().save_state(folder)
         state = {
             "made_of": self._made_of(),
@@ -252,7 +246,6 @@ class MultiObjective(SharedPrompts):
             "weighting": self.weighting._asdict() | {"metrics": dict(self.weighting.metrics)},
             "estimator": self.estimator.state_dict(),
             "evaluation": self.evaluation,
-            "rewards": self.columns.state_dict(),
         }
         torch.save(state, folder / f"weighting_{self.args.process_index}.pt")
 
@@ -274,7 +267,6 @@ class MultiObjective(SharedPrompts):
         self.weighting = Weighting(**state["weighting"])
         self.estimator.load_state_dict(state["estimator"])
         self.evaluation = state["evaluation"]
-        self.columns.load_state_dict(state["rewards"])
 
     def _made_of(self) -> list[str]:
         return [type(self.rule).__name__, type(self.estimator).__name__, *self.columns.objectives]

@@ -1,7 +1,6 @@
 """Trains on pairs that the policy samples in each step and a judge compares: online DPO and IPO, EGPO, Nash-MD, XPO."""
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ from align.errors import RunError
 from align.judges.scorers import Scorer
 from align.losses import Pair, PairBatch, PreferenceLoss, sequence_logps
 from align.losses.online import labels, online_pair_loss
-from align.runs.parts import read_part
 from align.trainers.shared.base import own_args
 from align.trainers.shared.columns import image_columns
 from align.trainers.shared.metrics import accuracy
@@ -35,7 +33,7 @@ from align.trainers.shared.trl_contract import completion_logps, logged, metrics
 
 from .extragradient import half_step
 from .prompt_weights import PromptWeights
-from .rewards import SILENT, RewardColumns
+from .rewards import SILENT, raise_problems
 from .second_answers import mixture_answers, reference_answers
 from .shared_prompts import GRPOTrainer
 from .verdicts import Verdicts, Wins, of_judge, of_rewards
@@ -100,9 +98,8 @@ class OnlinePreferenceTrainer(GRPOTrainer):
             reward_processing_classes=reward_processing_classes, callbacks=callbacks, optimizers=optimizers,
             quantization_config=quantization_config, peft_config=peft_config,
         )  # fmt: skip
-        self.columns = RewardColumns(self.reward_funcs, self.reward_func_names)
         aux = [self.columns.names[place] for place in self.columns.aux]
-        raise_problems([*self.columns.problems(), *(f"reward_funcs: {n} has `aux`, and nothing reads it" for n in aux)])
+        raise_problems([f"reward_funcs: {n} has `aux`, and nothing reads it" for n in aux])
         self._verdicts: Verdicts | None = None
         names = [] if self.wins is not None else self.columns.names
         self._told = None if args.prompt_weights is None else PromptWeights(names, args.prompt_weights, args.seed)
@@ -121,7 +118,6 @@ class OnlinePreferenceTrainer(GRPOTrainer):
         return [answer for pair in zip(own, others, strict=True) for answer in pair], None
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        self.columns.switch(training=self.model.training)
         weights: Any = self.reward_weights
         if self._told is not None:  # rewards read the prompts as the data have them
             args, weights = (args[0], self._told.asked, *args[2:]), self._told.of_pairs(self.accelerator)
@@ -247,33 +243,10 @@ class OnlinePreferenceTrainer(GRPOTrainer):
     def _look_at_reference(self, first_step: Any, batch: dict[str, Any]) -> None:
         super()._look_at_reference(first_step, flat(batch))
 
-    # What a checkpoint holds besides.
-
-    def save_state(self, folder: Path) -> None:
-        """And what reward functions remember."""
-        super().save_state(folder)
-        torch.save(self.columns.state_dict(), folder / f"rewards_{self.args.process_index}.pt")
-
-    def load_state(self, folder: Path) -> None:
-        """Take up what `save_state` wrote.
-
-        Raises:
-            RunError: If another trainer wrote the checkpoint.
-        """
-        super().load_state(folder)
-        path = folder / f"rewards_{self.args.process_index}.pt"
-        self.columns.load_state_dict(read_part(path, "no trainer on online pairs wrote it"))
-
 
 def flat(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The answers of a micro-batch one below the other, both of a pair together."""
     return {name: batch[name].flatten(0, 1) for name in ROWS}
-
-
-def raise_problems(problems: list[str]) -> None:
-    """Raise ValueError with all problems, one line each, if there are any."""
-    if problems:
-        raise ValueError("\n".join(problems))
 
 
 def problems_of(rewards: Any, scorer: Any, args: OnlinePreferenceConfig, data: Any) -> list[str]:

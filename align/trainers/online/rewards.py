@@ -2,13 +2,16 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from align.errors import RunError
 from align.rewards.texts import calls_of
+from align.runs.parts import read_part
 from align.weighting.estimator import batch_of, scaled
 from align.weighting.single_stream import prompt_hash
 
@@ -72,13 +75,23 @@ class RewardColumns:
             found.append("reward_funcs: every one has an attribute `aux`; at least one must be an objective")
         doubled = sorted({name for name in self.names if self.names.count(name) > 1})
         if doubled:
-            found.append(f"reward_funcs: {', '.join(doubled)} twice; give each function a `__name__` of its own")
+            told = ", ".join(map(repr, doubled))
+            found.append(f"reward_funcs: {told} twice; give each function a `__name__` of its own, and each model a "
+                         "`config.name_or_path`")  # fmt: skip
         return found
 
     def split(
         self, table: Float[Tensor, "batch functions"]
     ) -> tuple[Float[Tensor, "batch objectives"], dict[str, Float[Tensor, " batch"]]]:
-        """Rewards of the objectives and auxiliary columns by name; several of one name are digits, the highest first.
+        """Rewards of the objectives and auxiliary columns by name; several of one name are digits, the highest first."""
+        table = table.double().cpu()
+        aux: dict[str, Tensor] = {}
+        for column, name in self.aux.items():
+            aux[name] = aux[name] * DIGIT + table[:, column] if name in aux else table[:, column]
+        return table[:, self.columns], aux
+
+    def look_at(self, table: Float[Tensor, "batch functions"]) -> None:
+        """Warn once of a function that gives no number, for which training goes on as if it were not there.
 
         Raises:
             ValueError: If a reward is infinite.
@@ -86,15 +99,7 @@ class RewardColumns:
         infinite = [name for name, bad in zip(self.names, table.isinf().any(dim=0), strict=True) if bad]
         if infinite:
             raise ValueError(f"rewards must be finite, or None; {', '.join(infinite)} gave infinity")
-        self._watch(table.isnan().all(dim=0).tolist())
-        table = table.double().cpu()
-        aux: dict[str, Tensor] = {}
-        for column, name in self.aux.items():
-            aux[name] = aux[name] * DIGIT + table[:, column] if name in aux else table[:, column]
-        return table[:, self.columns], aux
-
-    def _watch(self, nothing: list[bool]) -> None:
-        """Warn once of a function that gives no number, for which training goes on as if it were not there."""
+        nothing = table.isnan().all(dim=0).tolist()
         self.silent = [count + 1 if none else 0 for count, none in zip(self.silent, nothing, strict=True)]
         for name, count in zip(self.names, self.silent, strict=True):
             if count == SILENT:
@@ -113,13 +118,26 @@ class RewardColumns:
             if hasattr(function, "training"):
                 function.training = training
 
-    def state_dict(self) -> dict[str, Any]:
-        """What the functions remember, by name."""
-        return {name: function.state_dict() for name, function in self._stateful().items()}
+    def save(self, folder: Path, process: int) -> None:
+        """Write what the functions remember into a checkpoint; nothing where none does."""
+        state = {name: function.state_dict() for name, function in self._stateful().items()}
+        if state:
+            torch.save(state, folder / f"rewards_{process}.pt")
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let them remember it."""
-        for name, function in self._stateful().items():
+    def load(self, folder: Path, process: int) -> None:
+        """Let them remember it.
+
+        Raises:
+            RunError: If the checkpoint does not hold it.
+        """
+        stateful = self._stateful()
+        if not stateful:
+            return
+        told = f"what {', '.join(stateful)} remembers is not known"
+        state = read_part(folder / f"rewards_{process}.pt", told)
+        if missing := sorted(stateful.keys() - state.keys()):
+            raise RunError(f"{folder}: holds nothing that the reward {', '.join(missing)} remembers; start anew")
+        for name, function in stateful.items():
             function.load_state_dict(state[name])
 
     def _stateful(self) -> dict[str, Any]:
@@ -138,3 +156,9 @@ def over_batch(learnt: Float[Tensor, " batch"], scored: Bool[Tensor, " batch"]) 
     """Standardised over the completions that have a reward; 0 for the others."""
     moments = batch_of(learnt.where(scored, torch.nan)[:, None])
     return scaled(moments.centred, moments.std, "batch")[:, 0]
+
+
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raise ValueError with all problems, one line each, if there are any."""
+    if problems:
+        raise ValueError("\n".join(problems))

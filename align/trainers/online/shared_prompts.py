@@ -16,9 +16,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from trl import GRPOConfig as TRLGRPOConfig
 from trl import GRPOTrainer as TRLGRPOTrainer
@@ -36,13 +33,14 @@ from align.sampling.prompt_cache import prompts_once, say_once
 from align.trainers.shared.base import own_args
 from align.trainers.shared.columns import check_texts, refuse_empty
 from align.trainers.shared.metrics import evaluated_as, mean_of_known
-from align.trainers.shared.prefix_sharing import PrefixSharing, sharded
+from align.trainers.shared.prefix_sharing import PrefixSharing
 from align.trainers.shared.reference import (
     LOOKED_AT,
     FirstStep,
     as_reference,
     copy_reference,
     refuse_without_reference,
+    sharded,
 )
 from align.trainers.shared.safe_runs import SafeRuns
 from align.trainers.shared.scored import ROWS, whole
@@ -57,11 +55,11 @@ from align.trainers.shared.trl_contract import (
     micro_batch,
     send_to_vllm,
     set_generation_state,
-    set_logging_window,
     tokenizer_of,
 )
 
-from .prompt_order import OrderByEpoch
+from .resumed import OrderByEpoch, Window
+from .rewards import RewardColumns, raise_problems
 
 
 class SharedPrompts(SafeRuns, OnlineBase):
@@ -89,6 +87,8 @@ class SharedPrompts(SafeRuns, OnlineBase):
         with warnings.catch_warnings():  # what TRL calls experimental is held by our contract with it
             warnings.filterwarnings("ignore", message="You are using 'environment_factory'", category=UserWarning)
             super().__init__(model, reward_funcs, args, **kwargs)
+        self.columns = RewardColumns(self.reward_funcs, self.reward_func_names)
+        raise_problems(self.columns.problems())
         if self.first_step is not None:
             copy_reference(self.model)
         end_answers_at(self, stop_ids(tokenizer_of(self), self.model))
@@ -126,6 +126,13 @@ class SharedPrompts(SafeRuns, OnlineBase):
         model = self.accelerator.unwrap_model(self.model_wrapped)
         with adapters_merged(model), head_in_one_product(model), two_uniforms(model), prompts_once(model):
             return sample(prompt_ids, *args, **kwargs)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+        """TRL's, of functions that know whether this is training; infinite rewards are refused, silent ones told."""
+        self.columns.switch(training=self.model.training)
+        rewards = super()._calculate_rewards(*args, **kwargs)
+        self.columns.look_at(rewards)
+        return rewards
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's, watched by the numerical guard."""
@@ -165,15 +172,23 @@ class SharedPrompts(SafeRuns, OnlineBase):
         return "train" if self.model.training else "eval"
 
     def save_state(self, folder: Path) -> None:
-        """The completions of this process, its count of micro-batches, and the metrics not yet logged."""
+        """And the completions of this process, its micro-batches, metrics not yet logged, and what rewards remember."""
+        super().save_state(folder)
         torch.save(generation_state(self), folder / f"generation_{self.args.process_index}.pt")
+        self.columns.save(folder, self.args.process_index)
 
     def load_state(self, folder: Path) -> None:
-        """Take up what `save_state` wrote."""
+        """Take up what `save_state` wrote.
+
+        Raises:
+            RunError: If it does not hold what a reward function remembers.
+        """
+        super().load_state(folder)
         path = folder / f"generation_{self.args.process_index}.pt"
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         set_generation_state(self, state)
-        self.add_callback(_Window(self, state["window"]))
+        self.add_callback(Window(self, state["window"]))
+        self.columns.load(folder, self.args.process_index)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -199,18 +214,6 @@ class SharedPrompts(SafeRuns, OnlineBase):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
-
-
-class _Window(TrainerCallback):
-    """The first record logged after a resumption counts all its steps."""
-
-    def __init__(self, trainer: Any, window: dict[str, Any]) -> None:
-        self.trainer, self.window = trainer, [window]
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Once."""
-        if self.window:
-            set_logging_window(self.trainer, self.window.pop())
 
 
 class GRPOTrainer(SharedPrompts, TRLGRPOTrainer):

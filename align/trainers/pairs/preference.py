@@ -26,8 +26,8 @@ from align.trainers.shared.base import LogsSums, own_args
 from align.trainers.shared.checkpointing import lengths_of, positions_of, settle_checkpointing
 from align.trainers.shared.columns import WithColumns, check_columns, columns_of, refuse_empty
 from align.trainers.shared.dropout import dropout_off
-from align.trainers.shared.metrics import MetricSums, Work, preference_metrics
-from align.trainers.shared.precompute import PAIRS, has_reference, with_reference
+from align.trainers.shared.metrics import CountsPairs, MetricSums, Work, preference_metrics
+from align.trainers.shared.precompute import PAIRS, has_reference, refuse_two_references, with_reference
 from align.trainers.shared.prefix_sharing import PrefixSharing
 from align.trainers.shared.reference import ANOTHER, LOOKED_AT, FirstStep, refuse_without_reference, settle_reference
 from align.trainers.shared.safe_runs import SafeRuns
@@ -37,7 +37,7 @@ from align.trainers.shared.trl_contract import fast_head, has_images, keep_colum
 from .displacement import Displacement
 
 
-class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
+class PreferenceTrainer(CountsPairs, LogsSums, SafeRuns, TRLDPOTrainer):
     """A TRL DPOTrainer whose objective is one method, `preference_loss`.
 
     Construct and use it as TRL's: data, tokenization, collation, the reference, checkpoints and hub uploads are TRL's.
@@ -83,6 +83,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         refuse_empty(train_dataset, eval_dataset, where=where)
         check_columns(args, train_dataset, eval_dataset, where=where)
+        refuse_two_references(train_dataset, eval_dataset, where)
         given = ref_model is not None or PAIRS.columns[0] in (getattr(train_dataset, "column_names", None) or ())
         if not given:
             refuse_without_reference(model, peft_config, where, ANOTHER)
@@ -90,7 +91,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         self.first_step = FirstStep(ANOTHER) if self.copies_reference else None
         self.sums, self.alarms = MetricSums(), Alarms()
         self.sharing = PrefixSharing(args.shared_prefix, args.max_length)
-        self._pairs_in_step: int | None = None
+        self._pairs_in_step: float | None = None
         self._tokenizes_rows = False
         with sparing_construction(model, reference=args.reads_reference()):
             super().__init__(
@@ -172,7 +173,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
             self._look_at_reference(self.first_step, model, inputs)
         parts = self._parts(inputs)
         loss = torch.zeros((), device=self.accelerator.device)
-        self._pairs_in_step = sum(map(len, parts))
+        self._pairs_in_step = self.mean_pairs or sum(map(len, parts))
         for number, part in enumerate(parts, start=1):
             last = number == len(parts)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self.no_casts():
@@ -210,7 +211,7 @@ class PreferenceTrainer(LogsSums, SafeRuns, TRLDPOTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Mean over the micro-batch of `preference_loss`; the Trainer divides by the accumulation steps."""
+        """The micro-batch's share of the mean of `preference_loss` over the step's pairs, times the accumulation steps."""
         mode = "train" if self.model.training else "eval"
         scorer = self.sharing.scorer(model, scoring_inputs(inputs), self.accelerator)
         scored, outputs = score(scorer, inputs)

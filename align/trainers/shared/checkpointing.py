@@ -18,7 +18,7 @@ from align.scoring.memory import Activations, free_bytes, line_through, saved_by
 from align.scoring.shared_prefix import SharedPrefixModel
 
 from .base import hold_settings
-from .prefix_sharing import sharded
+from .reference import sharded
 from .scored import score, scoring_inputs
 from .trl_contract import on_device
 

@@ -1,7 +1,7 @@
 """Sums metrics over examples: the same value at any batch size, padding or number of processes."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -118,6 +118,29 @@ def evaluated_as(logs: Iterable[str]) -> str:
     """How the names of an evaluation's metrics begin, by one that the Trainer has given: `eval`, or `eval_` and the set."""
     prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
     return prefixes[0] if prefixes else "eval"
+
+
+class CountsPairs:
+    """Counts the pairs of an optimizer step, so that each weighs the same. Mixed in before the Trainer.
+
+    Losses are divided by `mean_pairs`, in place of a micro-batch's own number of pairs; the Trainer divides by the accumulation
+    steps. (TRL's pairs of a smaller micro-batch, which ends an epoch, weigh more.)
+    """
+
+    accelerator: Accelerator
+    mean_pairs: float | None = None
+    """Pairs of a micro-batch, on average over those of the step and over processes; None before the first step."""
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """The Trainer's, counting the pairs, whose answers lie below each other."""
+        trainer: Any = super()
+        batches, items = trainer.get_batch_samples(epoch_iterator, num_batches, device)
+        pairs = float(sum(len(batch["input_ids"]) // 2 for batch in batches))
+        if batches and self.accelerator.num_processes > 1:
+            counted: Any = self.accelerator.gather(torch.tensor([pairs], device=device))
+            pairs = float(counted.mean())
+        self.mean_pairs = pairs / len(batches) if batches else None
+        return batches, items
 
 
 class MetricSums(TrainerCallback, ExportableState):

@@ -48,6 +48,26 @@ def has_reference(dataset: Any, answers: Answers = PAIRS) -> bool:
     return set(answers.columns) <= set(getattr(dataset, "column_names", None) or ())
 
 
+def refuse_two_references(train: Any, evaluated: Any, where: str, answers: Answers = PAIRS) -> None:
+    """Raise where some sets bring the reference's log-probabilities and others would have them from the model.
+
+    Raises:
+        ValueError: Naming such a set.
+    """
+    sets = (
+        {f"eval_dataset[{n!r}]": d for n, d in evaluated.items()}
+        if isinstance(evaluated, dict)
+        else {"eval_dataset": evaluated}
+    )
+    known = {name: each for name, each in sets.items() if getattr(each, "column_names", None)}
+    for name, each in known.items() if getattr(train, "column_names", None) else ():
+        if has_reference(each, answers) != has_reference(train, answers):
+            raise ValueError(
+                f"{where}: {name} and train_dataset: one of them has the columns {', '.join(answers.columns)}, and the other would "
+                "be held against another reference; give both such columns, or none"
+            )
+
+
 def with_reference(
     trainer: Any, dataset: Dataset | IterableDataset, name: str, batch_size: int, answers: Answers = PAIRS
 ) -> Dataset:

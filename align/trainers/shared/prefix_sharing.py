@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from datasets import Dataset
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from align.scoring.shared_prefix import (
 
 from .dropout import dropout_off
 from .precompute import collated
-from .reference import moved
+from .reference import moved, sharded
 from .scored import scoring_inputs
 from .trl_contract import fast_head, scores_reference
 
@@ -149,8 +149,3 @@ def without_autocast(model: Any, base: nn.Module, accelerator: Accelerator) -> t
     quantised = any(not p.is_floating_point() for p in base.parameters())
     wrapper = sharded(accelerator)
     return (model if wrapper else getattr(base, "_original_forward", base)), not (wrapper or quantised)
-
-
-def sharded(accelerator: Accelerator) -> bool:
-    """Whether a process may hold a part of the weights only."""
-    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)

@@ -2,14 +2,17 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedType
 from peft import PeftModel
 from torch import Tensor, nn
 
 from align.errors import RunError
 from align.models.adapters import active_adapter, settings_of, without_reference
+from align.runs.parts import read_part
 
 from .dropout import dropout_off
 
@@ -21,6 +24,8 @@ APART_ROUNDED = 5e-2
 """The same where it is not."""
 MOVED = 1e-3
 """Nats per token by which the reference may differ from itself."""
+MOVED_REFERENCE = "moved_reference.pt"
+"""In a checkpoint: the weights of a reference that follows the policy."""
 ANOTHER = ", or give a reference of its own on purpose (`ref_model`; in a recipe `ref.kind: model`)"
 """A remedy where the trainer takes one."""
 
@@ -247,3 +252,32 @@ def trained_beside(model: PeftModel) -> str:
     return (
         f"{', '.join(beside[:3])}{', ...' if len(beside) > 3 else ''} is trained" if beside else "part of it is trained"
     )
+
+
+def sharded(accelerator: Accelerator) -> bool:
+    """Whether a process may hold a part of the weights only."""
+    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def save_moved(trainer: Any, folder: Path) -> None:
+    """Write the weights of a reference that follows the policy (`sync_ref_model`), which no checkpoint of TRL's holds.
+
+    Of a sharded model nothing is written, as no process has it whole: such a run is not resumed.
+    """
+    if _moves(trainer) and not sharded(trainer.accelerator) and trainer.accelerator.is_main_process:
+        torch.save(trainer.accelerator.unwrap_model(trainer.ref_model).state_dict(), folder / MOVED_REFERENCE)
+
+
+def load_moved(trainer: Any, folder: Path) -> None:
+    """Take up what `save_moved` wrote.
+
+    Raises:
+        RunError: If it is not there.
+    """
+    if _moves(trainer):
+        state = read_part(folder / MOVED_REFERENCE, "where the reference had moved to is not known")
+        trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(state)
+
+
+def _moves(trainer: Any) -> bool:
+    return getattr(trainer, "ref_model", None) is not None and trainer.args.moves_reference()

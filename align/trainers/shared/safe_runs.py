@@ -37,7 +37,7 @@ from .base import hold_settings, refuse_changed
 from .cards import Published
 from .dropout import only_adapter_dropout
 from .guard import NumericalGuard
-from .reference import FirstStep, refuse_frozen
+from .reference import FirstStep, load_moved, refuse_frozen, save_moved
 from .trl_contract import load_best
 
 logger = logging.getLogger(__name__)
@@ -134,9 +134,7 @@ class SafeRuns(MovesPart, Published):
                     "go on from it with train(..., unsealed=True) if it is whole"
                 )
             there_everywhere(Path(resume_from_checkpoint), step_of_foreign)
-            logger.warning(
-                "%s has no %s: goes on without knowing whether it is whole", resume_from_checkpoint, MANIFEST
-            )
+            logger.warning("%s has no %s: nothing tells whether it is whole", resume_from_checkpoint, MANIFEST)
         elif resume_from_checkpoint:
             folder = Path(resume_from_checkpoint)
             there_everywhere(folder, lambda path: check(path)["step"])
@@ -202,8 +200,8 @@ class SafeRuns(MovesPart, Published):
             if failure is not None or failed:
                 shutil.rmtree(folder, ignore_errors=True)
             elif self.args.should_save:
-                own, best = self.identity.run if self.identity else None, self.state.best_model_checkpoint
-                rotate(folder.parent, own, self.state.global_step, limit, best)
+                own = self.identity.run if self.identity else None
+                rotate(folder.parent, own, self.state.global_step, limit, self.state.best_model_checkpoint)
         if self.anywhere(failure is not None):
             reason = str(failure).partition("\n")[0] if failure is not None else "another process could not write"
             raise RunError(
@@ -215,10 +213,12 @@ class SafeRuns(MovesPart, Published):
             super()._push_from_checkpoint(str(folder))
 
     def save_state(self, folder: Path) -> None:
-        """Write what else a trainer needs to go on, one file for each process. Nothing by default."""
+        """Write what else a trainer needs to go on: here a reference that moves."""
+        save_moved(self, folder)
 
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote."""
+        load_moved(self, folder)
 
     def anywhere(self, flag: bool) -> bool:
         """Whether any process says so."""

@@ -114,4 +114,11 @@ MUTANTS = [
     command("pairs: the first number", SCORED, 'found[-1].replace(",", "")', 'found[0].replace(",", "")'),
     command("pairs: numbers are floats", SCORED, 'Decimal(found[-1].replace(",", ""))', 'Decimal(float(found[-1].replace(",", "")))'),
     command("pairs: answers of a chat stay text", SCORED, 'answer_to(prompt, completion, "a completion")', "completion"),
+    command("pairs: the system column is not the prompt's", SCORED, "return row[\"prompt\"] if system is None else", "return row[\"prompt\"] if True else"),
+    command("pairs: tools stay behind", PAIRS, "kept = [pair | template for pair", "kept = [pair for pair"),
+    command("pairs: equal pairs are several", PAIRS, "made = _each_once(made) if select", "made = made if select"),
+    noticed_by("tests/data/rows/test_fix_beside.py")("fix: system columns say nothing", "align/data/commands/fix.py", "pair[\"prompt\"] if system is None else", "pair[\"prompt\"] if True else"),
+    noticed_by("tests/data/rows/test_fix_beside.py")("fix: tools say nothing", "align/data/commands/fix.py", "            if template:  #", "            if False:  #"),
+    noticed_by("tests/evaluation/judges/test_agreement.py")("figures: in place of what is read", "align/files.py", "if any(out.resolve() == Path(each).resolve() for each in inputs):", "if False:"),
+    noticed_by("tests/evaluation/judges/test_agreement.py")("judges: two of one name", "align/commands/score.py", "if any(name in values[kind] for kind in", "if any(False for kind in"),
 ]  # fmt: skip

@@ -70,7 +70,7 @@ MUTANTS = [
     trainer("no_gate_of_the_prompt_is_trained_and_every_block_counts_one", "gpm: blocks are gated", TRAINER, "scores = general_preference_scores(chosen, rejected)", "scores = general_preference_scores(chosen, rejected, scales=rejected[:, 0::2].sigmoid() if self.args.dimension > 1 else None)"),
     trainer("a_margin_asks_for_more_and_a_temperature_divides", "gpm: the trainer forgets tau", TRAINER, "general_preference_loss(scores, tau=self.args.tau,", "general_preference_loss(scores,"),
     trainer("a_margin_asks_for_more_and_a_temperature_divides", "gpm: the trainer forgets the margin", TRAINER, ', margin=inputs.get("margin", 0.0))', ")"),
-    trainer("accumulated_batches_take_the_same_steps", "gpm: the trainer does not average", TRAINER, "loss = losses.mean()", "loss = losses.sum()"),
+    trainer("accumulated_batches_take_the_same_steps", "gpm: the trainer does not average", TRAINER, "loss = losses.sum() / (", "loss = losses.sum() + 0 * ("),
     trainer("five_steps_of_a_reward_model_are_trls", "gpm: centred on the difference", TRAINER, "(rewards.chosen + rewards.rejected) ** 2", "(rewards.chosen - rewards.rejected) ** 2"),
     trainer("five_steps_of_a_reward_model_are_trls", "gpm: the centre is only logged", TRAINER, "losses = preference + center", "losses = preference"),
     trainer("a_probability_is_that_of_the_model", "gpm: probability without tau", TRAINER, 'preference_probability(scores, tau=self.args.tau)}', "preference_probability(scores)}"),
@@ -125,4 +125,7 @@ MUTANTS = [
     scorer("gpm: negative probabilities", SCORERS, "if not (matrix >= 0).all():", "if False:"),
     scorer("gpm: the table is looked up transposed", SCORERS, "return self.table[np.ix_(rows, rows)]", "return self.table.T[np.ix_(rows, rows)]"),
     scorer("gpm: names occur twice", SCORERS, "if len(self.index) != len(names):", "if False:"),
+    saved("equal_answers_have_equal_rewards_to_the_bit", "gpm: equal answers are read by their place", MODEL, "once = list(dict.fromkeys(answers))", "once = list(answers)"),
+    saved("damaged_weights_are_refused_before_they_are_loaded", "gpm: weights are not looked at", MODEL, "    numbers_stored(Path(folder))\n", ""),
+    noticed_by("tests/trainers/test_metrics.py")("pairs: a smaller micro-batch weighs more", "align/trainers/shared/metrics.py", "self.mean_pairs = pairs / len(batches) if batches else None", "self.mean_pairs = None"),
 ]  # fmt: skip

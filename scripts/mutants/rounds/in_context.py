@@ -43,4 +43,10 @@ MUTANTS = [
         "for name in sorted(names)]\n",
     ),
     ric("in context: preferences are not said", ASK, "    if asking.context:\n", "    if False:\n"),
+    ric(
+        "in context: empty answers end the round",
+        CONTEXT,
+        "                refused[str(error)] += 1\n                continue\n",
+        "                refused[str(error)] += 1\n",
+    ),
 ]

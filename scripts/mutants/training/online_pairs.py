@@ -81,7 +81,7 @@ MUTANTS: list[Mutant] = [
     evaluated("egpo: a half step in evaluation", TRAINER, "if training and self.args.extragradient:", "if self.args.extragradient:"),
     accumulated("online pairs: divided by the micro-batch", TRAINER, '/ inputs["verdicts"].clamp(min=1)', '/ inputs["given"].sum().clamp(min=1)'),
     unscored("online pairs: unscored pairs are ties", TRAINER, 'result.losses.masked_fill(~inputs["given"], 0.0).sum()', "result.losses.sum()"),
-    resumed("online pairs: rewards forget", TRAINER, "        self.columns.load_state_dict(read_part(", "        dict(read_part("),
+    resumed("online pairs: rewards forget", "align/trainers/online/rewards.py", "            function.load_state_dict(state[name])\n", "            pass\n"),
     together("online pairs: the other side", TRAINER, "Pair(*logps.unbind(1)), Pair(*inputs[\"ref_logps\"].unbind(1))", "Pair(*logps.flip(1).unbind(1)), Pair(*inputs[\"ref_logps\"].flip(1).unbind(1))")._replace(tests=(f"{PAIRS}::test_the_loss_is_trls_online_dpo_on_the_same_answers",)),
     failing("online pairs: silence goes on", TRAINER, "if self._silent == SILENT:", "if False:"),
     failing("online pairs: not counted", TRAINER, "float((~verdicts.given).sum())", "0.0"),

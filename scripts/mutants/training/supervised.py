@@ -135,4 +135,5 @@ MUTANTS = [
     study("supervised study: the last seeds of SFT", "scripts/studies/study_parts/as_json.py", "theirs[:both]", "theirs[-both:]"),
     study("supervised study: one measure for both", REPORT, "np.array([one[name][measure] for one in runs], dtype=float)", 'np.array([one[name]["accuracy"] for one in runs], dtype=float)'),
     study("supervised study: over problems of each seed", REPORT, "mean_estimate(found.mean(axis=0), bounds=(0, 1))", "mean_estimate(found.ravel(), bounds=(0, 1))"),
+    train("supervised: packed batches are cut by rows", TRAINER, "isinstance(value, Tensor) and len(value) == count", "True"),
 ]  # fmt: skip

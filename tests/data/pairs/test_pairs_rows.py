@@ -88,3 +88,17 @@ def test_rows_of_anything_are_read_or_named(row, select):
         return
     assert len(built.pairs) % 2 == 0
     assert built.pairs or built.without.total() == 2
+
+
+def test_what_the_prompt_depends_on_besides_goes_with_the_pairs():
+    row = {"prompt": "q", "completions": ["a", "b"], "rewards": [1.0, 0.0], "system": "Be kind.", "tools": "[]"}
+    (pair,) = build([row], "best_worst").pairs
+    assert pair["prompt"] == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "q"}]
+    assert pair["tools"] == "[]"
+    with pytest.raises(DataError, match="the column system and the prompt's own system message differ"):
+        build([{**row, "prompt": [{"role": "system", "content": "Be rude."}, *pair["prompt"][1:]]}], "best_worst")
+
+
+def test_pairs_of_equal_texts_are_one_where_different_pairs_are_asked_for():
+    row = {"prompt": "q", "completions": ["a", "a", "b", "b"], "rewards": [1.0, 1.0, 0.0, 0.0]}
+    assert [(pair["chosen"], pair["rejected"]) for pair in build([row], "verified").pairs] == [("a", "b")]

@@ -163,6 +163,11 @@ def test_a_share_of_the_prompts_is_held_out(tmp_path):
     assert not set(data.train["prompt"]) & set(data.eval["holdout"]["prompt"])
 
 
+def test_what_mends_pairs_alone_is_no_remedy_for_other_rows(tmp_path):
+    with pytest.raises(DataError, match=r"(?s)the completion is empty\n  mend them, or set data.unusable=drop"):
+        load("completions", source(tmp_path, TEXT, {"prompt": "x", "completion": ""}))
+
+
 def test_unusable_completions_are_dropped_if_asked(tmp_path, caplog):
     data = load("completions", source(tmp_path, TEXT, {"prompt": "x", "completion": ""}), unusable="drop")
     assert data.train.to_list() == [TEXT]

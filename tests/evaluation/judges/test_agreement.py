@@ -111,3 +111,23 @@ def test_on_labels_of_people(shared_data, tmp_path, capsys):
     found = json.loads((tmp_path / "o.json").read_text())["r"]["all"]
     assert found["accuracy"]["n"] == 122
     assert found["between_people"]["value"] == pytest.approx((584 + 81 / 3) / 665)
+
+
+@pytest.mark.parametrize("command", ["judge-agreement", "reward-bench"])
+def test_the_file_that_is_read_is_not_written_over(file, capsys, command):
+    rows = file([row(i) for i in range(8)])
+    before = Path(rows).read_bytes()
+    assert cli.main([command, rows, "--by", "r={kind: reward, reward: repetition}", "-o", rows]) == 2
+    assert "is what is read, and the figures would take its place" in capsys.readouterr().err
+    assert Path(rows).read_bytes() == before
+
+
+def test_a_judge_reads_the_system_message_of_its_column(file):
+    (one,) = read_pairs(Path(file([row(0, system="Be kind.")])))
+    assert one.prompt == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "p0"}]
+
+
+def test_two_judges_of_one_name_are_refused(file, capsys):
+    by = ["--by", "r={kind: reward, reward: repetition}"] * 2
+    assert cli.main(["judge-agreement", file([row(i) for i in range(8)]), *by]) == 2
+    assert "--by r: is given twice" in capsys.readouterr().err

@@ -26,7 +26,12 @@ def runs(tmp_path_factory):
     done = {}
     for name, (recipe, seed) in RUNS.items():
         settings = [f"train.output_dir={folder / name}", f"train.seed={seed}", "train.max_steps=3"]
-        done[name] = align.run(recipe, [*settings, "train.save_strategy='no'", "train.disable_tqdm=true"]).path
+        settings += [
+            "rewards=[correctness, conciseness, clarity]",
+            "data={train: {path: recipes/data/tiny-prompts.jsonl}}",
+        ]
+        settings += ["train.per_device_train_batch_size=8", "train.save_strategy='no'", "train.disable_tqdm=true"]
+        done[name] = align.run(recipe, settings).path
     return done
 
 

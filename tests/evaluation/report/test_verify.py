@@ -160,7 +160,7 @@ def test_a_run_of_another_recipe_is_left_alone(home, run, training, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["stages/tiny-sft"], "stages/tiny-sft: the recipe expects nothing; add an `expect` section"),
+        (["tools/tiny"], "tools/tiny: the recipe expects nothing; add an `expect` section"),
         (["dpo/tinny"], "did you mean 'dpo/tiny'?; nor is it a run directory"),
         (["{empty}"], "no recipe.resolved.yaml there, so not a run directory; name one, or a recipe"),
         (["{home}/sft"], "its recipe expects nothing"),

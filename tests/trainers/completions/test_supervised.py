@@ -59,6 +59,13 @@ def test_completion_only_loss_is_honoured_as_by_trl(tmp_path, only):
     assert (tiny.losses(ours, "length")[0] > 10) is not only
 
 
+def test_packed_rows_are_held_against_the_reference(tmp_path):
+    """The batch has numbers beside its tensors, and one row."""
+    done = trained(tmp_path, objective=small.OBJECTIVES["asft"], packing=True, max_length=64)
+    assert not done.first_step.due(done)
+    assert tiny.losses(done, "loss/ref_kl")[0] == pytest.approx(0, abs=1e-6)
+
+
 def test_packed_rows_give_the_loss_of_trl(tmp_path):
     shared = {"packing": True, "packing_strategy": "wrapped", "max_length": 64}
     theirs = trained(tmp_path / "trl", cls=TRLSFTTrainer, config=TRLSFTConfig, **shared)

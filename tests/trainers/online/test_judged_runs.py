@@ -46,7 +46,7 @@ def test_a_judge_that_is_no_model_of_ours_has_no_digest():
 def test_evaluations_in_and_after_training_sample_answers(tmp_path, capsys):
     folder = tmp_path / "run"
     words = [
-        "data.eval={t: {path: recipes/data/tiny-prompts.jsonl}}",
+        "data.eval={t: {path: recipes/data/tiny-instructions.jsonl}}",
         "train.eval_strategy=steps",
         "train.eval_steps=1",
     ]

@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
+from groups import Counting
 from objectives import PROMPTS, ToldMeans, dynamic, first, low, run, sometimes, vowels
 from tiny import sparing
 from torch.testing import assert_close
@@ -14,6 +15,7 @@ from trl import RLOOTrainer as TRLRLOOTrainer
 
 from align.configs.online import DynamicGRPOConfig, DynamicRLOOConfig, ReinforceConfig
 from align.errors import RunError
+from align.models.tiny import tiny_tokenizer
 from align.trainers.online.multi_objective import DynamicGRPOTrainer, DynamicRLOOTrainer, ReinforceTrainer
 
 GRPO, RLOO = (DynamicGRPOTrainer, DynamicGRPOConfig), (DynamicRLOOTrainer, DynamicRLOOConfig)
@@ -219,26 +221,6 @@ def test_an_auxiliary_column_is_no_objective(tmp_path):
     assert trainer.args.reward_weights is None
 
 
-class Counting:
-    """Remembers how many training completions it saw."""
-
-    __name__ = "counting"
-
-    def __init__(self):
-        self.training, self.count, self.modes = True, 0, []
-
-    def __call__(self, completion_ids, **_):
-        self.modes.append(self.training)
-        self.count += len(completion_ids) * self.training
-        return [float(self.count % 7 + ids[0] / 261) for ids in completion_ids]
-
-    def state_dict(self):
-        return {"count": self.count}
-
-    def load_state_dict(self, state):
-        self.count = state["count"]
-
-
 def test_rules_are_told_of_evaluations_and_rewards_that_it_is_one(tmp_path):
     rule, counting = ToldMeans([0.5, 0.5]), Counting()
     trainer = run(
@@ -297,3 +279,13 @@ def test_a_checkpoint_of_another_rule_or_of_one_objective_is_refused(tmp_path):
     (tmp_path / "checkpoint-1" / "weighting_0.pt").unlink()
     with pytest.raises(RunError, match="checkpoint-1"):
         other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+@pytest.mark.parametrize("one", [True, False])
+def test_a_reward_model_stays_one_where_the_estimator_brings_columns(tmp_path, one):
+    """TRL takes a single tokenizer for a single reward function."""
+    tokenizer = tiny_tokenizer()
+    settings = {"estimator": "single_stream", "weighting": "fixed", "num_generations": 1}
+    classes = tokenizer if one else [tokenizer]
+    trainer = dynamic(*REINFORCE, tmp_path, rewards=[first], classes=classes, **settings)
+    assert trainer.reward_processing_classes == [tokenizer, None, None]

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
-from groups import trained, vowels
+from groups import Counting, equal_weights, group_trainer, trained, vowels
 from objectives import PROMPTS, ToldMeans, first, low, run
 from peft import LoraConfig
 from torch.testing import assert_close
@@ -18,12 +18,12 @@ from trl.trainer.utils import RepeatSampler
 
 from align import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from align.configs.online import DynamicGRPOConfig
-from align.errors import DataError
+from align.errors import DataError, RunError
 from align.models.tiny import tiny_model, tiny_tokenizer
 from align.scoring import shared_prefix
 from align.trainers.online import shared_prompts
 from align.trainers.online.multi_objective import DynamicGRPOTrainer
-from align.trainers.online.prompt_order import OrderByEpoch
+from align.trainers.online.resumed import OrderByEpoch
 
 CASES = {"grpo": (GRPOTrainer, GRPOConfig, TRLGRPOTrainer, TRLGRPOConfig), "rloo": (RLOOTrainer, RLOOConfig, TRLRLOOTrainer, TRLRLOOConfig)}  # fmt: skip
 
@@ -141,3 +141,35 @@ def test_each_evaluation_set_has_its_own_metrics(tmp_path):
     measured = trainer.evaluate(Dataset.from_dict({"prompt": PROMPTS[:2]}), metric_key_prefix="test")
     assert "test_rewards/first/mean" in measured
     assert not [key for key in measured if key.startswith("eval_")]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_reward_that_remembers_goes_on_in_a_resumed_run_and_does_not_learn_from_evaluations(tmp_path, name):
+    ours, config, *_ = CASES[name]
+    settings = {
+        "save_strategy": "steps", "save_steps": 1, "max_steps": 4, "num_iterations": 1, "eval_strategy": "steps", "eval_steps": 1,
+        "reward_funcs": Counting, "eval_dataset": Dataset.from_dict({"prompt": PROMPTS[:2]}),
+    }  # fmt: skip
+    whole = trained(ours, config, tmp_path, **settings)
+    assert whole.reward_funcs[0].count == 4 * 8
+    assert set(whole.reward_funcs[0].modes) == {True, False}
+    again = group_trainer(ours, config, tmp_path / "again", **settings)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert again.reward_funcs[0].count == 4 * 8
+    assert equal_weights(again, whole)
+    trained(ours, config, tmp_path / "others", **settings | {"reward_funcs": vowels, "max_steps": 1})
+    with pytest.raises(RunError, match="so what counting remembers is not known"):
+        group_trainer(ours, config, tmp_path / "again", **settings).train(str(tmp_path / "others" / "checkpoint-1"))
+
+
+def test_rewards_that_nobody_could_tell_apart_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="'vowels' twice"):
+        group_trainer(GRPOTrainer, GRPOConfig, tmp_path, reward_funcs=[vowels, vowels])
+
+
+def test_infinite_rewards_are_refused(tmp_path):
+    def endless(completions, **_):
+        return [float("inf")] * len(completions)
+
+    with pytest.raises(ValueError, match="rewards must be finite, or None; endless gave infinity"):
+        trained(GRPOTrainer, GRPOConfig, tmp_path, reward_funcs=endless)

@@ -220,7 +220,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path):
         ({"scorer": None}, "scorer: nothing compares the answers"),
         ({"scorer": VOWELS, "reward_funcs": [lengths]}, "scorer: reward_funcs compare the answers, too"),
         ({"reward_temperature": 0.5}, "reward_temperature: rewards have it, and a scorer compares"),
-        ({"reward_funcs": [lengths, lengths]}, "lengths twice"),
+        ({"reward_funcs": [lengths, lengths]}, "'lengths' twice"),
     ):
         with pytest.raises(ValueError, match=message):
             pair_trainer(tmp_path, **given)

@@ -72,7 +72,10 @@ def test_answers_are_compared_by_the_weights_that_their_prompt_says(tmp_path, mo
     monkeypatch.setattr(preference, "of_rewards", told)
     monkeypatch.setattr("align.rewards.clarity.Clarity.__call__", reads)
     folder = tmp_path / "run"
-    done = run("online/tiny-trajectory-balance", [f"train.output_dir={folder}", "train.max_steps=2"])
+    done = run(
+        "online/tiny-trajectory-balance",
+        [f"train.output_dir={folder}", "train.max_steps=2", "rewards=[repetition, clarity]"],
+    )
     assert "<weight of" not in str(seen)
     assert all("<weight of repetition> " in str(one) for one in learnt)
     table, weights = compared[0]

@@ -50,10 +50,11 @@ def test_the_order_preserving_recipe_learns_by_dominance(tmp_path, monkeypatch):
 
     monkeypatch.setattr("align.rewards.clarity.Clarity.__call__", rising)
     monkeypatch.setattr("align.rewards.repetition.Repetition.__call__", rising)
+    words = ["rewards=[repetition, clarity]", "train.per_device_train_batch_size=8", "train.max_steps=1"]
     monkeypatch.setattr(
         preference.OnlinePreferenceTrainer, "_note", lambda self, result, inputs, *_: seen.append(inputs)
     )
-    run("online/tiny-order-preserving", [f"train.output_dir={tmp_path / 'run'}", "train.max_steps=1"])
+    run("online/tiny-order-preserving", [f"train.output_dir={tmp_path / 'run'}", *words])
     assert seen[0]["preference"].tolist() == [0.0] * 4
     assert_close(seen[0]["scores"], torch.tensor([[0.25, 0.75]] * 4))
 

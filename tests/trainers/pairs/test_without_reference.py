@@ -5,6 +5,7 @@ import tiny
 from torch.testing import assert_close
 from trl import DPOTrainer as TRLDPOTrainer
 
+from align import DPOConfig, DPOTrainer
 from align.configs import ConfigError
 from align.configs.pairwise import PRESETS, PairwiseConfig
 from align.models.tiny import tiny_model, tiny_tokenizer
@@ -92,3 +93,13 @@ def test_a_model_that_is_trained_whole_is_loaded_once(tmp_path, by_name):
 def test_what_only_a_reference_has_use_for_is_refused(tmp_path, field):
     with pytest.raises(ConfigError, match=f"{field}: no chosen objective reads the reference; leave it out"):
         tiny.arguments(PairwiseConfig, tmp_path, **NONE, **{field: True})
+
+
+@pytest.mark.parametrize("with_it", ["train_dataset", "eval_dataset"])
+def test_reference_columns_in_one_set_alone_are_refused(tmp_path, with_it):
+    given = tiny.pairs().map(lambda _: {"ref_chosen_logps": -40.0, "ref_rejected_logps": -41.5})
+    sets = {"train_dataset": tiny.pairs(), "eval_dataset": tiny.pairs(4), with_it: given}
+    with pytest.raises(
+        ValueError, match="eval_dataset and train_dataset: one of them has the columns ref_chosen_logps"
+    ):
+        tiny.trainer(DPOTrainer, DPOConfig, tmp_path, data=sets["train_dataset"], eval_data=sets["eval_dataset"])

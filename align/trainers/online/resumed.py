@@ -1,9 +1,12 @@
-"""Keeps the order of prompts, which a resumed run goes on with."""
+"""Holds what a resumed run goes on with: the order of prompts, and the sum of losses since the last record."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import RepeatSampler
+
+from align.trainers.shared.trl_contract import set_logging_window
 
 
 class OrderByEpoch(RepeatSampler):
@@ -24,3 +27,15 @@ class OrderByEpoch(RepeatSampler):
             self.generator.manual_seed(cast("int", self.seed))
             for _ in range(epoch):
                 torch.randperm(self.num_samples, generator=self.generator)
+
+
+class Window(TrainerCallback):
+    """The first record logged after a resumption counts all its steps."""
+
+    def __init__(self, trainer: Any, window: dict[str, Any]) -> None:
+        self.trainer, self.window = trainer, [window]
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Once."""
+        if self.window:
+            set_logging_window(self.trainer, self.window.pop())

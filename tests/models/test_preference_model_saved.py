@@ -200,8 +200,10 @@ def test_a_whole_model_takes_no_base_and_needs_its_head(tmp_path):
 def test_equal_answers_have_equal_rewards_to_the_bit(tmp_path):
     """Rows of one batch differ in the last digit by their place, which would make a winner of one of them."""
     model = PreferenceModel(trained(tmp_path, dimension=1, max_steps=2).model.eval(), tiny_tokenizer(), 1, 1.0)
-    answers = [ANSWERS[k] for k in (0, 1, 0, 2, 0, 1)]
+    answers, read = [ANSWERS[k] for k in (0, 1, 0, 2, 0, 1)], []
+    model.model.register_forward_pre_hook(lambda _, __, given: read.extend(given["input_ids"]), with_kwargs=True)
     found = model.embed("what is ", answers)
+    assert len(read) == len(ANSWERS)
     assert torch.equal(found, model.embed("what is ", ANSWERS)[[0, 1, 0, 2, 0, 1]])
     assert model.prefer("what is ", answers)[0, 2] == 0.5
 

@@ -3,6 +3,10 @@
 import json
 from typing import Any
 
+from transformers import GenerationConfig
+
+from align.strict.fields import nearest
+
 from .common import defaults_of
 
 FIELDS = {"max_new_tokens": "max_completion_length", "max_length": "max_completion_length", "max_tokens": "max_completion_length"} | {
@@ -49,7 +53,11 @@ def generated_otherwise(trl: Any, config: Any) -> list[str]:
     if not isinstance(given, dict):
         return [f"generation_kwargs: must be settings by name, got {given!r}"]
     refused = {name: f"the trainer goes by {field}; set that" for name, field in FIELDS.items()} | BROKEN
-    refused |= {} if trl.use_vllm else OF_TRANSFORMERS
+    if not trl.use_vllm:
+        known = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
+        refused |= {
+            name: f"no such setting; {nearest(name, known)}" for name in given if name not in known
+        } | OF_TRANSFORMERS
     refused |= getattr(config, "not_generated", {})
     return [f"generation_kwargs: {name}: {refused[name]}, got {given[name]!r}" for name in given if name in refused]
 

@@ -19,6 +19,8 @@ _BOX = "\\boxed{"
 class Correctness:
     r"""1 if the final answer equals the row's `answer`, else 0; None for a row without an answer.
 
+    Of a row's answer that is a worked solution with `####`, as GSM8K's are, what follows the last one counts.
+
     The final answer is what stands in the last `\boxed{}`; without one, what follows the last `####`; without that, the
     last "answer is", "answer:" or "answer ="; without that, the last number of the text. Only one answer is read, so
     listing many does not pay. Plain numbers are compared exactly, to within 1e-6: decimals, fractions, mixed numbers,
@@ -48,7 +50,7 @@ class Correctness:
         """
         golds = needed("correctness", "answer", answer, completions)
         return [
-            float(self._is_right(text_of(completion), str(gold).strip())) if has_value(gold) else None
+            float(self._is_right(text_of(completion), _stated(str(gold)))) if has_value(gold) else None
             for completion, gold in zip(completions, golds, strict=True)
         ]
 
@@ -71,6 +73,11 @@ class Correctness:
         if number is not None and wanted is not None:
             return same_number(number, wanted)
         return same_expression(gold, stated)
+
+
+def _stated(gold: str) -> str:
+    """A row's answer; of a worked solution with `####`, as GSM8K has them, what follows the last one."""
+    return gold.rpartition("####")[2].strip() or gold.strip()
 
 
 def _boxed(text: str) -> str | None:

@@ -65,6 +65,10 @@ def problems(config=DynamicGRPOConfig, **settings):
             {"generation_kwargs": '{"max_new_tokens": 9}'},
             "generation_kwargs: max_new_tokens: the trainer goes by max_com",
         ),
+        (
+            {"generation_kwargs": {"min_new_token": 6}},
+            "generation_kwargs: min_new_token: no such setting; did you mean 'min_new_tokens'",
+        ),
         ({"generation_kwargs": {"num_return_sequences": 2}}, "generation_kwargs: num_return_sequences: answers to a"),
         (
             {"generation_kwargs": {"stop_strings": ["."]}},

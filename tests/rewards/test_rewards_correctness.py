@@ -61,6 +61,11 @@ def test_nothing_else_counts(text, answer):
     assert right(text, answer) == 0
 
 
+def test_of_a_worked_solution_the_last_line_is_the_answer():
+    solved = "She sold 48/2 = 24 clips in May, 72 in all.\n#### 1,072"
+    assert Correctness()(["That makes 1072.", "24", "#### 1072"], answer=[solved] * 3) == [1.0, 0.0, 1.0]
+
+
 @pytest.mark.parametrize("answer", [None, "", "  ", float("nan"), float("inf")])
 def test_a_row_without_an_answer_has_no_reward(answer):
     assert Correctness()(["74", "74"], answer=[answer, "74"]) == [None, 1.0]

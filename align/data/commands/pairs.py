@@ -154,7 +154,7 @@ def _reversed(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _each_once(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Pairs without those that another has said: several samples may be the same text."""
-    return list({json.dumps([pair["chosen"], pair["rejected"]]): pair for pair in reversed(pairs)}.values())[::-1]
+    return list({json.dumps([pair["chosen"], pair["rejected"]]): pair for pair in pairs}.values())
 
 
 def _is_fit(pair: Mapping[str, Any], refused: Counter[str], *, alone: bool) -> bool:

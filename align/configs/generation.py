@@ -55,9 +55,8 @@ def generated_otherwise(trl: Any, config: Any) -> list[str]:
     refused = {name: f"the trainer goes by {field}; set that" for name, field in FIELDS.items()} | BROKEN
     if not trl.use_vllm:
         known = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
-        refused |= {
-            name: f"no such setting; {nearest(name, known)}" for name in given if name not in known
-        } | OF_TRANSFORMERS
+        unknown = [name for name in given if name not in (*known, *refused)]
+        refused |= OF_TRANSFORMERS | {name: f"no such setting; {nearest(name, known)}" for name in unknown}
     refused |= getattr(config, "not_generated", {})
     return [f"generation_kwargs: {name}: {refused[name]}, got {given[name]!r}" for name in given if name in refused]
 

@@ -114,5 +114,5 @@ MUTANTS = [
     models("rewards: a function has no label", LOAD, "if own or renamed else reward", "if own else reward"),
     models("rewards: any label will do", LOAD, "bare if LABEL.fullmatch(label) else name", "bare"),
     noticed_by("tests/rewards/test_rewards_correctness.py")("correctness: a worked solution is the answer", "align/rewards/correctness.py", "gold.rpartition(\"####\")[2].strip() or gold.strip()", "gold.strip()"),
-    noticed_by("tests/recipe/test_online_configs.py")("generation: any name will do", "align/configs/generation.py", "for name in given if name not in known}", "for name in ()}"),
+    noticed_by("tests/recipe/test_online_configs.py")("generation: any name will do", "align/configs/generation.py", "for name in unknown}", "for name in ()}"),
 ]  # fmt: skip

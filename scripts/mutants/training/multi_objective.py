@@ -50,7 +50,7 @@ MUTANTS = [
     config("generation: modes of vLLM are swapped", GENERATION, 'if config.vllm_mode == "server"', 'if config.vllm_mode != "server"'),
     config("generation: fields have other names", GENERATION, "refused = {name: f", "refused = {field: f"),
     config("generation: several answers", GENERATION, " | BROKEN", ""),
-    config("generation: words of vLLM", GENERATION, "{} if trl.use_vllm else OF_TRANSFORMERS", "{}"),
+    config("generation: words of vLLM", GENERATION, "refused |= OF_TRANSFORMERS | {", "refused |= {"),
     noticed_by("tests/trainers/windows/test_truncated.py")(
         "generation: windows may have a least length", GENERATION, '    refused |= getattr(config, "not_generated", {})\n', ""
     ),

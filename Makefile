@@ -33,7 +33,7 @@ VERIFIED := dpo/tiny rpo/tiny fdpo/tiny aot/tiny beta_dpo/tiny tdpo/tiny srpo/ti
   supervised/fsft-tiny supervised/poft-tiny supervised/rwr-tiny supervised/unlikelihood-tiny stages/tiny-sft stages/tiny-dpo \
   meet/tiny-good meet/tiny-bad meet/tiny online/tiny-egpo online/tiny-fdpg online/tiny-grpo online/tiny-hpt online/tiny-nash-md \
   online/tiny-online-dpo online/tiny-online-ipo online/tiny-order-preserving online/tiny-reinforce online/tiny-rloo \
-  online/tiny-single-stream online/tiny-tppo online/tiny-trajectory-balance online/tiny-tspmo online/tiny-xpo \
+  online/tiny-single-stream online/tiny-trajectory-balance online/tiny-tspmo online/tiny-xpo \
   rounds/irpo-tiny rounds/rejection-tiny quickstart
 verify: export HF_HUB_OFFLINE := 1
 verify: setup

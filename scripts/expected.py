@@ -3,8 +3,9 @@
 Run: python scripts/expected.py RECIPE FOLDER [ESTIMATE ...] [--seeds N]. Runs that are there are not made again. Without an estimate
 it names those of the report.
 
-`value` is the mean over seeds. `tol` is half of Student's 99% prediction interval of one further seed, rounded up to two digits: the
-recipe's own seed is one of many, and other machines round otherwise.
+`value` is the mean over seeds. `tol` is half of Student's prediction interval of one further seed, rounded up to two digits: the recipe's
+own seed is one of many, and other machines round otherwise. Where that makes them sample other tokens, --level 0.999 keeps many
+such expectations true together.
 """
 
 import argparse
@@ -23,14 +24,15 @@ from eval.statistics.intervals import t_quantile
 LEVEL = 0.99
 
 
-def expected(values: list[float]) -> tuple[float, float]:
+def expected(values: list[float], level: float = LEVEL) -> tuple[float, float]:
     """Mean, and half of the prediction interval of one further value.
 
     Args:
         values: At least two, of runs that differ in their seed.
+        level: Of the interval.
     """
     spread = float(np.std(values, ddof=1)) * math.sqrt(1 + 1 / len(values))
-    half = t_quantile(LEVEL, len(values)) * spread
+    half = t_quantile(level, len(values)) * spread
     digits = 1 - math.floor(math.log10(half)) if half > 0 else 6
     return round(float(np.mean(values)), digits + 1), math.ceil(half * 10**digits) / 10**digits
 
@@ -55,11 +57,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("estimates", nargs="*", metavar="ESTIMATE")
     parser.add_argument("--seeds", type=int, default=16)
+    parser.add_argument("--level", type=float, default=LEVEL)
     options = parser.parse_args(argv)
     found = [estimates_of(options.recipe, seed, options.folder.absolute()) for seed in range(options.seeds)]
     print("expect:")
     for name in options.estimates or found[0]:
-        value, tol = expected([one[name] for one in found])
+        value, tol = expected([one[name] for one in found], options.level)
         print(f"  {name}: {{value: {value:g}, tol: {tol:g}}}")
 
 

@@ -1,6 +1,6 @@
 """Prints the `expect` section of a recipe: what several seeds gave, and how far another may lie from their mean.
 
-Run: python scripts/expected.py RECIPE FOLDER [ESTIMATE ...] [--seeds N]. Runs that are there are not made again. Without an estimate
+Run: python scripts/expected.py RECIPE FOLDER [ESTIMATE ...] [--seeds N] [--level L]. Runs that are there are not made again. Without an estimate
 it names those of the report.
 
 `value` is the mean over seeds. `tol` is half of Student's prediction interval of one further seed, rounded up to two digits: the recipe's

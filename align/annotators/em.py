@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from align.data.loading import SAID, TRAIN, load_set
+from align.data.loading import TRAIN, load_set, say_as_read
 from align.data.prompts import Prompt, prompt_of
 from align.data.rows.scored import text_of
 from align.data.split import hold_out
@@ -97,9 +97,7 @@ def annotated(recipe: Recipe) -> Annotated:
     data, _ = load_set(TRAIN, recipe.data, keep=(), texts=(ANNOTATOR,), rows="pairs", told=told)
     if recipe.data.holdout:
         data = hold_out(data, recipe.data.holdout)[0]
-    for finding in told:
-        if finding.rule in SAID:
-            logger.warning("%s: %s", finding.where, finding.message)
+    say_as_read(told, TRAIN)
     names = sorted(set(data[ANNOTATOR]))
     if len(names) < 2:
         raise DataError(f"data.train: groups of at least 2 annotators, got {len(names)}")

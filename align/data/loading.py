@@ -1,7 +1,7 @@
 """Loads data sets from a hub id, a file or a folder, as named sets of normalised rows."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,6 @@ SAID = (
     "shares", "in-two-sources", "both-sides", "earlier-answers", "left-out", "scores-against-labels", "unused-columns",
     "unusable-rows",
 )  # fmt: skip
-"""What training says of how a source is read; `alignkit check` says all."""
 SHOWN = 500  # characters of a line of a message that holds texts of strangers
 
 
@@ -91,9 +90,7 @@ def load_data(
                 name, config, keep=(ROW, *columns), texts=asked, rows=rows, told=told, whole_pairs=whole_pairs, scratch=scratch
             )  # fmt: skip
             shares += of_sources
-            for finding in told:
-                if finding.rule in SAID:
-                    logger.warning("%s: %s", finding.where if len(of_sources) > 1 else name, finding.message)
+            say_as_read(told, None if len(of_sources) > 1 else name)
         if config.holdout:
             sets[TRAIN], sets[f"{EVAL}holdout"], held = hold_out(sets[TRAIN], config.holdout)
             logger.warning("%s: %s; %s", held.where, held.message, held.remedy)
@@ -143,6 +140,13 @@ def sources_of(config: DataConfig, name: str) -> list[DataSource]:
     """The sources of a set by its name; what is held out is of those of training."""
     given = config.eval.get(name.removeprefix(EVAL)) if name != TRAIN else None
     return config.train_sources() if given is None else [given]
+
+
+def say_as_read(told: Iterable[Finding], name: str | None) -> None:
+    """Say of how a set was read what training says (`alignkit check` says all), under its name or each source's own."""
+    for finding in told:
+        if finding.rule in SAID:
+            logger.warning("%s: %s", name or finding.where, finding.message)
 
 
 def load_set(

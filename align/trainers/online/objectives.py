@@ -19,7 +19,7 @@ from align.weighting.advantages import make_estimator
 from align.weighting.rules import Statistics, Weighting, WeightingRule, make_rule
 
 from .gradients import advantage_gram, grams, with_advantages
-from .rewards import BESIDE, over_batch, weighted_sum
+from .rewards import BESIDE, over_batch, raise_problems, weighted_sum
 from .shared_prompts import SharedPrompts
 
 logger = logging.getLogger(__name__)
@@ -102,8 +102,7 @@ class MultiObjective(SharedPrompts):
         if self.estimator.after_weighting and type(self.rule).combine is not WeightingRule.combine:
             problems.append(f"estimator_options: {type(self.rule).__name__} combines advantages in its own way, which "
                             "standardise: after_weighting would ignore; leave it out")  # fmt: skip
-        if problems:
-            raise ValueError("\n".join(problems))
+        raise_problems(problems)
         self.reward_weights = self.columns.weights(torch.tensor(base))
         self.weighting = Weighting(torch.tensor(base))
         self.gated = Gated(self.model, len(names)) if args.manifold else None

@@ -83,7 +83,7 @@ class PreferenceTrainer(CountsPairs, LogsSums, SafeRuns, TRLDPOTrainer):
             raise ValueError(f"{where}: compute_metrics would need full logits, which are never built; use `evaluate`")
         refuse_empty(train_dataset, eval_dataset, where=where)
         check_columns(args, train_dataset, eval_dataset, where=where)
-        refuse_two_references(train_dataset, eval_dataset, where)
+        refuse_two_references(train_dataset, eval_dataset, where=where)
         given = ref_model is not None or PAIRS.columns[0] in (getattr(train_dataset, "column_names", None) or ())
         if not given:
             refuse_without_reference(model, peft_config, where, ANOTHER)

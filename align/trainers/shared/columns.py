@@ -18,7 +18,8 @@ from .scored import COLUMN
 ANY = (-math.inf, math.inf)
 
 
-def _named(train: Any, evaluation: Any) -> dict[str, Any]:
+def sets_by_name(train: Any, evaluation: Any) -> dict[str, Any]:
+    """What a trainer was given as training data and as one evaluation set or several."""
     named = evaluation if isinstance(evaluation, Mapping) else {"eval_dataset": evaluation}
     return {"train_dataset": train, **named}
 
@@ -29,7 +30,7 @@ def refuse_empty(train: Any, evaluation: Any, *, where: str) -> None:
     Raises:
         DataError: With the data set.
     """
-    for name, data in _named(train, evaluation).items():
+    for name, data in sets_by_name(train, evaluation).items():
         if isinstance(data, Dataset) and not len(data):
             raise DataError(f"{where}: {name}: there is no row")
 
@@ -44,7 +45,7 @@ def check_columns(args: PreferenceConfig, train: Any, evaluation: Any, *, where:
     """
     if not args.columns():
         return
-    for name, data in _named(train, evaluation).items():
+    for name, data in sets_by_name(train, evaluation).items():
         present = getattr(data, "column_names", None)
         if present is None:
             continue

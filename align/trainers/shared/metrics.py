@@ -135,11 +135,9 @@ class CountsPairs:
         """The Trainer's, counting the pairs, whose answers lie below each other."""
         trainer: Any = super()
         batches, items = trainer.get_batch_samples(epoch_iterator, num_batches, device)
-        pairs = float(sum(len(batch["input_ids"]) // 2 for batch in batches))
-        if batches and self.accelerator.num_processes > 1:
-            counted: Any = self.accelerator.gather(torch.tensor([pairs], device=device))
-            pairs = float(counted.mean())
-        self.mean_pairs = pairs / len(batches) if batches else None
+        own = torch.tensor([float(sum(len(batch["input_ids"]) // 2 for batch in batches))], device=device)
+        counted: Any = self.accelerator.gather(own)
+        self.mean_pairs = counted.mean().item() / len(batches) if batches else None
         return batches, items
 
 

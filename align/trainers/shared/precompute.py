@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from align.models.identity import log_probability_identity
 from align.scoring.reference_store import ReferenceStore, sequence_key
 
+from .columns import sets_by_name
 from .reference import as_reference
 from .trl_contract import on_device, scores_reference
 
@@ -48,22 +49,21 @@ def has_reference(dataset: Any, answers: Answers = PAIRS) -> bool:
     return set(answers.columns) <= set(getattr(dataset, "column_names", None) or ())
 
 
-def refuse_two_references(train: Any, evaluated: Any, where: str, answers: Answers = PAIRS) -> None:
-    """Raise where some sets bring the reference's log-probabilities and others would have them from the model.
+def refuse_two_references(train: Any, evaluation: Any, *, where: str) -> None:
+    """Refuse data sets of which some bring the reference's log-probabilities, and others would have them from the model.
+
+    Sets without named columns are passed over.
 
     Raises:
-        ValueError: Naming such a set.
+        ValueError: With the data set.
     """
-    sets = (
-        {f"eval_dataset[{n!r}]": d for n, d in evaluated.items()}
-        if isinstance(evaluated, dict)
-        else {"eval_dataset": evaluated}
-    )
-    known = {name: each for name, each in sets.items() if getattr(each, "column_names", None)}
-    for name, each in known.items() if getattr(train, "column_names", None) else ():
-        if has_reference(each, answers) != has_reference(train, answers):
+    known = {
+        name: data for name, data in sets_by_name(train, evaluation).items() if getattr(data, "column_names", None)
+    }
+    for name, data in known.items() if "train_dataset" in known else ():
+        if has_reference(data) != has_reference(train):
             raise ValueError(
-                f"{where}: {name} and train_dataset: one of them has the columns {', '.join(answers.columns)}, and the other would "
+                f"{where}: {name} and train_dataset: one of them has the columns {', '.join(PAIRS.columns)}, and the other would "
                 "be held against another reference; give both such columns, or none"
             )
 

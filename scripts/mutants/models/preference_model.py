@@ -127,5 +127,5 @@ MUTANTS = [
     scorer("gpm: names occur twice", SCORERS, "if len(self.index) != len(names):", "if False:"),
     saved("equal_answers_have_equal_rewards_to_the_bit", "gpm: equal answers are read by their place", MODEL, "once = list(dict.fromkeys(answers))", "once = list(answers)"),
     saved("damaged_weights_are_refused_before_they_are_loaded", "gpm: weights are not looked at", MODEL, "    numbers_stored(Path(folder))\n", ""),
-    noticed_by("tests/trainers/test_metrics.py")("pairs: a smaller micro-batch weighs more", "align/trainers/shared/metrics.py", "self.mean_pairs = pairs / len(batches) if batches else None", "self.mean_pairs = None"),
+    noticed_by("tests/trainers/test_metrics.py")("pairs: a smaller micro-batch weighs more", "align/trainers/shared/metrics.py", "self.mean_pairs = counted.mean().item() / len(batches) if batches else None", "self.mean_pairs = None"),
 ]  # fmt: skip

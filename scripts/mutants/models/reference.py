@@ -46,5 +46,5 @@ MUTANTS = [
     head("one product: not where trainers sample", "align/trainers/online/shared_prompts.py", "head_in_one_product(model), two_uniforms", "two_uniforms"),
     head("one product: not where answers are scored", "align/scoring/completions.py", "with head_in_one_product(model):", "if True:"),
     reference("reference: one that follows stays where a run was resumed", REFERENCE, "        trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(state)\n", "        pass\n"),
-    noticed_by("tests/trainers/pairs/test_without_reference.py")("reference: columns in one set alone", "align/trainers/shared/precompute.py", "if has_reference(each, answers) != has_reference(train, answers):", "if False:"),
+    noticed_by("tests/trainers/pairs/test_without_reference.py")("reference: columns in one set alone", "align/trainers/shared/precompute.py", "if has_reference(data) != has_reference(train):", "if False:"),
 ]  # fmt: skip

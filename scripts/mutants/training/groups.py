@@ -48,7 +48,7 @@ MUTANTS = [
     experts("experts: a recipe's are looked at when they are loaded", "align/judges/from_recipe.py", "        _told(where, lambda: check_experts(path))\n", ""),
     experts("experts: the command replaces what is there", "align/judges/experts_command.py", "if (options.out / SETTINGS).exists():", "if False:"),
     experts("experts: the command loads before it looks", "align/judges/experts_command.py", "    for folder in options.member:\n", "    for folder in ():\n"),
-    texts("annotators: rows are left out in silence", EM, "        if finding.rule in SAID:\n", "        if False:\n"),
+    texts("annotators: rows are left out in silence", EM, "    say_as_read(told, TRAIN)\n", ""),
     texts("annotators: held-out prompts are trained on", EM, "data = hold_out(data, recipe.data.holdout)[0]", "pass"),
     texts("annotators: a small group is found late", EM, "            if len(of) < LEAST_PAIRS:\n", "            if False:\n"),
     texts("annotators: nobody says that some moved", "align/annotators/command.py", "if moved := found[\"rounds\"][-1].get(\"moved\"):", "if moved := 0:"),
